@@ -1,0 +1,84 @@
+"""The real data set that needs no download: handwritten digits of 8x8 pixels as sequences of 64
+values.
+
+Source: the test half of the "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
+UCI 1998), 1797 pictures of 17 grey levels, as scikit-learn ships them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .task import Progress, Split, Task, majority_baseline
+
+_SAMPLES = 1797
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """How the 1797 digits are split."""
+
+    validation: int = 200
+    """Samples in the validation split."""
+    test: int = 300
+    """Samples in the test split; what is left is for training (1297 by default)."""
+    seed: int = 0
+    """Seed of the split; every split holds each digit as often, give or take a few."""
+
+    def __post_init__(self):
+        for name in ("validation", "test"):
+            if getattr(self, name) < 10:
+                raise ValueError(f"{name} must be at least 10, got {getattr(self, name)}")
+        if self.validation + self.test > _SAMPLES - 10:
+            raise ValueError(
+                f"validation + test must leave at least 10 of the {_SAMPLES} digits for training, "
+                f"got {self.validation} + {self.test}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+def load_digits(
+    config: DigitsConfig,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """The digits as a task: 64 steps of one value in [0, 1], 10 classes. Needs neither folder."""
+    from sklearn.datasets import load_digits as sklearn_digits  # 1 s to import, for this task alone
+
+    del cache_dir, progress
+    if data_dir is not None:
+        raise ValueError(
+            f"data_dir must be left out for the task digits, whose data comes with scikit-learn; "
+            f"got {data_dir}"
+        )
+    bunch = sklearn_digits()
+    inputs = bunch.data.astype(np.uint8)[:, :, None]
+    labels = bunch.target.astype(np.int32)
+    order = _stratified_order(labels, config.seed)
+    bounds = np.cumsum([_SAMPLES - config.validation - config.test, config.validation])
+    rows = dict(zip(("train", "validation", "test"), np.split(order, bounds), strict=True))
+    splits = {name: Split(inputs[at], labels[at], scale=1 / 16) for name, at in rows.items()}
+    return Task(
+        name="digits",
+        length=64,
+        input_kind="real",
+        input_size=1,
+        classes=10,
+        splits=splits,
+        baselines={"majority": majority_baseline(splits["train"], splits["test"])},
+    )
+
+
+def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """An order of the samples in which every stretch holds the classes in their overall
+    proportions."""
+    rng = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        position[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    return np.argsort(position)
