@@ -1,0 +1,86 @@
+"""The linear time-invariant system that every layer of the zoo can say it is, and be made from."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+
+Array = jax.Array | np.ndarray
+
+
+class DiagonalLTI(eqx.Module):
+    """A stable diagonal system with real inputs and outputs.
+
+        x_k = diag(exp(log_lam)) x_{k-1} + B u_k
+        y_k = Re(C x_k) + D u_k
+
+    The current input is in the current state. `log_lam` holds the logarithms of the discrete
+    eigenvalues, decay + i * rotation, per sample: next to the unit circle 1 - lam_i conj(lam_j)
+    = -expm1(log_lam_i + conj(log_lam_j)) keeps the digits that `lam` itself has lost.
+
+    `D` is a vector (feed-through channel by channel, m = p) or a full matrix. The arrays may be
+    NumPy's: a system in double precision stays exact even while JAX runs in single.
+    """
+
+    log_lam: Complex[Array, " n"]
+    B: Complex[Array, "n m"]
+    C: Complex[Array, "p n"]
+    D: Float[Array, " p"] | Float[Array, "p m"]
+
+    def __check_init__(self):
+        n = self.log_lam.shape[0]
+        if self.B.shape[0] != n:
+            raise ValueError(f"B has {self.B.shape[0]} rows, but log_lam has {n} states")
+        if self.C.shape[1] != n:
+            raise ValueError(f"C has {self.C.shape[1]} columns, but log_lam has {n} states")
+        m, p = self.B.shape[1], self.C.shape[0]
+        if self.D.shape not in ([(p,), (p, m)] if m == p else [(p, m)]):
+            raise ValueError(f"D has shape {self.D.shape}, allowed for p={p}, m={m}: {(p, m)}, or {(p,)} if p = m")
+
+    @property
+    def d_state(self) -> int:
+        """Number of stored (complex) states n."""
+        return self.log_lam.shape[0]
+
+    def spectral_radius(self) -> Float[Array, ""]:
+        """Largest modulus of an eigenvalue; below 1 for a stable system."""
+        return jnp.exp(jnp.max(jnp.real(self.log_lam), initial=-jnp.inf))
+
+    def simulate(
+        self, u: Float[Array, "L m"], x0: Complex[Array, " n"] | None = None
+    ) -> Float[Array, "L p"]:
+        """Outputs y_1..y_L for inputs u_1..u_L from the state `x0` (zero if not given)."""
+        lam = jnp.exp(self.log_lam)
+        start = jnp.zeros_like(lam) if x0 is None else jnp.asarray(x0, lam.dtype)
+
+        def step(x, u_k):
+            x = lam * x + self.B @ u_k
+            return x, jnp.real(self.C @ x)
+
+        _, y = jax.lax.scan(step, start, jnp.asarray(u))
+        return y + self.feedthrough(u)
+
+    def feedthrough(self, u: Float[Array, "*L m"]) -> Float[Array, "*L p"]:
+        """The share D u of the output."""
+        return jnp.asarray(u) * self.D if self.D.ndim == 1 else jnp.asarray(u) @ self.D.T
+
+    def frequency_response(self, w: Float[Array, " f"]) -> Complex[Array, "f p m"]:
+        """Transfer function of the real map u -> y at z = exp(i w), `w` in rad/sample.
+
+        y = Re(C x) is the sum of half the complex system and half its conjugate:
+        G(z) = (C (I - diag(lam)/z)^-1 B + conj(C) (I - diag(conj(lam))/z)^-1 conj(B)) / 2 + D.
+        The complex system alone is `complex_response`.
+        """
+        D = jnp.diag(self.D) if self.D.ndim == 1 else self.D
+        w = jnp.asarray(w)
+        return (self.complex_response(w) + jnp.conj(self.complex_response(-w))) / 2 + D
+
+    def complex_response(self, w: Float[Array, " f"]) -> Complex[Array, "f p m"]:
+        """C (I - diag(lam)/z)^-1 B at z = exp(i w): the complex system (lam, B, C), without D.
+
+        It is z times the textbook's C (zI - diag(lam))^-1 B, since the input enters the current
+        state; on the unit circle both have the same singular values.
+        """
+        gain = -1 / jnp.expm1(self.log_lam - 1j * jnp.asarray(w)[:, None])
+        return jnp.einsum("pn,fn,nm->fpm", self.C, gain, self.B)
