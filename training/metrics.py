@@ -191,7 +191,7 @@ class TensorBoardMirror:
     """The sink that repeats the scalars of a run as TensorBoard events under `directory`.
 
     Losses, accuracies, learning rates, steps per second and the state of each layer. On resuming,
-    pass the checkpoint's step as `resume_step`, so that TensorBoard hides what was written after it.
+    pass the checkpoint's step as `resume_step`: TensorBoard then hides what was written after it.
     Needs the package tensorboardX.
     """
 
@@ -230,7 +230,7 @@ class TensorBoardMirror:
                 for layer in event["layers"]:
                     self._scalar(f"state/{layer['path']}", layer["after"], step)
 
-    def _scalar(self, tag: str, value: float | None, step: int) -> None:
+    def _scalar(self, tag: str, value: float | int | None, step: int) -> None:
         if value is not None:
             self._writer.add_scalar(tag, float(value), step)
 

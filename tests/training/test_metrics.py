@@ -72,7 +72,8 @@ def test_numbers_keep_their_digits_and_numpy_becomes_plain(tmp_path):
     )
     write_all(path, [event])
     (read,) = read_events(path)
-    assert read["step"] == 3 and read["cut"] is True
+    assert read["step"] == 3
+    assert read["cut"] is True
     assert np.float32(read["loss"]) == np.float32(0.1)
     assert read["rate"] == 0.1 + 0.2
     assert read["sigma"] == sigma.tolist()
@@ -87,7 +88,8 @@ def test_numbers_json_lacks_are_null(tmp_path, value):
         raise AssertionError(f"{constant} is not JSON")
 
     read = json.loads(path.read_text(), parse_constant=refuse)
-    assert read["loss"] is None and read["layers"][0]["sigma"] == [1.0, None]
+    assert read["loss"] is None
+    assert read["layers"][0]["sigma"] == [1.0, None]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,8 @@ def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, chunks())
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_killed_process_leaves_a_log_that_reads(tmp_path):
@@ -203,7 +206,8 @@ def test_a_killed_process_leaves_a_log_that_reads(tmp_path):
     process.wait()
     process.stdout.close()
     steps = [event["step"] for event in read_events(path)]
-    assert steps == list(range(len(steps))) and len(steps) >= 50
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 50
 
 
 def test_tensorboard_repeats_the_scalars(tmp_path):
