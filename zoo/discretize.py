@@ -16,7 +16,7 @@ Discretization = Literal["zoh", "bilinear"]
 def zero_order_hold(
     Lambda: Complex[Array, "*n"], step: Float[Array, "*n"]
 ) -> tuple[Complex[Array, "*n"], Complex[Array, "*n"]]:
-    """The input is constant over each step: log_lam = z, gain = (exp(z) - 1) / Lambda (S5, eq. 6)."""
+    """The input is held over each step: log_lam = z, gain = (exp(z) - 1) / Lambda (S5, eq. 6)."""
     z = Lambda * step
     return z, step * _phi(z)
 

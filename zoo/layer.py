@@ -55,7 +55,7 @@ class AbstractSSM(eqx.Module):
 
 
 def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
-    """Raise a ValueError unless a layer of `layer`'s width and feed-through can be made of `lti`."""
+    """Raise a ValueError unless `lti` has the width and the feed-through of `layer`."""
     H = layer.d_model
     if lti.B.shape[1] != H or lti.C.shape[0] != H:
         raise ValueError(

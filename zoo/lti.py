@@ -36,9 +36,7 @@ class DiagonalLTI(eqx.Module):
             raise ValueError(f"C has {self.C.shape[1]} columns, but log_lam has {n} states")
         m, p = self.B.shape[1], self.C.shape[0]
         if self.D.shape not in ([(p,), (p, m)] if m == p else [(p, m)]):
-            raise ValueError(
-                f"D has shape {self.D.shape}, allowed for p={p}, m={m}: {(p, m)}, or {(p,)} if p = m"
-            )
+            raise ValueError(f"D has shape {self.D.shape}, allowed: {(p, m)}, or {(p,)} if p = m")
 
     @property
     def d_state(self) -> int:

@@ -1,4 +1,4 @@
-"""The simplified state-space layer S5 (Smith, Warrington, Linderman, ICLR 2023, arXiv 2208.04933)."""
+"""The simplified state-space layer S5 (Smith, Warrington, Linderman, arXiv 2208.04933)."""
 
 import math
 from typing import Self
@@ -53,7 +53,7 @@ class S5(AbstractSSM):
         step_max: float = 1e-1,
         discretization: Discretization = "zoh",
     ) -> Self:
-        """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3), B and C in their basis.
+        """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3); B, C in their basis.
 
         Steps are log-uniform in [step_min, step_max], in units of the time between samples.
         """
