@@ -1,0 +1,417 @@
+"""The report says what the run directory holds, whole or not, and needs nothing else."""
+
+import html
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from training.metrics import EventLog
+from training.report import write_report
+from training.report_figures import thin
+from training.report_history import History
+
+PATHS = ["blocks[0].ssm.forward", "blocks[0].ssm.backward", "blocks[1].ssm"]
+
+
+def sigma(size, step, layer):
+    index = np.arange(size)
+    return (2.0 + layer) * np.exp(-index * (0.08 + 0.02 * layer + step / 40_000))
+
+
+def run_events(total=2000, paths=PATHS, shrinks=(100, 200, 300), report_every=20):
+    """A run as the loop describes it: its accuracy rises, and three shrinks make it faster."""
+    draw = np.random.default_rng(0)
+    sizes = [64] * len(paths)
+    yield {
+        "event": "start",
+        "step": 0,
+        "task": "pathfinder",
+        "model": "s5",
+        "seed": 0,
+        "total_steps": total,
+        "parameters": 123_456,
+        "length": 256,
+        "classes": 2,
+        "baselines": {"majority": 0.5, "disc distance": 0.53},
+        "layers": [
+            {"path": path, "d_state": size} for path, size in zip(paths, sizes, strict=True)
+        ],
+    }
+    yield {"event": "compile", "step": 0, "seconds": 7.5, "what": "train step"}
+    for step in range(report_every, total + 1, report_every):
+        rate = 2400 / (20 + sum(sizes) / len(sizes))
+        yield {
+            "event": "train",
+            "step": step,
+            "loss": 0.69 * math.exp(-step / 900) + 0.02 * draw.standard_normal() + 0.05,
+            "accuracy": 0.95 - 0.45 * math.exp(-step / 600) + 0.02 * draw.standard_normal(),
+            "learning_rate": 1e-3,
+            "learning_rate_ssm": 2.5e-4,
+            "steps_per_second": rate * (1 + 0.05 * draw.standard_normal()),
+            "d_state": list(sizes),
+            "seconds": step / 30,
+        }
+        if step in shrinks:
+            rows = []
+            for i, path in enumerate(paths):
+                after = sizes[i] if i == 2 else int(0.7 * sizes[i])
+                values = sigma(sizes[i], step, i)
+                rows.append(
+                    {
+                        "path": path,
+                        "before": sizes[i],
+                        "after": after,
+                        "sigma": values,
+                        "bound": 2 * values[after:].sum(),
+                        "sigma_next": None if after == sizes[i] else values[after],
+                        "error": None if i == 1 else 1.3 * values[after:].sum(),
+                    }
+                )
+                sizes[i] = after
+            yield {
+                "event": "shrink",
+                "step": step,
+                "layers": rows,
+                "loss_before": 0.4321,
+                "loss_after": 0.4399,
+                "plan_seconds": 0.3,
+                "compress_seconds": 0.2,
+            }
+            yield {"event": "compile", "step": step, "seconds": 6.25, "what": "train step"}
+        if step % 100 == 0:
+            layers = [
+                {"path": path, "d_state": size, "sigma": sigma(size, step, i)}
+                for i, (path, size) in enumerate(zip(paths, sizes, strict=True))
+            ]
+            yield {"event": "spectrum", "step": step, "layers": layers}
+            yield {
+                "event": "eval",
+                "step": step,
+                "split": "validation",
+                "loss": 0.7 * math.exp(-step / 900) + 0.06,
+                "accuracy": 0.94 - 0.44 * math.exp(-step / 600),
+                "seconds": step / 30,
+                "duration": 1.5,
+            }
+            yield {"event": "checkpoint", "step": step}
+
+
+def ending(total=2000):
+    yield {
+        "event": "eval",
+        "step": total,
+        "split": "test",
+        "loss": 0.17,
+        "accuracy": 0.9125,
+        "seconds": 70,
+        "duration": 3,
+    }
+    yield {"event": "end", "step": total}
+
+
+SUMMARY = {
+    "task": "pathfinder",
+    "model": "s5",
+    "seed": 0,
+    "total_steps": 2000,
+    "parameters_before": 123_456,
+    "parameters_after": 98_765,
+    "test": {"loss": 0.17, "accuracy": 0.9125},
+    "validation": {"loss": 0.16, "accuracy": 0.9217},
+    "baselines": {"majority": 0.5, "disc distance": 0.53},
+    "layers": [
+        {"path": PATHS[0], "before": 64, "after": 21},
+        {"path": PATHS[1], "before": 64, "after": 21},
+        {"path": PATHS[2], "before": 64, "after": 64},
+    ],
+    "seconds": {
+        "total": 185.0,
+        "train": 120.5,
+        "compile": 26.25,
+        "evaluate": 30.0,
+        "shrink": 1.5,
+        "data": 2.0,
+        "checkpoint": 1.0,
+    },
+    "phases": [
+        {"from_step": 0, "to_step": 100, "d_state": [64, 64, 64], "steps_per_second": 28.5},
+        {"from_step": 100, "to_step": 200, "d_state": [44, 44, 64], "steps_per_second": 33.9},
+        {"from_step": 200, "to_step": 300, "d_state": [30, 30, 64], "steps_per_second": 39.1},
+        {"from_step": 300, "to_step": 2000, "d_state": [21, 21, 64], "steps_per_second": 43.25},
+    ],
+}
+CONFIG = "model:\n  name: s5\n  note: a < b & c\n"
+ENVIRONMENT = {
+    "versions": {"python": "3.11.9", "jax": "0.10.2", "equinox": "0.13.8", "numpy": "2.4.0"},
+    "hardware": {"platform": "cpu", "cores": 2, "processor": "Example 3000"},
+    "git_commit": "0123abc",
+}
+
+
+def log(directory, events):
+    sink = EventLog(directory / "metrics.jsonl", append=False)
+    for event in events:
+        sink.write(event)
+    sink.close()
+
+
+def make_run(directory, finished=True):
+    log(directory, [*run_events(), *ending()] if finished else list(run_events(total=240)))
+    if finished:
+        (directory / "summary.json").write_text(json.dumps(SUMMARY))
+        (directory / "config.yaml").write_text(CONFIG)
+        (directory / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    return directory
+
+
+class Page(HTMLParser):
+    """The text of a page, its tables, its identifiers, and every address that it names."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.text, self.ids, self.addresses, self.open, self.rows = [], [], [], [], []
+        self.uses = re.findall(r"url\(#([^)]*)\)", source)
+        self.feed(source)
+        self.close()
+        self.all_text = " ".join(" ".join(self.text).split())
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href"):
+                self.addresses.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def row(self, first, nth=0):
+        return [row for row in self.rows if row and row[0] == first][nth]
+
+
+def read(path):
+    page = Page(path.read_text())
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return write_report(make_run(tmp_path_factory.mktemp("finished")))
+
+
+def test_the_page_is_whole_and_stands_alone(finished):
+    source = finished.read_text()
+    page = read(finished)
+    assert finished.name == "report.html"
+    outside = [address for address in page.addresses if not address.startswith(("#", "data:"))]
+    assert outside == []
+    assert "@import" not in source
+    assert "<script" not in source
+    assert len(page.ids) == len(set(page.ids))
+    inside = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert inside | set(page.uses) <= set(page.ids)
+    assert len(source) < 600_000
+
+
+def test_the_summary_tells_the_result_beside_the_baselines(finished):
+    page = read(finished)
+    assert "S5 on pathfinder, seed 0" in page.all_text
+    assert "3 times while it trained, from 192 states to 106 (55 %)" in page.all_text
+    assert page.row("test accuracy") == ["test accuracy", "91.25 % (loss 0.17)"]
+    assert page.row("without a model: majority")[1] == "50.00 %"
+    assert page.row("without a model: disc distance")[1] == "53.00 %"
+    assert page.row("parameters")[1] == "123\u202f456 → 98\u202f765"
+    assert "jax 0.10.2" in page.row("versions")[1]
+    assert "cores 2" in page.row("hardware")[1]
+    assert page.row(PATHS[0])[:3] == [PATHS[0], "64", "21"]
+    assert page.row(PATHS[2])[:3] == [PATHS[2], "64", "64"]
+    assert "not finished" not in page.all_text
+
+
+def test_time_and_speed_of_every_phase_are_there(finished):
+    page = read(finished)
+    assert page.row("training steps")[1] == "2:00"
+    assert page.row("compilation")[1] == "26 s"
+    assert page.row("everything else")[1] == "3.8 s"
+    assert page.row("in all")[1] == "3:05"
+    assert page.row("0 to 100") == ["0 to 100", "192", "28.5"]
+    assert page.row("300 to 2000") == ["300 to 2000", "106", "43.25"]
+    assert "1.52 x" in page.all_text
+
+
+def test_the_shrink_table_holds_every_cut(finished):
+    page = read(finished)
+    values = sigma(64, 100, 0)
+    row = page.row("100")
+    assert row[:3] == ["100", PATHS[0], "64 → 44"]
+    assert float(row[3]) == pytest.approx(2 * values[44:].sum(), rel=1e-2)
+    assert float(row[4]) == pytest.approx(1.3 * values[44:].sum(), rel=1e-2)
+    assert float(row[5]) == pytest.approx(values[44], rel=1e-2)
+    assert row[6:] == ["0.432 → 0.44", "0.3 s", "0.2 s", "6.2 s"]
+    cuts = [row[2] for row in page.rows if len(row) == 10 and "→" in row[2] and row[1] in PATHS]
+    assert cuts == ["64 → 44", "64 → 44", "44 → 30", "44 → 30", "30 → 21", "30 → 21"]
+    assert "not measured" in page.all_text
+    assert "1 other layer: not cut" in page.all_text
+
+
+def test_the_figures_name_their_curves_and_units(finished):
+    page = read(finished)
+    for text in (
+        "train",
+        "validation",
+        "disc distance",
+        "training step",
+        "cross-entropy (nats)",
+        "index of the singular value",
+        "milliseconds a step",
+        "23.1",  # 1000 / 43.25
+        "Dotted red lines mark the 3 shrinks.",
+    ):
+        assert text in page.all_text
+    assert all(page.all_text.count(path) >= 3 for path in PATHS)  # two figures, two tables
+
+
+def test_configuration_and_environment_are_escaped_and_complete(finished):
+    page = read(finished)
+    assert html.escape(CONFIG) in finished.read_text()
+    assert "0123abc" in page.all_text
+
+
+def test_hostile_text_stays_text(tmp_path):
+    bad = "<script>alert('x')</script>"
+    events = [*run_events(total=100, paths=[bad, "b", "c"]), {"event": "end", "step": 100}]
+    events[0] |= {"model": bad, "task": "a & b", "baselines": {bad: 0.5}}
+    log(tmp_path, events)
+    (tmp_path / "config.yaml").write_text(bad + "</pre>")
+    (tmp_path / "environment.json").write_text(json.dumps({bad: [bad]}))
+    source = write_report(tmp_path).read_text()
+    assert "<script" not in source
+    assert "&lt;script&gt;" in source
+    read(tmp_path / "report.html")
+
+
+def test_an_interrupted_run_says_so_and_shows_the_rest(tmp_path):
+    page = read(write_report(make_run(tmp_path, finished=False)))
+    assert "it stands at step 240 of 240" in page.all_text
+    assert "The test accuracy has not been measured." in page.all_text
+    assert page.row("test accuracy")[1] == "not reached"
+    assert page.row("validation accuracy")[1].startswith("62.4")
+    assert page.row(PATHS[0])[:3] == [PATHS[0], "64", "30"]
+    assert page.row("compilation")[1] == "20 s"
+    assert page.row("100 to 200")[1] == "152"
+    assert "config.yaml: not in this run directory." in page.all_text
+    assert "Time of a step" in page.all_text
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        list(run_events())[:1],
+        list(run_events())[:3],
+        [event for event in run_events() if event["event"] == "shrink"],
+        [event for event in run_events() if event["event"] == "eval"],
+        [{"event": "end", "step": 0}],
+    ],
+    ids=["nothing", "start", "one report", "shrinks", "evaluations", "end"],
+)
+def test_any_part_of_a_run_has_a_report(tmp_path, events):
+    log(tmp_path, events)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"event": "tra')
+    assert "not reached" in read(write_report(tmp_path)).all_text
+
+
+def test_a_run_that_diverged_has_a_report(tmp_path):
+    events = list(run_events(total=300))
+    for event in events:
+        for key in ("loss", "accuracy"):
+            if key in event and event["step"] > 60:
+                event[key] = math.nan
+        if event["event"] == "spectrum":
+            event["layers"][0]["sigma"] = np.full(64, math.nan)
+            event["layers"][1]["sigma"] = np.zeros(64)
+    log(tmp_path, [*events, *ending(300)])
+    read(write_report(tmp_path))
+
+
+def test_a_run_without_a_cut_says_that(tmp_path):
+    log(tmp_path, [*run_events(total=400, shrinks=()), *ending(400)])
+    text = read(write_report(tmp_path)).all_text
+    assert "The model was trained without shrinking." in text
+    assert "Nothing was cut in this run." in text
+
+
+def test_a_long_run_of_many_layers_stays_small(tmp_path):
+    paths = [f"blocks[{i}].ssm" for i in range(30)]
+    log(tmp_path, run_events(40_000, paths, range(100, 2100, 100), report_every=100))
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 1_500_000
+    assert "Not drawn: 6 more layers" in read(path).all_text
+
+
+def test_the_same_run_gives_the_same_page(finished, tmp_path):
+    assert write_report(make_run(tmp_path)).read_bytes() == finished.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "report.html",
+        "summary.json",
+    ]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl is missing"):
+        write_report(tmp_path)
+    make_run(tmp_path)
+    (tmp_path / "summary.json").write_text('{"test": ')
+    with pytest.raises(ValueError, match=r"summary\.json is not JSON"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"summary\.json: a JSON object"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_thinning_keeps_the_mean_and_the_gaps():
+    x, y = np.arange(10_000.0), np.sin(np.arange(10_000) / 500) + 3
+    few_x, few_y = thin(x, y, 100)
+    assert len(few_x) == len(few_y) == 100
+    assert few_y.mean() == pytest.approx(y.mean())
+    assert np.abs(few_y - (np.sin(few_x / 500) + 3)).max() < 0.01
+    y[5000:] = math.nan
+    assert np.isnan(thin(x, y, 100)[1]).sum() == 50
+    same_x, same_y = thin(x[:100], y[:100], 100)
+    assert same_x is not None
+    assert np.array_equal(same_y, y[:100])
+
+
+def test_compilation_after_a_resume_is_not_the_shrinks():
+    shrink = {"event": "shrink", "step": 10, "layers": []}
+    compiled = {"event": "compile", "step": 10, "seconds": 2.0, "what": "train step"}
+    resumed = {"event": "resume", "step": 10}
+    history = History([compiled, shrink, compiled, compiled, resumed, compiled], {})
+    assert history.compile_seconds(shrink) == 4.0
+    assert History([shrink, resumed, compiled], {}).compile_seconds(shrink) is None
