@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
@@ -37,6 +37,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": "#9aa7b2",
     "axes.labelcolor": "#3b4854",
+    "text.color": "#1c2733",
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.grid": True,
@@ -129,8 +130,10 @@ def spectra(history: History) -> Plate | None:
     figure = Figure(figsize=(10.4, 0.7 + 2.7 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     steps = [step for path in paths for step, _, _ in seen[path]]
-    norm = Normalize(min(steps), max(max(steps), min(steps) + 1))
-    colours = matplotlib.colormaps["viridis_r"]
+    # Shrinks come early in a run: the root spreads the first steps over more of the colours. The
+    # palest of them could not be seen on white.
+    norm = PowerNorm(0.5, min(steps), max(max(steps), min(steps) + 1))
+    colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, 256)))
     most = max(4, min(_SPECTRA, _ALL_SPECTRUM_POINTS // (_SPECTRUM_POINTS * len(paths))))
     for axes, path in zip(grid, paths, strict=False):
         _spectrum(axes, _fewer(seen[path], most), norm, colours)
@@ -177,7 +180,7 @@ def _spectrum(
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(0, None)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def state_sizes(history: History) -> Plate | None:
@@ -187,20 +190,28 @@ def state_sizes(history: History) -> Plate | None:
         return None
     steps = [step for step, _ in changes] + [max(history.last_step, changes[-1][0] + 1)]
     sizes = np.array([row for _, row in changes] + [changes[-1][1]])
+    # The cuts of a run usually lie in its first tenth; then a second panel shows these steps alone.
+    last_cut = changes[-1][0]
+    zoomed = 0 < last_cut < 0.4 * history.last_step
     figure = Figure(figsize=(10.4, 3.4), layout="constrained")
-    axes = figure.subplots()
+    panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False, sharey=True).ravel()
     layers = min(sizes.shape[1], _MOST_LAYERS)
     colours = matplotlib.colormaps[_LAYERS](np.linspace(0.05, 0.85, layers))
-    for i in range(layers):
-        # Layers of equal size would hide each other: a small shift keeps each line visible.
-        shift = 0.008 * sizes.max() * (i - (layers - 1) / 2) if layers <= 12 else 0.0
-        axes.step(
-            steps, sizes[:, i] + shift, where="post", color=colours[i], label=history.paths[i]
-        )
-    axes.set_ylim(0, 1.06 * sizes.max())
-    axes.set_ylabel("states")
-    _mark_shrinks(axes, history)
-    _step_axis(axes, history)
+    for axes in panels:
+        for i in range(layers):
+            # Layers of equal size would hide each other: a small shift keeps each line visible.
+            shift = 0.008 * sizes.max() * (i - (layers - 1) / 2) if layers <= 12 else 0.0
+            label = history.paths[i] if axes is panels[0] else None
+            values = sizes[:, i] + shift
+            axes.step(steps, values, where="post", color=colours[i], label=label)
+        axes.set_ylim(0, 1.06 * sizes.max())
+        _mark_shrinks(axes, history)
+        _step_axis(axes, history)
+    panels[0].set_ylabel("states")
+    if zoomed:
+        panels[0].set_title("whole run")
+        panels[1].set_title("while it was cut")
+        panels[1].set_xlim(0, 1.3 * last_cut)
     if layers > 1:
         figure.legend(loc="outside right upper", fontsize=8 if layers <= 12 else 7)
     return Plate(
@@ -302,7 +313,7 @@ def _shrink_caption(history: History) -> str:
 def _step_axis(axes: Axes, history: History) -> None:
     axes.set_xlabel("training step")
     axes.set_xlim(0, max(1, history.last_step))
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def _svg(figure: Figure, name: str) -> str:
