@@ -142,13 +142,18 @@ def read_events(path: str | Path) -> list[Event]:
 
 
 def truncate_after(path: str | Path, step: int) -> None:
-    """Drops the events after `step` from the log at `path`, atomically.
+    """Takes the log at `path` back to the checkpoint at `step`, atomically.
 
-    A run that resumes from its checkpoint at `step` writes those events again; with this its log is
-    the log of a run that was never disturbed. The lines that stay keep every byte.
+    Dropped are the events of later steps, and those of `step` itself that follow its "checkpoint"
+    event. A run that resumes from there writes them again; with this its log is that of a run which
+    was never disturbed. The lines that stay keep every byte.
     """
-    kept = [raw + b"\n" for raw, event in _read(path) if event["step"] <= step]
-    write_atomically(path, kept)
+    kept = [(raw, event) for raw, event in _read(path) if event["step"] <= step]
+    for i in reversed(range(len(kept))):
+        if kept[i][1]["event"] == "checkpoint" and kept[i][1]["step"] == step:
+            del kept[i + 1 :]
+            break
+    write_atomically(path, [raw + b"\n" for raw, _ in kept])
 
 
 class EventLog:

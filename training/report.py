@@ -297,7 +297,7 @@ def _runs_on(environment: Any) -> list[tuple[str, str]]:
     lines = []
     for key, value in environment.items():
         text = _flat(value)
-        lines.append((str(key).replace("_", " "), text if len(text) <= 300 else text[:299] + "…"))
+        lines.append((str(key).replace("_", " "), text if len(text) <= 600 else text[:599] + "…"))
     return lines
 
 

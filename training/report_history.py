@@ -58,7 +58,7 @@ class History:
         model, task, seed = self.get("model"), self.get("task"), self.get("seed")
         if model is None or task is None:
             return "A training run"
-        return f"{str(model).upper()} on {task}" + ("" if seed is None else f", seed {seed}")
+        return f"{model} on {task}" + ("" if seed is None else f", seed {seed}")
 
     @property
     def total_steps(self) -> int | None:
@@ -187,9 +187,13 @@ class History:
 
     def compile_seconds(self, shrink: Event) -> float | int | None:
         """Seconds of compiling what `shrink` had made new; None if there is no record of it."""
-        begin = next(i for i, event in enumerate(self.events) if event is shrink) + 1
+        at = next(i for i, event in enumerate(self.events) if event is shrink)
         seconds = []
-        for event in self.events[begin:]:
+        # The loss after the cut is measured within the shrink: that program comes just before it.
+        was_cut = any(row["after"] != row["before"] for row in shrink["layers"])
+        if was_cut and at > 0 and self.events[at - 1]["event"] == "compile":
+            seconds.append(self.events[at - 1]["seconds"])
+        for event in self.events[at + 1 :]:
             if event["event"] in ("shrink", "resume"):  # what follows has another cause
                 break
             if event["event"] == "compile":

@@ -155,6 +155,22 @@ def test_corruption_elsewhere_names_file_and_line(tmp_path, bad):
     assert path.read_bytes() == before
 
 
+def test_what_followed_the_checkpoint_at_its_own_step_is_written_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    before = history(range(10, 41, 10))
+    after = [
+        {"event": "compile", "step": 40, "seconds": 1.0, "what": "train step"},
+        {"event": "interrupt", "step": 40},
+    ]
+    write_all(path, [*before, *after])
+    truncate_after(path, 40)
+    assert read_events(path) == before
+    # Killed between the checkpoint and its event: there is nothing to drop.
+    write_all(path, before[:-1])
+    truncate_after(path, 40)
+    assert read_events(path) == before[:-1]
+
+
 @pytest.mark.parametrize("checkpoint", [20, 40, 100])
 @pytest.mark.parametrize("tail", [b"", b'{"event":"train","step":7'])
 def test_a_resumed_log_is_the_log_of_an_undisturbed_run(tmp_path, checkpoint, tail):

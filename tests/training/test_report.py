@@ -237,7 +237,7 @@ def test_the_page_is_whole_and_stands_alone(finished):
 
 def test_the_summary_tells_the_result_beside_the_baselines(finished):
     page = read(finished)
-    assert "S5 on pathfinder, seed 0" in page.all_text
+    assert "s5 on pathfinder, seed 0" in page.all_text
     assert "3 times while it trained, from 192 states to 106 (55 %)" in page.all_text
     assert page.row("test accuracy") == ["test accuracy", "91.25 % (loss 0.17)"]
     assert page.row("without a model: majority")[1] == "50.00 %"
@@ -410,10 +410,16 @@ def test_thinning_keeps_the_mean_and_the_gaps():
     assert np.array_equal(same_y, y[:100])
 
 
-def test_compilation_after_a_resume_is_not_the_shrinks():
-    shrink = {"event": "shrink", "step": 10, "layers": []}
+def test_the_compilation_of_a_shrink_is_what_its_cut_made_new():
+    shrink = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 5}]}
+    idle = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 9}]}
     compiled = {"event": "compile", "step": 10, "seconds": 2.0, "what": "train step"}
     resumed = {"event": "resume", "step": 10}
-    history = History([compiled, shrink, compiled, compiled, resumed, compiled], {})
-    assert history.compile_seconds(shrink) == 4.0
-    assert History([shrink, resumed, compiled], {}).compile_seconds(shrink) is None
+    for events, seconds in (
+        ([shrink, compiled, compiled, resumed, compiled], 4.0),
+        ([compiled, compiled, shrink, compiled], 4.0),
+        ([shrink, resumed, compiled], None),
+        ([shrink, idle, compiled], None),
+    ):
+        assert History(events, {}).compile_seconds(shrink) == seconds
+    assert History([compiled, idle], {}).compile_seconds(idle) is None
