@@ -1,11 +1,18 @@
-"""Pathfinder: do the two discs sit on the ends of one dashed contour? (Linsley et al. 2018, Tay et
-al. 2021.)"""
+"""Pathfinder: do the two discs sit on the ends of one dashed contour?
+
+Linsley et al. 2018, https://arxiv.org/abs/1805.08315; Tay et al. 2021 (Long Range Arena).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .task import Progress, Task
+import numpy as np
+
+from .pathfinder_official import OfficialFolder
+from .pathfinder_pictures import DiscCells
+from .store import data_cache
+from .task import Progress, Split, Task, cell_baseline, majority_baseline
 
 
 @dataclass(frozen=True)
@@ -17,11 +24,11 @@ class PathfinderConfig:
     contour_length: int = 14
     """Dashes of a contour: 6 is easy, 9 medium, 14 hard; at most 5 at resolution 16."""
     train: int = 40_000
-    """Pictures to generate for training."""
+    """Pictures to draw for training. With official pictures, all of those are used instead."""
     validation: int = 2_000
-    """Pictures to generate for validation."""
+    """Pictures to draw for validation."""
     test: int = 4_000
-    """Pictures to generate for testing."""
+    """Pictures to draw for testing."""
     seed: int = 0
     """Seed of the generated pictures, and of the 80/10/10 split of the official ones."""
     workers: int | None = None
@@ -53,5 +60,67 @@ def load_pathfinder(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """Pathfinder as a task: resolution^2 steps of one value in [-1, 1], 2 classes."""
-    raise NotImplementedError("the generator is on its way")
+    """Pathfinder as a task: resolution^2 steps of one value in [-1, 1], 2 classes.
+
+    Without `data_dir` the pictures are drawn, once, and kept under `cache_dir`. With it they are
+    read from the folder of the Long Range Arena release (`pathfinder32`, say, or its parent), all
+    of them, split 80/10/10. The baselines of drawn pictures say what the positions of the discs
+    tell about the label: little, because the pictures are chosen so.
+
+    Raises FileNotFoundError when `data_dir` lacks files, ValueError when one of them is damaged.
+    """
+    from .pathfinder_builder import PathfinderBuilderConfig, prepare  # 0.5 s to import
+
+    name = f"r{config.resolution}_c{config.contour_length}_s{config.seed}"
+    official = None
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser()
+        official = OfficialFolder(folder, config.resolution, config.contour_length)
+        name += f"_lra_{official.fingerprint}"
+    else:
+        name += f"_n{config.train}_{config.validation}_{config.test}"
+    arrays, skipped = prepare(
+        PathfinderBuilderConfig(
+            name=name,
+            resolution=config.resolution,
+            contour_length=config.contour_length,
+            sizes={split: getattr(config, split) for split in ("train", "validation", "test")},
+            seed=config.seed,
+            official=official,
+            workers=config.workers,
+            progress=progress,
+        ),
+        data_cache(cache_dir),
+    )
+    splits = {
+        split: Split(
+            inputs=features["image"].reshape(len(features["label"]), -1, 1),
+            labels=features["label"].astype(np.int32),
+            offset=127.5,
+            scale=1 / 127.5,
+        )
+        for split, features in arrays.items()
+    }
+    return Task(
+        name="pathfinder",
+        length=config.resolution**2,
+        input_kind="real",
+        input_size=1,
+        classes=2,
+        splits=splits,
+        baselines=_baselines(arrays, splits, config.resolution),
+        notes=tuple(f"skipped {path}, which is empty in the release" for path in skipped),
+    )
+
+
+def _baselines(arrays: dict, splits: dict[str, Split], resolution: int) -> dict[str, float]:
+    train, test = splits["train"], splits["test"]
+    baselines = {"majority": majority_baseline(train, test)}
+    if "discs" in arrays["train"]:
+        seen, asked = arrays["train"]["discs"], arrays["test"]["discs"]
+        for name, rows, columns in (("disc distance", 32, 1), ("disc positions", 16, 6)):
+            cells = DiscCells.fit(seen, resolution, rows, columns)
+            baselines[name] = cell_baseline(
+                cells.index(seen), train.labels, cells.index(asked), test.labels
+            )
+    return baselines
