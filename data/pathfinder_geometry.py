@@ -137,7 +137,7 @@ GEOMETRIES: Mapping[int, Geometry] = MappingProxyType(
     {
         geometry.resolution: geometry
         for geometry in (
-            Geometry(16, 2, 0.5, 1, 5, 1.25, 1.0, 5, 0.8, 3),
+            Geometry(16, 2, 0.5, 1, 5, 1.0, 1.0, 5, 0.8, 3),
             Geometry(32, 2, 0.5, 1, 7, 1.5, 1.0, 20, 0.8, 14),
             Geometry(64, 5, 1.0, 1, 12, 2.5, 1.8, 22, 0.8, 24),
             Geometry(128, 5, 1.5, 2, 20, 3.0, 1.8, 35, 0.9, 40),

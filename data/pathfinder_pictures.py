@@ -93,12 +93,19 @@ def disc_distance(discs: Int[np.ndarray, "n 2 2"] | UInt8[np.ndarray, "n 2 2"]) 
     return np.linalg.norm(first - second, axis=1)
 
 
-@lru_cache(maxsize=4)
+_TRIALS = {16: (32768, 64, 5), 32: (16384, 24, 8), 64: (4096, 8, 3), 128: (4096, 8, 3)}
+"""By resolution: trial pairs, and rows and columns of cells."""
+
+
 def estimate_acceptance(
-    geometry: Geometry, length: int, seed: int, pairs: int = 16384
+    geometry: Geometry, length: int, seed: int, pairs: int | None = None
 ) -> Acceptance:
-    """The `Acceptance` that evens out `pairs` trial pairs, each of which can be marked four
-    ways."""
+    """The `Acceptance` that evens out `pairs` trial pairs, each of which can be marked four ways.
+
+    Small pictures need more of them (None: as many as they need), for the shortcut is larger.
+    """
+    most, rows, columns = _TRIALS[geometry.resolution]
+    pairs = most if pairs is None else pairs
     rng = np.random.default_rng([seed, geometry.resolution, length])
     contours = grow_contours(geometry, length, pairs, rng)
     starts, ends = origins(geometry, contours), tips(geometry, contours)
@@ -107,8 +114,7 @@ def estimate_acceptance(
     for other in (1, 0):
         discs = np.concatenate([np.stack([starts[:, c], ends[:, c ^ other]], 1) for c in (0, 1)])
         by_label.append(discs[disc_distance(discs) >= least])
-    rows = 24 if pairs >= 8192 else 8
-    cells = DiscCells.fit(np.concatenate(by_label), geometry.resolution, rows, rows // 3)
+    cells = DiscCells.fit(np.concatenate(by_label), geometry.resolution, rows, columns)
     share = np.stack(
         [np.bincount(cells.index(discs), minlength=cells.count) / len(discs) for discs in by_label]
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .pathfinder_geometry import GEOMETRIES
-from .pathfinder_pictures import draw_pictures, estimate_acceptance
+from .pathfinder_pictures import Acceptance, draw_pictures
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Images [n, side, side] uint8, labels [n] int32, discs [n, 2, 2] uint8."""
@@ -25,6 +25,8 @@ class Job:
     resolution: int
     contour_length: int
     seed: int
+    acceptance: Acceptance
+    """The same for all jobs that make up one data set."""
     stream: int = 0
     """Jobs that differ in this give different pictures."""
 
@@ -36,11 +38,10 @@ class Job:
     def draw(self, index: int, count: int) -> Batch:
         """The first `count` pictures of chunk `index`."""
         geometry = GEOMETRIES[self.resolution]
-        acceptance = estimate_acceptance(geometry, self.contour_length, self.seed)
         rng = np.random.default_rng(
             [self.seed, self.resolution, self.contour_length, self.stream, index]
         )
-        pictures = draw_pictures(geometry, self.contour_length, acceptance, count, rng)
+        pictures = draw_pictures(geometry, self.contour_length, self.acceptance, count, rng)
         return pictures.images, pictures.labels, pictures.discs
 
 
