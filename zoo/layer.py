@@ -1,7 +1,7 @@
 """What all state-space layers of the zoo have in common."""
 
 import abc
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -17,6 +17,9 @@ class AbstractSSM(eqx.Module):
     builds the same kind of layer from another one, of any number of states. Layers are immutable
     and work on one sequence; use `jax.vmap` for a batch.
     """
+
+    dynamics: ClassVar[tuple[str, ...]]
+    """The fields that set eigenvalues and input: they learn at a rate of their own."""
 
     @property
     @abc.abstractmethod
@@ -47,7 +50,7 @@ class AbstractSSM(eqx.Module):
         """The linear system that this layer is."""
 
     @abc.abstractmethod
-    def from_lti(self, lti: DiagonalLTI) -> Self:
+    def from_lti(self, lti: DiagonalLTI) -> "AbstractSSM":
         """A layer of this kind, with this one's settings and dtype, that computes `lti`.
 
         Inverse of `to_lti` up to rounding. Differentiable in `lti`.

@@ -1,7 +1,7 @@
 """The linear recurrent unit (Orvieto et al., ICML 2023, arXiv 2303.06349)."""
 
 import math
-from typing import Self
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ class LRU(AbstractSSM):
     angles below `MIN_ANGLE` one turn further, at 2 pi + angle, which is the same eigenvalue.
     """
 
+    dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
+
     nu_log: Float[Array, " N"]
     theta_log: Float[Array, " N"]
     gamma_log: Float[Array, " N"]
@@ -43,7 +45,7 @@ class LRU(AbstractSSM):
         r_min: float = 0.9,
         r_max: float = 0.999,
         max_phase: float = 2 * math.pi,
-    ) -> Self:
+    ) -> "LRU":
         """Eigenvalues uniform on the ring r_min <= |lam| <= r_max, angles in [0, max_phase) rad.
 
         gamma = sqrt(1 - |lam|^2) makes the state's variance one under white noise.
@@ -94,7 +96,7 @@ class LRU(AbstractSSM):
             D=self.D,
         )
 
-    def from_lti(self, lti: DiagonalLTI) -> Self:
+    def from_lti(self, lti: DiagonalLTI) -> "LRU":
         check_fits(lti, self)
         decay = jnp.maximum(-jnp.real(lti.log_lam), MIN_DECAY)
         angle = jnp.mod(jnp.imag(lti.log_lam), 2 * jnp.pi)

@@ -1,7 +1,7 @@
 """The simplified state-space layer S5 (Smith, Warrington, Linderman, arXiv 2208.04933)."""
 
 import math
-from typing import Self
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -26,6 +26,8 @@ class S5(AbstractSSM):
     The public code stores Re(Lambda) itself, which training can push past zero; its logarithm
     cannot leave the stable half-plane.
     """
+
+    dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
 
     Lambda_re_log: Float[Array, " N"]
     Lambda_im: Float[Array, " N"]
@@ -52,7 +54,7 @@ class S5(AbstractSSM):
         step_min: float = 1e-3,
         step_max: float = 1e-1,
         discretization: Discretization = "zoh",
-    ) -> Self:
+    ) -> "S5":
         """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3); B, C in their basis.
 
         Steps are log-uniform in [step_min, step_max], in units of the time between samples.
@@ -85,7 +87,7 @@ class S5(AbstractSSM):
         log_step: Float[Array, " N"],
         *,
         discretization: Discretization = "zoh",
-    ) -> Self:
+    ) -> "S5":
         """A layer from the matrices of the paper, Re(Lambda) < 0, one of each conjugate pair."""
         return cls(
             Lambda_re_log=jnp.log(-jnp.real(Lambda)),
@@ -163,14 +165,17 @@ class S5(AbstractSSM):
             D=self.D,
         )
 
-    def from_lti(self, lti: DiagonalLTI) -> Self:
-        """Each state takes the step size of this layer's state whose eigenvalue lies nearest."""
+    def from_lti(self, lti: DiagonalLTI) -> "S5":
+        """Each state takes the step size of this layer's state whose eigenvalue lies nearest.
+
+        An eigenvalue of less than the dtype's rounding of 1 is stored as that: the bilinear rule
+        has no continuous eigenvalue for zero.
+        """
         check_fits(lti, self)
         own = self.to_lti().log_lam
-        log_lam = jnp.asarray(lti.log_lam)
-        log_lam = jax.lax.complex(
-            jnp.minimum(jnp.real(log_lam), -MIN_DECAY), jnp.imag(log_lam)
-        ).astype(own.dtype)
+        fastest = -float(np.log(jnp.finfo(own.dtype).eps))
+        decay = jnp.clip(-jnp.real(lti.log_lam), MIN_DECAY, fastest)
+        log_lam = jax.lax.complex(-decay, jnp.imag(lti.log_lam)).astype(own.dtype)
         nearest = jnp.argmin(jnp.abs(log_lam[:, None] - own), axis=1)
         log_step = self.log_step[nearest]
         Lambda, gain = RULES[self.discretization].inverse(log_lam, jnp.exp(log_step))

@@ -1,0 +1,32 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def getkey() -> Callable[[], jax.Array]:
+    """A function that gives a new random key each time, the same ones in every run."""
+    keys = iter(jax.random.split(jax.random.key(2023), 64))
+    return lambda: next(keys)
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside the test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of third-party data and known answers beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared is not there")
+    return SHARED

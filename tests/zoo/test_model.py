@@ -1,0 +1,82 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import BATCH_AXIS, LRUConfig, S5Config, classifier
+
+
+def build(key, **settings):
+    defaults = {
+        "input_kind": "real",
+        "input_size": 2,
+        "classes": 3,
+        "d_model": 6,
+        "blocks": 2,
+        "key": key,
+    }
+    config = settings.pop("layer", LRUConfig(d_state=4))
+    arguments = defaults | settings
+    return classifier(lambda k: config.build(arguments["d_model"], key=k), **arguments)
+
+
+def apply(model, x, state, keys=None):
+    return jax.vmap(
+        lambda x, state, key: model(x, state, key=key),
+        in_axes=(0, None, None if keys is None else 0),
+        out_axes=(0, None),
+        axis_name=BATCH_AXIS,
+    )(x, state, keys)
+
+
+@pytest.mark.parametrize("layer", [LRUConfig(d_state=4), S5Config(d_state=4)])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_logits_have_the_right_shape(layer, norm, bidirectional, getkey):
+    model, state = build(getkey(), layer=layer, norm=norm, bidirectional=bidirectional)
+    logits, _ = apply(model, jax.random.normal(getkey(), (5, 9, 2)), state)
+    assert logits.shape == (5, 3)
+    assert np.isfinite(logits).all()
+
+
+def test_tokens_are_embedded(getkey):
+    model, state = build(getkey(), input_kind="tokens", input_size=11)
+    logits, _ = apply(model, jnp.arange(20).reshape(2, 10) % 11, state)
+    assert logits.shape == (2, 3)
+
+
+def test_batch_norm_uses_the_batch_in_training_and_running_statistics_afterwards(getkey):
+    model, state = build(getkey())
+    x = 3 + 2 * jax.random.normal(getkey(), (64, 9, 2))
+    trained, _ = apply(model, x, state)
+    for _ in range(100):
+        _, state = apply(model, x, state)
+    frozen = eqx.nn.inference_mode(model)
+    evaluated, same_state = apply(frozen, x, state)
+    np.testing.assert_allclose(evaluated, trained, atol=2e-3)
+    alone, _ = apply(frozen, x[:1], state)
+    np.testing.assert_allclose(alone[0], evaluated[0], rtol=1e-4, atol=1e-5)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(same_state), strict=True)
+    )
+
+
+def test_dropout_draws_from_the_key_and_only_in_training(getkey):
+    model, state = build(getkey(), dropout=0.5)
+    x = jax.random.normal(getkey(), (4, 9, 2))
+    keys = jax.random.split(getkey(), 4)
+    first, _ = apply(model, x, state, keys)
+    again, _ = apply(model, x, state, keys)
+    other, _ = apply(model, x, state, jax.random.split(getkey(), 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+    frozen = eqx.nn.inference_mode(model)
+    np.testing.assert_array_equal(apply(frozen, x, state, keys)[0], apply(frozen, x, state)[0])
+
+
+def test_the_same_key_makes_the_same_model():
+    one, _ = build(jax.random.key(0))
+    two, _ = build(jax.random.key(0))
+    assert eqx.tree_equal(one, two)
