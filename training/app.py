@@ -1,0 +1,135 @@
+"""A run directory from a command: prepare, train, report."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich.progress
+from rich.console import Console
+
+from data import Progress, Task, default_cache_dir, load_task
+
+from .cli import Command, UsageError, write_yaml
+from .clock import Clock
+from .compilation import use_compilation_cache
+from .config import RunConfig
+from .display import LiveDisplay, PlainDisplay, make_display
+from .environment import describe_environment
+from .interrupt import Interrupt
+from .loop import Run, write_json
+from .metrics import (
+    EventLog,
+    TensorBoardMirror,
+    read_events,
+    truncate_after,
+    write_atomically,
+)
+from .report import write_report
+
+
+def execute(command: Command, console: Console) -> Path:
+    """Do what `command` asks and return the run directory, which then holds the report.
+
+    Everything that can be wrong with the command is found before the directory exists:
+    `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
+    """
+    config, clock = command.config, Clock()
+    folder = command.out or _new_folder(config)
+    if folder.exists() and not command.resume and any(folder.iterdir()):
+        raise UsageError(
+            f"--out {folder} is there already: choose another, or go on with --resume {folder}"
+        )
+    if (folder / "summary.json").exists():
+        write_report(folder)
+        return folder
+    use_compilation_cache(config.cache_dir)
+    with clock.phase("data"), _preparation_progress(console) as progress:
+        task = _prepare(config, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not command.resume:
+        write_atomically(folder / "config.yaml", write_yaml(config))
+        write_json(folder / "environment.json", describe_environment())
+    with Interrupt() as interrupt:
+        summary = _train(config, task, folder, clock, make_display(console), interrupt)
+    write_json(folder / "summary.json", summary)
+    write_report(folder)
+    return folder
+
+
+def _train(
+    config: RunConfig[Any, Any],
+    task: Task,
+    folder: Path,
+    clock: Clock,
+    display: LiveDisplay | PlainDisplay,
+    interrupt: Interrupt,
+) -> dict[str, Any]:
+    """Train, or go on training, in `folder`; the summary."""
+    run = Run(config, task, folder, clock)
+    log = folder / "metrics.jsonl"
+    restored = run.restore()
+    if restored:
+        truncate_after(log, run.step)
+    mirror = TensorBoardMirror(folder / "tensorboard", run.step if restored else None)
+    with display:
+        run.sinks = [EventLog(log, append=restored), mirror, display]
+        try:
+            if restored:
+                start = next(e for e in read_events(log) if e["event"] == "start")
+                for sink in (mirror, display):
+                    sink.write(start)
+                run.emit("resume")
+            else:
+                run.emit("start", **run.describe())
+            return run.run(interrupt)
+        finally:
+            run.close()
+            for sink in run.sinks:
+                sink.close()
+
+
+def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
+    """The task's data; whatever is wrong with it, or does not fit it, is a `UsageError`."""
+    cache = config.cache_dir or default_cache_dir()
+    try:
+        task = load_task(
+            config.task,
+            config.data,
+            data_dir=config.data_dir,
+            cache_dir=cache,
+            progress=progress,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    available = len(task.splits["train"])
+    if config.batch_size > available:
+        raise UsageError(
+            f"batch_size={config.batch_size}, allowed: up to {available}, all there is"
+        )
+    return task
+
+
+@contextmanager
+def _preparation_progress(console: Console) -> Iterator[Progress]:
+    """A bar for each thing that is prepared, on a terminal; nothing elsewhere."""
+    with rich.progress.Progress(
+        *rich.progress.Progress.get_default_columns(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+        known: dict[str, rich.progress.TaskID] = {}
+
+        def progress(done: int, total: int, what: str) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total)
+            bars.update(known[what], completed=done, total=total)
+
+        yield progress
+
+
+def _new_folder(config: RunConfig[Any, Any]) -> Path:
+    """A folder under runs/ that says what and when."""
+    name = f"{config.model}-{config.task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / name

@@ -1,0 +1,37 @@
+"""Where the wall time of a run goes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Wall seconds by phase. A phase inside another one stops the outer one's time."""
+
+    def __init__(self, seconds: dict[str, float] | None = None):
+        """`seconds` by phase, of the part of the run that came before (a resumed run)."""
+        self.seconds = dict(seconds or {})
+        self._running: list[str] = []
+        self._since = time.perf_counter()
+
+    def _account(self) -> None:
+        now = time.perf_counter()
+        phase = self._running[-1] if self._running else "other"
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since
+        self._since = now
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Everything inside counts as `name`."""
+        self._account()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._account()
+            self._running.pop()
+
+    def read(self) -> dict[str, float]:
+        """Seconds by phase until now, and their "total"."""
+        self._account()
+        return {**self.seconds, "total": sum(self.seconds.values())}

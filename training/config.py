@@ -1,0 +1,164 @@
+"""All settings of a run, in one immutable value."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from data.digits import DigitsConfig
+from data.pathfinder import PathfinderConfig
+from zoo import LRUConfig, S5Config
+
+Layer = TypeVar("Layer", LRUConfig, S5Config)
+Data = TypeVar("Data", PathfinderConfig, DigitsConfig)
+
+
+def require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Raise the ValueError that names an argument, its value and what is allowed, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name}={value}, allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The residual network around the layers."""
+
+    d_model: int = 64
+    """Channels H of the residual stream."""
+    blocks: int = 2
+    """Residual blocks."""
+    norm: Literal["batch", "layer"] = "batch"
+    """Normalisation before each layer."""
+    dropout: float = 0.0
+    """Share of the values that dropout sets to zero."""
+    bidirectional: bool = False
+    """Run a second layer backwards in each block."""
+
+    def __post_init__(self):
+        require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
+        require(self.blocks >= 1, "network.blocks", self.blocks, "1 or more")
+        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "[0, 1)")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, with a learning rate of their own for eigenvalues, step sizes and B."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    ssm_factor: float = 1.0
+    """Learning rate of the layers' dynamics, as a multiple of `learning_rate`."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay; the layers' dynamics have none."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Warm-up then cosine decay, or the peak all the time."""
+    warmup: float = 0.1
+    """Share of the steps in which the cosine schedule rises to its peak."""
+    floor: float = 1e-7
+    """Learning rate at both ends of the cosine schedule."""
+
+    def __post_init__(self):
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        require(self.ssm_factor > 0, "optimizer.ssm_factor", self.ssm_factor, "above 0")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "[0, 1)")
+        require(
+            0 <= self.floor <= self.learning_rate,
+            "optimizer.floor",
+            self.floor,
+            "[0, learning_rate]",
+        )
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """When and how far the layers shrink."""
+
+    mode: Literal["none", "tolerance", "fixed"] = "tolerance"
+    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `none` never."""
+    tolerance: float = 0.02
+    """Share of the sum of a layer's HSVs that a shrink may drop."""
+    rank: int | None = None
+    """States of each layer after the last shrink, in mode `fixed`."""
+    shrinks: int = 4
+    """Shrinks of the run, equally spaced in the window."""
+    window: float = 0.1
+    """Share of the steps, from the first, in which the layers shrink."""
+    gate: float = 0.95
+    """A layer shrinks only when its new rank is below this share of the old one."""
+    moments: Literal["transport", "reset", "slice"] = "transport"
+    """What becomes of the optimizer's moments of a layer that is cut."""
+
+    def __post_init__(self):
+        require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "[0, 1)")
+        require(
+            (self.rank is not None) == (self.mode == "fixed")
+            and (self.rank is None or self.rank >= 1),
+            "compression.rank",
+            self.rank,
+            "1 or more with compression.mode fixed, None otherwise",
+        )
+        require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
+        require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
+        require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How the loop reports, evaluates and saves. None of it changes what is learned."""
+
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    evaluate_every: int = 500
+    """Steps between two evaluations on the validation split (and HSV spectra)."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; there is also one after every shrink and at the end."""
+    keep_checkpoints: int = 2
+    """Latest checkpoints that are kept."""
+    steps_per_dispatch: int = 25
+    """Steps that run on the device before it hears from the host again."""
+    evaluation_batch: int = 256
+    """Sequences in a batch of an evaluation."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(value >= 1, f"loop.{name}", value, "1 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig(Generic[Layer, Data]):
+    """A run: a model, a task, and how the one learns the other."""
+
+    layer: Layer
+    data: Data
+    model: Literal["lru", "s5"] = "s5"
+    """Kind of state-space layer."""
+    task: Literal["pathfinder", "digits"] = "pathfinder"
+    """What is learned."""
+    scale: Literal["small", "paper"] = "small"
+    """Preset: minutes on two CPU cores, or the paper's setting."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Sequences in a training batch."""
+    seed: int = 0
+    """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
+    data_dir: Path | None = None
+    """Folder with the task's official files; without it the data is generated or built in."""
+    cache_dir: Path | None = None
+    """Folder for prepared data and compiled programs (default: a folder in the user's cache)."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self):
+        require(self.steps >= 1, "steps", self.steps, "1 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "[0, 2**32)")
+        if self.compression.rank is not None:
+            require(
+                self.compression.rank <= self.layer.d_state,
+                "compression.rank",
+                self.compression.rank,
+                f"at most layer.d_state={self.layer.d_state}",
+            )

@@ -1,0 +1,33 @@
+"""Ctrl-C that keeps everything."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interrupt:
+    """Inside this context the first Ctrl-C (or SIGTERM) is only remembered, in `requested`.
+
+    The second one is a KeyboardInterrupt at once. Outside of the main thread, where Python allows
+    no signal handlers, nothing changes.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._previous = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,48 @@
+"""When things happen in a run: learning rates and shrinks, as functions of the step alone."""
+
+import optax
+
+from .config import CompressionConfig, OptimizerConfig
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, steps: int, factor: float = 1.0
+) -> optax.Schedule:
+    """Learning rate at an optimizer count 0..steps-1, times `factor` at its peak.
+
+    `cosine` rises linearly from `floor` over the first `warmup` of the steps and falls to `floor`
+    along half a cosine (the paper's setting); `constant` is the peak throughout.
+    """
+    peak = config.learning_rate * factor
+    if config.schedule == "constant":
+        return optax.constant_schedule(peak)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=config.floor,
+        peak_value=peak,
+        warmup_steps=round(config.warmup * steps),
+        decay_steps=steps,
+        end_value=config.floor,
+    )
+
+
+def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
+    """The steps after which the layers shrink: equally spaced, the last one at the window's end.
+
+    They depend on nothing but the length of the run, not on when it logs or evaluates. A run too
+    short for all of them has fewer.
+    """
+    if config.mode == "none":
+        return ()
+    window = config.window * steps
+    times = {round(window * (k + 1) / config.shrinks) for k in range(config.shrinks)}
+    return tuple(sorted(t for t in times if 1 <= t < steps))
+
+
+def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:
+    """Rank after shrink number `shrink` = 1, 2, ... in mode `fixed`, from `d_state` at the start.
+
+    Ranks fall geometrically to `rank`, so that every shrink keeps the same share.
+    """
+    if config.rank is None:
+        raise ValueError("rank_at is for mode fixed; compression.rank is None")
+    return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / config.shrinks)))
