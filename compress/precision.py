@@ -1,0 +1,82 @@
+"""Layers in double precision and back: the reduction is computed in float64 whatever the model's."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from zoo import AbstractSSM, DiagonalLTI
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether `x` is a JAX or NumPy array of floating-point or complex numbers."""
+    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def widen(tree: PyTree) -> PyTree:
+    """Every array of `tree` in double precision. Only inside `jax.enable_x64(True)`."""
+
+    def wide(x):
+        if not is_inexact(x):
+            return x
+        dtype = np.complex128 if jnp.issubdtype(x.dtype, jnp.complexfloating) else np.float64
+        return jnp.asarray(np.asarray(x).astype(dtype))
+
+    return jax.tree.map(wide, tree)
+
+
+def narrow(tree: PyTree, like: PyTree) -> PyTree:
+    """The values of `tree` in the kind of array that `like` has at the same place.
+
+    Shapes are those of `tree`; dtype, weak type, placement and array library those of `like`.
+    """
+    return jax.tree.map(lambda x, old: narrow_array(x, old) if is_inexact(old) else x, tree, like)
+
+
+def narrow_array(x: Any, like: Any) -> Any:
+    """`narrow` for one array."""
+    x = np.asarray(x).astype(like.dtype)
+    if isinstance(like, np.ndarray):
+        return x
+    array = jnp.asarray(x)
+    if like.weak_type:
+        array = jnp.zeros_like(like, shape=x.shape).at[...].set(array)
+    if like.committed and _divides(like.sharding, x.shape):
+        array = jax.device_put(array, like.sharding)
+    return array
+
+
+def double_lti(layer: AbstractSSM) -> DiagonalLTI:
+    """The layer's linear system, computed and kept in double precision (NumPy arrays)."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _to_lti(widen(layer)))
+
+
+def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
+    """`layer.from_lti(lti)`, computed in double precision, in the layer's own kind of arrays."""
+    with jax.enable_x64(True):
+        wide = _from_lti(widen(layer), widen(lti))
+        wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
+    return narrow(wide, layer)
+
+
+@eqx.filter_jit
+def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
+    return layer.to_lti()
+
+
+@eqx.filter_jit
+def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
+    return layer.from_lti(lti)
+
+
+def _divides(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:
+    """Whether arrays of this shape can be placed so."""
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:
+        return False
+    return True

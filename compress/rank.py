@@ -1,0 +1,184 @@
+"""How many states to keep: small functions from Hankel singular values to a rank.
+
+A policy takes the descending values `sigma` of one layer and returns a rank between 1 and n:
+
+    policy = round_up(error_budget(0.01), 8)
+    rank = policy(sigma)
+
+`tolerance`, `energy`, `error_budget`, `fixed` and `fraction` make policies; `round_up`, `at_least`,
+`keep_ties`, `smallest` and `largest` make policies from policies.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+Policy = Callable[[Float[np.ndarray, " n"]], int]
+
+
+@jaxtyped(typechecker=beartype)
+def tolerance(tau: float | int) -> Policy:
+    """The smallest r with sum(sigma[:r]) >= (1 - tau) * sum(sigma) (CompreSSM, section 3).
+
+    ValueError for `tau` outside [0, 1). `tau` = 0 keeps every sigma above zero.
+    """
+    _check_share("tolerance", tau)
+    return lambda sigma: _smallest_tail(_checked(sigma), tau)
+
+
+@jaxtyped(typechecker=beartype)
+def energy(tau: float | int) -> Policy:
+    """`tolerance` on squares: the smallest r with sum(sigma[:r]^2) >= (1 - tau) * sum(sigma^2)."""
+    _check_share("energy", tau)
+
+    def policy(sigma):
+        sigma = _checked(sigma)
+        return _smallest_tail(np.square(sigma / max(sigma[0], TINY)), tau)
+
+    return policy
+
+
+@jaxtyped(typechecker=beartype)
+def error_budget(epsilon: float | int) -> Policy:
+    """The smallest r whose error bound 2 * sum(sigma[r:]) is at most `epsilon` * sigma[0].
+
+    ValueError for `epsilon` below zero, or not finite.
+    """
+    if not (0 <= epsilon < math.inf):
+        raise ValueError(f"epsilon={epsilon}, allowed: 0 or more, finite")
+
+    def policy(sigma):
+        sigma = _checked(sigma)
+        return _first(2 * _tails(sigma) <= epsilon * sigma[0] * _slack(sigma))
+
+    return policy
+
+
+@jaxtyped(typechecker=beartype)
+def fixed(rank: int) -> Policy:
+    """This rank, or n where a layer has fewer states. ValueError for a rank below 1."""
+    _check_count("rank", rank)
+    return lambda sigma: min(rank, len(_checked(sigma)))
+
+
+@jaxtyped(typechecker=beartype)
+def fraction(share: float | int) -> Policy:
+    """This share of the layer's states, rounded up. ValueError for a share outside (0, 1]."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}, allowed: above 0, at most 1")
+
+    def policy(sigma):
+        n = len(_checked(sigma))
+        return max(1, math.ceil(share * n - n * EPS))
+
+    return policy
+
+
+@jaxtyped(typechecker=beartype)
+def round_up(policy: Policy, multiple: int) -> Policy:
+    """The policy's rank, up to the next multiple (vector width, fewer compilations), at most n."""
+    _check_count("multiple", multiple)
+    return lambda sigma: min(len(sigma), -(-policy(sigma) // multiple) * multiple)
+
+
+@jaxtyped(typechecker=beartype)
+def at_least(policy: Policy, rank: int) -> Policy:
+    """The policy's rank, but no less than `rank` (or n, where a layer has fewer states)."""
+    return largest(policy, fixed(rank))
+
+
+@jaxtyped(typechecker=beartype)
+def smallest(*policies: Policy) -> Policy:
+    """The smallest of the policies' ranks."""
+    return _combine(min, policies)
+
+
+@jaxtyped(typechecker=beartype)
+def largest(*policies: Policy) -> Policy:
+    """The largest of the policies' ranks."""
+    return _combine(max, policies)
+
+
+@jaxtyped(typechecker=beartype)
+def keep_ties(policy: Policy, gap: float = 1e-8) -> Policy:
+    """The policy's rank, raised until sigma[r] falls short of sigma[r - 1] by a share of `gap`.
+
+    Values in a tie belong to one subspace (a conjugate pair, a symmetry of the system); a cut
+    through it keeps an arbitrary part. Values below n * 2.2e-16 * sigma[0] are rounding, not ties.
+    """
+
+    def policy_with_ties(sigma):
+        sigma, rank = _checked(sigma), policy(sigma)
+        noise = len(sigma) * EPS * sigma[0]
+        while rank < len(sigma) and sigma[rank] > noise and _tied(sigma, rank, gap):
+            rank += 1
+        return rank
+
+    return policy_with_ties
+
+
+@jaxtyped(typechecker=beartype)
+def gated(rank: int, before: int, gate: float | int = 0.95) -> int:
+    """`rank` if it is under `gate` * `before`, else `before`: small cuts do not pay.
+
+    The paper's gate is 95 %. ValueError for a gate outside (0, 1].
+    """
+    if not 0 < gate <= 1:
+        raise ValueError(f"gate={gate}, allowed: above 0, at most 1")
+    return rank if rank < gate * before else before
+
+
+EPS = float(np.finfo(np.float64).eps)
+TINY = float(np.finfo(np.float64).tiny)
+
+
+def _checked(sigma) -> Float[np.ndarray, " n"]:
+    sigma = np.asarray(sigma, np.float64)
+    if sigma.ndim != 1 or not len(sigma):
+        raise ValueError(f"sigma has shape {sigma.shape}, allowed: one dimension, not empty")
+    if not (np.all(np.isfinite(sigma)) and np.all(sigma >= 0)):
+        raise ValueError("sigma holds NaN, infinity or a negative value, allowed: 0 or more")
+    return sigma
+
+
+def _tails(weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n+1"]:
+    """tails[r] = sum(weights[r:]), summed from the small end so that no digit is lost."""
+    return np.append(np.cumsum(weights[::-1])[::-1], 0.0)
+
+
+def _slack(weights: Float[np.ndarray, " n"]) -> float:
+    """A sum that reaches its limit up to rounding has reached it."""
+    return 1 + 4 * len(weights) * EPS
+
+
+def _smallest_tail(weights: Float[np.ndarray, " n"], tau: float) -> int:
+    tails = _tails(weights)
+    return _first(tails <= tau * tails[0] * _slack(weights))
+
+
+def _first(allowed) -> int:
+    """The smallest rank, 1 or more, that is allowed; `allowed[r]` for r = 0..n."""
+    return 1 + int(np.argmax(allowed[1:]))
+
+
+def _tied(sigma: Float[np.ndarray, " n"], rank: int, gap: float) -> bool:
+    return sigma[rank] >= (1 - gap) * sigma[rank - 1]
+
+
+def _combine(choose, policies: tuple[Policy, ...]) -> Policy:
+    if not policies:
+        raise ValueError("policies=(), allowed: one policy or more")
+    return lambda sigma: choose(policy(sigma) for policy in policies)
+
+
+def _check_share(name: str, tau: float) -> None:
+    if not 0 <= tau < 1:
+        raise ValueError(f"{name}={tau}, allowed: 0 or more, below 1")
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value}, allowed: 1 or more")
