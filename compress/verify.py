@@ -1,0 +1,144 @@
+"""Measures the error that the bound of a truncation promises."""
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+from zoo import DiagonalLTI
+
+from .hankel import Form, check_system
+
+
+@jaxtyped(typechecker=beartype)
+def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "complex") -> float:
+    """H-infinity norm of the difference of two systems with the same inputs and outputs.
+
+    form="complex": of the complex systems (lam, B, C); form="real": of the real maps
+    u -> Re(C x). The difference of the D counts in both. On the host, in double precision.
+
+    The largest singular value of the difference's transfer function is swept over the unit circle:
+    all poles' angles at distances in units of their own decay, and a uniform grid; a few steps of
+    power iteration find the best points, exact values are then refined around each.
+
+    Raises ValueError if the systems do not fit, hold NaN or infinity, or are not stable.
+    """
+    check_system(before, "before")
+    check_system(after, "after")
+    shapes = [(lti.C.shape[0], lti.B.shape[1]) for lti in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"after has {shapes[1][0]} outputs and {shapes[1][1]} inputs, "
+            f"allowed: before's {shapes[0][0]} and {shapes[0][1]}"
+        )
+    difference = _Difference(before, after, real=form == "real")
+    grid = difference.grid()
+    estimate = difference.estimate(grid)
+    peak = estimate.max()
+    if peak == 0:
+        return 0.0
+    left, right = np.roll(estimate, 1), np.roll(estimate, -1)
+    tops = np.flatnonzero((estimate >= left) & (estimate >= right) & (estimate > KEPT * peak))
+    tops = tops[np.argsort(-estimate[tops])][:MOST_TOPS]
+    lower = np.where(tops > 0, grid[tops - 1], grid[-1] - 2 * np.pi)
+    upper = np.where(tops + 1 < grid.size, grid[(tops + 1) % grid.size], grid[0] + 2 * np.pi)
+    return float(_maximise(difference.norm, lower, grid[tops], upper))
+
+
+class _Difference:
+    """The transfer function G(exp(i w)) of before - after, in modal form."""
+
+    def __init__(self, before: DiagonalLTI, after: DiagonalLTI, *, real: bool):
+        systems = [[_double(x) for x in (s.log_lam, s.B, s.C)] for s in (before, after)]
+        self.log_lam = np.concatenate([log_lam for log_lam, _, _ in systems])
+        self.B = np.concatenate([B for _, B, _ in systems])
+        self.C = np.concatenate([systems[0][2], -systems[1][2]], axis=1)
+        self.D = _matrix(before) - _matrix(after)
+        if real:
+            self.log_lam = np.concatenate([self.log_lam, self.log_lam.conj()])
+            self.B = np.concatenate([self.B, self.B.conj()])
+            self.C = np.concatenate([self.C, self.C.conj()], axis=1) / 2
+        self.real = real
+
+    def grid(self):
+        """Frequencies in rad/sample, ascending, on (-pi, pi], or [0, pi] for a real map."""
+        decay, angle = -self.log_lam.real, self.log_lam.imag
+        steps = np.concatenate([[0.0], *([-s, s] for s in STEPS)])
+        near = (angle[:, None] + decay[:, None] * steps).ravel()
+        w = np.concatenate([near, np.linspace(-np.pi, np.pi, UNIFORM)])
+        w = np.pi - np.mod(np.pi - w, 2 * np.pi)
+        return np.unique(np.abs(w) if self.real else w)
+
+    def gains(self, w):
+        return -1 / np.expm1(self.log_lam - 1j * w[:, None])
+
+    def norm(self, w):
+        """Largest singular value of G at each of the frequencies `w`."""
+        G = (self.C * self.gains(w)[:, None, :]) @ self.B + self.D
+        return np.linalg.norm(G, 2, axis=(-2, -1))
+
+    def estimate(self, w):
+        """The same within a few percent, at O(n (m + p)) per frequency."""
+        p, m = self.D.shape
+        if min(p, m) <= SMALL:
+            return np.concatenate([self.norm(part) for part in _parts(w)])
+        rng = np.random.default_rng(0)
+        start = rng.standard_normal(m) + 1j * rng.standard_normal(m)
+        return np.concatenate([self._power_iteration(part, start) for part in _parts(w)])
+
+    def _power_iteration(self, w, start):
+        gains, x = self.gains(w), np.broadcast_to(start, (w.size, start.size))
+        size = np.zeros(w.size)
+        for _ in range(POWER_STEPS):
+            x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
+            y = (gains * (x @ self.B.T)) @ self.C.T + x @ self.D.T
+            size = np.linalg.norm(y, axis=1)
+            x = (gains.conj() * (y @ self.C.conj())) @ self.B.conj() + y @ self.D
+        return size
+
+
+def _maximise(f, lower, middle, upper):
+    """Largest value of f around `middle`: golden section search in all brackets at once."""
+    best = f(middle).max()
+    ratio = (np.sqrt(5) - 1) / 2
+    a, d = lower, upper
+    b, c = d - ratio * (d - a), a + ratio * (d - a)
+    fb, fc = f(b), f(c)
+    for _ in range(GOLDEN_STEPS):
+        best = max(best, fb.max(), fc.max())
+        left = fb > fc
+        a, d = np.where(left, a, b), np.where(left, c, d)
+        new = np.where(left, d - ratio * (d - a), a + ratio * (d - a))
+        value = f(new)
+        b, c = np.where(left, new, c), np.where(left, b, new)
+        fb, fc = np.where(left, value, fc), np.where(left, fb, value)
+    return max(best, fb.max(), fc.max())
+
+
+def _parts(w):
+    return np.array_split(w, max(1, w.size // 256))
+
+
+def _double(x):
+    return np.asarray(x).astype(np.complex128)
+
+
+def _matrix(lti: DiagonalLTI):
+    D = np.asarray(lti.D).astype(np.float64)
+    return np.diag(D) if D.ndim == 1 else D
+
+
+STEPS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Distances from a pole's angle that the first sweep looks at, in units of its decay."""
+
+UNIFORM = 513
+"""Frequencies of the uniform grid."""
+
+SMALL = 8
+"""Up to this many inputs or outputs the norm itself is as cheap as its estimate."""
+
+POWER_STEPS = 6
+KEPT = 0.7
+"""Local maxima of the sweep below this share of the highest are not refined."""
+
+MOST_TOPS = 64
+GOLDEN_STEPS = 32
