@@ -112,7 +112,7 @@ class Geometry:
     @cached_property
     def footprints(self) -> Int[np.ndarray, "k m"]:
         """Flat offsets, in the frame, of the pixels a dash with its clearance covers."""
-        radius = self.margin + self.paddle_thickness / 2 - 0.25
+        radius = self.margin + self.paddle_thickness / 2
         grid = np.arange(-self.reach, self.reach + 1)
         pixels = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
         rows = []

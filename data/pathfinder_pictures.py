@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32, Integer, UInt8
 
 from .pathfinder_contours import Dashes, add_distractors, grow_contours, origins, tips
 from .pathfinder_geometry import Geometry, distance_to_dash
@@ -37,7 +37,7 @@ class Acceptance:
     def keep(
         self,
         labels: Int32[np.ndarray, " n"],
-        discs: Int[np.ndarray, "n 2 2"],
+        discs: Integer[np.ndarray, "n 2 2"],
         rng: np.random.Generator,
     ) -> Bool[np.ndarray, " n"]:
         probability = self.probability[labels, self.cells.index(discs)]
@@ -54,11 +54,11 @@ class DiscCells:
     """
 
     centre: float
-    distance_edges: Float[np.ndarray, " rows-1"]
-    midpoint_edges: Float[np.ndarray, "rows columns-1"]
+    distance_edges: Float[np.ndarray, " inner_rows"]
+    midpoint_edges: Float[np.ndarray, "rows inner_columns"]
 
     @staticmethod
-    def fit(discs: Int[np.ndarray, "n 2 2"], resolution: int, rows: int, columns: int):
+    def fit(discs: Integer[np.ndarray, "n 2 2"], resolution: int, rows: int, columns: int):
         """Cells for pictures of this resolution; ties in the distance can leave fewer rows."""
         centre = (resolution - 1) / 2
         distance, midpoint = disc_distance(discs), _midpoint_radius(discs, centre)
@@ -76,18 +76,18 @@ class DiscCells:
         rows, inner = self.midpoint_edges.shape
         return rows * (inner + 1)
 
-    def index(self, discs: Int[np.ndarray, "n 2 2"]) -> Int[np.ndarray, " n"]:
+    def index(self, discs: Integer[np.ndarray, "n 2 2"]) -> Int[np.ndarray, " n"]:
         row = np.searchsorted(self.distance_edges, disc_distance(discs))
         midpoint = _midpoint_radius(discs, self.centre)
         column = (midpoint[:, None] > self.midpoint_edges[row]).sum(axis=1)
         return row * (self.midpoint_edges.shape[1] + 1) + column
 
 
-def _midpoint_radius(discs: Int[np.ndarray, "n 2 2"], centre: float) -> Float[np.ndarray, " n"]:
+def _midpoint_radius(discs: Integer[np.ndarray, "n 2 2"], centre: float) -> Float[np.ndarray, " n"]:
     return np.linalg.norm(discs.mean(axis=1) - centre, axis=1)
 
 
-def disc_distance(discs: Int[np.ndarray, "n 2 2"] | UInt8[np.ndarray, "n 2 2"]) -> np.ndarray:
+def disc_distance(discs: Integer[np.ndarray, "n 2 2"]) -> np.ndarray:
     """Distance of the two discs in pixels, [n]."""
     first, second = discs.astype(np.float32).swapaxes(0, 1)
     return np.linalg.norm(first - second, axis=1)
@@ -152,7 +152,7 @@ def _accepted(
     acceptance: Acceptance,
     labels: Int32[np.ndarray, " n"],
     rng: np.random.Generator,
-) -> tuple[Dashes, Int[np.ndarray, "n 2 2"]]:
+) -> tuple[Dashes, Integer[np.ndarray, "n 2 2"]]:
     """Contours and discs, one pair for each label, of which `acceptance` has kept every one."""
     n = len(labels)
     pivot = np.zeros((n, 2, length, 2), np.int64)
@@ -179,7 +179,7 @@ def _accepted(
 
 
 def render(
-    geometry: Geometry, contours: Dashes, distractors: Dashes, discs: Int[np.ndarray, "n 2 2"]
+    geometry: Geometry, contours: Dashes, distractors: Dashes, discs: Integer[np.ndarray, "n 2 2"]
 ) -> UInt8[np.ndarray, "n side side"]:
     """The pictures: dashes and discs on black, merged by maximum."""
     n, reach, side = len(discs), geometry.reach, geometry.frame
@@ -199,7 +199,7 @@ def render(
         towards = directions[rows, dash]
         stamp(pivots[rows, dash], offsets[towards], values[towards], rows)
     for disc in (0, 1):
-        stamp(discs[:, disc], *_disc_stamp(geometry), np.arange(n))
+        stamp(discs[:, disc].astype(np.int64), *_disc_stamp(geometry), np.arange(n))
     return canvas[:, reach:-reach, reach:-reach].copy()
 
 

@@ -1,0 +1,94 @@
+"""Tasks by name, and the digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import TASKS, DigitsConfig, PathfinderConfig, default_cache_dir, load_task
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="task must be one of pathfinder, digits, got 'mnist'"):
+        load_task("mnist")
+
+
+def test_a_config_of_another_task_is_refused():
+    with pytest.raises(ValueError, match="config of task digits must be a DigitsConfig"):
+        load_task("digits", PathfinderConfig())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_configs_have_defaults_and_documented_fields(name):
+    config_class = TASKS[name].config_class
+    assert config_class() == config_class()
+
+
+def test_digits_are_the_real_ones():
+    task = load_task("digits")
+    assert (task.length, task.input_size, task.classes) == (64, 1, 10)
+    sizes = {name: len(split) for name, split in task.splits.items()}
+    assert sizes == {"train": 1297, "validation": 200, "test": 300}
+    for split in task.splits.values():
+        inputs, labels = split.take(np.arange(len(split)))
+        assert inputs.min() == 0
+        assert inputs.max() == 1
+        share = np.bincount(labels, minlength=10) / len(labels)
+        assert np.all(np.abs(share - 0.1) < 0.015)
+    rows = np.concatenate([split.inputs[..., 0] for split in task.splits.values()])
+    from sklearn.datasets import load_digits
+
+    assert np.array_equal(
+        np.unique(rows, axis=0), np.unique(load_digits().data.astype(np.uint8), axis=0)
+    )
+
+
+def test_digits_depend_on_the_seed_alone():
+    first, again, other = (
+        load_task("digits", DigitsConfig(seed=seed)).splits["test"].inputs for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (lambda: DigitsConfig(test=1700), r"validation \+ test must leave at least 10"),
+        (lambda: DigitsConfig(validation=3), "validation must be at least 10, got 3"),
+        (lambda: DigitsConfig(seed=-1), "seed must not be negative, got -1"),
+        (lambda: PathfinderConfig(contour_length=15), "contour_length must be between 2 and 14"),
+        (
+            lambda: PathfinderConfig(resolution=16, contour_length=6),
+            "contour_length must be between 2 and 5 at resolution 16, got 6",
+        ),
+        (lambda: PathfinderConfig(train=0), "train must be at least 1, got 0"),
+        (lambda: PathfinderConfig(workers=0), "workers must be at least 1 or None, got 0"),
+        (lambda: PathfinderConfig(seed=-2), "seed must not be negative, got -2"),
+    ],
+)
+def test_bad_configs_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        config()
+
+
+def test_digits_take_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="data_dir must be left out for the task digits"):
+        load_task("digits", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "want"),
+    [
+        ({"COMPRESSM_ZOO_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/compressm-zoo"),
+        ({}, "/home/somebody/.cache/compressm-zoo"),
+    ],
+)
+def test_where_prepared_data_is_kept(monkeypatch, environment, want):
+    for name in ("COMPRESSM_ZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_cache_dir() == Path(want)

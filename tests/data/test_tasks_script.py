@@ -1,0 +1,63 @@
+"""scripts/tasks.py from outside."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "tasks.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_inspect_shows_splits_labels_and_a_picture(tmp_path):
+    picture = tmp_path / "sheet.png"
+    done = run("inspect", "digits", "--test", "250", "--picture", str(picture))
+    assert done.returncode == 0, done.stderr
+    for text in ("64 steps of 1 channels, 10 classes", "1347", "200", "250", "majority"):
+        assert text in done.stdout
+    with Image.open(picture) as sheet:
+        assert sheet.width > 700
+
+
+def test_prepare_makes_the_data(tmp_path):
+    options = [
+        "--resolution",
+        "16",
+        "--contour-length",
+        "2",
+        "--train",
+        "60",
+        "--validation",
+        "20",
+        "--test",
+        "20",
+    ]
+    done = run("prepare", "pathfinder", *options, "--cache-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "60 train, 20 validation, 20 test" in done.stdout
+    assert list(tmp_path.rglob("dataset_info.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "mnist"), "invalid choice: 'mnist'"),
+        (("inspect", "pathfinder", "--contour-length", "99"), "contour_length must be between"),
+        (("inspect", "pathfinder", "--colour", "red"), "colour"),
+        (("prepare", "pathfinder", "--data-dir", "/nowhere"), "error: no Pathfinder metadata"),
+        (("prepare", "digits", "--data-dir", "/nowhere"), "error: data_dir must be left out"),
+        ((), "usage"),
+    ],
+)
+def test_bad_arguments_end_with_code_2(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
