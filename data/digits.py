@@ -55,9 +55,9 @@ def load_digits(
             f"data_dir must be left out for the task digits, whose data comes with scikit-learn; "
             f"got {data_dir}"
         )
-    bunch = sklearn_digits()
-    inputs = bunch.data.astype(np.uint8)[:, :, None]
-    labels = bunch.target.astype(np.int32)
+    pixels, digits = map(np.asarray, sklearn_digits(return_X_y=True))
+    inputs = pixels.astype(np.uint8)[:, :, None]
+    labels = digits.astype(np.int32)
     order = _stratified_order(labels, config.seed)
     bounds = np.cumsum([_SAMPLES - config.validation - config.test, config.validation])
     rows = dict(zip(("train", "validation", "test"), np.split(order, bounds), strict=True))

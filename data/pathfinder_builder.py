@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -148,13 +148,11 @@ def prepare(
                 raise
             builder = _builder(config, folder)
     arrays = {}
+    features = list(builder.info.features or ())
     for split in SPLITS:
-        source = builder.as_data_source(split)
-        records = source.__getitems__(list(range(len(source))))
-        arrays[split] = {
-            name: np.stack([record[name] for record in records])
-            for name in builder.info.features  # pyright: ignore
-        }
+        source: Any = builder.as_data_source(split)
+        records = source.__getitems__(range(len(source)))
+        arrays[split] = {name: np.stack([record[name] for record in records]) for name in features}
     return arrays, list((builder.info.metadata or {}).get("skipped", []))
 
 

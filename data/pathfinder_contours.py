@@ -73,12 +73,12 @@ class Occupancy:
     def free(self, maps: Int64, pivot: Int64, direction: Int64) -> Bool[np.ndarray, "..."]:
         """Whether a dash from `pivot` may take `direction`."""
         at = self.at(maps, pivot)[..., None] + self.geometry.footprints[direction]
-        return ~self.counts[at].any(axis=-1)
+        return np.logical_not(self.counts[at].any(axis=-1))
 
     def free_directions(self, maps: Int64, pivot: Int64) -> Bool[np.ndarray, "n k"]:
         """Which of all directions a dash from `pivot` may take."""
         at = self.at(maps, pivot)[:, None, None] + self.geometry.footprints
-        return ~self.counts[at].any(axis=-1)
+        return np.logical_not(self.counts[at].any(axis=-1))
 
 
 def draw(weights: Float[np.ndarray, "n k"], rng: np.random.Generator) -> tuple[Int64, np.ndarray]:
@@ -103,7 +103,7 @@ class SeedTable:
         pixel = np.stack(np.divmod(np.arange(side * side), side), axis=-1)
         pivot = pixel[:, None] - self.tail_offsets
         inside = ((pivot >= 0) & (pivot < side)).all(axis=-1)
-        at = np.clip(pivot, 0, side - 1) @ [side, 1]
+        at = np.clip(pivot, 0, side - 1) @ np.array([side, 1])
         self.outlook = inside * geometry.outlook[ahead, at, np.arange(len(geometry.ends))]
         angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
         circle = geometry.seed_distance * np.stack([np.sin(angle), np.cos(angle)], axis=1)
@@ -118,7 +118,7 @@ class SeedTable:
         return np.rint(self.geometry.starts).astype(int)
 
     def _total(self, tail: Int64) -> np.ndarray:
-        return self.outlook[tail @ [self.geometry.resolution, 1]].sum(axis=-1)
+        return self.outlook[tail @ np.array([self.geometry.resolution, 1])].sum(axis=-1)
 
     def _around(self, tail: Int64) -> np.ndarray:
         around = tail[:, None] + self.circle
@@ -132,7 +132,7 @@ class SeedTable:
 
     def draw_dash(self, tail: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:
         """Pivot and direction of a dash that begins at `tail`."""
-        outlook = self.outlook[tail @ [self.geometry.resolution, 1]]
+        outlook = self.outlook[tail @ np.array([self.geometry.resolution, 1])]
         direction, _ = draw(outlook, rng)
         return tail - self.tail_offsets[direction], direction
 
@@ -159,7 +159,7 @@ class _Growth:
         """`Geometry.outlook` of dash `index` from `pivot`."""
         geometry, length = self.geometry, self.pivot.shape[2]
         ahead = np.minimum(length - 1 - index, geometry.horizon)
-        pixel = np.clip(pivot, 0, geometry.resolution - 1) @ [geometry.resolution, 1]
+        pixel = np.clip(pivot, 0, geometry.resolution - 1) @ np.array([geometry.resolution, 1])
         return geometry.outlook[ahead, pixel]
 
     def place(self, rows: Int64, pivot: Int64, direction: Int64) -> None:

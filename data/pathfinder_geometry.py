@@ -87,7 +87,7 @@ class Geometry:
         border[edge:-edge, edge:-edge] = False
         pixel = np.arange(self.resolution) + self.reach
         pivots = (pixel[:, None] * self.frame + pixel).ravel()
-        return ~border.ravel()[pivots[:, None, None] + self.footprints].any(axis=-1)
+        return np.logical_not(border.ravel()[pivots[:, None, None] + self.footprints].any(axis=-1))
 
     @cached_property
     def outlook(self) -> Float[np.ndarray, "steps pixels k"]:
@@ -99,14 +99,15 @@ class Geometry:
         """
         side = self.resolution
         pixel = np.stack(np.divmod(np.arange(side * side), side), axis=-1)
-        following = np.clip(pixel[:, None] + self.next_pivots, 0, side - 1) @ [side, 1]
+        following = np.clip(pixel[:, None] + self.next_pivots, 0, side - 1) @ np.array([side, 1])
         weights = self.turn_weights.astype(np.float32)
         inside = self.inside.astype(np.float32)
         total = np.maximum(inside @ weights.T, np.float32(1e-9))
         rows = [inside]
         for _ in range(self.horizon):
             survival = (rows[-1] @ weights.T) / total
-            rows.append(inside * survival[following, np.arange(len(self.ends))])
+            onward = survival[following, np.arange(len(self.ends))]
+            rows.append((inside * onward).astype(np.float32))
         return np.stack(rows)
 
     @cached_property
@@ -118,7 +119,7 @@ class Geometry:
         rows = []
         for start, direction in zip(self.starts, self.directions, strict=True):
             covered = pixels[distance_to_dash(pixels - start, direction, self) <= radius]
-            rows.append(covered @ [self.frame, 1])
+            rows.append(covered @ np.array([self.frame, 1]))
         width = max(map(len, rows))
         return np.stack([np.pad(row, (0, width - len(row)), mode="edge") for row in rows])
 

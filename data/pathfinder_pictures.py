@@ -188,7 +188,7 @@ def render(
     corner = (np.arange(n) * side + reach) * side + reach
 
     def stamp(pivot, offsets, values, rows):
-        at = (corner[rows] + pivot @ [side, 1])[:, None] + offsets
+        at = (corner[rows] + pivot @ np.array([side, 1]))[:, None] + offsets
         flat[at] = np.maximum(flat[at], values)
 
     offsets, values = _dash_stamps(geometry)
@@ -232,7 +232,7 @@ def _dash_stamps(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     )
     values = np.rint(255 * geometry.contrast * coverage).astype(np.uint8)
     brightest = np.argsort(255 - values, axis=1, kind="stable")[:, : (values > 0).sum(axis=1).max()]
-    offsets = (pixels @ [geometry.frame, 1])[brightest]
+    offsets = (pixels @ np.array([geometry.frame, 1]))[brightest]
     return offsets, np.take_along_axis(values, brightest, axis=1)
 
 
@@ -242,4 +242,6 @@ def _disc_stamp(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     pixels, points = _subpixels(geometry)
     coverage = (np.linalg.norm(points, axis=-1) <= geometry.marker_radius).mean(axis=1)
     lit = coverage > 0
-    return pixels[lit] @ [geometry.frame, 1], np.rint(255 * coverage[lit]).astype(np.uint8)
+    return pixels[lit] @ np.array([geometry.frame, 1]), np.rint(255 * coverage[lit]).astype(
+        np.uint8
+    )

@@ -66,8 +66,11 @@ def eval_batches(
     return _eval_batches(split, batch_size)
 
 
-def _eval_batches(split: Split, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
+def _eval_batches(
+    split: Split, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for start in range(0, len(split), batch_size):
         rows = np.arange(start, start + batch_size)
         mask = rows < len(split)
-        yield *split.take(np.minimum(rows, len(split) - 1)), mask
+        inputs, labels = split.take(np.minimum(rows, len(split) - 1))
+        yield inputs, labels, mask
