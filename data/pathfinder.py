@@ -30,9 +30,9 @@ class PathfinderConfig:
     test: int = 4_000
     """Pictures to draw for testing."""
     seed: int = 0
-    """Seed of the generated pictures, and of the 80/10/10 split of the official ones."""
+    """Seed of the drawn pictures, and of the split of the official ones."""
     workers: int | None = None
-    """Processes that generate pictures (None: one per core; 1: none but this one). Does not change
+    """Processes that draw pictures (None: one per core; 1: none but this one). Does not change
     them."""
 
     def __post_init__(self):

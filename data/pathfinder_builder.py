@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -148,11 +148,12 @@ def prepare(
                 raise
             builder = _builder(config, folder)
     arrays = {}
-    features = list(builder.info.features or ())
     for split in SPLITS:
-        source: Any = builder.as_data_source(split)
+        source = cast(Any, builder).as_data_source(split)
         records = source.__getitems__(range(len(source)))
-        arrays[split] = {name: np.stack([record[name] for record in records]) for name in features}
+        arrays[split] = {
+            name: np.stack([record[name] for record in records]) for name in records[0]
+        }
     return arrays, list((builder.info.metadata or {}).get("skipped", []))
 
 
