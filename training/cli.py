@@ -62,10 +62,10 @@ def parse_command(argv: Sequence[str]) -> Command:
     given = read_yaml(file) if file else {}
     names = {}
     for name, default in (("model", "s5"), ("task", "pathfinder"), ("scale", "small")):
-        asked = getattr(first, name)
-        if resume and asked is not None and asked != given.get(name):
-            raise UsageError(f"--{name} {asked}, but the run to resume has {given.get(name)}")
-        names[name] = asked or given.pop(name, default)
+        asked, saved = getattr(first, name), given.pop(name, default)
+        if resume and asked not in (None, saved):
+            raise UsageError(f"--{name} {asked}, but the run to resume has {saved}")
+        names[name] = saved if asked is None else asked
     try:
         base = preset(**names)
     except ValueError as error:

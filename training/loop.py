@@ -240,15 +240,17 @@ class Run:
     def measure(self, split: Split, limit: int | None = None) -> tuple[float, float]:
         """Loss and accuracy on a split, or on its first `limit` batches."""
         metrics = Metrics.zero()
-        for k, batch in enumerate(eval_batches(split, self._evaluation_batch(split))):
+        for k, batch in enumerate(eval_batches(split, self._evaluation_batch())):
             if limit is not None and k >= limit:
                 break
             args = (self.state.params, self.state.norm_state, metrics, *batch)
             metrics = self._program("eval step", self._eval_step, *args)(*args)
         return metrics.means()
 
-    def _evaluation_batch(self, split: Split) -> int:
-        return min(self.config.loop.evaluation_batch, len(split))
+    def _evaluation_batch(self) -> int:
+        """One size for all splits, so that one program serves them."""
+        sizes = (len(self.task.splits[name]) for name in ("validation", "test"))
+        return min(self.config.loop.evaluation_batch, *sizes)
 
     def evaluate(self, name: str) -> None:
         """Measure loss and accuracy on the split called `name`, and report them."""

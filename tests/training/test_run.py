@@ -1,0 +1,278 @@
+"""Whole runs: what they leave behind, and that nothing can disturb them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from training.app import execute
+from training.checkpoint import Checkpoints
+from training.cli import Command, UsageError
+from training.config import CompressionConfig, LoopConfig, NetworkConfig
+from training.interrupt import Interrupt
+from training.loop import Diverged, Interrupted, Run
+from training.metrics import read_events
+from training.presets import preset
+
+ROOT = Path(__file__).parents[2]
+
+
+def small(model="lru", **changes):
+    config = preset(model, "digits", "small")
+    base = replace(
+        config,
+        steps=60,
+        batch_size=16,
+        layer=replace(config.layer, d_state=12),
+        network=NetworkConfig(d_model=6, blocks=1, dropout=0.1, bidirectional=True),
+        compression=CompressionConfig(tolerance=0.1, shrinks=2, window=0.5),
+        loop=LoopConfig(log_every=10, evaluate_every=20, checkpoint_every=10, steps_per_dispatch=4),
+    )
+    return replace(base, **changes)
+
+
+def quiet():
+    return Console(file=open(os.devnull, "w"))
+
+
+def run(config, folder, resume=False):
+    return execute(Command(config, folder, resume), quiet())
+
+
+def arrays(folder):
+    """All arrays of the last checkpoint, by name."""
+    from orbax.checkpoint import PyTreeCheckpointer
+
+    step = Checkpoints(folder / "checkpoints").latest()
+    return PyTreeCheckpointer().restore(folder / "checkpoints" / str(step) / "arrays")
+
+
+def numbers(folder):
+    """The events without what depends on the clock."""
+    clocks = {
+        "seconds",
+        "duration",
+        "steps_per_second",
+        "plan_seconds",
+        "compress_seconds",
+    }
+    events = [e for e in read_events(folder / "metrics.jsonl") if e["event"] not in SESSION]
+    return [{k: v for k, v in event.items() if k not in clocks} for event in events]
+
+
+SESSION = {"compile", "resume", "interrupt"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An undisturbed run."""
+    return run(small(), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_a_run_leaves_everything_behind(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "tensorboard",
+        "report.html",
+        "summary.json",
+    }
+    summary = json.loads((finished / "summary.json").read_text())
+    assert 0 <= summary["test"]["accuracy"] <= 1
+    assert summary["baselines"] == {"majority": 0.1}
+    assert len(summary["layers"]) == 2
+    for layer in summary["layers"]:
+        assert layer["after"] < layer["before"] == 12
+    assert summary["parameters_after"] < summary["parameters_before"]
+    assert summary["seconds"]["total"] == pytest.approx(
+        sum(v for k, v in summary["seconds"].items() if k != "total")
+    )
+    assert [phase["from_step"] for phase in summary["phases"]] == [
+        0,
+        *[phase["to_step"] for phase in summary["phases"][:-1]],
+    ]
+    assert yaml.safe_load((finished / "config.yaml").read_text())["seed"] == 0
+    assert json.loads((finished / "environment.json").read_text())["versions"]["jax"]
+
+
+def test_shrinks_happen_when_scheduled_and_keep_their_bound(finished):
+    shrinks = [e for e in read_events(finished / "metrics.jsonl") if e["event"] == "shrink"]
+    assert [e["step"] for e in shrinks] == [15, 30]
+    for layer in (layer for e in shrinks for layer in e["layers"]):
+        if layer["after"] < layer["before"]:
+            assert layer["sigma_next"] * (1 - 1e-6) <= layer["error"]
+            assert layer["error"] <= layer["bound"] * (1 + 1e-6)
+
+
+def test_one_program_for_each_shape(finished):
+    """Training compiles once at the start and once after every shrink that cut something."""
+    events = read_events(finished / "metrics.jsonl")
+    cuts = sum(
+        any(layer["after"] < layer["before"] for layer in e["layers"])
+        for e in events
+        if e["event"] == "shrink"
+    )
+    compiled = [e for e in events if e["event"] == "compile" and e["what"] == "train step"]
+    assert len(compiled) == 1 + cuts
+
+
+@pytest.mark.parametrize("stop", [7, 20, 40])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(finished, tmp_path, stop, monkeypatch):
+    """Ctrl-C before the first shrink, between the two, and after both; bit for bit."""
+    folder = tmp_path / "run"
+    train_to = Run.train_to
+
+    def interrupted(self, to, interrupt):
+        if to > stop:
+            signal.raise_signal(signal.SIGINT)
+        train_to(self, to, interrupt)
+
+    monkeypatch.setattr(Run, "train_to", interrupted)
+    with pytest.raises(Interrupted):
+        run(small(), folder)
+    assert read_events(folder / "metrics.jsonl")[-1]["event"] == "interrupt"
+    monkeypatch.undo()
+    run(small(), folder, resume=True)
+    ours, theirs = arrays(folder), arrays(finished)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert numbers(folder) == numbers(finished)
+
+
+def test_killed_at_any_moment(finished, tmp_path):
+    """SIGKILL as soon as a checkpoint or a shrink shows up; resumed each time, bit for bit."""
+    folder = tmp_path / "run"
+    (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    start = [*command, "--config", str(tmp_path / "config.yaml"), "--out", str(folder)]
+    log = folder / "metrics.jsonl"
+    for arguments, marker in [
+        (start, '"step":20'),
+        ([*command, "--resume", str(folder)], '"step":40'),
+    ]:
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while not (log.exists() and marker in log.read_text()) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    run(small(), folder, resume=True)
+    ours, theirs = arrays(folder), arrays(finished)
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert numbers(folder) == numbers(finished)
+
+
+def test_logging_and_saving_do_not_change_what_is_learned(finished, tmp_path):
+    loop = LoopConfig(log_every=7, evaluate_every=60, checkpoint_every=60, steps_per_dispatch=3)
+    folder = run(small(loop=loop), tmp_path / "run")
+    ours, theirs = arrays(folder), arrays(finished)
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_the_seed_matters(finished, tmp_path):
+    folder = run(small(seed=1, steps=10), tmp_path / "run")
+    first, other = (
+        next(e for e in numbers(run) if e["event"] == "train") for run in (folder, finished)
+    )
+    assert first["loss"] != other["loss"]
+
+
+@pytest.mark.parametrize(
+    ("compression", "sizes"),
+    [
+        (CompressionConfig(mode="none"), [12, 12]),
+        (CompressionConfig(mode="fixed", rank=3, shrinks=2, window=0.5), [3, 3]),
+    ],
+)
+def test_modes(compression, sizes, tmp_path):
+    folder = run(small(steps=20, compression=compression, model="s5", layer=S5), tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [layer["after"] for layer in summary["layers"]] == sizes
+
+
+S5 = replace(preset("s5", "digits", "small").layer, d_state=12)
+
+
+def test_a_finished_run_is_left_alone(finished):
+    before = (finished / "metrics.jsonl").read_text()
+    assert run(small(), finished, resume=True) == finished
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_an_existing_folder_is_not_overwritten(finished):
+    with pytest.raises(UsageError, match="is there already"):
+        run(small(), finished)
+
+
+def test_bad_data_leaves_nothing_half_written(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(UsageError, match="data_dir"):
+        run(small(data_dir=tmp_path), folder)
+    with pytest.raises(UsageError, match="batch_size=5000"):
+        run(small(batch_size=5000), folder)
+    assert not folder.exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    folder = tmp_path / "run"
+    config = small(optimizer=replace(small().optimizer, learning_rate=1e30, schedule="constant"))
+    with pytest.raises((Diverged, ValueError)) as error:
+        run(config, folder)
+    assert "nan" in str(error.value).lower()
+    assert read_events(folder / "metrics.jsonl")
+
+
+def test_interrupts_restore_what_was_there():
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("line", ["--model foo", "--compression.tolerance 2", "--task foo"])
+def test_the_script_says_what_is_wrong_and_exits_with_2(line, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *line.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_programs_are_counted_by_jax_itself(tmp_path):
+    """No compilation hides inside the loop: backend compilations stop once all shapes are known."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    config = small(steps=40, compression=CompressionConfig(mode="none"))
+    run(config, tmp_path / "first")
+    count = len(compiled)
+    run(replace(config, steps=80), tmp_path / "second")
+    longer = len(compiled) - count
+    assert longer <= count
