@@ -163,15 +163,15 @@ def _eigenvectors(A, eps: float):
     Moving A by delta |A| first lowers k. Of a few deltas the one with the least delta + eps k is
     taken, 0 unless k is large.
     """
-    values, X = scipy.linalg.eig(A, check_finite=False)
+    values, X = np.linalg.eig(A)
     condition = np.linalg.cond(X)
     if condition < ILL_CONDITIONED:
         return values, X
     best = eps * condition
     direction = np.random.default_rng(0).standard_normal(A.shape) / np.sqrt(A.shape[0])
     for delta in eps ** np.linspace(0.9, 0.4, 6):
-        near = scipy.linalg.eig(A + delta * np.linalg.norm(A, 2) * direction, check_finite=False)
-        cost = delta + eps * np.linalg.cond(near[1])
+        near = np.linalg.eig(A + delta * np.linalg.norm(A, 2) * direction)
+        cost = float(delta + eps * np.linalg.cond(near.eigenvectors))
         if cost < best:
             best, (values, X) = cost, near
     return values, X
@@ -180,7 +180,9 @@ def _eigenvectors(A, eps: float):
 def _log_one_plus(z, decay: float):
     """log(1 + z) with its digits near z = 0, within the moduli that `project` promises."""
     square = z.real * (2 + z.real) + z.imag**2  # |1 + z|^2 - 1
-    log_modulus = 0.5 * np.log1p(np.maximum(square, np.expm1(2 * MIN_LOG_MODULUS)))
+    near = 0.5 * np.log1p(np.maximum(square, -0.5))
+    far = np.log(np.maximum(np.abs(1 + z), np.exp(MIN_LOG_MODULUS)))
+    log_modulus = np.where(square > -0.5, near, far)
     log_modulus = np.where(log_modulus < 0, log_modulus, -decay)
     angle = np.arctan2(z.imag, 1 + z.real)
     return log_modulus + 1j * np.where(angle == -np.pi, np.pi, angle)

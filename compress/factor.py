@@ -35,14 +35,15 @@ def gramian_factor(
     L = jnp.zeros((n, n), B.dtype)
     decay = -jnp.expm1(2 * jnp.real(log_lam))  # 1 - |lam|^2
 
-    def diagonal(real, imag):
+    def diagonal(generator):
+        real, imag = generator
         return jnp.sum(real * real + imag * imag, axis=0) / decay
 
     if tolerance == 0:
 
         def full_step(generator, _):
-            d = diagonal(*generator)
-            generator, column = _eliminate(log_lam, decay, *generator, _largest(d))
+            d = diagonal(generator)
+            generator, column = _eliminate(log_lam, decay, generator, _largest(d))
             return generator, (column, jnp.max(d) > 0)
 
         _, (L, used) = jax.lax.scan(full_step, (real, imag), length=n)
@@ -54,16 +55,16 @@ def gramian_factor(
 
     def step(state):
         k, generator, d, L, floor = state
-        generator, column = _eliminate(log_lam, decay, *generator, _largest(d))
-        return k + 1, generator, diagonal(*generator), L.at[k].set(column), floor
+        generator, column = _eliminate(log_lam, decay, generator, _largest(d))
+        return k + 1, generator, diagonal(generator), L.at[k].set(column), floor
 
-    d = diagonal(real, imag)
+    d = diagonal((real, imag))
     state = (jnp.array(0), (real, imag), d, L, tolerance * jnp.max(d))
     k, _, _, L, _ = jax.lax.while_loop(stop_above, step, state)
     return L.T, k
 
 
-def _eliminate(log_lam, decay, real, imag, pivot):
+def _eliminate(log_lam, decay, generator, pivot):
     """One step: the factor's column for `pivot`, and the generator of the Schur complement.
 
     The generator, real + i imag of shape [m n], is turned by a Householder reflection until the
@@ -72,6 +73,7 @@ def _eliminate(log_lam, decay, real, imag, pivot):
     Gramians' digits: subtracting the column's outer product would lose them. (Planar arrays with
     the states last: twice as fast as complex ones on CPU.)
     """
+    real, imag = generator
     n = real.shape[1]
     g_re = jax.lax.dynamic_index_in_dim(real, pivot, axis=1, keepdims=False)
     g_im = jax.lax.dynamic_index_in_dim(imag, pivot, axis=1, keepdims=False)

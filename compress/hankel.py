@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
+from jax.core import Tracer
 from jaxtyping import Float, jaxtyped
 
 from zoo import DiagonalLTI
@@ -52,7 +53,7 @@ def error_bound(sigma: Float[Array, " n"], rank: int) -> Float[Array, ""] | floa
 
 
 def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
-    """ValueError, in one line, if `lti` holds NaN or infinity, or is unstable. Skipped if traced."""
+    """One-line ValueError if `lti` holds NaN or infinity, or is unstable. Skipped if traced."""
     if is_traced(lti):
         return
     for field in ("log_lam", "B", "C", "D"):
@@ -72,7 +73,7 @@ def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
 
 def is_traced(lti: DiagonalLTI) -> bool:
     """Whether `lti` is seen from within jit, vmap or grad."""
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(lti))
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(lti))
 
 
 def balanced_factors(log_lam, B, C, tolerance: float = 0.0):
