@@ -1,4 +1,4 @@
-"""Layers in double precision and back: the reduction is computed in float64 whatever the model's."""
+"""Layers in double precision and back: reductions are computed so, whatever the model is in."""
 
 from typing import Any
 
