@@ -48,8 +48,9 @@ def parse_command(argv: Sequence[str]) -> Command:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", type=Path, nargs="?", const=Path())
+    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
+        with contextlib.redirect_stderr(said):
             first, rest = parser.parse_known_args(argv)
     except SystemExit:
         raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None

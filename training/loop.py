@@ -207,7 +207,7 @@ class Run:
             learning_rate_schedule(self.config.optimizer, self.config.steps, factor)
             for factor in (1.0, self.config.optimizer.ssm_factor)
         )
-        rate, rate_ssm = (float(schedule(self.step - 1)) for schedule in schedules)
+        rate, rate_ssm = (np.asarray(schedule(self.step - 1)).item() for schedule in schedules)
         self.emit(
             "train",
             loss=loss,

@@ -69,7 +69,7 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
         with_scale = [name for name, table in SCALES.items() if task in table]
         raise ValueError(f"scale={scale!r} is not there for task {task}, allowed: {with_scale}")
     settings = dict(SCALES[scale][task])
-    layer = layer_class(**MODEL_LAYERS[model] | settings.pop("layer"))
+    layer: Any = layer_class(**MODEL_LAYERS[model] | settings.pop("layer"))
     data = entry.config_class(**settings.pop("data"))
     empty = RunConfig(layer=layer, data=data)
     return replace(empty, model=model, task=task, scale=scale, **settings)

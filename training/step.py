@@ -13,11 +13,11 @@ from zoo import BATCH_AXIS
 
 
 class Metrics(NamedTuple):
-    """Sums over sequences or steps, added up on the device and fetched when somebody asks."""
+    """Sums over sequences, added up on the device and fetched when somebody asks."""
 
     loss: Float[Array, ""]
     correct: Float[Array, ""]
-    count: Float[Array, ""]
+    sequences: Float[Array, ""]
 
     @classmethod
     def zero(cls) -> "Metrics":
@@ -25,8 +25,8 @@ class Metrics(NamedTuple):
 
     def means(self) -> tuple[float, float]:
         """Loss and accuracy; waits for the device."""
-        loss, correct, count = (float(x) for x in jax.device_get(self))
-        return loss / count, correct / count
+        loss, correct, sequences = (float(x) for x in jax.device_get(self))
+        return loss / sequences, correct / sequences
 
 
 class TrainState(NamedTuple):
@@ -70,20 +70,28 @@ def make_train_steps(
     def train_step(state: TrainState, metrics: Metrics, inputs, labels, key: PRNGKeyArray):
         differentiable, fixed = eqx.partition(state.params, eqx.is_inexact_array)
         (loss, (norm_state, correct)), grads = jax.value_and_grad(
-            lambda p, *rest: loss_of(eqx.combine(p, fixed), *rest), has_aux=True
-        )(differentiable, state.norm_state, inputs, labels, jax.random.fold_in(key, state.step))
+            lambda p: loss_of(
+                eqx.combine(p, fixed),
+                state.norm_state,
+                inputs,
+                labels,
+                jax.random.fold_in(key, state.step),
+            ),
+            has_aux=True,
+        )(differentiable)
         updates, opt_state = optimizer.update(grads, state.opt_state, differentiable)
         params = eqx.combine(optax.apply_updates(differentiable, updates), fixed)
         metrics = Metrics(
             metrics.loss + loss * len(labels),
             metrics.correct + correct,
-            metrics.count + len(labels),
+            metrics.sequences + len(labels),
         )
         return TrainState(params, norm_state, opt_state, state.step + 1), metrics
 
     def train_steps(state, metrics, inputs, labels, count, key):
         def body(k, carry):
-            return train_step(*carry, inputs[k], labels[k], key)
+            state, metrics = carry
+            return train_step(state, metrics, inputs[k], labels[k], key)
 
         return jax.lax.fori_loop(0, count, body, (state, metrics))
 
@@ -114,7 +122,7 @@ def make_eval_step(static: Any) -> Callable[..., Metrics]:
         return Metrics(
             metrics.loss + jnp.sum(loss, where=mask),
             metrics.correct + jnp.sum(correct, where=mask),
-            metrics.count + jnp.sum(mask),
+            metrics.sequences + jnp.sum(mask),
         )
 
     return jax.jit(eval_step)

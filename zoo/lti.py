@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 Array = jax.Array | np.ndarray
+"""An array of JAX or of NumPy."""
 
 
 class DiagonalLTI(eqx.Module):

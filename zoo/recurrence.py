@@ -4,16 +4,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from .lti import Array as AnyArray
+
 CHUNK = 128
 """Samples whose states exist at the same time."""
 
 
 def lti_apply(
-    log_lam: Complex[Array, " n"],
-    B: Complex[Array, "n m"],
-    C: Complex[Array, "p n"],
-    u: Float[Array, "L m"],
-    x0: Complex[Array, " n"] | None = None,
+    log_lam: Complex[AnyArray, " n"],
+    B: Complex[AnyArray, "n m"],
+    C: Complex[AnyArray, "p n"],
+    u: Float[AnyArray, "L m"],
+    x0: Complex[AnyArray, " n"] | None = None,
 ) -> tuple[Float[Array, "L p"], Complex[Array, " n"]]:
     """Outputs Re(C x_k) of x_k = exp(log_lam) x_{k-1} + B u_k, and the state after the last one.
 
@@ -22,7 +24,7 @@ def lti_apply(
     L / CHUNK + CHUNK states instead of L.
     """
     lam = jnp.exp(log_lam)
-    x = jnp.zeros_like(lam) if x0 is None else x0
+    x = jnp.zeros_like(lam) if x0 is None else jnp.asarray(x0)
 
     def chunk(x, u):
         b = jax.lax.complex(u @ jnp.real(B).T, u @ jnp.imag(B).T)
@@ -44,11 +46,11 @@ def lti_apply(
 
 
 def lti_step(
-    log_lam: Complex[Array, " n"],
-    B: Complex[Array, "n m"],
-    C: Complex[Array, "p n"],
-    x: Complex[Array, " n"],
-    u: Float[Array, " m"],
+    log_lam: Complex[AnyArray, " n"],
+    B: Complex[AnyArray, "n m"],
+    C: Complex[AnyArray, "p n"],
+    x: Complex[AnyArray, " n"],
+    u: Float[AnyArray, " m"],
 ) -> tuple[Complex[Array, " n"], Float[Array, " p"]]:
     """One step of `lti_apply`: the next state and its output."""
     x = jnp.exp(log_lam) * x + B @ u
