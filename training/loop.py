@@ -95,6 +95,7 @@ class Run:
         self._eval_step = make_eval_step(self.static)
         self._programs: dict[Any, Any] = {}
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
+        self._saved: int | None = None
         self._shrinks = shrink_steps(config.compression, config.steps)
 
     @property
@@ -129,7 +130,10 @@ class Run:
     # Checkpoints
 
     def save(self) -> None:
-        """Save everything that a resumed run needs."""
+        """Save everything that a resumed run needs, unless this step is saved already."""
+        if self.step == self._saved:
+            return
+        self._saved = self.step
         with self.clock.phase("checkpoint"):
             metadata = {
                 "step": self.step,
@@ -155,7 +159,7 @@ class Run:
             ),
         )
         self.state = self._checkpoints.arrays(step, like)
-        self.step = step
+        self.step = self._saved = step
         self.phases = metadata["phases"]
         seconds = {name: s for name, s in metadata["seconds"].items() if name != "total"}
         for name, value in self.clock.seconds.items():

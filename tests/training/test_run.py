@@ -169,7 +169,9 @@ def test_killed_at_any_moment(finished, tmp_path):
         while not (log.exists() and marker in log.read_text()) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        alive = process.poll() is None
         process.kill()
+        assert alive, process.communicate()[1].decode()
         process.communicate()
     run(small(), folder, resume=True)
     ours, theirs = arrays(folder), arrays(finished)
