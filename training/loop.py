@@ -341,7 +341,7 @@ class Run:
     def run(self, interrupt: Interrupt) -> dict[str, Any]:
         """Train to the end and return the summary. Raises `Interrupted` after saving."""
         loop = self.config.loop
-        if self.step == 0:
+        if self._saved is None:
             self.report_spectra()
         while self.step < self.config.steps:
             self.train_to(self._next_stop(), interrupt)
