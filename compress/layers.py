@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from zoo import AbstractSSM
@@ -38,7 +39,7 @@ def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
         if not is_inexact(x):
             continue
         name = path_name((*keys, *inner))
-        if isinstance(x, jax.core.Tracer):
+        if isinstance(x, Tracer):
             raise ValueError(f"{name} is traced: shapes change here, so call this outside jit")
         bad = int(np.sum(~np.isfinite(np.asarray(x))))
         if bad:

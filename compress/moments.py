@@ -27,7 +27,7 @@ factored squares of Adafactor are multiplied out, carried, and factored again.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -44,8 +44,7 @@ from .lift import pull_back, pull_back_squares
 from .parameters import Leaves, derivatives
 from .precision import double_lti, from_double_lti, is_inexact, narrow_array
 
-Mode = Literal["transport", "reset", "slice"]
-MODES: tuple[str, ...] = get_args(Mode)
+MODES = ("transport", "reset", "slice")
 Kind = Literal["gradients", "squares", "parameters"]
 
 COPIES = {"z", "x0", "init_particles", "slow"}
@@ -69,7 +68,7 @@ def carry(
     opt_state: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],
     cuts: Mapping[KeyPath, Cut],
-    mode: Mode = "transport",
+    mode: str = "transport",
 ) -> PyTree:
     """`opt_state` for the model whose layers at the key paths of `cuts` were cut.
 
@@ -179,7 +178,7 @@ def _parts(keys: KeyPath, node: AbstractSSM, layer: AbstractSSM) -> list[Any]:
     return parts
 
 
-def _carry_layer(trees: list[_Moments], cut: Cut, mode: Mode) -> dict[KeyPath, list[Any]]:
+def _carry_layer(trees: list[_Moments], cut: Cut, mode: str) -> dict[KeyPath, list[Any]]:
     """The new parts of all moments of one layer, by key path."""
     before, after = jax.tree.leaves(cut.before), jax.tree.leaves(cut.after)
     factors = _factored(trees)
@@ -245,8 +244,9 @@ def _resized(x: Any, old: tuple[int, ...], new: tuple[int, ...], resize: Callabl
     extra = len(shape) - len(old)
     if extra > 0 and shape[extra:] == old:
         return _zeros(x, shape[:extra] + new)
-    changed = {a: b for a, b in zip(old, new, strict=True) if a != b}
-    return _zeros(x, tuple(changed[size] if size in changed else size for size in shape))
+    sizes = dict(zip(shape, shape, strict=True))
+    sizes |= {a: b for a, b in zip(old, new, strict=True) if a != b}
+    return _zeros(x, tuple(sizes[size] for size in shape))
 
 
 def _zeros(x: Any, shape: tuple[int, ...]) -> Any:

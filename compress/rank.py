@@ -154,7 +154,7 @@ def _slack(weights: Float[np.ndarray, " n"]) -> float:
     return 1 + 4 * len(weights) * EPS
 
 
-def _smallest_tail(weights: Float[np.ndarray, " n"], tau: float) -> int:
+def _smallest_tail(weights: Float[np.ndarray, " n"], tau: float | int) -> int:
     tails = _tails(weights)
     return _first(tails <= tau * tails[0] * _slack(weights))
 
@@ -165,7 +165,7 @@ def _first(allowed) -> int:
 
 
 def _tied(sigma: Float[np.ndarray, " n"], rank: int, gap: float) -> bool:
-    return sigma[rank] >= (1 - gap) * sigma[rank - 1]
+    return bool(sigma[rank] >= (1 - gap) * sigma[rank - 1])
 
 
 def _combine(choose, policies: tuple[Policy, ...]) -> Policy:
@@ -174,7 +174,7 @@ def _combine(choose, policies: tuple[Policy, ...]) -> Policy:
     return lambda sigma: choose(policy(sigma) for policy in policies)
 
 
-def _check_share(name: str, tau: float) -> None:
+def _check_share(name: str, tau: float | int) -> None:
     if not 0 <= tau < 1:
         raise ValueError(f"{name}={tau}, allowed: 0 or more, below 1")
 

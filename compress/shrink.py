@@ -14,7 +14,7 @@ from . import rank as policies
 from .balance import balanced_truncation, check_system
 from .hankel import error_bound, hankel_singular_values
 from .layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
-from .moments import MODES, Cut, Mode, carry
+from .moments import MODES, Cut, carry
 from .precision import double_lti, from_double_lti
 from .rank import Policy
 
@@ -138,7 +138,7 @@ def compress(
     ranks: Ranks | None = None,
     policy: Policy | None = None,
     gate: float | int = 0.95,
-    moments: Mode = "transport",
+    moments: str = "transport",
 ) -> tuple[PyTree, PyTree]:
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
 

@@ -1,0 +1,300 @@
+"""Compressing whole models: the bound holds, types stay, and what is not cut is left alone."""
+
+import io
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+from compress import compress, hankel_singular_values, plan, rank
+from zoo import LRU, S5, AbstractSSM, Bidirectional
+from zoo.model import classifier
+
+H, N, LENGTH = 3, 20, 60
+
+
+def lru(key):
+    return LRU.init(H, N, key=key, r_min=0.2, r_max=0.95)
+
+
+def s5(key):
+    return S5.init(H, N, key=key)
+
+
+def s5_bilinear(key):
+    return S5.init(H, N, key=key, discretization="bilinear")
+
+
+LAYERS = [lru, s5, s5_bilinear]
+
+
+class TwoLayers(eqx.Module):
+    """A model that is not ours: only its layers are."""
+
+    encoder: eqx.nn.Linear
+    ssm: LRU
+    more: list[S5]
+    activation: Any = jax.nn.gelu
+
+    def __call__(self, x):
+        h = self.activation(self.ssm(jax.vmap(self.encoder)(x)))
+        return jnp.mean(self.more[0](h), axis=0)
+
+
+@pytest.fixture
+def model(getkey):
+    return TwoLayers(eqx.nn.Linear(1, H, key=getkey()), lru(getkey()), [s5(getkey())])
+
+
+def kind_of(x):
+    return (x.dtype, x.weak_type, x.committed) if isinstance(x, jax.Array) else x
+
+
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("tolerance", [0.1, 0.3, 0.7])
+def test_outputs_stay_within_the_bound(make, tolerance, getkey):
+    layer = make(getkey())
+    planned = plan(layer, tolerance=tolerance)
+    small, _ = compress(layer, plan=planned)
+    assert small.d_state == planned.layers[0].rank_after < N
+    for seed in range(4):
+        u = jax.random.normal(jax.random.key(seed), (LENGTH, H))
+        error = jnp.linalg.norm(layer(u) - small(u))
+        assert error <= planned.layers[0].bound * jnp.linalg.norm(u) * (1 + 1e-4) + 1e-5
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_streaming_equals_parallel_after_a_shrink(make, getkey):
+    small, _ = compress(make(getkey()), tolerance=0.2)
+    u = jax.random.normal(getkey(), (LENGTH, H))
+    _, y = jax.lax.scan(lambda carry, u_t: small.step(carry, u_t), small.init_state(), u)
+    np.testing.assert_allclose(y, small(u), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_the_layer_stays_of_its_kind(make, getkey):
+    layer = make(getkey())
+    small, none = compress(layer, tolerance=0.2)
+    assert none is None
+    assert type(small) is type(layer)
+    assert jax.tree.structure(small) == jax.tree.structure(layer)
+    assert jax.tree.map(kind_of, small) == jax.tree.map(kind_of, layer)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(small))
+    assert small.to_lti().spectral_radius() < 1
+    np.testing.assert_array_equal(small.D, layer.D)
+
+
+def test_weak_types_placement_and_numpy_arrays_stay(getkey):
+    layer = lru(getkey())
+    layer = eqx.tree_at(lambda m: m.nu_log, layer, jnp.full((N,), -1.0))
+    assert layer.nu_log.weak_type
+    placed = jax.device_put(layer.theta_log, jax.devices()[0])
+    layer = eqx.tree_at(lambda m: m.theta_log, layer, placed)
+    half = layer.B_re.astype(jnp.bfloat16)
+    layer = eqx.tree_at(lambda m: (m.C_re, m.B_re), layer, (np.asarray(layer.C_re), half))
+    small, _ = compress(layer, ranks=5)
+    assert jax.tree.map(kind_of, small.nu_log) == kind_of(layer.nu_log)
+    assert small.theta_log.committed
+    assert not small.gamma_log.committed
+    assert type(small.C_re) is np.ndarray
+    assert small.B_re.dtype == jnp.bfloat16
+
+
+def test_a_model_in_double_precision_stays_there(x64, getkey):
+    layer = lru(getkey())
+    layer = jax.tree.map(lambda x: x.astype(jnp.float64), layer)
+    small, _ = compress(layer, ranks=5)
+    assert {x.dtype for x in jax.tree.leaves(small)} == {jnp.dtype("float64")}
+
+
+def test_every_layer_of_a_model_is_found(model):
+    planned = plan(model, tolerance=0.2)
+    assert [row.path for row in planned.layers] == ["ssm", "more[0]"]
+    small, _ = compress(model, plan=planned)
+    assert planned.ranks == {"ssm": small.ssm.d_state, "more[0]": small.more[0].d_state}
+    assert small.encoder.weight is model.encoder.weight
+    assert small.activation is model.activation
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_sigma_of_the_plan_are_those_of_the_layer(make, getkey):
+    layer = make(getkey())
+    (row,) = plan(layer, ranks=7).layers
+    np.testing.assert_allclose(row.sigma, hankel_singular_values(layer.to_lti()), rtol=1e-3)
+    assert row.floor == row.sigma[7]
+    np.testing.assert_allclose(row.bound, 2 * row.sigma[7:].sum())
+
+
+def test_our_classifier_with_its_state(getkey):
+    model, state = classifier(
+        lambda key: LRU.init(H, N, key=key, r_max=0.9, r_min=0.1),
+        input_kind="real",
+        input_size=1,
+        classes=4,
+        d_model=H,
+        blocks=2,
+        bidirectional=True,
+        key=getkey(),
+    )
+    paths = [
+        f"[0].blocks[{k}].ssm.{direction}"
+        for k in range(2)
+        for direction in ("forward", "backward")
+    ]
+    assert [row.path for row in plan((model, state)).layers] == paths
+    (small, same_state), _ = compress((model, state), ranks=5)
+    assert same_state is state
+    assert isinstance(small.blocks[0].ssm, Bidirectional)
+    assert small.blocks[1].ssm.backward.d_state == 5
+    y, _ = eqx.nn.inference_mode(small)(jnp.ones((LENGTH, 1)), same_state)
+    assert bool(jnp.all(jnp.isfinite(y)))
+
+
+def test_dicts_and_tuples_of_models(getkey):
+    models = {"a": lru(getkey()), "b": (s5(getkey()), 3, "text")}
+    small, _ = compress(models, ranks={"['b'][0]": 7})
+    assert small["a"] is models["a"]
+    assert small["b"][0].d_state == 7
+    assert small["b"][1:] == (3, "text")
+
+
+def test_one_object_in_two_places_is_cut_alike(getkey):
+    layer = lru(getkey())
+    first, second = compress((layer, layer), ranks=6)[0]
+    assert first is second
+    first, second = compress((layer, layer), ranks=[6, 7])[0]
+    assert (first.d_state, second.d_state) == (6, 7)
+
+
+@pytest.mark.parametrize(
+    "choice", [{"tolerance": 0}, {"gate": 0.01}, {"ranks": N}, {"ranks": {}}, {"ranks": [N, N]}]
+)
+def test_nothing_cut_is_nothing_changed(model, choice):
+    opt_state = optax.adamw(1e-3).init(eqx.filter(model, eqx.is_inexact_array))
+    same, same_state = compress(model, opt_state, **choice)
+    assert same is model
+    assert same_state is opt_state
+
+
+def test_layers_that_are_not_cut_are_the_same_objects(model):
+    opt_state = optax.adamw(1e-3).init(eqx.filter(model, eqx.is_inexact_array))
+    small, small_state = compress(model, opt_state, ranks={"ssm": 4})
+    assert small.more[0] is model.more[0]
+    assert small_state[0].mu.more[0] is opt_state[0].mu.more[0]
+    assert small_state[0].count is opt_state[0].count
+
+
+def test_a_gate_of_one_lets_every_cut_pass(getkey):
+    layer = lru(getkey())
+    policy = rank.fixed(N - 1)
+    assert compress(layer, policy=policy)[0] is layer
+    assert compress(layer, policy=policy, gate=1.0)[0].d_state == N - 1
+    assert compress(layer, ranks=N - 1)[0].d_state == N - 1
+
+
+def test_policies_reach_the_layers(model):
+    policy = rank.round_up(rank.fraction(0.3), 4)
+    assert plan(model, policy=policy).ranks == {"ssm": 8, "more[0]": 8}
+
+
+def test_states_that_do_nothing_go_first(getkey):
+    layer = lru(getkey())
+    layer = eqx.tree_at(lambda m: m.B_re, layer, layer.B_re.at[3:].set(0))
+    layer = eqx.tree_at(lambda m: m.B_im, layer, layer.B_im.at[3:].set(0))
+    small, _ = compress(layer, tolerance=0)
+    assert small.d_state == 3
+    u = jax.random.normal(getkey(), (LENGTH, H))
+    np.testing.assert_allclose(small(u), layer(u), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_layer_of_zeros_keeps_one_state(make, getkey):
+    layer = make(getkey())
+    zero = jnp.zeros_like(layer.C_re)
+    layer = eqx.tree_at(lambda m: (m.C_re, m.C_im), layer, (zero, zero))
+    small, _ = compress(layer)
+    assert small.d_state == 1
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(small))
+
+
+def test_the_plan_prints_as_a_table(model):
+    planned = plan(model, ranks=[5, 6])
+    lines = str(planned).splitlines()
+    assert lines[0].split() == ["layer", "states", "after", "sigma_1", "error", ">=", "error", "<="]
+    assert lines[1].split()[:3] == ["ssm", str(N), "5"]
+    assert lines[-1].split() == ["total", str(2 * N), "11"]
+    assert len({len(line) for line in lines}) == 1
+    console = Console(width=100, file=io.StringIO())
+    console.print(planned)
+    assert "more[0]" in console.file.getvalue()
+
+
+def test_ten_lines_of_optax(getkey):
+    model, optimizer = lru(getkey()), optax.adamw(1e-2)
+    opt_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    u = jax.random.normal(getkey(), (8, LENGTH, H))
+    y = jnp.cumsum(u, axis=1) / 10
+    traces, losses = [], []
+
+    @eqx.filter_jit
+    def step(model, opt_state):
+        traces.append(model.d_state)
+        loss, grads = eqx.filter_value_and_grad(lambda m: jnp.mean((jax.vmap(m)(u) - y) ** 2))(
+            model
+        )
+        updates, opt_state = optimizer.update(grads, opt_state, model)
+        return eqx.apply_updates(model, updates), opt_state, loss
+
+    for k in range(60):
+        model, opt_state, loss = step(model, opt_state)
+        losses.append(float(loss))
+        if k == 29:
+            model, opt_state = compress(model, opt_state, tolerance=0.05)
+    assert traces == [N, model.d_state]
+    assert model.d_state < N
+    assert losses[30] < losses[0]
+    assert losses[-1] < losses[29]
+
+
+def broken(layer: AbstractSSM, field: str, value: float):
+    return eqx.tree_at(
+        lambda m: getattr(m, field), layer, jnp.full_like(getattr(layer, field), value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tolerance": 1.0}, r"tolerance=1.0, allowed: 0 or more, below 1"),
+        ({"tolerance": -1}, r"tolerance=-1, allowed"),
+        ({"gate": 0.0}, r"gate=0.0, allowed"),
+        ({"ranks": 0}, r"ranks: 0 for ssm, allowed: 1 to 20, its d_state"),
+        ({"ranks": [5, 21]}, r"ranks: 21 for more\[0\], allowed: 1 to 20"),
+        ({"ranks": [5]}, r"ranks has 1 entries, but there are 2 layers"),
+        ({"ranks": {"smm": 5}}, r"ranks: no layer 'smm', the layers are ssm, more\[0\]"),
+        ({"tolerance": 0.1, "ranks": 5}, r"tolerance and ranks are given, allowed: one of"),
+        ({"moments": "keep"}, r"moments='keep', allowed: transport, reset, slice"),
+    ],
+)
+def test_bad_arguments_are_named(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compress(model, **arguments)
+
+
+def test_bad_models_are_named(model, getkey):
+    with pytest.raises(ValueError, match=r"model holds no AbstractSSM layer \(it is a Linear\)"):
+        compress(model.encoder)
+    nan = eqx.tree_at(lambda m: m.more[0], model, broken(model.more[0], "B_im", jnp.nan))
+    with pytest.raises(ValueError, match=r"^more\[0\]\.B_im holds NaN or infinity in 60 of its 60"):
+        plan(nan)
+    with pytest.raises(ValueError, match=r"^more\[0\] is unstable: spectral radius 1"):
+        plan(eqx.tree_at(lambda m: m.more[0], model, broken(s5(getkey()), "log_step", -1e3)))
+    with pytest.raises(ValueError, match="plan is for layers of states"):
+        compress(model, plan=plan(model.ssm))
+    with pytest.raises(ValueError, match="call this outside jit"):
+        eqx.filter_jit(lambda m: compress(m, ranks=3))(model)
