@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .hankel import balanced_factors, check_system, error_bound, in_double
+from .hankel import balanced_factors, check_system, error_bound
 from .precision import narrow_array
 
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project"]
@@ -123,7 +123,7 @@ def gramian_factors(
 
 
 def _factors(tolerance, log_lam, B, C):
-    return balanced_factors(*in_double("complex", log_lam, B, C), tolerance)
+    return balanced_factors("complex", log_lam, B, C, tolerance)
 
 
 _factors_jit = jax.jit(_factors, static_argnums=0)

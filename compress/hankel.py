@@ -12,7 +12,7 @@ from jaxtyping import Float, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .factor import expm1, gramian_factor, modal_weights
+from .factor import expm1, gramian_factor, modal_weights, real_gramian_factor
 
 Array = jax.Array | np.ndarray
 Form = Literal["complex", "real"]
@@ -76,42 +76,44 @@ def is_traced(lti: DiagonalLTI) -> bool:
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(lti))
 
 
-def balanced_factors(log_lam, B, C, tolerance: float = 0.0):
+def balanced_factors(form: Form, log_lam, B, C, tolerance: float = 0.0):
     """Factors of both Gramians in states scaled so that P_ii = Q_ii, and that scale.
 
-    Returns (Lp, rank of Lp, Lq, rank of Lq, scale); the factors of P and Q themselves are
-    scale[:, None] * Lp and Lq / scale[:, None]. Scaling by powers of two is exact; it makes the
-    order of pivots, and what `tolerance` means, the same for every scaling of the states.
+    Returns (Lp, rank of Lp, Lq, rank of Lq, scale) in double precision. The factors of P and Q
+    themselves are scale[:, None] * Lp and Lq / scale[:, None]; for form="real" those of the
+    doubled system, rows of the conjugates left out. Scaling by powers of two is exact; it
+    makes the order of pivots, and what `tolerance` means, the same for every scaling of states.
+
+    Only inside `jax.enable_x64(True)`.
     """
+    log_lam, B, C = in_double(log_lam, B, C)
     weight_B, weight_C = modal_weights(log_lam, B), modal_weights(log_lam, jnp.conj(C.T))
     both = (weight_B > 0) & (weight_C > 0)
     ratio = jnp.where(both, weight_B, 1) / jnp.where(both, weight_C, 1)
     scale = jnp.ldexp(jnp.ones_like(ratio), jnp.rint(jnp.log2(ratio) / 4).astype(jnp.int32))
-    Lp, rank_p = gramian_factor(log_lam, B / scale[:, None], tolerance=tolerance)
-    Lq, rank_q = gramian_factor(
-        jnp.conj(log_lam), jnp.conj(C.T) * scale[:, None], tolerance=tolerance
-    )
+    B, C = B / scale[:, None], C * scale
+    factor = gramian_factor
+    if form == "real":
+        factor, C = real_gramian_factor, C / 2  # y = Re(C x) is (C x + C* x*) / 2
+    Lp, rank_p = factor(log_lam, B, tolerance=tolerance)
+    Lq, rank_q = factor(jnp.conj(log_lam), jnp.conj(C.T), tolerance=tolerance)
     return Lp, rank_p, Lq, rank_q, scale
 
 
-def in_double(form: Form, log_lam, B, C):
-    """(log_lam, B, C) in double precision; of the doubled system if form is "real".
+def in_double(*arrays):
+    """The arrays as complex128. Only inside `jax.enable_x64(True)`."""
+    return tuple(jnp.asarray(x).astype(jnp.complex128) for x in arrays)
 
-    Only inside `jax.enable_x64(True)`.
-    """
-    log_lam, B, C = (jnp.asarray(x).astype(jnp.complex128) for x in (log_lam, B, C))
-    if form == "complex":
-        return log_lam, B, C
-    return (
-        jnp.concatenate([log_lam, jnp.conj(log_lam)]),
-        jnp.concatenate([B, jnp.conj(B)]),
-        jnp.concatenate([C, jnp.conj(C)], axis=1) / 2,
-    )
+
+def hankel_matrix(form: Form, Lp, Lq):
+    """Lq^H Lp, whose singular values are the HSVs; of the doubled system it is real."""
+    M = Lq.conj().T @ Lp
+    return M if form == "complex" else 2 * M.real
 
 
 def _singular_values(form, log_lam, B, C):
-    Lp, _, Lq, _, _ = balanced_factors(*in_double(form, log_lam, B, C))
-    return jnp.linalg.svd(jnp.conj(Lq.T) @ Lp, compute_uv=False)
+    Lp, _, Lq, _, _ = balanced_factors(form, log_lam, B, C)
+    return jnp.linalg.svd(hankel_matrix(form, Lp, Lq), compute_uv=False)
 
 
 _singular_values_jit = jax.jit(_singular_values, static_argnums=0)
@@ -122,7 +124,7 @@ _singular_values_jit = jax.jit(_singular_values, static_argnums=0)
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _traced_values(form, log_lam, B, C):
     with jax.enable_x64(True):
-        sigma = _singular_values(form, log_lam, B, C)
+        sigma = _singular_values_jit(form, log_lam, B, C)
         return sigma.astype(jnp.finfo(B.dtype).dtype)
 
 
@@ -131,27 +133,32 @@ def _traced_values_fwd(form, log_lam, B, C):
 
 
 def _traced_values_bwd(form, primals, cotangent):
-    """d sigma_i = ((W dP W^H)_ii + (V^H dQ V)_ii) / 2 with the balancing W = V^-1."""
     with jax.enable_x64(True):
-        V, W = _balancing(*in_double(form, *primals))
-        weight = cotangent.astype(jnp.float64) / 2
+        return _gradient(form, primals, cotangent)
 
-        def weighted_sum(*primals):
-            P, Q = _gramians(*in_double(form, *primals))
-            from_P = jnp.sum(jnp.real((W @ P) * jnp.conj(W)), axis=1)
-            from_Q = jnp.sum(jnp.real(jnp.conj(V) * (Q @ V)), axis=0)
-            return jnp.sum(weight * (from_P + from_Q))
 
-        return jax.grad(weighted_sum, argnums=(0, 1, 2))(*primals)
+@partial(jax.jit, static_argnums=0)
+def _gradient(form, primals, cotangent):
+    """d sigma_i = ((W dP W^H)_ii + (V^H dQ V)_ii) / 2 with the balancing W = V^-1."""
+    V, W = _balancing(form, *primals)
+    weight = cotangent.astype(jnp.float64) / 2
+
+    def weighted_sum(*primals):
+        log_lam, B, C = in_double(*primals)
+        from_P = _diagonal_of(form, W, log_lam, B)
+        from_Q = _diagonal_of(form, jnp.conj(V.T), jnp.conj(log_lam), jnp.conj(C.T))
+        return jnp.sum(weight * (from_P + (from_Q if form == "complex" else from_Q / 4)))
+
+    return jax.grad(weighted_sum, argnums=(0, 1, 2))(*primals)
 
 
 _traced_values.defvjp(_traced_values_fwd, _traced_values_bwd)
 
 
-def _balancing(log_lam, B, C):
+def _balancing(form, *primals):
     """V and W of all states; those of HSVs that are zero to working precision are zero."""
-    Lp, _, Lq, _, scale = balanced_factors(log_lam, B, C)
-    U, sigma, Vh = jnp.linalg.svd(jnp.conj(Lq.T) @ Lp, full_matrices=False)
+    Lp, _, Lq, _, scale = balanced_factors(form, *primals)
+    U, sigma, Vh = jnp.linalg.svd(hankel_matrix(form, Lp, Lq), full_matrices=False)
     kept = sigma > sigma.size * jnp.finfo(sigma.dtype).eps * sigma[0]
     root = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, sigma, 1)), 0)
     V = scale[:, None] * (Lp @ jnp.conj(Vh.T)) * root
@@ -159,7 +166,14 @@ def _balancing(log_lam, B, C):
     return V, W
 
 
-def _gramians(log_lam, B, C):
-    """Both Gramians in closed form: only their derivative is used."""
-    gap = -expm1(log_lam[:, None] + jnp.conj(log_lam))
-    return (B @ jnp.conj(B.T)) / gap, (jnp.conj(C.T) @ C) / jnp.conj(gap)
+def _diagonal_of(form, W, log_lam, B):
+    """Diagonal of W P W^H, P in closed form: only its derivative is used.
+
+    For form="real", of [W, W*] [[P, N], [N*, P*]] [W, W*]^H.
+    """
+    P = (B @ jnp.conj(B.T)) / -expm1(log_lam[:, None] + jnp.conj(log_lam))
+    diagonal = jnp.sum(jnp.real((W @ P) * jnp.conj(W)), axis=1)
+    if form == "complex":
+        return diagonal
+    N = (B @ B.T) / -expm1(log_lam[:, None] + log_lam)
+    return 2 * (diagonal + jnp.sum(jnp.real((W @ N) * W), axis=1))

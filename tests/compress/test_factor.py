@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress.factor import expm1, gramian_factor
+from compress.factor import expm1, gramian_factor, real_gramian_factor
 
 factor = jax.jit(gramian_factor, static_argnames="tolerance")
+real_factor = jax.jit(real_gramian_factor, static_argnames="tolerance")
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,25 @@ def test_factor_reproduces_gramian(kind, system, oracle):
     scale = np.sqrt(np.outer(P.diagonal().real, P.diagonal().real))
     assert np.all(np.abs(L @ L.conj().T - P) <= 1e-12 * scale)
     assert rank <= 24
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 5])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-29])
+def test_real_factor_reproduces_both_covariances(inputs, tolerance, kind, system):
+    """P_ij = b_i b_j^H / (1 - lam_i lam_j*) and N_ij = b_i b_j^T / (1 - lam_i lam_j)."""
+    lti = system(kind, m=inputs)
+    log_lam, B = lti.log_lam, lti.B
+    P = B @ B.conj().T / -np.expm1(log_lam[:, None] + log_lam.conj())
+    N = B @ B.T / -np.expm1(log_lam[:, None] + log_lam)
+    L, rank = (np.asarray(x) for x in real_factor(log_lam, B, tolerance=tolerance))
+    scale = np.sqrt(np.outer(P.diagonal().real, P.diagonal().real))
+    assert np.all(np.abs(L @ L.conj().T - P) <= 1e-12 * scale)
+    assert np.all(np.abs(L @ L.T - N) <= 1e-12 * scale)
+    size = np.max(np.abs(L), axis=0)
+    assert np.all(np.diff(size) <= 0)
+    assert np.sum(size > 0) == rank
+    if kind == "real":  # one column for each mode, not two
+        assert rank == 24
 
 
 def test_columns_descend_and_stop(kind, system, oracle):
