@@ -3,12 +3,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.recurrence import CHUNK, linear_recurrence, lti_apply, lti_step
+from zoo.recurrence import (
+    FEW_CHANNELS,
+    MATMUL_CHUNK,
+    SCAN_CHUNK,
+    linear_recurrence,
+    lti_apply,
+    lti_step,
+)
 
-LENGTHS = [1, 5, CHUNK, CHUNK + 1, 2 * CHUNK + 7]
+LENGTHS = [1, MATMUL_CHUNK, MATMUL_CHUNK + 1, SCAN_CHUNK, 2 * SCAN_CHUNK + 7]
+FORMS = pytest.mark.parametrize("m", [2, FEW_CHANNELS + 1], ids=["matmul", "scan"])
 
 
-def system(rng, n=4, m=2, p=3):
+def system(rng, m=2, n=4, p=3):
     log_lam = -rng.uniform(0.001, 0.5, n) + 1j * rng.uniform(-3, 3, n)
     B = rng.normal(size=(n, m)) + 1j * rng.normal(size=(n, m))
     C = rng.normal(size=(p, n)) + 1j * rng.normal(size=(p, n))
@@ -33,11 +41,12 @@ def associative(log_lam, B, C, u, x0):
     return jnp.real(x @ C.T), x[-1]
 
 
+@FORMS
 @pytest.mark.parametrize("length", LENGTHS)
-def test_lti_apply_equals_the_sequential_form(x64, length):
+def test_lti_apply_equals_the_sequential_form(x64, length, m):
     rng = np.random.default_rng(length)
-    *arrays, x0 = system(rng)
-    u = jnp.asarray(rng.normal(size=(length, 2)))
+    *arrays, x0 = system(rng, m)
+    u = jnp.asarray(rng.normal(size=(length, m)))
     y, x = lti_apply(*arrays, u, x0)
     expected_y, expected_x = associative(*arrays, u, x0)
     np.testing.assert_allclose(y, expected_y, rtol=1e-10, atol=1e-11)
@@ -46,11 +55,12 @@ def test_lti_apply_equals_the_sequential_form(x64, length):
         np.testing.assert_allclose(y, sequential(*arrays, u, x0)[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("length", [5, 2 * CHUNK + 7])
-def test_every_gradient_equals_the_sequential_form(x64, length):
+@FORMS
+@pytest.mark.parametrize("length", [5, 2 * SCAN_CHUNK + 7])
+def test_every_gradient_equals_the_sequential_form(x64, length, m):
     rng = np.random.default_rng(length)
-    *arrays, x0 = system(rng)
-    u = jnp.asarray(rng.normal(size=(length, 2)))
+    *arrays, x0 = system(rng, m)
+    u = jnp.asarray(rng.normal(size=(length, m)))
     weights = jnp.asarray(rng.normal(size=(length, 3)))
 
     def gradients(form):
@@ -77,7 +87,7 @@ def test_linear_recurrence_with_constant_coefficients_is_the_lti(x64):
 def test_a_batch_is_a_vmap():
     rng = np.random.default_rng(4)
     *arrays, x0 = system(rng)
-    u = jnp.asarray(rng.normal(size=(3, CHUNK + 5, 2)), jnp.float32)
+    u = jnp.asarray(rng.normal(size=(3, SCAN_CHUNK + 5, 2)), jnp.float32)
     batch, _ = jax.vmap(lambda u: lti_apply(*arrays, u, x0))(u)
     for one, y in zip(u, batch, strict=True):
         np.testing.assert_allclose(lti_apply(*arrays, one, x0)[0], y, rtol=1e-4, atol=1e-4)
