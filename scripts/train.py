@@ -15,12 +15,9 @@ def main(argv: list[str]) -> int:
     try:
         command = parse_command(argv)
         folder = execute(command, console)
-    except UsageError as error:
+    except (UsageError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except Interrupted as stop:
         console.print(
             f"{stop}; go on with: scripts/train.py --resume {stop.folder}", soft_wrap=True

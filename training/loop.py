@@ -288,6 +288,21 @@ class Run:
             ],
         )
 
+    def _plan_shrink(self, model: Any) -> Plan:
+        """What the configuration cuts at this step. Raises `Diverged` for a model without HSVs."""
+        compression = self.config.compression
+        try:
+            if compression.mode == "tolerance":
+                return plan(model, tolerance=compression.tolerance, gate=compression.gate)
+            number = self._shrinks.index(self.step) + 1
+            ranks = [
+                min(now, rank_at(compression, number, initial))
+                for now, initial in zip(layer_sizes(model), self.initial_sizes, strict=True)
+            ]
+            return plan(model, ranks=ranks)
+        except ValueError as error:
+            raise Diverged(f"cannot shrink at step {self.step}: {error}") from error
+
     def shrink(self) -> None:
         """Cut every layer as the configuration says; report what it cost and what it changed."""
         compression = self.config.compression
@@ -296,15 +311,7 @@ class Run:
             loss_before, _ = self.measure(validation, limit=4)
             start = time.perf_counter()
             before = self.model
-            if compression.mode == "fixed":
-                number = self._shrinks.index(self.step) + 1
-                ranks = [
-                    min(now, rank_at(compression, number, initial))
-                    for now, initial in zip(layer_sizes(before), self.initial_sizes, strict=True)
-                ]
-                planned = plan(before, ranks=ranks, gate=1.0)
-            else:
-                planned = plan(before, tolerance=compression.tolerance, gate=compression.gate)
+            planned = self._plan_shrink(before)
             plan_seconds = time.perf_counter() - start
             start = time.perf_counter()
             after, opt_state = compress(
