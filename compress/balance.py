@@ -2,7 +2,7 @@
 
 Moore (1981) for the idea; Laub, Heath, Paige & Ward (1987) and Tombs & Postlethwaite (1987) for
 the square root method: with P = Lp Lp^H, Q = Lq Lq^H and U S Vh = svd(Lq^H Lp), the projection is
-V = Lp Vh^H S^-1/2, W = S^-1/2 U^H Lq^H. Nothing is inverted and nothing is regularised.
+V = Lp Vh^H S^-1/2, W = S^-1/2 U^H Lq^H. No Gramian is inverted and nothing is regularised.
 """
 
 import equinox as eqx
@@ -14,11 +14,13 @@ from jaxtyping import Complex, Float, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .hankel import balanced_factors, check_system, error_bound
-from .precision import narrow_array
+from .hankel import Form, balanced_factors, check_system, error_bound, hankel_matrix
+from .modal import _gain_ratio as _gain_ratio
+from .modal import _log_one_plus as _log_one_plus
+from .modal import _scale as _scale
+from .modal import double_arrays, project, project_complex, project_real
 
-__all__ = ["Truncation", "balanced_truncation", "check_system", "project"]
-
+__all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
 
 FACTOR_TOLERANCE = 1e-32
 """Where the Gramians' factors stop: their square roots, the HSVs, are then below 1e-16."""
@@ -27,30 +29,45 @@ FACTOR_TOLERANCE = 1e-32
 class Truncation(eqx.Module):
     """A reduced system and how it came about.
 
-    `lti` is diagonal again, of `rank` states and in the precision of the full one. In its own
-    coordinates W V = I, W diag(lam) V = diag(lam_r), W B = B_r and C V = C_r: a full state x is
-    near V x_r, and x_r = W x. `sigma` holds all Hankel singular values, `bound` is
-    2 * sum(sigma[rank:]), never below the H-infinity error.
+    `lti` is diagonal again, of `rank` stored states and in the precision of the full one. In its
+    own coordinates x_r, a full state x is near V x_r + V_conj x_r*, and x_r = W x + W_conj x*.
+    For form="complex", V_conj and W_conj are zero, and W V = I, W diag(lam) V = diag(lam_r),
+    W B = B_r, C V = C_r. For form="real", B_r = W B + W_conj B* and C_r = C V + (C V_conj)*; W V +
+    W_conj V_conj* is the identity, but 1/2 for a real mode, whose x_r and x_r* are one.
+
+    `sigma` holds all Hankel singular values (2n for form="real"), `order` is how many of them are
+    kept, and `bound` is 2 * sum(sigma[order:]), never below the H-infinity error.
     """
 
     lti: DiagonalLTI
     V: Complex[np.ndarray, "n r"]
     W: Complex[np.ndarray, "r n"]
-    sigma: Float[np.ndarray, " n"]
+    V_conj: Complex[np.ndarray, "n r"]
+    W_conj: Complex[np.ndarray, "r n"]
+    sigma: Float[np.ndarray, " k"]
     bound: float
     rank: int
+    order: int
+    radius: float
+    """Spectral radius of the reduced system before eigenvalues past the circle were moved in."""
 
 
 @jaxtyped(typechecker=beartype)
 def balanced_truncation(
-    lti: DiagonalLTI, rank: int, *, tolerance: float = FACTOR_TOLERANCE
+    lti: DiagonalLTI, rank: int, *, form: Form = "complex", tolerance: float = FACTOR_TOLERANCE
 ) -> Truncation:
-    """The balanced truncation of the complex system (lam, B, C) to `rank` states.
+    """The balanced truncation of `lti` to `rank` stored states.
 
-    sigma[rank] <= H-infinity error <= 2 * sum(sigma[rank:]), and the result is stable. States that
-    only rounding tells from unreachable or unobservable ones do not come back: a larger rank
-    than the number of sigma above n eps sigma[0] (but at least 1) is lowered to it. Only
-    `rank` >= n returns the system itself, with V = W = I. D is kept.
+    form="complex" truncates the complex system (lam, B, C) to `rank` states. form="real" truncates
+    the real map y = Re(C x), of 2n real states, to the largest order whose conjugate pairs and
+    real modes fit into `rank` stored ones (see `project_real`): at best 2 `rank`.
+
+    sigma[order] <= H-infinity error <= 2 * sum(sigma[order:]) for this form, and the result is
+    stable. A cut that would part equal sigma moves down to the next gap, unless that would
+    cost half of the rank. States that only rounding tells from unreachable or unobservable
+    ones do not come back: the order is at most the number of sigma above k eps sigma[0]
+    (k = n or 2n), and at least 1. Only `rank` >= n returns the system itself, with V = W = I.
+    D is kept.
 
     The Gramians' factors stop where what remains is below `tolerance` times their largest
     diagonal entry, so the time is proportional to n (m + p) times the numerical rank; `sigma` is
@@ -59,159 +76,138 @@ def balanced_truncation(
 
     Raises ValueError if `rank` < 1 or `lti` holds NaN or infinity or is not stable.
     """
-    if rank < 1:
-        raise ValueError(f"rank is {rank}, allowed: 1 or more")
     check_system(lti)
-    n = lti.d_state
-    Lp, Lq = gramian_factors(lti, tolerance)
-    M = Lq.conj().T @ Lp
-    sigma = np.zeros(n)
-    sigma[: min(M.shape)] = scipy.linalg.svd(M, compute_uv=False, check_finite=False)
-    if rank >= n:
-        eye = np.eye(n, dtype=np.complex128)
-        return Truncation(lti, eye, eye, sigma, 0.0, n)
-    rank = min(rank, int(np.sum(sigma > n * np.finfo(float).eps * sigma[0])))
-    if rank == 0:
-        V, W = _one_state(lti)
-        rank = 1
-    else:
-        V, W = _projection(Lp, Lq, M, sigma[:rank])
-    reduced, V, W = project(lti, V, W)
-    return Truncation(reduced, V, W, sigma, float(error_bound(sigma, rank)), rank)
+    return truncate(lti, *gramian_factors(lti, form, tolerance), rank, form=form)
 
 
 @jaxtyped(typechecker=beartype)
-def project(
-    lti: DiagonalLTI, V: Complex[np.ndarray, "n r"], W: Complex[np.ndarray, "r n"]
-) -> tuple[DiagonalLTI, Complex[np.ndarray, "n r"], Complex[np.ndarray, "r n"]]:
-    """The system W diag(lam) V, W B, C V (where W V = I), diagonal again; and V, W to match.
+def truncate(
+    lti: DiagonalLTI,
+    Lp: Complex[np.ndarray, "n k"],
+    Lq: Complex[np.ndarray, "n l"],
+    rank: int,
+    *,
+    form: Form,
+) -> Truncation:
+    """`balanced_truncation` with factors of any pair of Gramians, say of measured ones.
 
-    Eigenvalues lie in -pi < angle <= pi, real negative ones at +pi. Those of modulus below
-    exp(MIN_LOG_MODULUS), zero among them, come back with this modulus; those that rounding has put
-    on the unit circle or past it with the modulus of the full system's slowest state.
-    A nearly defective matrix is moved as far (see `_eigenvectors`) as its eigenvectors gain by
-    it. Each state is scaled so that |c_i| sqrt(1 - |lam_i|^2) / |b_i| is the full system's
-    (geometric mean).
+    form="complex": E[x x^H] = Lp Lp^H, and Lq Lq^H for the outputs. form="real": E[x x^H] = Lp Lp^H
+    and E[x x^T] = Lp Lp^T, that is (Re Lp, Im Lp) factors the covariance of (Re x, Im x); Lq the
+    same with conj(C^T)/2 for B and conj(lam) for lam. `bound` holds for the system's own
+    Gramians only, and so does stability: look at `radius`.
     """
-    log_lam, B, C = (np.asarray(x).astype(np.complex128) for x in (lti.log_lam, lti.B, lti.C))
-    # lam = 1 + expm1(log_lam): next to 1 the sum W (lam - 1) V keeps digits that W lam V loses
-    shifted = (W * np.expm1(log_lam)) @ V
-    eps = float(np.finfo(np.asarray(lti.B).dtype).eps)
-    eigenvalues, X = _eigenvectors(shifted, eps)
-    log_lam_r = _log_one_plus(eigenvalues, decay=float(np.min(-log_lam.real)))
-    V, W = V @ X, np.linalg.solve(X, W)
-    scale = _scale(log_lam_r, W @ B, C @ V, target=_gain_ratio(log_lam, B, C))
-    V, W = V * scale, W / scale[:, None]
-    reduced = DiagonalLTI(
-        log_lam=narrow_array(log_lam_r, lti.log_lam),
-        B=narrow_array(W @ B, lti.B),
-        C=narrow_array(C @ V, lti.C),
-        D=lti.D,
+    if rank < 1:
+        raise ValueError(f"rank is {rank}, allowed: 1 or more")
+    n = lti.d_state
+    M = hankel_matrix(form, Lp, Lq)
+    U, values, Vh = scipy.linalg.svd(M, full_matrices=False, check_finite=False)
+    if values[-1] < GRADED * values[0]:  # without vectors (dqds) the small ones keep their digits
+        values = scipy.linalg.svd(M, compute_uv=False, check_finite=False)
+    sigma = np.zeros(n if form == "complex" else 2 * n)
+    sigma[: values.size] = values[: sigma.size]
+    if rank >= n:
+        eye, zero = np.eye(n, dtype=np.complex128), np.zeros((n, n), np.complex128)
+        radius = float(np.exp(np.max(double_arrays(lti)[0].real)))
+        return Truncation(lti, eye, eye, zero, zero, sigma, 0.0, n, sigma.size, radius)
+    numerical = int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
+    basis = _Basis(form, Lp, Lq, U, sigma, Vh)
+    if numerical == 0:
+        order, reduced = 1, project_complex(lti, *_one_state(lti))
+    elif form == "complex":
+        order = _above_tie(sigma, min(rank, numerical))
+        reduced = project_complex(lti, *basis.leading(order))
+    else:
+        order = _largest_order(lti, basis, rank, numerical)
+        reduced = project_real(lti, *basis.leading(order))
+    return Truncation(
+        lti=reduced.lti,
+        V=reduced.V,
+        W=reduced.W,
+        V_conj=reduced.V_conj,
+        W_conj=reduced.W_conj,
+        sigma=sigma,
+        bound=float(error_bound(sigma, order)),
+        rank=reduced.lti.d_state,
+        order=order,
+        radius=reduced.radius,
     )
-    return reduced, V, W
 
 
 def gramian_factors(
-    lti: DiagonalLTI, tolerance: float
+    lti: DiagonalLTI, form: Form = "complex", tolerance: float = FACTOR_TOLERANCE
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
-    """Lp and Lq of the complex system without their empty columns, in double precision."""
+    """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
     with jax.enable_x64(True):
         Lp, rank_p, Lq, rank_q, scale = (
-            np.asarray(x) for x in _factors_jit(tolerance, lti.log_lam, lti.B, lti.C)
+            np.asarray(x) for x in _factors_jit(form, tolerance, lti.log_lam, lti.B, lti.C)
         )
-    return Lp[:, :rank_p] * scale[:, None], Lq[:, :rank_q] / scale[:, None]
+    # one column at least, so that a system whose output is zero needs no other way
+    Lp, Lq = Lp[:, : max(rank_p, 1)], Lq[:, : max(rank_q, 1)]
+    return Lp * scale[:, None], Lq / scale[:, None]
 
 
-def _factors(tolerance, log_lam, B, C):
-    return balanced_factors("complex", log_lam, B, C, tolerance)
+def _factors(form, tolerance, log_lam, B, C):
+    return balanced_factors(form, log_lam, B, C, tolerance)
 
 
-_factors_jit = jax.jit(_factors, static_argnums=0)
+_factors_jit = jax.jit(_factors, static_argnums=(0, 1))
 
 
-def _projection(Lp, Lq, M, sigma):
-    """V and W from the leading singular vectors of M = Lq^H Lp.
+class _Basis(eqx.Module):
+    """The balancing bases of the leading singular vectors, as many as are asked for."""
 
-    Where sigma has fallen far, the QR iteration (gesvd) is worth its time: it leaves W V = I with
-    13 digits, where divide and conquer (gesdd) mixes eps sigma_1 / sigma_r of the first vectors
-    into the last (seen: 2e-6 at sigma_r = 1e-12 sigma_1).
-    """
-    steep = sigma[-1] < STEEP * sigma[0]
-    U, _, Vh = scipy.linalg.svd(
-        M, full_matrices=False, check_finite=False, lapack_driver="gesvd" if steep else "gesdd"
-    )
-    rank, root = sigma.size, np.sqrt(sigma)
-    V = (Lp @ Vh[:rank].conj().T) / root
-    W = ((Lq @ U[:, :rank]) / root).conj().T
-    return V, W
+    form: Form
+    Lp: Complex[np.ndarray, "n k"]
+    Lq: Complex[np.ndarray, "n l"]
+    U: np.ndarray
+    sigma: Float[np.ndarray, " s"]
+    Vh: np.ndarray
+
+    def leading(self, order: int):
+        """V and W with W V = I (2 Re(W V) = I for the real form).
+
+        Divide and conquer leaves eps sigma_1 / sigma_r of the first vectors in the last ones. That
+        is a change of basis within the kept space, undone by a solve with W V, close to I.
+        """
+        root = np.sqrt(self.sigma[:order])
+        V = (self.Lp @ self.Vh[:order].conj().T) / root
+        W = ((self.Lq @ self.U[:, :order]) / root).conj().T
+        product = W @ V if self.form == "complex" else 2 * (W @ V).real
+        return V, np.linalg.solve(product, W)
+
+
+def _largest_order(lti: DiagonalLTI, basis: _Basis, rank: int, numerical: int) -> int:
+    """The largest order of the real system whose pairs and real modes fit into `rank` states."""
+    lam_minus_one = np.expm1(double_arrays(lti)[0])
+    V, W = basis.leading(min(2 * rank, numerical))
+    A = 2 * ((W * lam_minus_one) @ V).real
+    for order in range(V.shape[1], 0, -1):
+        values: np.ndarray = np.linalg.eigvals(A[:order, :order])
+        pairs = np.sum(np.imag(values) > 0)
+        if order - pairs <= rank and _above_tie(basis.sigma, order) == order:
+            return order
+    return 1
+
+
+def _above_tie(sigma, order: int) -> int:
+    """The largest cut at or below `order` that parts no equal sigma; `order` if none is near."""
+    for cut in range(order, order // 2, -1):
+        if cut == sigma.size or sigma[cut] < (1 - TIE) * sigma[cut - 1]:
+            return cut
+    return order
 
 
 def _one_state(lti: DiagonalLTI):
     """V and W that keep one state, the heaviest, of a system whose output is always zero."""
-    B, C = np.asarray(lti.B), np.asarray(lti.C)
+    _, B, C = double_arrays(lti)
     weight = np.sum(np.abs(B) ** 2, axis=1) + np.sum(np.abs(C) ** 2, axis=0)
     V = np.zeros((lti.d_state, 1), np.complex128)
     V[np.argmax(weight)] = 1
     return V, V.T.copy()
 
 
-def _eigenvectors(A, eps: float):
-    """Eigenvalues and eigenvectors of A, or of a matrix near A that has better ones.
+GRADED = 1e-10
+"""sigma_last / sigma_1 below which the singular values are computed once more, by themselves."""
 
-    The modal form of a (nearly) defective matrix has large residues that cancel: with
-    eigenvectors of condition k, storing it with rounding `eps` moves the system by about eps k.
-    Moving A by delta |A| first lowers k. Of a few deltas the one with the least delta + eps k is
-    taken, 0 unless k is large.
-    """
-    values, X = np.linalg.eig(A)
-    condition = np.linalg.cond(X)
-    if condition < ILL_CONDITIONED:
-        return values, X
-    best = eps * condition
-    direction = np.random.default_rng(0).standard_normal(A.shape) / np.sqrt(A.shape[0])
-    for delta in eps ** np.linspace(0.9, 0.4, 6):
-        near = np.linalg.eig(A + delta * np.linalg.norm(A, 2) * direction)
-        cost = float(delta + eps * np.linalg.cond(near.eigenvectors))
-        if cost < best:
-            best, (values, X) = cost, near
-    return values, X
-
-
-def _log_one_plus(z, decay: float):
-    """log(1 + z) with its digits near z = 0, within the moduli that `project` promises."""
-    square = z.real * (2 + z.real) + z.imag**2  # |1 + z|^2 - 1
-    near = 0.5 * np.log1p(np.maximum(square, -0.5))
-    far = np.log(np.maximum(np.abs(1 + z), np.exp(MIN_LOG_MODULUS)))
-    log_modulus = np.where(square > -0.5, near, far)
-    log_modulus = np.where(log_modulus < 0, log_modulus, -decay)
-    angle = np.arctan2(z.imag, 1 + z.real)
-    return log_modulus + 1j * np.where(angle == -np.pi, np.pi, angle)
-
-
-def _gain_ratio(log_lam, B, C) -> float:
-    """Geometric mean of |c_i| sqrt(1 - |lam_i|^2) / |b_i| over the states with both."""
-    b, c = np.linalg.norm(B, axis=1), np.linalg.norm(C, axis=0)
-    both = (b > 0) & (c > 0)
-    if not both.any():
-        return 1.0
-    decay = -np.expm1(2 * log_lam[both].real)
-    return float(np.exp(np.mean(np.log(c[both]) + 0.5 * np.log(decay) - np.log(b[both]))))
-
-
-def _scale(log_lam, B, C, target: float):
-    """Factors for the columns of V that give every state the gain ratio `target`."""
-    b, c = np.linalg.norm(B, axis=1), np.linalg.norm(C, axis=0)
-    both = (b > 0) & (c > 0)
-    decay = -np.expm1(2 * log_lam.real)
-    ratio = np.where(both, c, 1) * np.sqrt(decay) / np.where(both, b, 1)
-    return np.where(both, np.sqrt(target / ratio), 1.0)
-
-
-STEEP = 1e-6
-"""sigma_r / sigma_1 below which the singular vectors are computed by QR iteration."""
-
-ILL_CONDITIONED = 1e3
-"""Condition of the eigenvectors above which a nearby matrix is looked for."""
-
-MIN_LOG_MODULUS = -30.0
-"""Least log|lam| of a reduced system: an eigenvalue of zero has no logarithm."""
+TIE = 1e-9
+"""Relative difference of sigma that counts as none."""

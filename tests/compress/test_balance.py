@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress.balance import MIN_LOG_MODULUS, balanced_truncation, project
+from compress.balance import balanced_truncation, project
 from compress.hankel import hankel_singular_values
+from compress.modal import MIN_LOG_MODULUS
 from compress.verify import hinf_error
 from zoo import DiagonalLTI
 
@@ -81,15 +82,118 @@ def test_gauge_changes_nothing(kind, rank, system, response):
     np.testing.assert_allclose(again, G, atol=1e-9 * np.abs(G).max())
 
 
+@pytest.mark.parametrize("form", ["complex", "real"])
 @pytest.mark.parametrize("rank", [24, 25, 1000])
-def test_full_rank_is_the_identity(kind, rank, system):
+def test_full_rank_is_the_identity(kind, rank, form, system):
     lti = system(kind)
-    t = balanced_truncation(lti, rank)
+    t = balanced_truncation(lti, rank, form=form)
     assert t.lti is lti
     assert t.rank == 24
     assert t.bound == 0
     np.testing.assert_array_equal(t.V, np.eye(24))
     np.testing.assert_array_equal(t.W, np.eye(24))
+
+
+def real_response(lti, w, response):
+    return (response(lti, w) + response(lti, -w).conj()) / 2
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 9, 16, 23])
+def test_real_map(kind, rank, system, response):
+    """Everything that holds for the complex form, of the map u -> Re(C x) and its 48 states."""
+    lti = system(kind)
+    t = balanced_truncation(lti, rank, form="real")
+    full, small = np.exp(lti.log_lam), np.exp(t.lti.log_lam)
+    real = np.isin(t.lti.log_lam.imag, [0, np.pi])
+    assert t.rank == t.lti.d_state <= rank
+    assert t.order == 2 * t.rank - np.sum(real)
+    numerical = np.sum(t.sigma > 48 * 2.3e-16 * t.sigma[0])
+    assert t.rank == rank or t.order >= numerical - 1 or t.order == 2 * rank - 1
+    assert np.max(t.lti.log_lam.real) < 0
+    # the two maps between states and their conjugates
+    there = t.W @ t.V + t.W_conj @ t.V_conj.conj()
+    np.testing.assert_allclose(there, np.diag(np.where(real, 0.5, 1)), atol=1e-9)
+    moved = (t.W * full) @ t.V + (t.W_conj * full.conj()) @ t.V_conj.conj()
+    np.testing.assert_allclose(moved, np.diag(np.where(real, 0.5, 1) * small), atol=1e-8)
+    np.testing.assert_allclose(t.W @ lti.B + t.W_conj @ lti.B.conj(), t.lti.B, rtol=1e-12)
+    np.testing.assert_allclose(
+        lti.C @ t.V + (lti.C @ t.V_conj).conj(), t.lti.C, rtol=1e-9, atol=1e-12
+    )
+    error = hinf_error(lti, t.lti, form="real")
+    noise = 1e-10 * t.sigma[0]
+    next_sigma = t.sigma[t.order] if t.order < 48 else 0
+    assert next_sigma - noise <= error <= t.bound + noise
+    values = hankel_singular_values(lti, form="real")
+    np.testing.assert_allclose(t.sigma, values, rtol=1e-9, atol=1e-15 * values[0])
+
+
+@pytest.mark.parametrize("truth", ["vii_s5_dt1e-2_m16"], indirect=True)
+def test_truth_of_the_real_map(truth, response):
+    """The known reductions are those of all pairs; an order with real modes may not be offered."""
+    k = int(truth.conj_pairs)
+    lti = truth.lti
+    half = DiagonalLTI(lti.log_lam[:k], lti.B[:k], 2 * lti.C[:, :k], lti.D)
+    met = []
+    for rank in (8, 16, 17, 32, 48, 55, 60):
+        t = balanced_truncation(half, rank, form="real")
+        if t.order not in truth.r:
+            continue
+        met.append(t.order)
+        G = real_response(t.lti, truth.w_test, response)
+        known = getattr(truth, f"Hr_test_{t.order}")
+        np.testing.assert_allclose(G, known, atol=1e-10 * np.abs(known).max())
+        if t.order in (16, 96):
+            error = hinf_error(half, t.lti, form="real")
+            assert error == pytest.approx(truth.err_hinf[truth.r == t.order].item(), rel=1e-9)
+    assert len(met) >= 3
+
+
+def test_real_modes_of_a_real_system_take_one_state_each(system, response):
+    """A symmetric system (C = B^T) stays one: all its eigenvalues are real, in both forms."""
+    lti = system("real")
+    lti = eqx.tree_at(lambda s: s.C, lti, lti.B.T)
+    w = np.linspace(-3, 3, 31)
+    both = [balanced_truncation(lti, 7, form=form) for form in ("complex", "real")]
+    assert [t.rank for t in both] == [7, 7]
+    G = [real_response(t.lti, w, response) for t in both]
+    np.testing.assert_allclose(G[1], G[0], atol=1e-10 * np.abs(G[0]).max())
+
+
+def test_real_mode_has_gradients_off_the_real_line(system):
+    """Real and imaginary parts of its B and C have gradients of their own, and no simple ratio."""
+    lti = system("real")
+    t = balanced_truncation(eqx.tree_at(lambda s: s.C, lti, lti.B.T), 3, form="real")
+    assert t.order == 3
+    phase = np.angle(t.lti.B[:, 0] ** 2) / 2
+    assert np.all(np.abs(np.sin(4 * phase)) > 0.5)
+    np.testing.assert_allclose((t.lti.C[:, :, None] * t.lti.B).imag, 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_ties_are_not_cut(form):
+    """Two channels that are alike: sigma come in equal twos, and the order is even."""
+    one = diagonal([-0.1 + 1j, -0.3 + 2j, -0.2 - 1.5j], C=np.array([[1.0, 2.0, 0.5]]))
+    zero = np.zeros((3, 1), complex)
+    lti = DiagonalLTI(
+        np.concatenate([one.log_lam, one.log_lam]),
+        np.block([[one.B, zero], [zero, one.B]]),
+        np.block([[one.C, zero.T], [zero.T, one.C]]),
+        np.zeros(2),
+    )
+    t = balanced_truncation(lti, 3, form=form)
+    assert t.order == {"complex": 2, "real": 4}[form]  # a sixth would make four states of both
+    assert t.sigma[t.order] < 0.999 * t.sigma[t.order - 1]
+    assert hinf_error(lti, t.lti, form=form) <= t.bound
+
+
+@pytest.mark.parametrize("rank", [6, 12, 30])
+def test_decays_fast(rank, response):
+    """sigma falls by 1e13 within the kept states: their small ones are still worth keeping."""
+    lti = diagonal(-np.geomspace(1e-3, 2.0, 40))
+    t = balanced_truncation(lti, rank)
+    check_is_valid(lti, t, response)
+    assert t.rank <= rank
+    assert hinf_error(lti, t.lti) <= t.bound + 1e-12 * t.sigma[0]
 
 
 def test_no_state_returns_that_is_not_there(system):
@@ -100,11 +204,12 @@ def test_no_state_returns_that_is_not_there(system):
     assert hinf_error(lti, t.lti) < 1e-10 * t.sigma[0]
 
 
+@pytest.mark.parametrize("form", ["complex", "real"])
 @pytest.mark.parametrize("field", ["B", "C"])
-def test_output_is_always_zero(field, system, response):
+def test_output_is_always_zero(field, form, system, response):
     lti = system("ring")
     lti = eqx.tree_at(lambda s: getattr(s, field), lti, np.zeros_like(getattr(lti, field)))
-    t = balanced_truncation(lti, 7)
+    t = balanced_truncation(lti, 7, form=form)
     assert t.rank == 1
     check_is_valid(lti, t, response)
     assert not response(t.lti, np.array([0.0, 1.0])).any()
