@@ -31,14 +31,16 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 SMALL: dict[str, dict[str, Any]] = {
+    # Contours of 3 dashes on 16x16: what two cores can learn in minutes.
     "pathfinder": {
-        "steps": 6000,
+        "steps": 12_000,
         "batch_size": 16,
-        "data": {"resolution": 16, "contour_length": 4},
+        "data": {"resolution": 16, "contour_length": 3},
         "layer": {"d_state": 64},
         "network": NetworkConfig(d_model=32, blocks=2, bidirectional=True),
         "optimizer": OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         "compression": CompressionConfig(tolerance=0.1),
+        "loop": LoopConfig(evaluate_every=1000, checkpoint_every=1000, log_every=100),
     },
     "digits": {
         "steps": 2000,
