@@ -5,19 +5,17 @@ the square root method: with P = Lp Lp^H, Q = Lq Lq^H and U S Vh = svd(Lq^H Lp),
 V = Lp Vh^H S^-1/2, W = S^-1/2 U^H Lq^H. No Gramian is inverted and nothing is regularised.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import equinox as eqx
 import jax
 import numpy as np
-import scipy.linalg
 from beartype import beartype
 from jaxtyping import Complex, Float, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .hankel import Form, balanced_factors, check_system, error_bound, hankel_matrix
-from .modal import _gain_ratio as _gain_ratio
-from .modal import _log_one_plus as _log_one_plus
-from .modal import _scale as _scale
+from .hankel import Form, balanced_factor, check_system, error_bound, hankel_matrix
 from .modal import double_arrays, project, project_complex, project_real
 
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
@@ -100,9 +98,9 @@ def truncate(
         raise ValueError(f"rank is {rank}, allowed: 1 or more")
     n = lti.d_state
     M = hankel_matrix(form, Lp, Lq)
-    U, values, Vh = scipy.linalg.svd(M, full_matrices=False, check_finite=False)
+    U, values, Vh = _svd(M)
     if values[-1] < GRADED * values[0]:  # without vectors (dqds) the small ones keep their digits
-        values = scipy.linalg.svd(M, compute_uv=False, check_finite=False)
+        values = np.linalg.svd(M, compute_uv=False)
     sigma = np.zeros(n if form == "complex" else 2 * n)
     sigma[: values.size] = values[: sigma.size]
     if rank >= n:
@@ -110,14 +108,14 @@ def truncate(
         radius = float(np.exp(np.max(double_arrays(lti)[0].real)))
         return Truncation(lti, eye, eye, zero, zero, sigma, 0.0, n, sigma.size, radius)
     numerical = int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
-    basis = _Basis(form, Lp, Lq, U, sigma, Vh)
     if numerical == 0:
         order, reduced = 1, project_complex(lti, *_one_state(lti))
     elif form == "complex":
         order = _above_tie(sigma, min(rank, numerical))
-        reduced = project_complex(lti, *basis.leading(order))
+        reduced = project_complex(lti, *_Basis(form, Lp, Lq, U, sigma, Vh, order).leading(order))
     else:
-        order = _largest_order(lti, basis, rank, numerical)
+        basis = _Basis(form, Lp, Lq, U, sigma, Vh, min(2 * rank, numerical))
+        order = _largest_order(lti, basis, sigma, rank)
         reduced = project_real(lti, *basis.leading(order))
     return Truncation(
         lti=reduced.lti,
@@ -137,31 +135,36 @@ def gramian_factors(
     lti: DiagonalLTI, form: Form = "complex", tolerance: float = FACTOR_TOLERANCE
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
     """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
-    with jax.enable_x64(True):
-        Lp, rank_p, Lq, rank_q, scale = (
-            np.asarray(x) for x in _factors_jit(form, tolerance, lti.log_lam, lti.B, lti.C)
-        )
-    # one column at least, so that a system whose output is zero needs no other way
-    Lp, Lq = Lp[:, : max(rank_p, 1)], Lq[:, : max(rank_q, 1)]
-    return Lp * scale[:, None], Lq / scale[:, None]
+
+    def factor(gramian):
+        with jax.enable_x64(True):
+            L, rank, scale = (
+                np.asarray(x)
+                for x in _factor_jit(form, gramian, tolerance, lti.log_lam, lti.B, lti.C)
+            )
+        # one column at least, so that a system whose output is zero needs no other way
+        return L[:, : max(rank, 1)], scale[:, None]
+
+    # The recursions are sequences of small steps that leave other cores idle.
+    with ThreadPoolExecutor(1) as other:
+        observability = other.submit(factor, "Q")
+        Lp, scale = factor("P")
+        Lq, _ = observability.result()
+    return Lp * scale, Lq / scale
 
 
-def _factors(form, tolerance, log_lam, B, C):
-    return balanced_factors(form, log_lam, B, C, tolerance)
+_factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1, 2))
 
 
-_factors_jit = jax.jit(_factors, static_argnums=(0, 1))
-
-
-class _Basis(eqx.Module):
+class _Basis:
     """The balancing bases of the leading singular vectors, as many as are asked for."""
 
-    form: Form
-    Lp: Complex[np.ndarray, "n k"]
-    Lq: Complex[np.ndarray, "n l"]
-    U: np.ndarray
-    sigma: Float[np.ndarray, " s"]
-    Vh: np.ndarray
+    def __init__(self, form: Form, Lp, Lq, U, sigma, Vh, most: int):
+        root = np.sqrt(sigma[:most])
+        self.V = (Lp @ Vh[:most].conj().T) / root
+        self.W = ((Lq @ U[:, :most]) / root).conj().T
+        product = self.W @ self.V
+        self.product = product if form == "complex" else 2 * product.real
 
     def leading(self, order: int):
         """V and W with W V = I (2 Re(W V) = I for the real form).
@@ -169,22 +172,18 @@ class _Basis(eqx.Module):
         Divide and conquer leaves eps sigma_1 / sigma_r of the first vectors in the last ones. That
         is a change of basis within the kept space, undone by a solve with W V, close to I.
         """
-        root = np.sqrt(self.sigma[:order])
-        V = (self.Lp @ self.Vh[:order].conj().T) / root
-        W = ((self.Lq @ self.U[:, :order]) / root).conj().T
-        product = W @ V if self.form == "complex" else 2 * (W @ V).real
-        return V, np.linalg.solve(product, W)
+        return self.V[:, :order], np.linalg.solve(self.product[:order, :order], self.W[:order])
 
 
-def _largest_order(lti: DiagonalLTI, basis: _Basis, rank: int, numerical: int) -> int:
+def _largest_order(lti: DiagonalLTI, basis: _Basis, sigma, rank: int) -> int:
     """The largest order of the real system whose pairs and real modes fit into `rank` states."""
-    lam_minus_one = np.expm1(double_arrays(lti)[0])
-    V, W = basis.leading(min(2 * rank, numerical))
-    A = 2 * ((W * lam_minus_one) @ V).real
-    for order in range(V.shape[1], 0, -1):
+    most = len(basis.product)
+    V, W = basis.leading(most)
+    A = 2 * np.real((W * np.expm1(double_arrays(lti)[0])) @ V)
+    for order in range(most, 0, -1):
         values: np.ndarray = np.linalg.eigvals(A[:order, :order])
         pairs = np.sum(np.imag(values) > 0)
-        if order - pairs <= rank and _above_tie(basis.sigma, order) == order:
+        if order - pairs <= rank and _above_tie(sigma, order) == order:
             return order
     return 1
 
@@ -195,6 +194,11 @@ def _above_tie(sigma, order: int) -> int:
         if cut == sigma.size or sigma[cut] < (1 - TIE) * sigma[cut - 1]:
             return cut
     return order
+
+
+def _svd(M) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    U, values, Vh = np.linalg.svd(M, full_matrices=False)
+    return U, values, Vh
 
 
 def _one_state(lti: DiagonalLTI):

@@ -76,13 +76,22 @@ def is_traced(lti: DiagonalLTI) -> bool:
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(lti))
 
 
-def balanced_factors(form: Form, log_lam, B, C, tolerance: float = 0.0):
-    """Factors of both Gramians in states scaled so that P_ii = Q_ii, and that scale.
+def balanced_factors(form: Form, log_lam, B, C):
+    """Factors Lp, Lq of both Gramians in states scaled so that P_ii = Q_ii, and that scale.
 
-    Returns (Lp, rank of Lp, Lq, rank of Lq, scale) in double precision. The factors of P and Q
-    themselves are scale[:, None] * Lp and Lq / scale[:, None]; for form="real" those of the
-    doubled system, rows of the conjugates left out. Scaling by powers of two is exact; it
-    makes the order of pivots, and what `tolerance` means, the same for every scaling of states.
+    The factors of P and Q themselves are scale[:, None] * Lp and Lq / scale[:, None].
+    """
+    Lp, _, scale = balanced_factor(form, "P", 0.0, log_lam, B, C)
+    Lq, _, _ = balanced_factor(form, "Q", 0.0, log_lam, B, C)
+    return Lp, Lq, scale
+
+
+def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, log_lam, B, C):
+    """One of these factors, the number of its columns in use, and the scale.
+
+    For form="real" it is a factor of the doubled system, without the conjugates' rows. Scaling by
+    powers of two is exact; it makes the order of pivots, and what `tolerance` means, the same
+    for every scaling of the states. Computed in double precision.
 
     Only inside `jax.enable_x64(True)`.
     """
@@ -91,13 +100,15 @@ def balanced_factors(form: Form, log_lam, B, C, tolerance: float = 0.0):
     both = (weight_B > 0) & (weight_C > 0)
     ratio = jnp.where(both, weight_B, 1) / jnp.where(both, weight_C, 1)
     scale = jnp.ldexp(jnp.ones_like(ratio), jnp.rint(jnp.log2(ratio) / 4).astype(jnp.int32))
-    B, C = B / scale[:, None], C * scale
-    factor = gramian_factor
-    if form == "real":
-        factor, C = real_gramian_factor, C / 2  # y = Re(C x) is (C x + C* x*) / 2
-    Lp, rank_p = factor(log_lam, B, tolerance=tolerance)
-    Lq, rank_q = factor(jnp.conj(log_lam), jnp.conj(C.T), tolerance=tolerance)
-    return Lp, rank_p, Lq, rank_q, scale
+    if gramian == "P":
+        generator = B / scale[:, None]
+    else:
+        log_lam, generator = jnp.conj(log_lam), jnp.conj(C.T) * scale[:, None]
+        if form == "real":
+            generator = generator / 2  # y = Re(C x) is (C x + C* x*) / 2
+    factor = gramian_factor if form == "complex" else real_gramian_factor
+    L, rank = factor(log_lam, generator, tolerance=tolerance)
+    return L, rank, scale
 
 
 def in_double(*arrays):
@@ -107,12 +118,13 @@ def in_double(*arrays):
 
 def hankel_matrix(form: Form, Lp, Lq):
     """Lq^H Lp, whose singular values are the HSVs; of the doubled system it is real."""
-    M = Lq.conj().T @ Lp
-    return M if form == "complex" else 2 * M.real
+    if form == "complex":
+        return Lq.conj().T @ Lp
+    return 2 * (Lq.real.T @ Lp.real + Lq.imag.T @ Lp.imag)
 
 
 def _singular_values(form, log_lam, B, C):
-    Lp, _, Lq, _, _ = balanced_factors(form, log_lam, B, C)
+    Lp, Lq, _ = balanced_factors(form, log_lam, B, C)
     return jnp.linalg.svd(hankel_matrix(form, Lp, Lq), compute_uv=False)
 
 
@@ -157,7 +169,7 @@ _traced_values.defvjp(_traced_values_fwd, _traced_values_bwd)
 
 def _balancing(form, *primals):
     """V and W of all states; those of HSVs that are zero to working precision are zero."""
-    Lp, _, Lq, _, scale = balanced_factors(form, *primals)
+    Lp, Lq, scale = balanced_factors(form, *primals)
     U, sigma, Vh = jnp.linalg.svd(hankel_matrix(form, Lp, Lq), full_matrices=False)
     kept = sigma > sigma.size * jnp.finfo(sigma.dtype).eps * sigma[0]
     root = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, sigma, 1)), 0)
