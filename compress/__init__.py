@@ -2,6 +2,7 @@
 
 from . import rank
 from .balance import Truncation, balanced_truncation
+from .empirical import layer_inputs
 from .hankel import error_bound, hankel_singular_values
 from .shrink import LayerPlan, Plan, compress, plan
 from .verify import hinf_error
@@ -15,6 +16,7 @@ __all__ = [
     "error_bound",
     "hankel_singular_values",
     "hinf_error",
+    "layer_inputs",
     "plan",
     "rank",
 ]

@@ -6,54 +6,126 @@ again to first order, with X_ij = dA_ij / (lam_j - lam_i) off the diagonal:
 
     dlam_i = dA_ii,    dB <- dB - X B,    dC <- dC + C X.
 
-A gradient goes the other way, through the adjoint. Gradients are those of `PerEntry`.
+A gradient goes the other way, through the adjoint. Gradients are those of `PerEntry`. A reduction
+of the real map mixes states with their conjugates; there dA, X, V and W are matrices of the doubled
+system, whose two blocks of rows are conjugates of each other.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Complex
 
 from zoo import DiagonalLTI
 
+from .modal import REAL_MODE_PHASE
 from .parameters import PerEntry
 
-V_ = Complex[np.ndarray, "n r"]
-W_ = Complex[np.ndarray, "r n"]
+
+@dataclass(frozen=True)
+class Projection:
+    """How states of a full system x and of a reduced one x_r belong together.
+
+    x is near V x_r + V_conj conj(x_r), and x_r = W x + W_conj conj(x). The reduction of the complex
+    system has zeros for the last two.
+    """
+
+    log_lam: Complex[np.ndarray, " r"]
+    """Of the reduced system."""
+    V: Complex[np.ndarray, "n r"]
+    W: Complex[np.ndarray, "r n"]
+    V_conj: Complex[np.ndarray, "n r"] | None = None
+    W_conj: Complex[np.ndarray, "r n"] | None = None
 
 
-def pull_back(gradient: PerEntry, lti: DiagonalLTI, V: V_, W: W_) -> PerEntry:
+def real_basis(
+    projection: Projection,
+) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "k n"]]:
+    """V and W of the real coordinates xi = 2 Re(W x), x near V xi, of a reduction of the real map.
+
+    Those of a pair are the real and the imaginary part of its state; of a real mode, its state,
+    turned back (`compress.modal`).
+    """
+    V, W, V_conj, W_conj = projection.V, projection.W, projection.V_conj, projection.W_conj
+    if V_conj is None or W_conj is None:
+        raise ValueError("projection: its V_conj is None, allowed: one of the real map")
+    real = is_real(projection.log_lam)
+    columns = np.where(real, 2 * turn(real) * V, V + V_conj), 1j * (V - V_conj)[:, ~real]
+    rows = np.where(real[:, None], turn(real).conj()[:, None] * W, (W + W_conj.conj()) / 2)
+    return (
+        np.concatenate(columns, axis=1),
+        np.concatenate([rows, ((W - W_conj.conj()) / 2j)[~real]]),
+    )
+
+
+def is_real(log_lam: Complex[np.ndarray, " r"]):
+    """Which states are real modes."""
+    return np.isin(np.imag(log_lam), (0.0, np.pi))
+
+
+def turn(real) -> Complex[np.ndarray, " r"]:
+    """The phase of the states: that of real modes is `REAL_MODE_PHASE`."""
+    return np.where(real, np.exp(1j * REAL_MODE_PHASE), 1)
+
+
+def pull_back(gradient: PerEntry, lti: DiagonalLTI, projection: Projection) -> PerEntry:
     """The gradient by the reduced system, from that by the full one, `lti`.
 
     Exact when nothing is lost (r = n); close as long as C (zI - A)^-1 V is close to its reduced
     counterpart, which is what truncation aims at.
     """
-    lam, lam_r = _eigenvalues(lti, V, W)
-    couple = _couplings(lti, RESOLUTION)
+    V, W = projection.V, projection.W
     B, C = np.asarray(lti.B), np.asarray(lti.C)
-    by_A = couple.conj() * (C.conj().T @ gradient.C - gradient.B @ B.conj().T)
+    lam, lam_r = np.exp(np.asarray(lti.log_lam)), np.exp(projection.log_lam)
+    by_A = _couplings(lam, lam, RESOLUTION).conj()
+    by_A *= C.conj().T @ gradient.C - gradient.B @ B.conj().T
     np.fill_diagonal(by_A, gradient.log_lam * _reciprocal(lam.conj()))
-    by_lam = np.sum(V.conj() * (by_A @ W.conj().T), axis=0)
-    return PerEntry(by_lam * lam_r.conj(), V.conj().T @ gradient.B, gradient.C @ W.conj().T)
+    by_lam = _diagonal(V.conj().T, by_A, W.conj().T)
+    by_B, by_C = V.conj().T @ gradient.B, gradient.C @ W.conj().T
+    if projection.V_conj is not None and projection.W_conj is not None:
+        V2, W2 = projection.V_conj, projection.W_conj
+        by_A_conj = _couplings(lam, lam.conj(), RESOLUTION).conj()
+        by_A_conj *= C.conj().T @ gradient.C.conj() - gradient.B @ B.T
+        by_lam += _diagonal(V2.conj().T, by_A, W2.T).conj()
+        by_lam += _diagonal(V.conj().T, by_A_conj, W2.conj().T)
+        by_lam += _diagonal(V2.conj().T, by_A_conj, W.T).conj()
+        by_B, by_C = by_B + V2.T @ gradient.B.conj(), by_C + gradient.C.conj() @ W2.conj().T
+    return PerEntry(by_lam * lam_r.conj(), by_B, by_C)
 
 
-def pull_back_squares(squares: PerEntry, lti: DiagonalLTI, V: V_, W: W_) -> PerEntry:
+def pull_back_squares(squares: PerEntry, lti: DiagonalLTI, projection: Projection) -> PerEntry:
     """`pull_back` for squares, by the squares of its coefficients.
 
     That is the expected square if the gradients of different entries are uncorrelated.
     """
-    lam, lam_r = _eigenvalues(lti, V, W)
-    couple = _couplings(lti, RESOLUTION_OF_SQUARES)
+    V, W, V2, W2 = projection.V, projection.W, projection.V_conj, projection.W_conj
     B, C = np.asarray(lti.B), np.asarray(lti.C)
-    direct = V * W.T * _reciprocal(lam)[:, None] * lam_r
-    by_log_lam = np.sum(_squared(direct.conj(), squares.log_lam[:, None]), axis=0)
+    lam, lam_r = np.exp(np.asarray(lti.log_lam)), np.exp(projection.log_lam)
+    K, K_conj = (_couplings(lam, x, RESOLUTION_OF_SQUARES) for x in (lam, lam.conj()))
+    by_log_lam = np.zeros(lam_r.shape, complex)
     for k, (v, w) in enumerate(zip(V.T, W, strict=True)):
-        by_B = lam_r[k] * v[:, None] * ((couple * w) @ B)
-        by_C = lam_r[k] * (C @ (couple * v[:, None])) * w
-        by_log_lam[k] += np.sum(_squared(by_B.conj(), squares.B))
-        by_log_lam[k] += np.sum(_squared(by_C.conj(), squares.C))
+        # dlog_lam = a dlog_lam_r + b conj(dlog_lam_r) in (log_lam, B, C)
+        a = v * w * _reciprocal(lam), v[:, None] * ((K * w) @ B), (C @ (K * v[:, None])) * w
+        b = None, None, None
+        if V2 is not None and W2 is not None:
+            v2, w2 = V2[:, k], W2[k]
+            a = (
+                a[0],
+                a[1] + v[:, None] * ((K_conj * w2) @ B.conj()),
+                a[2] + (C.conj() @ (K_conj * v2[:, None]).conj()) * w,
+            )
+            b = (
+                v2 * w2.conj() * _reciprocal(lam),
+                v2[:, None] * ((K * w2.conj()) @ B + (K_conj * w.conj()) @ B.conj()),
+                (C @ (K * v2[:, None]) + C.conj() @ (K_conj * v[:, None]).conj()) * w2.conj(),
+            )
+        for on_x, on_conj, square in zip(a, b, squares, strict=True):
+            on_conj = None if on_conj is None else on_conj * lam_r[k].conj()
+            by_log_lam[k] += np.sum(_squares(np.multiply, on_x * lam_r[k], on_conj, square))
     return PerEntry(
         by_log_lam,
-        _squared_product(V.conj().T, squares.B),
-        _squared_product(W.conj(), squares.C.T).T,
+        _squares(np.matmul, V.T, None if V2 is None else V2.T, squares.B),
+        _squares(np.matmul, W, None if W2 is None else W2.conj(), squares.C.T).T,
     )
 
 
@@ -65,20 +137,18 @@ RESOLUTION_OF_SQUARES = 1.0
 """The same for squares, where gradients of eigenvalues that close are anything but uncorrelated."""
 
 
-def _eigenvalues(lti: DiagonalLTI, V: V_, W: W_):
-    lam = np.exp(np.asarray(lti.log_lam))
-    return lam, np.sum(W.T * (lam[:, None] * V), axis=0)
-
-
-def _couplings(lti: DiagonalLTI, resolution: float) -> Complex[np.ndarray, "n n"]:
-    """1 / (lam_j - lam_i), damped, and zero on the diagonal."""
-    log_lam = np.asarray(lti.log_lam)
-    gap = np.exp(log_lam)[None, :] - np.exp(log_lam)[:, None]
-    distance = -np.expm1(np.real(log_lam))
+def _couplings(lam, other, resolution: float) -> Complex[np.ndarray, "n n"]:
+    """1 / (other_j - lam_i), damped, and zero on the diagonal of lam with itself."""
+    gap = other[None, :] - lam[:, None]
+    distance = 1 - np.abs(lam)
     damping = resolution**2 * distance[None, :] * distance[:, None]
-    couple = gap.conj() / (np.abs(gap) ** 2 + damping)
-    np.fill_diagonal(couple, 0)
-    return couple
+    size = np.abs(gap) ** 2 + damping
+    return gap.conj() / np.where(size > 0, size, 1)
+
+
+def _diagonal(A, B, C):
+    """The diagonal of A B C."""
+    return np.sum(A * (B @ C).T, axis=1)
 
 
 def _reciprocal(lam: Complex[np.ndarray, " n"]) -> Complex[np.ndarray, " n"]:
@@ -86,13 +156,10 @@ def _reciprocal(lam: Complex[np.ndarray, " n"]) -> Complex[np.ndarray, " n"]:
     return lam.conj() / (np.abs(lam) ** 2 + 1e-12)
 
 
-def _squared(a, squares):
-    """The squares of a * g, from those of g."""
-    re, im = a.real**2, a.imag**2
-    return re * squares.real + im * squares.imag + 1j * (re * squares.imag + im * squares.real)
-
-
-def _squared_product(A, squares):
-    """The squares of A @ g, from those of g."""
-    re, im = A.real**2, A.imag**2
-    return re @ squares.real + im @ squares.imag + 1j * (re @ squares.imag + im @ squares.real)
+def _squares(product, a, b, squares):
+    """The squares of conj(a) g + b conj(g), from those of g; `product` is * or @."""
+    b = np.zeros(()) if b is None else b
+    from_re, from_im = (a + b).real ** 2, (a.imag + b.imag) ** 2
+    re = product(from_re, squares.real) + product(from_im, squares.imag)
+    from_re, from_im = (b.imag - a.imag) ** 2, (a.real - b.real) ** 2
+    return re + 1j * (product(from_re, squares.real) + product(from_im, squares.imag))

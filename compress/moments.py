@@ -33,14 +33,14 @@ import jax
 import numpy as np
 import scipy.optimize
 from beartype import beartype
-from jaxtyping import Complex, PyTree, jaxtyped
+from jaxtyping import PyTree, jaxtyped
 
 from zoo import AbstractSSM, DiagonalLTI
 
 from . import factored
-from .balance import project
 from .layers import KeyPath, layers_of, path_name, replace_layers
-from .lift import pull_back, pull_back_squares
+from .lift import Projection, is_real, pull_back, pull_back_squares, real_basis, turn
+from .modal import project, project_real
 from .parameters import Leaves, derivatives
 from .precision import double_lti, from_double_lti, is_inexact, narrow_array
 
@@ -53,14 +53,13 @@ COPIES = {"z", "x0", "init_particles", "slow"}
 
 @dataclass(frozen=True)
 class Cut:
-    """A layer before and after its truncation: W A V = A_r, W B = B_r, C V = C_r, W V = I."""
+    """A layer before and after its truncation."""
 
     before: AbstractSSM
     after: AbstractSSM
     system: DiagonalLTI
     """Of the layer before, in double precision."""
-    V: Complex[np.ndarray, "n r"]
-    W: Complex[np.ndarray, "r n"]
+    projection: Projection
 
 
 @jaxtyped(typechecker=beartype)
@@ -294,7 +293,7 @@ def _transport(trees: list[_Moments], cut: Cut) -> dict[KeyPath, Leaves]:
     if not (gradients or squares):
         return {}
     full, reduced = derivatives(cut.before), derivatives(cut.after)
-    lift = cut.system, cut.V, cut.W
+    lift = cut.system, cut.projection
     values: dict[KeyPath, Leaves] = {}
     moved: list[tuple[_Group, Leaves]] = []
     for group in gradients:
@@ -341,8 +340,10 @@ def _projected(tree: _Moments, cut: Cut) -> Leaves:
     leaves, structure = jax.tree.flatten(cut.before)
     arrays = _arrays(tree, leaves)
     copy = structure.unflatten([arrays.get(k, x) for k, x in enumerate(leaves)])
-    lti, V, _ = project(double_lti(copy), cut.V, cut.W)
-    basis = cut.W @ V
+    lti, basis = _projected_system(double_lti(copy), cut.projection)
+    if lti.d_state != cut.after.d_state:  # a pair has become two real modes, or the other way
+        after = jax.tree.leaves(cut.after)
+        return {k: np.asarray(after[k]) for k in arrays if after[k].shape != leaves[k].shape}
     _, order = scipy.optimize.linear_sum_assignment(-np.abs(basis) / np.linalg.norm(basis, axis=0))
     scale = basis[np.arange(len(order)), order]
     scale = np.where(np.abs(scale) > 0.1 * np.linalg.norm(basis[:, order], axis=0), scale, 1)
@@ -354,6 +355,19 @@ def _projected(tree: _Moments, cut: Cut) -> Leaves:
     )
     after = jax.tree.leaves(from_double_lti(cut.after, matched))
     return {k: np.asarray(after[k]) for k in arrays if after[k].shape != leaves[k].shape}
+
+
+def _projected_system(lti: DiagonalLTI, projection: Projection):
+    """`lti` reduced in the same way, and the map from its states to those of the projection."""
+    W, W_conj = projection.W, projection.W_conj
+    if projection.V_conj is None or W_conj is None:
+        reduced, V, _ = project(lti, projection.V, W)
+        return reduced, W @ V
+    to = project_real(lti, *real_basis(projection))
+    real = is_real(np.asarray(to.lti.log_lam))
+    # a real mode's state has one phase only, so its conjugate is a multiple of it
+    on_conj = (W @ to.V_conj + W_conj @ to.V.conj()) * turn(real).conj() ** 2
+    return to.lti, W @ to.V + W_conj @ to.V_conj.conj() + np.where(real, on_conj, 0)
 
 
 Triple = tuple[_Moments, _Moments, _Moments]

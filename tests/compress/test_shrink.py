@@ -126,7 +126,7 @@ def test_sigma_of_the_plan_are_those_of_the_layer(make, getkey):
     layer = make(getkey())
     (row,) = plan(layer, ranks=7).layers
     np.testing.assert_allclose(row.sigma, hankel_singular_values(layer.to_lti()), rtol=1e-3)
-    assert row.floor == row.sigma[7]
+    np.testing.assert_allclose(row.floor, row.sigma[7])
     np.testing.assert_allclose(row.bound, 2 * row.sigma[7:].sum())
 
 
@@ -225,7 +225,7 @@ def test_a_layer_of_zeros_keeps_one_state(make, getkey):
 def test_the_plan_prints_as_a_table(model):
     planned = plan(model, ranks=[5, 6])
     lines = str(planned).splitlines()
-    assert lines[0].split() == ["layer", "states", "after", "sigma_1", "error", ">=", "error", "<="]
+    assert " ".join(lines[0].split()) == "layer states after sigma_1 error >= error <= from"
     assert lines[1].split()[:3] == ["ssm", str(N), "5"]
     assert lines[-1].split() == ["total", str(2 * N), "11"]
     assert len({len(line) for line in lines}) == 1
