@@ -85,6 +85,8 @@ class CompressionConfig:
     """Share of the steps, from the first, in which the layers shrink."""
     gate: float = 0.95
     """A layer shrinks only when its new rank is below this share of the old one."""
+    multiple: int = 1
+    """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
 
@@ -99,6 +101,7 @@ class CompressionConfig:
         )
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
         require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
+        require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
         require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
 
 

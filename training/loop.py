@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import Plan, compress, error_bound, hinf_error, plan
+from compress import Plan, compress, error_bound, hinf_error, plan, rank
 from data.pipeline import eval_batches, train_batch
 from data.task import Split, Task
 from zoo import AbstractSSM, classifier
@@ -293,7 +293,9 @@ class Run:
         compression = self.config.compression
         try:
             if compression.mode == "tolerance":
-                return plan(model, tolerance=compression.tolerance, gate=compression.gate)
+                policy = rank.tolerance(compression.tolerance)
+                policy = rank.round_up(policy, compression.multiple)
+                return plan(model, policy=policy, gate=compression.gate)
             number = self._shrinks.index(self.step) + 1
             ranks = [
                 min(now, rank_at(compression, number, initial))

@@ -33,14 +33,14 @@ PAPER: dict[str, dict[str, Any]] = {
 SMALL: dict[str, dict[str, Any]] = {
     # Contours of 3 dashes on 16x16: what two cores can learn in minutes.
     "pathfinder": {
-        "steps": 12_000,
+        "steps": 16_000,
         "batch_size": 16,
         "data": {"resolution": 16, "contour_length": 3},
         "layer": {"d_state": 64},
         "network": NetworkConfig(d_model=32, blocks=2, bidirectional=True),
         "optimizer": OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
-        "compression": CompressionConfig(tolerance=0.1),
-        "loop": LoopConfig(evaluate_every=1000, checkpoint_every=1000, log_every=100),
+        "compression": CompressionConfig(tolerance=0.1, multiple=8),
+        "loop": LoopConfig(evaluate_every=2000, checkpoint_every=2000, log_every=100),
     },
     "digits": {
         "steps": 2000,
@@ -49,7 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "layer": {"d_state": 64},
         "network": NetworkConfig(d_model=32, blocks=2, dropout=0.1),
         "optimizer": OptimizerConfig(learning_rate=4e-3, ssm_factor=0.5, weight_decay=0.05),
-        "compression": CompressionConfig(tolerance=0.02),
+        "compression": CompressionConfig(tolerance=0.02, multiple=4),
         "loop": LoopConfig(evaluate_every=200),
     },
 }
