@@ -6,17 +6,30 @@ A policy takes the descending values `sigma` of one layer and returns a rank bet
     rank = policy(sigma)
 
 `tolerance`, `energy`, `error_budget`, `fixed` and `fraction` make policies; `round_up`, `at_least`,
-`keep_ties`, `smallest` and `largest` make policies from policies.
+`keep_ties`, `smallest` and `largest` make policies from policies. `global_budget` and `loss_budget`
+look at all layers at once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float, PyTree, jaxtyped
 
 Policy = Callable[[Float[np.ndarray, " n"]], int]
+
+
+@dataclass(frozen=True)
+class JointPolicy:
+    """A policy for all layers together.
+
+    `ranks(sigmas, cut)` takes the values of every layer, and a function that gives the model with
+    its layers cut to ranks of one's choice.
+    """
+
+    ranks: Callable[[Sequence[Float[np.ndarray, "..."]], Callable[[list[int]], PyTree]], list[int]]
 
 
 @jaxtyped(typechecker=beartype)
@@ -118,6 +131,66 @@ def keep_ties(policy: Policy, gap: float = 1e-8) -> Policy:
         return rank
 
     return policy_with_ties
+
+
+@jaxtyped(typechecker=beartype)
+def global_budget(states: int) -> JointPolicy:
+    """So many states in all, spent where they matter most; at least one for each layer.
+
+    A state's worth is its share of its layer's sum(sigma): layers of large gain count no more than
+    others. ValueError for a budget below 1, and when used, for one below the number of layers.
+    """
+    _check_count("states", states)
+
+    def ranks(sigmas, cut):
+        if states < len(sigmas):
+            raise ValueError(
+                f"states={states}, allowed: {len(sigmas)}, the number of layers, or more"
+            )
+        worth = [_checked(sigma) / max(float(np.sum(sigma)), TINY) for sigma in sigmas]
+        first = np.concatenate([np.arange(len(w)) == 0 for w in worth])
+        layer = np.concatenate([np.full(len(w), k) for k, w in enumerate(worth)])
+        order = np.lexsort((-np.concatenate(worth), ~first))[:states]
+        return np.bincount(layer[order], minlength=len(sigmas)).tolist()
+
+    return JointPolicy(ranks)
+
+
+@jaxtyped(typechecker=beartype)
+def loss_budget(
+    loss: Callable[[PyTree], float],
+    rise: float | int,
+    *,
+    along: Callable[[float], Policy] = tolerance,
+    steps: int = 8,
+) -> JointPolicy:
+    """The largest cut after which `loss(model)` is at most `rise` above what it is now.
+
+    `along(tau)` gives the policies that are tried, of tau between 1e-4 and 1, by bisection of
+    log(tau) in `steps` steps. The loss is taken to rise with tau. Every trial is a model of other
+    shapes, so a jitted loss compiles anew. ValueError if `rise` is below zero or not finite.
+    """
+    if not 0 <= rise < math.inf:
+        raise ValueError(f"rise={rise}, allowed: 0 or more, finite")
+    _check_count("steps", steps)
+
+    def ranks(sigmas, cut):
+        best = [len(sigma) for sigma in sigmas]
+        limit = float(loss(cut(best))) + rise
+        tried = {tuple(best): True}
+        low, high = math.log(1e-4), 0.0
+        for _ in range(steps):
+            middle = (low + high) / 2
+            trial = [along(math.exp(middle))(sigma) for sigma in sigmas]
+            if tuple(trial) not in tried:
+                tried[tuple(trial)] = float(loss(cut(trial))) <= limit
+            if tried[tuple(trial)]:
+                low, best = middle, trial
+            else:
+                high = middle
+        return best
+
+    return JointPolicy(ranks)
 
 
 @jaxtyped(typechecker=beartype)

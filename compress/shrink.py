@@ -21,7 +21,7 @@ from .layers import KeyPath, check_parameters, layers_of, path_name, replace_lay
 from .lift import Projection
 from .moments import MODES, Cut, carry
 from .precision import double_lti, from_double_lti
-from .rank import Policy
+from .rank import JointPolicy, Policy
 
 Ranks = int | Sequence[int] | Mapping[str, int]
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -109,7 +109,7 @@ def plan(
     model: PyTree,
     *,
     tolerance: float | int | None = None,
-    policy: Policy | None = None,
+    policy: Policy | JointPolicy | None = None,
     ranks: Ranks | None = None,
     gate: float | int = 0.95,
     form: Form = "complex",
@@ -122,7 +122,7 @@ def plan(
     At most one of these says how many states stay (none of them: `tolerance=0.01`):
 
     - `tolerance`: the share of sum(sigma) that may be dropped, in [0, 1);
-    - `policy`: a function from sigma to a rank, see `compress.rank`;
+    - `policy`: a function from sigma to a rank, or one for all layers at once (`compress.rank`);
     - `ranks`: one rank for all layers, a list in the order of the layers, or a mapping from paths;
       layers that the mapping leaves out stay as they are.
 
@@ -150,7 +150,7 @@ def plan(
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
     spectra = _spectra(layers, form, _fed(model, layers, batch, inputs), horizon)
-    return _plan(layers, spectra, tolerance, policy, ranks, gate)
+    return _plan(model, layers, spectra, tolerance, policy, ranks, gate)
 
 
 @jaxtyped(typechecker=beartype)
@@ -161,7 +161,7 @@ def compress(
     tolerance: float | int | None = None,
     plan: Plan | None = None,
     ranks: Ranks | None = None,
-    policy: Policy | None = None,
+    policy: Policy | JointPolicy | None = None,
     gate: float | int = 0.95,
     form: Form = "complex",
     batch: Any = None,
@@ -198,16 +198,14 @@ def compress(
     layers = _checked_layers(model)
     if plan is None:
         spectra = _spectra(layers, form, _fed(model, layers, batch, inputs), horizon)
-        plan = _plan(layers, spectra, tolerance, policy, ranks, gate)
+        plan = _plan(model, layers, spectra, tolerance, policy, ranks, gate)
     else:
         _check_plan(plan, layers)
-    cuts = {
-        keys: row.cut for keys, row in zip(layers, plan.layers, strict=True) if row.cut is not None
-    }
+    cuts = _cuts(layers, plan)
     if not cuts:
         return model, opt_state
     new_state = carry(opt_state, layers, cuts, moments)
-    return replace_layers(model, {keys: cut.after for keys, cut in cuts.items()}), new_state
+    return _replaced(model, layers, plan), new_state
 
 
 def _at_most_one(**given: Any) -> None:
@@ -269,8 +267,9 @@ class _Spectrum:
         elif horizon is not None:
             self.gramians = f"{horizon} samples"
             self.factors = horizon_factors(self.system, horizon)
+        self.sigma = self._sigma()
 
-    def sigma(self) -> Float[np.ndarray, " n"]:
+    def _sigma(self) -> Float[np.ndarray, " n"]:
         n = self.layer.d_state
         per_state = 1 if self.form == "complex" else 2
         sigma = np.zeros(n * per_state)
@@ -286,7 +285,7 @@ class _Spectrum:
 
     def _plan(self, path: str, rank: int) -> LayerPlan:
         n, white = self.layer.d_state, self.gramians.startswith("white")
-        sigma = self.sigma()
+        sigma = self.sigma
         if rank >= n:
             return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
         reduced = truncate(self.system, *self.factors, rank, form=self.form)
@@ -335,25 +334,49 @@ def _spectra(
 
 
 def _plan(
+    model: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],
     spectra: Mapping[KeyPath, _Spectrum],
     tolerance: float | int | None,
-    policy: Policy | None,
+    policy: Policy | JointPolicy | None,
     ranks: Ranks | None,
     gate: float | int,
 ) -> Plan:
     policies.gated(1, 1, gate)
     if ranks is not None:
         after = _explicit(ranks, layers)
-    else:
-        if policy is None:
-            policy = policies.tolerance(DEFAULT_TOLERANCE if tolerance is None else tolerance)
-        policy = policies.keep_ties(policy)
-        after = {
-            keys: policies.gated(policy(spectra[keys].sigma()), layer.d_state, gate)
-            for keys, layer in layers.items()
-        }
-    return Plan(tuple(spectra[keys].planned(path_name(keys), after[keys]) for keys in layers))
+        return Plan(tuple(spectra[keys].planned(path_name(keys), after[keys]) for keys in layers))
+    if policy is None:
+        policy = policies.tolerance(DEFAULT_TOLERANCE if tolerance is None else tolerance)
+
+    def planned(wanted: Sequence[int]) -> Plan:
+        rows = []
+        for keys, rank in zip(layers, wanted, strict=True):
+            sigma = spectra[keys].sigma
+            rank = policies.gated(_untied(sigma, rank), len(sigma), gate)
+            rows.append(spectra[keys].planned(path_name(keys), rank))
+        return Plan(tuple(rows))
+
+    sigmas = [spectra[keys].sigma for keys in layers]
+    if isinstance(policy, JointPolicy):
+        return planned(
+            policy.ranks(sigmas, lambda wanted: _replaced(model, layers, planned(wanted)))
+        )
+    return planned([policy(sigma) for sigma in sigmas])
+
+
+def _untied(sigma: Float[np.ndarray, " n"], rank: int) -> int:
+    return policies.keep_ties(lambda _: rank)(sigma)
+
+
+def _cuts(layers: Mapping[KeyPath, AbstractSSM], plan: Plan) -> dict[KeyPath, Cut]:
+    rows = zip(layers, plan.layers, strict=True)
+    return {keys: row.cut for keys, row in rows if row.cut is not None}
+
+
+def _replaced(model: PyTree, layers: Mapping[KeyPath, AbstractSSM], plan: Plan) -> PyTree:
+    cuts = _cuts(layers, plan)
+    return replace_layers(model, {keys: cut.after for keys, cut in cuts.items()}) if cuts else model
 
 
 def _explicit(ranks: Ranks, layers: Mapping[KeyPath, AbstractSSM]) -> dict[KeyPath, int]:

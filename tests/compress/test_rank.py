@@ -98,6 +98,30 @@ def test_tolerance_keeps_the_fewest_that_suffice(values, tau):
 
 
 @pytest.mark.parametrize(
+    ("states", "expected"), [(2, [1, 1]), (3, [2, 1]), (4, [2, 2]), (6, [3, 3]), (99, [5, 4])]
+)
+def test_a_global_budget_goes_where_it_matters(states, expected):
+    flat = 100 * np.array([1.0, 0.4, 0.3, 0.0])  # gain does not count, shares do
+    assert rank.global_budget(states).ranks([SIGMA, flat], list) == expected
+
+
+def test_a_loss_budget_is_spent_but_not_exceeded():
+    def loss(ranks):  # rises by 2^-r for each layer cut to rank r
+        tried.append(tuple(ranks))
+        return 3.0 + sum(2.0**-r for r in ranks)
+
+    sigmas = [2.0 ** -np.arange(20.0), 2.0 ** -np.arange(12.0)]
+    for rise in (0.0, 1e-3, 0.1, 10.0):
+        tried = []
+        ranks = rank.loss_budget(loss, rise, steps=12).ranks(sigmas, lambda ranks: ranks)
+        before = 3.0 + 2.0**-20 + 2.0**-12
+        assert len(tried) <= 13
+        assert loss(ranks) <= before + rise
+        assert sum(ranks) == 2 or loss([max(1, r - 1) for r in ranks]) > before + rise / 2
+    assert ranks == [1, 1]
+
+
+@pytest.mark.parametrize(
     ("rank_now", "before", "gate", "expected"),
     [(94, 100, 0.95, 94), (95, 100, 0.95, 100), (99, 100, 1.0, 99), (100, 100, 1.0, 100)],
 )
@@ -117,6 +141,9 @@ def test_the_gate_lets_only_worthwhile_cuts_pass(rank_now, before, gate, expecte
         (lambda: rank.fraction(0), r"share=0, allowed: above 0, at most 1"),
         (lambda: rank.round_up(rank.fixed(1), 0), r"multiple=0, allowed: 1 or more"),
         (lambda: rank.smallest(), r"policies=\(\), allowed: one policy or more"),
+        (lambda: rank.global_budget(0), r"states=0, allowed: 1 or more"),
+        (lambda: rank.loss_budget(float, -1), r"rise=-1, allowed: 0 or more, finite"),
+        (lambda: rank.global_budget(1).ranks([SIGMA, SIGMA], list), r"states=1, allowed: 2, the"),
         (lambda: rank.gated(1, 2, 0), r"gate=0, allowed: above 0, at most 1"),
         (lambda: rank.fixed(1)(np.array([])), r"sigma has shape \(0,\)"),
         (lambda: rank.fixed(1)(np.array([1, np.nan])), r"sigma holds NaN"),

@@ -202,6 +202,20 @@ def test_policies_reach_the_layers(model):
     assert plan(model, policy=policy).ranks == {"ssm": 8, "more[0]": 8}
 
 
+def test_budgets_for_the_whole_model(model, getkey):
+    planned = plan(model, policy=rank.global_budget(14))
+    assert sum(planned.ranks.values()) == 14
+    x = jax.random.normal(getkey(), (LENGTH, 1))
+    y = model(x)
+
+    def loss(model):
+        return float(jnp.linalg.norm(model(x) - y))
+
+    small, _ = compress(model, policy=rank.loss_budget(loss, 0.05 * float(jnp.linalg.norm(y))))
+    assert 0 < loss(small) <= 0.05 * jnp.linalg.norm(y)
+    assert small.ssm.d_state < N
+
+
 def test_states_that_do_nothing_go_first(getkey):
     layer = lru(getkey())
     layer = eqx.tree_at(lambda m: m.B_re, layer, layer.B_re.at[3:].set(0))
