@@ -13,6 +13,7 @@ from jaxtyping import Float, jaxtyped
 from zoo import DiagonalLTI
 
 from .factor import expm1, gramian_factor, modal_weights, real_gramian_factor
+from .threads import one_blas_thread
 
 Array = jax.Array | np.ndarray
 Form = Literal["complex", "real"]
@@ -38,7 +39,7 @@ def hankel_singular_values(lti: DiagonalLTI, *, form: Form = "complex") -> Float
     check_system(lti)
     if is_traced(lti):
         return _traced_values(form, lti.log_lam, lti.B, lti.C)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), one_blas_thread():
         return np.asarray(_singular_values_jit(form, lti.log_lam, lti.B, lti.C))
 
 

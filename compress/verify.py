@@ -7,6 +7,7 @@ from jaxtyping import jaxtyped
 from zoo import DiagonalLTI
 
 from .hankel import Form, check_system
+from .threads import one_blas_thread
 
 
 @jaxtyped(typechecker=beartype)
@@ -30,7 +31,11 @@ def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "complex
             f"after has {shapes[1][0]} outputs and {shapes[1][1]} inputs, "
             f"allowed: before's {shapes[0][0]} and {shapes[0][1]}"
         )
-    difference = _Difference(before, after, real=form == "real")
+    with one_blas_thread():
+        return _sweep(_Difference(before, after, real=form == "real"))
+
+
+def _sweep(difference: "_Difference") -> float:
     grid = difference.grid()
     estimate = difference.estimate(grid)
     peak = estimate.max()
