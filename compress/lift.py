@@ -96,30 +96,34 @@ def pull_back(gradient: PerEntry, lti: DiagonalLTI, projection: Projection) -> P
 def pull_back_squares(squares: PerEntry, lti: DiagonalLTI, projection: Projection) -> PerEntry:
     """`pull_back` for squares, by the squares of its coefficients.
 
-    That is the expected square if the gradients of different entries are uncorrelated.
+    That is the expected square if the gradients of different entries are uncorrelated. The way
+    from B and C to the eigenvalues is summed over `CHANNELS` mixed channels where there are more.
     """
     V, W, V2, W2 = projection.V, projection.W, projection.V_conj, projection.W_conj
     B, C = np.asarray(lti.B), np.asarray(lti.C)
     lam, lam_r = np.exp(np.asarray(lti.log_lam)), np.exp(projection.log_lam)
     K, K_conj = (_couplings(lam, x, RESOLUTION_OF_SQUARES) for x in (lam, lam.conj()))
     by_log_lam = np.zeros(lam_r.shape, complex)
+    B, by_B = _mixed(B, squares.B)
+    C, by_C = (x.T for x in _mixed(C.T, squares.C.T))
+    mixed = PerEntry(squares.log_lam, by_B, by_C)
     for k, (v, w) in enumerate(zip(V.T, W, strict=True)):
         # dlog_lam = a dlog_lam_r + b conj(dlog_lam_r) in (log_lam, B, C)
-        a = v * w * _reciprocal(lam), v[:, None] * ((K * w) @ B), (C @ (K * v[:, None])) * w
+        a = v * w * _reciprocal(lam), v[:, None] * (K @ (w[:, None] * B)), ((C * v) @ K) * w
         b = None, None, None
         if V2 is not None and W2 is not None:
             v2, w2 = V2[:, k], W2[k]
             a = (
                 a[0],
-                a[1] + v[:, None] * ((K_conj * w2) @ B.conj()),
-                a[2] + (C.conj() @ (K_conj * v2[:, None]).conj()) * w,
+                a[1] + v[:, None] * (K_conj @ (w2[:, None] * B.conj())),
+                a[2] + ((C * v2) @ K_conj).conj() * w,
             )
             b = (
                 v2 * w2.conj() * _reciprocal(lam),
-                v2[:, None] * ((K * w2.conj()) @ B + (K_conj * w.conj()) @ B.conj()),
-                (C @ (K * v2[:, None]) + C.conj() @ (K_conj * v[:, None]).conj()) * w2.conj(),
+                v2[:, None] * (K @ (w2[:, None].conj() * B) + K_conj @ (w[:, None] * B).conj()),
+                ((C * v2) @ K + ((C * v) @ K_conj).conj()) * w2.conj(),
             )
-        for on_x, on_conj, square in zip(a, b, squares, strict=True):
+        for on_x, on_conj, square in zip(a, b, mixed, strict=True):
             on_conj = None if on_conj is None else on_conj * lam_r[k].conj()
             by_log_lam[k] += np.sum(_squares(np.multiply, on_x * lam_r[k], on_conj, square))
     return PerEntry(
@@ -135,6 +139,26 @@ the circle: over the length of their memory they are one, and X would be made of
 
 RESOLUTION_OF_SQUARES = 1.0
 """The same for squares, where gradients of eigenvalues that close are anything but uncorrelated."""
+
+
+CHANNELS = 64
+"""Mixed channels: the sums over them scatter by sqrt(2 / 64) = 18 % about those over all."""
+
+
+def _mixed(matrix, squares):
+    """`matrix` [n m] with its columns mixed into `CHANNELS`, and squares [n CHANNELS] for them.
+
+    Squares are taken to be a product of one for each row and one for each column, as Adafactor
+    does. Signs in the mixture are random, so sums of squares over channels are right on average.
+    """
+    m = matrix.shape[1]
+    if m <= CHANNELS:
+        return matrix, squares
+    column = np.sum(squares.real + squares.imag, axis=0)
+    column /= max(float(np.sum(column)), np.finfo(float).tiny)
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), (m, CHANNELS))
+    mixture = np.sqrt(column / CHANNELS)[:, None] * signs
+    return matrix @ mixture, np.repeat(np.sum(squares, axis=1)[:, None], CHANNELS, axis=1)
 
 
 def _couplings(lam, other, resolution: float) -> Complex[np.ndarray, "n n"]:

@@ -166,6 +166,21 @@ def test_squares_are_carried_by_squared_coefficients(form, getkey, monkeypatch):
     np.testing.assert_allclose(flat(carried), squares @ matrix**2, rtol=1e-10, atol=1e-12)
 
 
+def test_many_channels_are_mixed_without_bias():
+    rng = np.random.default_rng(3)
+    n, m = 12, 200
+    B = rng.standard_normal((n, m)) + 1j * rng.standard_normal((n, m))
+    squares = np.outer(rng.random(n), rng.random(m)) * (1 + 0.5j)
+    change = rng.standard_normal((n, n))
+    sums = [
+        np.sum(np.abs(change @ matrix) ** 2 * square, axis=1)
+        for matrix, square in ((B, squares), lift._mixed(B, squares))
+    ]
+    assert lift._mixed(B, squares)[0].shape == (n, lift.CHANNELS)
+    np.testing.assert_allclose(np.sum(sums[1]), np.sum(sums[0]), rtol=0.15)
+    np.testing.assert_allclose(sums[1], sums[0], rtol=0.7)
+
+
 # ----------------------------------------------------------------------------- first moments
 
 
