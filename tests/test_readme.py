@@ -30,5 +30,5 @@ def test_files_that_the_readme_names_are_there():
         r"`((?:zoo|compress|data|training|scripts|results|docs)/[\w./]+)`", README
     ):
         assert (ROOT / path).exists(), path
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+    for path in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
         assert (ROOT / path).exists(), path

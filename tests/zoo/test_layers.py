@@ -83,7 +83,7 @@ def test_from_lti_leaves_no_holes(make, log_lam, u, getkey):
     expected = np.asarray(lti.simulate(u))
     scale = np.abs(expected).max()
     np.testing.assert_allclose(layer(u), expected, atol=5e-4 * scale)
-    grads = jax.grad(lambda layer: jnp.sum(layer(u) ** 2))(layer)
+    grads = jax.jit(jax.grad(lambda layer: jnp.sum(layer(u) ** 2)))(layer)
     for leaf in [*jax.tree.leaves(layer), *jax.tree.leaves(grads)]:
         assert np.isfinite(leaf).all()
 

@@ -21,6 +21,7 @@ def build(key, **settings):
     return classifier(lambda k: config.build(arguments["d_model"], key=k), **arguments)
 
 
+@eqx.filter_jit
 def apply(model, x, state, keys=None):
     return jax.vmap(
         lambda x, state, key: model(x, state, key=key),
