@@ -8,6 +8,7 @@ from typing import Any
 
 from .digits import DigitsConfig, load_digits
 from .pathfinder import PathfinderConfig, load_pathfinder
+from .smnist import SMNISTConfig, load_smnist
 from .task import Progress, Task
 
 
@@ -24,6 +25,7 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(
     {
         "pathfinder": TaskEntry(PathfinderConfig, load_pathfinder),
         "digits": TaskEntry(DigitsConfig, load_digits),
+        "smnist": TaskEntry(SMNISTConfig, load_smnist),
     }
 )
 

@@ -6,10 +6,11 @@ from typing import Generic, Literal, TypeVar
 
 from data.digits import DigitsConfig
 from data.pathfinder import PathfinderConfig
+from data.smnist import SMNISTConfig
 from zoo import LRUConfig, S5Config
 
 Layer = TypeVar("Layer", LRUConfig, S5Config)
-Data = TypeVar("Data", PathfinderConfig, DigitsConfig)
+Data = TypeVar("Data", PathfinderConfig, DigitsConfig, SMNISTConfig)
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:
@@ -135,7 +136,7 @@ class RunConfig(Generic[Layer, Data]):
     data: Data
     model: Literal["lru", "s5"] = "s5"
     """Kind of state-space layer."""
-    task: Literal["pathfinder", "digits"] = "pathfinder"
+    task: Literal["pathfinder", "digits", "smnist"] = "pathfinder"
     """What is learned."""
     scale: Literal["small", "paper"] = "small"
     """Preset: minutes on two CPU cores, or the paper's setting."""

@@ -18,6 +18,16 @@ Scale = Literal["small", "paper"]
 
 PAPER: dict[str, dict[str, Any]] = {
     # The paper's table of settings; tolerances as published for the task nearest to it.
+    "smnist": {
+        "steps": 200_000,
+        "batch_size": 50,
+        "data": {},
+        "layer": {"d_state": 256},
+        "network": NetworkConfig(d_model=8, blocks=1, dropout=0.1),
+        "optimizer": OptimizerConfig(learning_rate=4e-4, weight_decay=0.0, schedule="constant"),
+        "compression": CompressionConfig(tolerance=0.02),
+        "loop": LoopConfig(evaluate_every=5000, checkpoint_every=5000, log_every=500),
+    },
     "pathfinder": {
         "steps": 500_000,
         "batch_size": 64,
@@ -41,6 +51,17 @@ SMALL: dict[str, dict[str, Any]] = {
         "optimizer": OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         "compression": CompressionConfig(tolerance=0.1, multiple=8),
         "loop": LoopConfig(evaluate_every=2000, checkpoint_every=2000, log_every=100),
+    },
+    # The paper's network and batch, a fiftieth of its steps at ten times its learning rate.
+    "smnist": {
+        "steps": 4000,
+        "batch_size": 50,
+        "data": {},
+        "layer": {"d_state": 256},
+        "network": NetworkConfig(d_model=8, blocks=1, dropout=0.1),
+        "optimizer": OptimizerConfig(learning_rate=4e-3, ssm_factor=0.5, weight_decay=0.0),
+        "compression": CompressionConfig(tolerance=0.02, multiple=4),
+        "loop": LoopConfig(evaluate_every=1000, checkpoint_every=1000),
     },
     "digits": {
         "steps": 2000,

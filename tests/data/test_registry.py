@@ -9,7 +9,9 @@ from data import TASKS, DigitsConfig, PathfinderConfig, default_cache_dir, load_
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="task must be one of pathfinder, digits, got 'mnist'"):
+    with pytest.raises(
+        ValueError, match="task must be one of pathfinder, digits, smnist, got 'mnist'"
+    ):
         load_task("mnist")
 
 

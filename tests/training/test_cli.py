@@ -63,7 +63,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
     ("line", "message"),
     [
         ("--model foo", "model='foo', allowed: lru, s5"),
-        ("--task foo", "task must be one of pathfinder, digits, got 'foo'"),
+        ("--task foo", "task must be one of pathfinder, digits, smnist, got 'foo'"),
         ("--scale big", "scale='big', allowed: small, paper"),
         ("--task digits --scale paper", "not there for task digits"),
         ("--foo 3", "unknown option --foo"),

@@ -1,0 +1,39 @@
+"""The IDX files in which MNIST is distributed (http://yann.lecun.com/exdb/mnist)."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
+    """The array of bytes in an IDX file, plain or gzipped, that has so many dimensions.
+
+    ValueError, naming the file, for one that is damaged, cut short or of another kind.
+    """
+    raw = _bytes(path)
+    header = 4 + 4 * dimensions
+    magic = bytes([0, 0, 8, dimensions])
+    if raw[:4] != magic:
+        raise ValueError(
+            f"{path}: begins with {raw[:4].hex()}, allowed: {magic.hex()} "
+            f"(IDX, unsigned bytes, {dimensions} dimensions)"
+        )
+    if len(raw) < header:
+        raise ValueError(f"{path}: ends within its header, after {len(raw)} bytes")
+    shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
+    if len(raw) - header != np.prod(shape):
+        raise ValueError(
+            f"{path}: holds {len(raw) - header} bytes of data, but its header says {shape}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error

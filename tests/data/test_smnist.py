@@ -1,0 +1,106 @@
+"""Sequential MNIST from IDX files: made ones, damaged ones, and the real ones where they are."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import load_task
+from data.idx import read_idx
+from data.smnist import FILES, SMNISTConfig
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+CONFIG = SMNISTConfig(validation=4)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for (images, labels), count in zip(FILES.values(), (20, 6), strict=True):
+        pictures = rng.integers(0, 256, (count, 28, 28))
+        (tmp_path / f"{images}.gz").write_bytes(gzip.compress(idx(pictures)))
+        (tmp_path / labels).write_bytes(idx(np.arange(count) % 10))  # plain files are read as well
+    return tmp_path
+
+
+def test_pictures_become_sequences_in_reading_order(folder):
+    task = load_task("smnist", CONFIG, data_dir=folder)
+    assert {name: len(split) for name, split in task.splits.items()} == {
+        "train": 16,
+        "validation": 4,
+        "test": 6,
+    }
+    pictures = read_idx(folder / f"{FILES['test'][0]}.gz", 3)
+    inputs, labels = task.splits["test"].take(np.arange(6))
+    np.testing.assert_allclose(inputs[3, 28 * 5 + 7, 0], pictures[3, 5, 7] / 255, rtol=1e-6)
+    assert inputs.shape == (6, 784, 1)
+    assert labels.tolist() == list(range(6))
+
+
+def test_no_picture_is_in_two_splits(folder):
+    splits = load_task("smnist", CONFIG, data_dir=folder).splits
+    rows = {name: {x.tobytes() for x in split.inputs} for name, split in splits.items()}
+    assert not rows["train"] & rows["validation"]
+    assert len(rows["train"] | rows["validation"]) == 20
+
+
+def test_the_wanted_files_are_named():
+    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz.*--data-dir"):
+        load_task("smnist")
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / FILES["test"][1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no t10k-labels-idx1-ubyte\.gz"):
+        load_task("smnist", CONFIG, data_dir=folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: gzip.compress(raw)[: len(raw) // 2], "damaged or cut short"),
+        (lambda raw: raw[:-1], r"holds 4703 bytes of data, but its header says \(6, 28, 28\)"),
+        (lambda raw: b"\x00\x00\x0d\x03" + raw[4:], "begins with 00000d03, allowed: 00000803"),
+        (lambda raw: raw[:9], "ends within its header, after 9 bytes"),
+    ],
+)
+def test_a_damaged_file_is_named(folder, damage, message):
+    path = folder / f"{FILES['test'][0]}.gz"
+    path.write_bytes(damage(gzip.decompress(path.read_bytes())))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_task("smnist", CONFIG, data_dir=folder)
+    assert str(path) in str(caught.value)
+
+
+def test_labels_must_fit(folder):
+    path = folder / FILES["test"][1]
+    path.write_bytes(idx(np.array([1, 2, 10, 3, 4, 5])))
+    with pytest.raises(ValueError, match="label 10 in record 2, allowed: 0 to 9"):
+        load_task("smnist", CONFIG, data_dir=folder)
+    path.write_bytes(idx(np.arange(5)))
+    with pytest.raises(ValueError, match="5 labels for 6 pictures"):
+        load_task("smnist", CONFIG, data_dir=folder)
+
+
+def test_validation_leaves_something_to_train_on(folder):
+    with pytest.raises(ValueError, match="must leave some of the 20 training pictures, got 20"):
+        load_task("smnist", SMNISTConfig(validation=20), data_dir=folder)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs MNIST's files in ../shared/data/mnist")
+def test_the_real_files():
+    images = read_idx(REAL / f"{FILES['train'][0]}.gz", 3)
+    whole = idx(images)
+    assert hashlib.md5(whole).hexdigest() == "6bbc9ace898e44ae57da46a324031adb"
+    task = load_task("smnist", data_dir=REAL)
+    assert [len(split) for split in task.splits.values()] == [54_000, 6_000, 10_000]
+    assert np.bincount(task.splits["test"].labels).tolist() == [
+        *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    ]
