@@ -2,9 +2,10 @@
 
 from . import rank
 from .balance import Truncation, balanced_truncation
-from .empirical import layer_inputs
 from .hankel import error_bound, hankel_singular_values
-from .shrink import LayerPlan, Plan, compress, plan
+from .record import layer_inputs, output_gradients
+from .shrink import Plan, compress, plan
+from .spectrum import LayerPlan
 from .verify import hinf_error
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "hankel_singular_values",
     "hinf_error",
     "layer_inputs",
+    "output_gradients",
     "plan",
     "rank",
 ]

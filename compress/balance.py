@@ -54,7 +54,7 @@ class Truncation(eqx.Module):
 
 @jaxtyped(typechecker=beartype)
 def balanced_truncation(
-    lti: DiagonalLTI, rank: int, *, form: Form = "complex", tolerance: float = FACTOR_TOLERANCE
+    lti: DiagonalLTI, rank: int, *, form: Form = "real", tolerance: float = FACTOR_TOLERANCE
 ) -> Truncation:
     """The balanced truncation of `lti` to `rank` stored states.
 
@@ -139,7 +139,7 @@ def _truncate(lti: DiagonalLTI, Lp, Lq, rank: int, form: Form) -> Truncation:
 
 
 def gramian_factors(
-    lti: DiagonalLTI, form: Form = "complex", tolerance: float = FACTOR_TOLERANCE
+    lti: DiagonalLTI, form: Form = "real", tolerance: float = FACTOR_TOLERANCE
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
     """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
 

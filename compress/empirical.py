@@ -6,28 +6,24 @@ with x and its conjugate as states,
 
     E[x x^H] = L L^H  and  E[x x^T] = L L^T,  the factor of the doubled system being [L; conj(L)].
 
-All factors here are of this kind, and `compress.balance.truncate` cuts with them. There is no error
-bound then and no theorem that the result is stable: it has to be checked.
+Likewise the observability Gramian, by the covariance of the gradient that comes back to the states
+from what is made of the layer's output. All factors here are of this kind, and
+`compress.balance.truncate` cuts with them. There is no error bound then and no theorem that the
+result is stable: it has to be checked.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
-from jaxtyping import Array, Complex, Float, PyTree, jaxtyped
+from jaxtyping import Array, Complex, Float, jaxtyped
 
-from zoo import AbstractSSM, DiagonalLTI
-from zoo.model import Classifier
+from zoo import DiagonalLTI
 
-from .layers import layers_of, path_name, replace_layers
-
-SLICE = 16
-"""Sequences that run through the model at the same time."""
+from .record import SLICE
 
 CHUNK = 128
 """Samples whose states exist at the same time."""
@@ -41,13 +37,20 @@ def data_factor(
 
     Each sequence starts from zero; the mean is over all samples of all sequences.
     """
-    total = np.zeros((2 * lti.d_state,) * 2)
-    with jax.enable_x64(True):
-        arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (lti.log_lam, lti.B)]
-        for k in range(0, len(u), SLICE):
-            part = jnp.asarray(np.asarray(u[k : k + SLICE]), jnp.float64)
-            total += np.asarray(_second_moments(*arrays, part))
-    return _factor(total / (u.shape[0] * u.shape[1]))
+    return _state_factor(lti.log_lam, lti.B, u)
+
+
+@jaxtyped(typechecker=beartype)
+def gradient_factor(
+    lti: DiagonalLTI, g: Float[Array | np.ndarray, "b L p"]
+) -> Complex[np.ndarray, "n k"]:
+    """The factor of the second moments of the gradient by the states, k <= 2n.
+
+    `g` is the gradient by the outputs y = Re(C x). That by the states is a recurrence backwards in
+    time, mu_k = conj(lam) mu_{k+1} + conj(C)^T g_k / 2 in the coordinates of the doubled system.
+    """
+    log_lam, C = np.conj(np.asarray(lti.log_lam)), np.conj(np.asarray(lti.C))
+    return _state_factor(log_lam, C.T / 2, g[:, ::-1])
 
 
 @jaxtyped(typechecker=beartype)
@@ -68,98 +71,81 @@ def horizon_factors(
 
 
 @jaxtyped(typechecker=beartype)
-def layer_inputs(
-    model: PyTree, batch: Any, forward: Callable[..., Any] | None = None
-) -> dict[str, Float[np.ndarray, "..."]]:
-    """What every layer of `model` is fed when it runs on `batch`, by the layer's path.
+def refit(
+    lti: DiagonalLTI, reduced: DiagonalLTI, u: Float[Array | np.ndarray, "b L m"]
+) -> DiagonalLTI:
+    """`reduced` with C and D such that its outputs are closest to those of `lti` on `u`.
 
-    `batch` has the sequences along its first axis. `forward(model, x)` runs one of them; it must
-    call the layers in plain Python (not in a `scan`, a `jit` of its own or a `checkpoint`). Without
-    it, `model` is a layer, any function of a sequence, or a pair of a `zoo.model.Classifier` and
-    its BatchNorm state, which runs as in inference.
+    Least squares over all samples, each output by itself: of Re(C z) + D u to Re(C x) + D u. Where
+    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`. Double
+    precision, NumPy arrays.
     """
-    sizes = {len(x) for x in jax.tree.leaves(batch)}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError("batch: allowed are arrays with the same number of sequences, 1 or more")
-    run = _run if forward is None else forward
-    parts = [
-        jax.tree.map(lambda x, k=k: jnp.asarray(x[k : k + SLICE]), batch)
-        for k in range(0, sizes.pop(), SLICE)
-    ]
-    pieces = [jax.device_get(_recorded(run, model, part)) for part in parts]
-    names = [path_name(keys) for keys, _ in layers_of(model)]
-    missing = [name for name in names if name not in pieces[0]]
-    if missing:
-        raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+    n, r, m = lti.d_state, reduced.d_state, lti.B.shape[1]
+    log_lam = np.concatenate([np.asarray(lti.log_lam), np.asarray(reduced.log_lam)])
+    B = np.concatenate([np.asarray(lti.B), np.asarray(reduced.B)])
+    moments = _moments(log_lam, B, u, with_inputs=True)
+    # rows and columns: Re x, Re z, Im x, Im z, u
+    x_re, z_re, x_im, z_im, on_u = np.split(np.arange(2 * (n + r) + m), np.cumsum([n, r, n, r]))
+    full, small = np.concatenate([x_re, x_im]), np.concatenate([z_re, z_im])
+    vector = np.ndim(lti.D) == 1
+    error = _output(lti) @ moments[np.concatenate([full, on_u])]
+    error -= _output(reduced) @ moments[np.concatenate([small, on_u])]  # E[(y - y_r) (x, z, u)^T]
+    C_new, D_new = np.array(reduced.C, np.complex128), np.array(reduced.D, np.float64)
+    outputs = np.arange(len(C_new))
+    groups = [(outputs[[k]], on_u[[k]]) for k in outputs] if vector else [(outputs, on_u)]
+    for rows, inputs in groups:
+        known = np.concatenate([small, inputs])
+        change = _least_squares(moments[np.ix_(known, known)], error[rows][:, known])
+        C_new[rows] += change[:, :r] - 1j * change[:, r : 2 * r]
+        D_new[rows] += change[:, 2 * r] if vector else change[:, 2 * r :]
+    return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
 
 
-class _Recorder(AbstractSSM):
-    """A layer that writes down its input."""
-
-    dynamics = ()
-    layer: AbstractSSM
-    record: Callable[[Array], None] = eqx.field(static=True)
-
-    @property
-    def d_model(self) -> int:
-        return self.layer.d_model
-
-    @property
-    def d_state(self) -> int:
-        return self.layer.d_state
-
-    def __call__(self, u, *args, **kwargs):
-        self.record(u)
-        return self.layer(u, *args, **kwargs)
-
-    def init_state(self):
-        return self.layer.init_state()
-
-    def step(self, carry, u_t):
-        raise NotImplementedError("only whole sequences are recorded")
-
-    def to_lti(self):
-        return self.layer.to_lti()
-
-    def from_lti(self, lti):
-        return self.layer.from_lti(lti)
+def _output(lti: DiagonalLTI):
+    """y from (Re x, Im x, u)."""
+    C, D = np.asarray(lti.C), np.asarray(lti.D, np.float64)
+    return np.concatenate([C.real, -C.imag, np.diag(D) if D.ndim == 1 else D], axis=1)
 
 
-@eqx.filter_jit
-def _recorded(run: Callable[..., Any], model: PyTree, batch: Any) -> dict[str, Array]:
-    def one(x):
-        seen: dict[str, Array] = {}
-        recorders = {
-            keys: _Recorder(layer, partial(seen.__setitem__, path_name(keys)))
-            for keys, layer in layers_of(model)
-        }
-        run(replace_layers(model, recorders), x)
-        return seen
-
-    return jax.vmap(one)(batch)
+def _least_squares(moments, right):
+    """X with X `moments` = `right`; directions that the data hardly show are left out."""
+    scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(moments / scale / scale[:, None])
+    kept = values > RESOLUTION * values[-1]
+    vectors = vectors[:, kept]
+    return ((right / scale) @ vectors / values[kept]) @ vectors.T / scale
 
 
-def _run(model: PyTree, x: Any) -> Any:
-    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
-        return eqx.nn.inference_mode(model[0])(x, model[1])
-    if isinstance(model, Classifier):
-        raise ValueError("batch: with a Classifier goes its state, pass model=(classifier, state)")
-    if not callable(model):
-        raise ValueError(
-            f"batch: a {type(model).__name__} cannot be run, pass inputs= instead (`layer_inputs`)"
-        )
-    return model(x)
+RESOLUTION = 1e-10
+"""Least share of the largest second moment, all of one scale, that is taken for a signal."""
 
 
-@jax.jit
-def _second_moments(log_lam, B, u):
-    """The sum of z z^T over all samples of u [b L m], z = (Re x, Im x)."""
+def _state_factor(log_lam, B, u):
+    return _factor(_moments(log_lam, B, u))
+
+
+def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarray, "k k"]:
+    """The mean of z z^T, z = (Re x, Im x), or (Re x, Im x, u)."""
+    size = 2 * len(log_lam) + (u.shape[2] if with_inputs else 0)
+    total = np.zeros((size, size))
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (log_lam, B)]
+        for k in range(0, len(u), SLICE):
+            part = np.zeros((SLICE, *u.shape[1:]))
+            part[: len(u[k : k + SLICE])] = u[k : k + SLICE]  # silence adds nothing
+            total += np.asarray(_second_moments(*arrays, jnp.asarray(part), with_inputs))
+    return total / (u.shape[0] * u.shape[1])
+
+
+@partial(jax.jit, static_argnums=3)
+def _second_moments(log_lam, B, u, with_inputs):
+    """The sum of z z^T over all samples of u [b L m]."""
     lam = jnp.exp(log_lam)
     b, length, m = u.shape
     pad = -length % CHUNK
     u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
     counts = (jnp.arange(length + pad) < length).astype(u.dtype).reshape(-1, CHUNK)
+    size = 2 * lam.size + (m if with_inputs else 0)
 
     def chunk(carry, inputs):
         x, total = carry
@@ -170,11 +156,12 @@ def _second_moments(log_lam, B, u):
             return x, x
 
         x, states = jax.lax.scan(step, x, u)
-        z = jnp.concatenate([jnp.real(states), jnp.imag(states)], axis=-1) * counts[:, None, None]
-        z = z.reshape(-1, z.shape[-1])
+        parts = [jnp.real(states), jnp.imag(states), *([u] if with_inputs else [])]
+        z = jnp.concatenate(parts, axis=-1) * counts[:, None, None]
+        z = z.reshape(-1, size)
         return (x, total + z.T @ z), None
 
-    start = jnp.zeros((b, lam.size), lam.dtype), jnp.zeros((2 * lam.size,) * 2, u.dtype)
+    start = jnp.zeros((b, lam.size), lam.dtype), jnp.zeros((size, size), u.dtype)
     return jax.lax.scan(chunk, start, (u, counts))[0][1]
 
 

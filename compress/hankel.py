@@ -20,7 +20,7 @@ Form = Literal["complex", "real"]
 
 
 @jaxtyped(typechecker=beartype)
-def hankel_singular_values(lti: DiagonalLTI, *, form: Form = "complex") -> Float[Array, " k"]:
+def hankel_singular_values(lti: DiagonalLTI, *, form: Form = "real") -> Float[Array, " k"]:
     """Hankel singular values sigma of `lti`, descending: sqrt(eig(P Q)) of its two Gramians.
 
     form="complex": those of the complex system (lam, B, C), as the CompreSSM paper takes them; n.

@@ -1,54 +1,28 @@
 """Plan a shrink of a model's layers, and carry it out on the model and its optimizer state."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import numpy as np
-import scipy.linalg
 from beartype import beartype
 from jaxtyping import Float, PyTree, jaxtyped
 
 from zoo import AbstractSSM
 
 from . import rank as policies
-from .balance import Truncation, gramian_factors, truncate
-from .empirical import data_factor, horizon_factors, layer_inputs
-from .hankel import Form, check_system, hankel_matrix
+from .hankel import Form
 from .layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
-from .lift import Projection
 from .moments import MODES, Cut, carry
-from .precision import double_lti, from_double_lti
 from .rank import JointPolicy, Policy
+from .record import record
+from .spectrum import Evidence, LayerPlan, Spectrum
 
 Ranks = int | Sequence[int] | Mapping[str, int]
 Inputs = Sequence[Any] | Mapping[str, Any]
 
 DEFAULT_TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What a shrink does to one layer."""
-
-    path: str
-    """Where the layer is in the model, as one would write it: `blocks[0].ssm`."""
-    sigma: Float[np.ndarray, " n"]
-    """Hankel singular values, descending; of the real map in sums of two, one for each state."""
-    rank_before: int
-    """States now."""
-    rank_after: int
-    """States after the shrink, or fewer where fewer reproduce the layer."""
-    bound: float
-    """The error's gain is at most this: 2 * (sum of the dropped HSVs); infinite if not known."""
-    floor: float
-    """No system of this size has an error of less gain: the first HSV dropped; 0 if not known."""
-    gramians: str
-    """What `sigma` and the cut are made from."""
-    cut: Cut | None = field(default=None, repr=False, compare=False)
-    """The cut itself, where it has been made for the plan."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +86,12 @@ def plan(
     policy: Policy | JointPolicy | None = None,
     ranks: Ranks | None = None,
     gate: float | int = 0.95,
-    form: Form = "complex",
+    form: Form = "real",
     batch: Any = None,
     inputs: Inputs | None = None,
+    gradients: Inputs | bool = True,
     horizon: int | None = None,
+    refit: bool = False,
 ) -> Plan:
     """What `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds some.
 
@@ -132,16 +108,20 @@ def plan(
     At most one of these says by what the states are weighed (none of them: white noise):
 
     - `batch`: data that the model is run on, sequences along the first axis. The covariance of
-      each layer's states replaces its controllability Gramian. `model` is then a layer, a function
-      of one sequence, or a pair of a `zoo.model.Classifier` and its state;
+      each layer's states replaces its controllability Gramian, and that of the gradients that come
+      back to the states from the model's result its observability Gramian (`output_gradients`;
+      `gradients=False` leaves this one as it is). `model` is then a layer, a function of one
+      sequence, or a pair of a `zoo.model.Classifier` and its state;
     - `inputs`: the same for any other model, with the layers' inputs [b L d_model] as a list in the
-      order of the layers or a mapping from paths (`layer_inputs` records them);
+      order of the layers or a mapping from paths (`layer_inputs` records them), and with
+      `gradients` of the same form, if they are to count;
     - `horizon`: both Gramians are summed over this many samples only.
 
-    `form` is that of `balanced_truncation`: "complex" reduces the complex system, as the paper
-    does, "real" the real map y = Re(C x), whose `sigma` then come in sums of two. The three above
-    always reduce the real map. They have no error bounds, and where the result would be unstable
-    the layer falls back to white noise; the plan says so.
+    `form` is that of `balanced_truncation`: "real" reduces the real map y = Re(C x), and `sigma`
+    come in sums of two; "complex" the complex system, as the paper does. The three above always
+    reduce the real map. They have no error bounds, and where the result would be unstable the
+    layer falls back to white noise; the plan says so. With data, `refit` fits C and D to the
+    layer's own outputs after the cut, by least squares.
 
     ValueError if the model has no such layer, if a layer holds NaN or infinity or is not stable,
     and for arguments out of range, with the name of each.
@@ -149,7 +129,8 @@ def plan(
     _at_most_one(tolerance=tolerance, policy=policy, ranks=ranks)
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
-    spectra = _spectra(layers, form, _fed(model, layers, batch, inputs), horizon)
+    evidence = _evidence(model, layers, batch, inputs, gradients, horizon, refit)
+    spectra = _spectra(layers, form, evidence)
     return _plan(model, layers, spectra, tolerance, policy, ranks, gate)
 
 
@@ -163,18 +144,20 @@ def compress(
     ranks: Ranks | None = None,
     policy: Policy | JointPolicy | None = None,
     gate: float | int = 0.95,
-    form: Form = "complex",
+    form: Form = "real",
     batch: Any = None,
     inputs: Inputs | None = None,
+    gradients: Inputs | bool = True,
     horizon: int | None = None,
+    refit: bool = False,
     moments: str = "transport",
 ) -> tuple[PyTree, PyTree]:
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
 
     `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
     At most one of `tolerance`, `policy`, `ranks` (see `plan`) and `plan` says how many states
-    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs` and `horizon` are
-    those of `plan`; without them it is white noise, and the output of a layer then
+    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `horizon`
+    and `refit` are those of `plan`; without data it is white noise, and the output of a layer then
     differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double precision; classes,
     dtypes and settings stay, so a jitted training step is traced again once.
     What is not cut is returned as the same object: model and state themselves if nothing is.
@@ -197,7 +180,8 @@ def compress(
         raise ValueError(f"moments={moments!r}, allowed: {', '.join(MODES)}")
     layers = _checked_layers(model)
     if plan is None:
-        spectra = _spectra(layers, form, _fed(model, layers, batch, inputs), horizon)
+        evidence = _evidence(model, layers, batch, inputs, gradients, horizon, refit)
+        spectra = _spectra(layers, form, evidence)
         plan = _plan(model, layers, spectra, tolerance, policy, ranks, gate)
     else:
         _check_plan(plan, layers)
@@ -223,112 +207,67 @@ def _checked_layers(model: PyTree) -> dict[KeyPath, AbstractSSM]:
     return layers
 
 
-def _fed(
-    model: PyTree, layers: Mapping[KeyPath, AbstractSSM], batch: Any, inputs: Inputs | None
-) -> dict[KeyPath, Any]:
-    """The inputs of the layers, of none if there are no data."""
+def _evidence(
+    model: PyTree,
+    layers: Mapping[KeyPath, AbstractSSM],
+    batch: Any,
+    inputs: Inputs | None,
+    gradients: Inputs | bool,
+    horizon: int | None,
+    refit: bool,
+) -> dict[KeyPath, Evidence]:
+    """What the states of each layer are weighed by."""
     if batch is not None:
-        inputs = layer_inputs(model, batch)
+        if not isinstance(gradients, bool):
+            raise ValueError("gradients are given with batch, allowed: True or False")
+        inputs, recorded = record(model, batch, gradients=gradients)
+        gradients = recorded if gradients else False
     if inputs is None:
-        return {}
+        if refit:
+            raise ValueError("refit=True needs data, allowed: with batch or inputs")
+        if not isinstance(gradients, bool):
+            raise ValueError("gradients are given without inputs, allowed: with inputs")
+        return dict.fromkeys(layers, Evidence(horizon=horizon))
+    by_layer = _by_layer("inputs", inputs, layers)
+    none: dict[KeyPath, Any] = dict.fromkeys(layers)
+    weights = none if isinstance(gradients, bool) else _by_layer("gradients", gradients, layers)
+    return {keys: Evidence(u, weights[keys], refit=refit) for keys, u in by_layer.items()}
+
+
+def _by_layer(
+    what: str, given: Inputs, layers: Mapping[KeyPath, AbstractSSM]
+) -> dict[KeyPath, Any]:
+    """`given`, one array [b L d_model] for each layer, checked."""
     names = {path_name(keys): keys for keys in layers}
-    if not isinstance(inputs, Mapping):
-        if len(inputs) != len(names):
-            raise ValueError(f"inputs has {len(inputs)} entries, but there are {len(names)} layers")
-        inputs = dict(zip(names, inputs, strict=True))
-    if inputs.keys() != names.keys():
-        raise ValueError(f"inputs are for {sorted(inputs)}, the layers are {', '.join(names)}")
-    for path, u in inputs.items():
+    if not isinstance(given, Mapping):
+        if len(given) != len(names):
+            raise ValueError(f"{what} has {len(given)} entries, but there are {len(names)} layers")
+        given = dict(zip(names, given, strict=True))
+    if given.keys() != names.keys():
+        raise ValueError(f"{what} are for {sorted(given)}, the layers are {', '.join(names)}")
+    for path, u in given.items():
         d_model = layers[names[path]].d_model
         if np.ndim(u) != 3 or np.shape(u)[2] != d_model or 0 in np.shape(u):
             raise ValueError(
-                f"inputs for {path or 'the layer'} have shape {np.shape(u)}, "
+                f"{what} for {path or 'the layer'} have shape {np.shape(u)}, "
                 f"allowed: (sequences, samples, {d_model})"
             )
         if not np.all(np.isfinite(u)):
-            raise ValueError(f"inputs for {path or 'the layer'} hold NaN or infinity")
-    return {keys: inputs[path] for path, keys in names.items()}
-
-
-class _Spectrum:
-    """One layer's system in double precision, the factors it is weighed by, and its cuts."""
-
-    def __init__(self, name: str, layer: AbstractSSM, form: Form, u: Any, horizon: int | None):
-        self.layer = layer
-        self._planned: dict[int, LayerPlan] = {}
-        self.system = double_lti(layer)
-        check_system(self.system, name)
-        self.form: Form = form
-        self.gramians = f"white noise, {form}"
-        self.factors = gramian_factors(self.system, form)
-        if u is not None:
-            self.gramians = "data"
-            self.factors = data_factor(self.system, u), self.factors[1]
-        elif horizon is not None:
-            self.gramians = f"{horizon} samples"
-            self.factors = horizon_factors(self.system, horizon)
-        self.sigma = self._sigma()
-
-    def _sigma(self) -> Float[np.ndarray, " n"]:
-        n = self.layer.d_state
-        per_state = 1 if self.form == "complex" else 2
-        sigma = np.zeros(n * per_state)
-        values = np.asarray(scipy.linalg.svdvals(hankel_matrix(self.form, *self.factors)))
-        values = values[: len(sigma)]
-        sigma[: len(values)] = values
-        return sigma.reshape(n, per_state).sum(axis=1)
-
-    def planned(self, path: str, rank: int) -> LayerPlan:
-        if rank not in self._planned:
-            self._planned[rank] = self._plan(path, rank)
-        return replace(self._planned[rank], path=path)
-
-    def _plan(self, path: str, rank: int) -> LayerPlan:
-        n, white = self.layer.d_state, self.gramians.startswith("white")
-        sigma = self.sigma
-        if rank >= n:
-            return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
-        reduced = truncate(self.system, *self.factors, rank, form=self.form)
-        if not white and reduced.radius >= 1:
-            instead = _Spectrum(path, self.layer, self.form, None, None).planned(path, rank)
-            why = f"{self.gramians} would be unstable (radius {reduced.radius:.6f})"
-            return replace(instead, gramians=f"{instead.gramians}: {why}")
-        cut = None
-        if reduced.rank < n:
-            after = from_double_lti(self.layer, reduced.lti)
-            check_parameters((), after)
-            cut = Cut(self.layer, after, self.system, _projection(reduced))
-        bound = reduced.bound if white else math.inf
-        floor = _at(reduced.sigma, reduced.order) if white else 0.0
-        return LayerPlan(path, sigma, n, reduced.rank, bound, floor, self.gramians, cut)
-
-
-def _projection(reduced: Truncation) -> Projection:
-    log_lam, V, W = np.asarray(reduced.lti.log_lam), reduced.V, reduced.W
-    if not (np.any(reduced.V_conj) or np.any(reduced.W_conj)):
-        return Projection(log_lam, V, W)
-    return Projection(log_lam, V, W, reduced.V_conj, reduced.W_conj)
-
-
-def _at(sigma: Float[np.ndarray, " k"], k: int) -> float:
-    return float(sigma[k]) if k < len(sigma) else 0.0
+            raise ValueError(f"{what} for {path or 'the layer'} hold NaN or infinity")
+    return {keys: given[path] for path, keys in names.items()}
 
 
 def _spectra(
-    layers: Mapping[KeyPath, AbstractSSM],
-    form: Form,
-    fed: Mapping[KeyPath, Any],
-    horizon: int | None,
-) -> dict[KeyPath, _Spectrum]:
-    """The layers' spectra; one for a layer that is in two places and fed the same."""
-    form = "real" if fed or horizon is not None else form
-    made: dict[tuple[int, int], _Spectrum] = {}
+    layers: Mapping[KeyPath, AbstractSSM], form: Form, evidence: Mapping[KeyPath, Evidence]
+) -> dict[KeyPath, Spectrum]:
+    """The layers' spectra; one for a layer that is in two places and weighed by the same."""
+    made: dict[tuple[int, ...], Spectrum] = {}
     spectra = {}
     for keys, layer in layers.items():
-        which = id(layer), id(fed.get(keys))
+        by = evidence[keys]
+        which = id(layer), id(by.inputs), id(by.gradients)
         if which not in made:
-            name = path_name(keys) or type(layer).__name__
-            made[which] = _Spectrum(name, layer, form, fed.get(keys), horizon)
+            made[which] = Spectrum(path_name(keys) or type(layer).__name__, layer, form, by)
         spectra[keys] = made[which]
     return spectra
 
@@ -336,7 +275,7 @@ def _spectra(
 def _plan(
     model: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],
-    spectra: Mapping[KeyPath, _Spectrum],
+    spectra: Mapping[KeyPath, Spectrum],
     tolerance: float | int | None,
     policy: Policy | JointPolicy | None,
     ranks: Ranks | None,

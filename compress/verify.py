@@ -11,7 +11,7 @@ from .threads import one_blas_thread
 
 
 @jaxtyped(typechecker=beartype)
-def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "complex") -> float:
+def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") -> float:
     """H-infinity norm of the difference of two systems with the same inputs and outputs.
 
     form="complex": of the complex systems (lam, B, C); form="real": of the real maps

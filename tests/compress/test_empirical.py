@@ -9,11 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress, hankel_singular_values, layer_inputs, plan, shrink
-from compress.empirical import data_factor, horizon_factors
+from compress import (
+    compress,
+    hankel_singular_values,
+    layer_inputs,
+    output_gradients,
+    plan,
+    spectrum,
+)
+from compress.empirical import data_factor, gradient_factor, horizon_factors, refit
 from compress.hankel import hankel_matrix
 from compress.precision import double_lti
-from zoo import LRU, S5
+from zoo import LRU, S5, DiagonalLTI
 from zoo.model import classifier
 
 H, N, LENGTH = 3, 16, 200
@@ -90,7 +97,7 @@ def test_data_tells_what_to_keep(make, getkey):
 def test_the_plan_says_where_it_comes_from(make, getkey):
     layer = make(getkey())
     (row,) = plan(layer, tolerance=0.02, batch=slow_inputs(getkey())).layers
-    assert row.gramians == "data"
+    assert row.gramians == "data and gradients"
     assert row.bound == math.inf
     assert row.floor == 0
     assert row.rank_after < N
@@ -105,16 +112,16 @@ def test_the_plan_says_where_it_comes_from(make, getkey):
 
 def test_an_unstable_result_falls_back_and_says_so(getkey, monkeypatch):
     layer = lru(getkey())
-    cut = shrink.truncate
+    cut = spectrum.truncate
 
     def unstable_with_data(lti, Lp, Lq, rank, *, form):
         reduced = cut(lti, Lp, Lq, rank, form=form)
-        Lp_white = shrink.gramian_factors(lti, form)[0]
+        Lp_white = spectrum.gramian_factors(lti, form)[0]
         white = Lp.shape == Lp_white.shape and np.allclose(Lp, Lp_white)
         return reduced if white else eqx.tree_at(lambda t: t.radius, reduced, 1.0004)
 
-    monkeypatch.setattr(shrink, "truncate", unstable_with_data)
-    planned = plan(layer, ranks=5, batch=slow_inputs(getkey()))
+    monkeypatch.setattr(spectrum, "truncate", unstable_with_data)
+    planned = plan(layer, ranks=5, batch=slow_inputs(getkey()), gradients=False)
     assert "white noise, real: data would be unstable (radius 1.000400)" in str(planned)
     assert planned.layers[0].bound < math.inf
     small, _ = compress(layer, plan=planned)
@@ -175,7 +182,7 @@ def test_inputs_may_be_given(getkey):
         for inputs in (given, {"[0]": given[0], "[1]": given[1]})
     )
     assert eqx.tree_equal(by_list, by_name)
-    alone, _ = compress(layers[0], ranks=5, batch=u)
+    alone, _ = compress(layers[0], ranks=5, batch=u, gradients=False)
     np.testing.assert_allclose(alone(u[0]), by_list[0](u[0]), atol=1e-5)
 
 
@@ -209,3 +216,97 @@ def test_bad_data_is_named(model_and_state, getkey):
         compress(other, plan=planned)
     with pytest.raises(ValueError, match="plan and batch are given"):
         compress(layer, plan=planned, batch=u)
+
+
+@LAYERS
+def test_gradient_factor_is_the_covariance_of_the_gradients_by_the_states(make, getkey):
+    lti, g = double_lti(make(getkey())), slow_inputs(getkey(), b=2)
+    L = gradient_factor(lti, g)
+    log_lam, C = (jnp.asarray(x, jnp.complex64) for x in (lti.log_lam, lti.C))
+
+    def outputs(pushes, g):  # a push at each sample moves the state there
+        def step(x, push):
+            x = jnp.exp(log_lam) * x + push
+            return x, jnp.real(C @ x)
+
+        return jnp.sum(jax.lax.scan(step, jnp.zeros(N, jnp.complex64), pushes)[1] * g)
+
+    gradient = jax.vmap(jax.grad(outputs), (None, 0))(jnp.zeros((LENGTH, N), jnp.complex64), g)
+    mu = np.conj(np.asarray(gradient)).reshape(-1, N) / 2  # JAX's gradients are conjugates
+    for found, moments in ((L @ L.conj().T, mu.T @ mu.conj()), (L @ L.T, mu.T @ mu)):
+        np.testing.assert_allclose(found, moments / len(mu), atol=1e-4 * np.abs(found).max())
+
+
+def test_random_combinations_have_the_mean_of_all_derivatives(getkey):
+    weights = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    model = [lru(getkey()), weights]
+
+    def forward(model, u):
+        return model[1] @ model[0](u)[-1]
+
+    u = slow_inputs(getkey(), b=400)[:, :5]
+    (g,) = output_gradients(model, u, forward).values()
+    assert g.shape == u.shape
+    assert not g[:, :-1].any()
+    np.testing.assert_allclose(g[:, -1].T @ g[:, -1] / 400, weights.T @ weights, atol=0.6)
+    (g,) = output_gradients(model, u, lambda m, u: jnp.sum(forward(m, u))).values()
+    np.testing.assert_allclose(g[:, -1], np.broadcast_to([2.0, 1.0, 0.0], (400, 3)))
+
+
+def test_gradients_tell_what_the_output_is_used_for(getkey):
+    model = [lru(getkey()), jnp.array([1.0, 0.0, 0.0])]
+
+    def forward(model, u):
+        return model[0](u) @ model[1]
+
+    u, new = slow_inputs(getkey()), slow_inputs(getkey())
+    given = {"inputs": layer_inputs(model, u, forward)}
+    weighed = {**given, "gradients": output_gradients(model, u, forward)}
+    truth = jax.vmap(lambda u: forward(model, u))(new)
+
+    def error(evidence):
+        small, _ = compress(model, ranks=3, **evidence)
+        return jnp.linalg.norm(jax.vmap(lambda u: forward(small, u))(new) - truth)
+
+    assert error(weighed) < 0.9 * error(given)
+
+
+@LAYERS
+def test_refit_is_the_least_squares_solution(make, getkey):
+    layer, u = make(getkey()), slow_inputs(getkey())
+    cut, _ = compress(layer, ranks=3, form="complex")
+    lti = refit(double_lti(layer), double_lti(cut), u)
+    y = jax.vmap(layer)(u)
+
+    def error(C, D):
+        candidate = cut.from_lti(DiagonalLTI(lti.log_lam, lti.B, C, D))
+        return jnp.sum((jax.vmap(candidate)(u) - y) ** 2)
+
+    C, D = jnp.asarray(lti.C, jnp.complex64), jnp.asarray(lti.D, jnp.float32)
+    assert error(C, D) < 0.9 * error(cut.to_lti().C, cut.D)
+    for change in (1.02, 0.98):
+        assert error(C, D) < error(C * change, D)
+        assert error(C, D) < error(C, D * change)
+
+
+def test_refit_in_compress_and_in_silence(getkey):
+    layer, u = lru(getkey()), slow_inputs(getkey())
+    y, (row,) = jax.vmap(layer)(u), plan(layer, ranks=3, batch=u, refit=True).layers
+    assert row.bound == math.inf
+    plain, fitted = (compress(layer, ranks=3, batch=u, refit=refit)[0] for refit in (False, True))
+    errors = [jnp.linalg.norm(jax.vmap(small)(u) - y) for small in (plain, fitted)]
+    assert errors[1] < errors[0]
+    silent, _ = compress(layer, ranks=3, batch=0 * u, refit=True)
+    np.testing.assert_allclose(silent.D, layer.D)  # nothing was said of it
+    with pytest.raises(ValueError, match="refit=True needs data, allowed: with batch or inputs"):
+        compress(layer, ranks=3, refit=True)
+
+
+def test_gradients_go_with_inputs(getkey):
+    layer, u = lru(getkey()), slow_inputs(getkey())
+    with pytest.raises(ValueError, match="gradients are given without inputs"):
+        plan(layer, gradients=[u])
+    with pytest.raises(ValueError, match="gradients are given with batch, allowed: True or False"):
+        plan(layer, batch=u, gradients=[u])
+    with pytest.raises(ValueError, match=r"gradients for the layer have shape \(200, 3\)"):
+        plan(layer, inputs=[u], gradients=[u[0]])

@@ -1,0 +1,127 @@
+"""One layer's states weighed, and its cuts."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from zoo import AbstractSSM
+
+from .balance import Truncation, gramian_factors, truncate
+from .empirical import data_factor, gradient_factor, horizon_factors, refit
+from .hankel import Form, check_system, hankel_matrix
+from .layers import check_parameters
+from .lift import Projection
+from .moments import Cut
+from .precision import double_lti, from_double_lti
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a shrink does to one layer."""
+
+    path: str
+    """Where the layer is in the model, as one would write it: `blocks[0].ssm`."""
+    sigma: Float[np.ndarray, " n"]
+    """Hankel singular values, descending; of the real map in sums of two, one for each state."""
+    rank_before: int
+    """States now."""
+    rank_after: int
+    """States after the shrink, or fewer where fewer reproduce the layer."""
+    bound: float
+    """The error's gain is at most this: 2 * (sum of the dropped HSVs); infinite if not known."""
+    floor: float
+    """No system of this size has an error of less gain: the first HSV dropped; 0 if not known."""
+    gramians: str
+    """What `sigma` and the cut are made from."""
+    cut: Cut | None = field(default=None, repr=False, compare=False)
+    """The cut itself, where it has been made for the plan."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the states of a layer are weighed by; white noise if it is empty."""
+
+    inputs: Any = None
+    """What the layer is fed [b L d_model]."""
+    gradients: Any = None
+    """The gradients by its outputs [b L d_model]."""
+    horizon: int | None = None
+    """Samples that the Gramians are summed over."""
+    refit: bool = False
+    """Fit C and D to the layer's outputs after the cut."""
+
+
+class Spectrum:
+    """One layer's system in double precision, the factors it is weighed by, and its cuts."""
+
+    def __init__(self, name: str, layer: AbstractSSM, form: Form, evidence: Evidence):
+        self.layer, self._evidence = layer, evidence
+        self._planned: dict[int, LayerPlan] = {}
+        self.system = double_lti(layer)
+        check_system(self.system, name)
+        self.white = evidence.inputs is None and evidence.horizon is None
+        self.form: Form = form if self.white else "real"
+        self.gramians, self.factors = self._weighed(evidence)
+        self.sigma = self._sigma()
+
+    def _weighed(self, evidence: Evidence):
+        """The words for the Gramians, and their factors."""
+        if evidence.horizon is not None:
+            return f"{evidence.horizon} samples", horizon_factors(self.system, evidence.horizon)
+        if evidence.inputs is None:
+            return f"white noise, {self.form}", gramian_factors(self.system, self.form)
+        Lp = data_factor(self.system, evidence.inputs)
+        if evidence.gradients is None:
+            return "data", (Lp, gramian_factors(self.system, "real")[1])
+        return "data and gradients", (Lp, gradient_factor(self.system, evidence.gradients))
+
+    def _sigma(self) -> Float[np.ndarray, " n"]:
+        n = self.layer.d_state
+        per_state = 1 if self.form == "complex" else 2
+        sigma = np.zeros(n * per_state)
+        values = np.asarray(scipy.linalg.svdvals(hankel_matrix(self.form, *self.factors)))
+        values = values[: len(sigma)]
+        sigma[: len(values)] = values
+        return sigma.reshape(n, per_state).sum(axis=1)
+
+    def planned(self, path: str, rank: int) -> LayerPlan:
+        """The plan that leaves the layer `rank` states."""
+        if rank not in self._planned:
+            self._planned[rank] = self._plan(path, rank)
+        return replace(self._planned[rank], path=path)
+
+    def _plan(self, path: str, rank: int) -> LayerPlan:
+        n, sigma = self.layer.d_state, self.sigma
+        if rank >= n:
+            return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
+        reduced = truncate(self.system, *self.factors, rank, form=self.form)
+        if not self.white and reduced.radius >= 1:
+            instead = Spectrum(path, self.layer, self.form, Evidence()).planned(path, rank)
+            why = f"{self.gramians} would be unstable (radius {reduced.radius:.6f})"
+            return replace(instead, gramians=f"{instead.gramians}: {why}")
+        cut = None
+        if reduced.rank < n:
+            lti = reduced.lti
+            if self._evidence.refit:
+                lti = refit(self.system, lti, self._evidence.inputs)
+            after = from_double_lti(self.layer, lti)
+            check_parameters((), after)
+            cut = Cut(self.layer, after, self.system, _projection(reduced))
+        bound = reduced.bound if self.white else math.inf
+        floor = _at(reduced.sigma, reduced.order) if self.white else 0.0
+        return LayerPlan(path, sigma, n, reduced.rank, bound, floor, self.gramians, cut)
+
+
+def _projection(reduced: Truncation) -> Projection:
+    log_lam, V, W = np.asarray(reduced.lti.log_lam), reduced.V, reduced.W
+    if not (np.any(reduced.V_conj) or np.any(reduced.W_conj)):
+        return Projection(log_lam, V, W)
+    return Projection(log_lam, V, W, reduced.V_conj, reduced.W_conj)
+
+
+def _at(sigma: Float[np.ndarray, " k"], k: int) -> float:
+    return float(sigma[k]) if k < len(sigma) else 0.0
