@@ -6,12 +6,14 @@ from .hankel import error_bound, hankel_singular_values
 from .record import layer_inputs, output_gradients
 from .shrink import Plan, compress, plan
 from .spectrum import LayerPlan
-from .verify import hinf_error
+from .verify import Certificate, Verification, hinf_error, verify
 
 __all__ = [
+    "Certificate",
     "LayerPlan",
     "Plan",
     "Truncation",
+    "Verification",
     "balanced_truncation",
     "compress",
     "error_bound",
@@ -21,4 +23,5 @@ __all__ = [
     "output_gradients",
     "plan",
     "rank",
+    "verify",
 ]

@@ -18,6 +18,7 @@ from .moments import MODES, Cut, carry
 from .rank import JointPolicy, Policy
 from .record import record
 from .spectrum import Evidence, LayerPlan, Spectrum
+from .table import Table
 
 Ranks = int | Sequence[int] | Mapping[str, int]
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -26,7 +27,7 @@ DEFAULT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Table):
     """What a shrink does to a model, layer by layer, in the order of the model's leaves.
 
     Prints as a table. Errors are gains from a layer's input to its output (H-infinity norms).
@@ -39,25 +40,10 @@ class Plan:
         """States after the shrink by path, as `compress(ranks=...)` takes them."""
         return {layer.path: layer.rank_after for layer in self.layers}
 
-    def __str__(self) -> str:
-        rows = [HEADER, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        )
+    def header(self) -> list[str]:
+        return ["layer", "states", "after", "sigma_1", "error >=", "error <=", "from"]
 
-    def __rich__(self) -> Any:
-        from rich.table import Table  # takes 50 ms, and most plans are never shown
-
-        table = Table()
-        for k, title in enumerate(HEADER):
-            table.add_column(title, justify="right" if k else "left")
-        for row in self._rows():
-            table.add_row(*row)
-        return table
-
-    def _rows(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
         rows = [
             [
                 layer.path or "(model)",
@@ -73,9 +59,6 @@ class Plan:
         before = sum(layer.rank_before for layer in self.layers)
         after = sum(layer.rank_after for layer in self.layers)
         return [*rows, ["total", f"{before}", f"{after}", "", "", "", ""]]
-
-
-HEADER = ["layer", "states", "after", "sigma_1", "error >=", "error <=", "from"]
 
 
 @jaxtyped(typechecker=beartype)

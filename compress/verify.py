@@ -1,13 +1,122 @@
 """Measures the error that the bound of a truncation promises."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from beartype import beartype
-from jaxtyping import jaxtyped
+from jaxtyping import PyTree, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .hankel import Form, check_system
+from .hankel import Form, check_system, error_bound, hankel_singular_values
+from .layers import layers_of, path_name
+from .precision import double_lti
+from .table import Table
 from .threads import one_blas_thread
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What truncation theory promises of a smaller layer, and what was measured."""
+
+    path: str
+    """Where the layer is in the model."""
+    rank_before: int
+    rank_after: int
+    floor: float
+    """No system of this size has an error of less gain: the first HSV beyond it."""
+    error: float
+    """The measured gain of the error, an H-infinity norm."""
+    bound: float
+    """Balanced truncation to this size has no error of more gain: 2 * (sum of those HSVs)."""
+
+    rounding: float = 0.0
+    """The gain that the rounding of the smaller layer's own parameters can make."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within the bound, give or take rounding."""
+        return self.error <= self.bound * (1 + 1e-6) + self.rounding
+
+
+@dataclass(frozen=True)
+class Verification(Table):
+    """The certificates of all layers. Prints as a table."""
+
+    layers: tuple[Certificate, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound holds for every layer."""
+        return all(layer.holds for layer in self.layers)
+
+    def header(self) -> list[str]:
+        return ["layer", "states", "after", "error >=", "error", "error <=", "holds"]
+
+    def rows(self) -> list[list[str]]:
+        return [
+            [
+                layer.path or "(model)",
+                f"{layer.rank_before}",
+                f"{layer.rank_after}",
+                f"{layer.floor:.3g}",
+                f"{layer.error:.3g}",
+                f"{layer.bound:.3g}",
+                "yes" if layer.holds else "no",
+            ]
+            for layer in self.layers
+        ]
+
+
+@jaxtyped(typechecker=beartype)
+def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verification:
+    """Measure the error of every layer of `after` against the same one of `before`.
+
+    Both are models with `AbstractSSM` layers at the same paths, or two `DiagonalLTI`. The bound is
+    that of balanced truncation to the size which `after` has; reductions by data may exceed it,
+    since they aim at other inputs. `form` as for `hinf_error`. In double precision.
+
+    ValueError if the layers do not belong together, hold NaN or infinity, or are not stable.
+    """
+    pairs = _pairs(before, after)
+    return Verification(tuple(_certificate(*pair, form) for pair in pairs))
+
+
+def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, DiagonalLTI]]:
+    if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
+        return [("", before, after)]
+    old, new = ({path_name(k): layer for k, layer in layers_of(x)} for x in (before, after))
+    if not old or old.keys() != new.keys():
+        raise ValueError(
+            f"after has the layers {', '.join(new) or 'none'}, "
+            f"allowed: those of before, {', '.join(old) or 'at least one'}"
+        )
+    return [(path, double_lti(old[path]), double_lti(new[path])) for path in old]
+
+
+def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Certificate:
+    error = hinf_error(before, after, form=form)
+    sigma = np.asarray(hankel_singular_values(before, form=form))
+    log_lam = np.asarray(after.log_lam)
+    most = order = len(log_lam)
+    if form == "real":  # conjugate pairs count twice, real modes once
+        real = np.abs(np.sin(log_lam.imag)) < 1e-5
+        most, order = 2 * most, 2 * order - int(np.sum(real))
+    gain = np.linalg.norm(np.asarray(after.B), axis=1) * np.linalg.norm(np.asarray(after.C), axis=0)
+    decay = -np.expm1(log_lam.real)
+    return Certificate(
+        path=path,
+        rank_before=before.d_state,
+        rank_after=after.d_state,
+        floor=float(sigma[most]) if most < len(sigma) else 0.0,
+        error=error,
+        bound=float(error_bound(sigma, order)),
+        rounding=float(ROUNDING * np.sum(gain / decay)),
+    )
+
+
+ROUNDING = 2e-6
+"""Twice the relative change of a mode's gain when its parameters are stored in float32."""
 
 
 @jaxtyped(typechecker=beartype)

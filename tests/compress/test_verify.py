@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
+from compress import balanced_truncation, compress, verify
 from compress.verify import hinf_error
-from zoo import DiagonalLTI
+from zoo import LRU, S5, DiagonalLTI
 
 
 def nothing(m=2):
@@ -96,3 +97,38 @@ def test_bad_arguments(system):
         hinf_error(
             eqx.tree_at(lambda s: s.B, lti, np.full_like(lti.B, np.inf)), lti, form="complex"
         )
+
+
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_certificates_hold_for_balanced_truncation(kind, form, system):
+    lti = system(kind)
+    for rank in (1, 6):
+        reduced = balanced_truncation(lti, rank, form=form)
+        (layer,) = verify(lti, reduced.lti, form=form).layers
+        assert layer.holds
+        assert layer.rank_after == reduced.rank
+        assert layer.floor * (1 - 1e-6) <= layer.error + layer.rounding
+
+
+def test_a_model_is_verified_layer_by_layer(getkey):
+    keys = getkey(), getkey()
+    model = {"a": LRU.init(3, 16, key=keys[0]), "b": S5.init(3, 16, key=keys[1])}
+    for form in ("complex", "real"):
+        small, _ = compress(model, ranks={"['b']": 5}, form=form)
+        found = verify(model, small, form=form)
+        assert found.holds
+        a, b = found.layers
+        assert (a.rank_after, b.rank_after) == (16, 5)
+        assert a.bound == 0
+        assert a.error < 1e-12
+        assert 0 < b.floor < b.error < b.bound
+    assert str(found).splitlines()[0].split()[:3] == ["layer", "states", "after"]
+
+
+def test_what_is_no_truncation_does_not_hold(getkey):
+    layer, other = LRU.init(3, 8, key=getkey()), LRU.init(3, 8, key=getkey())
+    found = verify(layer, other)
+    assert not found.holds
+    assert "no" in str(found)
+    with pytest.raises(ValueError, match="after has the layers none, allowed: those of before"):
+        verify({"a": layer}, {})
