@@ -28,6 +28,9 @@ from .record import SLICE
 CHUNK = 128
 """Samples whose states exist at the same time."""
 
+ENOUGH = 32_768
+"""Samples that moments are taken over; of more, a random part of this size, spread evenly."""
+
 
 @jaxtyped(typechecker=beartype)
 def data_factor(
@@ -127,42 +130,49 @@ def _state_factor(log_lam, B, u):
 def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarray, "k k"]:
     """The mean of z z^T, z = (Re x, Im x), or (Re x, Im x, u)."""
     size = 2 * len(log_lam) + (u.shape[2] if with_inputs else 0)
-    total = np.zeros((size, size))
+    total, counted = np.zeros((size, size)), 0
+    kept = max(1, min(CHUNK, -(-CHUNK * ENOUGH // (u.shape[0] * u.shape[1]))))
+    rng = np.random.default_rng(0)
+    chunks = -(-u.shape[1] // CHUNK)
     with jax.enable_x64(True):
         arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (log_lam, B)]
         for k in range(0, len(u), SLICE):
             part = np.zeros((SLICE, *u.shape[1:]))
             part[: len(u[k : k + SLICE])] = u[k : k + SLICE]  # silence adds nothing
-            total += np.asarray(_second_moments(*arrays, jnp.asarray(part), with_inputs))
-    return total / (u.shape[0] * u.shape[1])
+            at = rng.permuted(np.tile(np.arange(CHUNK), (chunks, 1)), axis=1)[:, :kept]
+            inside = at + CHUNK * np.arange(chunks)[:, None] < u.shape[1]
+            counted += len(u[k : k + SLICE]) * int(np.sum(inside))
+            total += np.asarray(_second_moments(*arrays, jnp.asarray(part), at, with_inputs))
+    return total / counted
 
 
-@partial(jax.jit, static_argnums=3)
-def _second_moments(log_lam, B, u, with_inputs):
-    """The sum of z z^T over all samples of u [b L m]."""
+@partial(jax.jit, static_argnums=4)
+def _second_moments(log_lam, B, u, at, with_inputs):
+    """The sum of z z^T over samples of u [b L m]; `at` says which ones, in each chunk."""
     lam = jnp.exp(log_lam)
     b, length, m = u.shape
     pad = -length % CHUNK
     u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
-    counts = (jnp.arange(length + pad) < length).astype(u.dtype).reshape(-1, CHUNK)
+    counts = (at + CHUNK * jnp.arange(len(at))[:, None] < length).astype(u.dtype)
     size = 2 * lam.size + (m if with_inputs else 0)
 
     def chunk(carry, inputs):
         x, total = carry
-        u, counts = inputs
+        u, at, counts = inputs
 
         def step(x, u_k):
             x = lam * x + u_k @ B.T
             return x, x
 
         x, states = jax.lax.scan(step, x, u)
-        parts = [jnp.real(states), jnp.imag(states), *([u] if with_inputs else [])]
+        states = states[at]
+        parts = [jnp.real(states), jnp.imag(states), *([u[at]] if with_inputs else [])]
         z = jnp.concatenate(parts, axis=-1) * counts[:, None, None]
         z = z.reshape(-1, size)
         return (x, total + z.T @ z), None
 
     start = jnp.zeros((b, lam.size), lam.dtype), jnp.zeros((size, size), u.dtype)
-    return jax.lax.scan(chunk, start, (u, counts))[0][1]
+    return jax.lax.scan(chunk, start, (u, at, counts))[0][1]
 
 
 def _closed_form_factor(log_lam, B, horizon: int):

@@ -85,3 +85,74 @@ class DiagonalLTI(eqx.Module):
         """
         gain = -1 / jnp.expm1(self.log_lam - 1j * jnp.asarray(w)[:, None])
         return jnp.einsum("pn,fn,nm->fpm", self.C, gain, self.B)
+
+    def to_real(
+        self,
+    ) -> tuple[
+        Float[np.ndarray, "k k"],
+        Float[np.ndarray, "k m"],
+        Float[np.ndarray, "p k"],
+        Float[np.ndarray, "p m"],
+    ]:
+        """Real (A, B, C, D) with x_k = A x_{k-1} + B u_k and y_k = C x_k + D u_k, in float64.
+
+        The states are the real parts, then the imaginary ones; those that are always zero (of real
+        modes with a real row of B) are left out. The Hankel singular values of (A, B, C) are those
+        of the real map. In the textbook's convention, where the input enters the next state, the
+        same map is (A, B, C A, C B + D).
+        """
+        log_lam, B, C = (
+            np.asarray(x).astype(np.complex128) for x in (self.log_lam, self.B, self.C)
+        )
+        lam = np.exp(log_lam.real) * (np.cos(log_lam.imag) + 1j * np.sin(log_lam.imag))
+        real = np.isin(log_lam.imag, (0.0, np.pi, -np.pi))
+        lam = np.where(real, lam.real, lam)
+        keep = np.concatenate([np.ones(len(lam), bool), ~(real & ~np.any(B.imag, axis=1))])
+        A = np.block(
+            [[np.diag(lam.real), -np.diag(lam.imag)], [np.diag(lam.imag), np.diag(lam.real)]]
+        )
+        D = np.asarray(self.D).astype(np.float64)
+        return (
+            A[keep][:, keep],
+            np.concatenate([B.real, B.imag])[keep],
+            np.concatenate([C.real, -C.imag], axis=1)[:, keep],
+            np.diag(D) if D.ndim == 1 else D,
+        )
+
+    @classmethod
+    def from_real(
+        cls,
+        A: Float[np.ndarray, "k k"],
+        B: Float[np.ndarray, "k m"],
+        C: Float[np.ndarray, "p k"],
+        D: Float[np.ndarray, "p m"] | Float[np.ndarray, " p"],
+    ) -> "DiagonalLTI":
+        """The system x_k = A x_{k-1} + B u_k, y_k = C x_k + D u_k in diagonal form, in float64.
+
+        One stored state for each conjugate pair and each real eigenvalue of A; an eigenvalue of
+        zero becomes one of modulus 1e-13. ValueError if A cannot be diagonalised.
+        """
+        lam, X = np.linalg.eig(np.asarray(A, np.float64))
+        condition = np.linalg.cond(X) if len(lam) else 1.0
+        if condition > MAX_CONDITION:
+            raise ValueError(
+                f"A cannot be diagonalised: its eigenvectors have condition {condition:.1e}, "
+                f"allowed: up to {MAX_CONDITION:.0e}"
+            )
+        stored = lam.imag >= 0
+        pair = lam[stored].imag > 0
+        lam = lam[stored].astype(np.complex128)
+        lam = np.where(np.abs(lam) < MIN_MODULUS, MIN_MODULUS, lam)
+        return cls(
+            log_lam=np.log(np.abs(lam)) + 1j * np.angle(lam),
+            B=np.linalg.solve(X, B)[stored].astype(np.complex128),
+            C=(C @ X)[:, stored] * np.where(pair, 2.0, 1.0).astype(np.complex128),
+            D=np.asarray(D, np.float64),
+        )
+
+
+MAX_CONDITION = 1e12
+"""Condition of the eigenvectors up to which `from_real` trusts them."""
+
+MIN_MODULUS = 1e-13
+"""Least modulus of an eigenvalue that `from_real` stores: zero has no logarithm."""

@@ -11,6 +11,7 @@ import pytest
 
 from compress import (
     compress,
+    empirical,
     hankel_singular_values,
     layer_inputs,
     output_gradients,
@@ -310,3 +311,11 @@ def test_gradients_go_with_inputs(getkey):
         plan(layer, batch=u, gradients=[u])
     with pytest.raises(ValueError, match=r"gradients for the layer have shape \(200, 3\)"):
         plan(layer, inputs=[u], gradients=[u[0]])
+
+
+def test_a_part_of_many_samples_is_enough(getkey, monkeypatch):
+    lti, u = double_lti(lru(getkey())), slow_inputs(getkey(), b=40)
+    L = data_factor(lti, u)
+    monkeypatch.setattr(empirical, "ENOUGH", 2000)
+    part = data_factor(lti, u)
+    assert np.linalg.norm(part @ part.conj().T - L @ L.conj().T) < 0.1 * np.linalg.norm(L) ** 2
