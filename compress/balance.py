@@ -88,21 +88,25 @@ def truncate(
     rank: int,
     *,
     form: Form,
+    rounding: float | None = None,
 ) -> Truncation:
     """`balanced_truncation` with factors of any pair of Gramians, say of measured ones.
 
     form="complex": E[x x^H] = Lp Lp^H, and Lq Lq^H for the outputs. form="real": E[x x^H] = Lp Lp^H
     and E[x x^T] = Lp Lp^T, that is (Re Lp, Im Lp) factors the covariance of (Re x, Im x); Lq the
     same with conj(C^T)/2 for B and conj(lam) for lam. `bound` holds for the system's own
-    Gramians only, and so does stability: look at `radius`.
+    Gramians only, and so does stability: look at `radius`. `rounding` is that of the parameters
+    which the result is stored in (None: that of `lti`); nearly defective results heed it.
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}, allowed: 1 or more")
     with one_blas_thread():
-        return _truncate(lti, Lp, Lq, rank, form)
+        return _truncate(lti, Lp, Lq, rank, form, rounding)
 
 
-def _truncate(lti: DiagonalLTI, Lp, Lq, rank: int, form: Form) -> Truncation:
+def _truncate(
+    lti: DiagonalLTI, Lp, Lq, rank: int, form: Form, rounding: float | None
+) -> Truncation:
     n = lti.d_state
     M = hankel_matrix(form, Lp, Lq)
     U, values, Vh = _svd(M)
@@ -119,11 +123,12 @@ def _truncate(lti: DiagonalLTI, Lp, Lq, rank: int, form: Form) -> Truncation:
         order, reduced = 1, project_complex(lti, *_one_state(lti))
     elif form == "complex":
         order = _above_tie(sigma, min(rank, numerical))
-        reduced = project_complex(lti, *_Basis(form, Lp, Lq, U, sigma, Vh, order).leading(order))
+        basis = _Basis(form, Lp, Lq, U, sigma, Vh, order)
+        reduced = project_complex(lti, *basis.leading(order), rounding)
     else:
         basis = _Basis(form, Lp, Lq, U, sigma, Vh, min(2 * rank, numerical))
         order = _largest_order(lti, basis, sigma, rank)
-        reduced = project_real(lti, *basis.leading(order))
+        reduced = project_real(lti, *basis.leading(order), rounding)
     return Truncation(
         lti=reduced.lti,
         V=reduced.V,

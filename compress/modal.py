@@ -46,18 +46,27 @@ def project(
 
 @jaxtyped(typechecker=beartype)
 def project_complex(
-    lti: DiagonalLTI, V: Complex[np.ndarray, "n r"], W: Complex[np.ndarray, "r n"]
+    lti: DiagonalLTI,
+    V: Complex[np.ndarray, "n r"],
+    W: Complex[np.ndarray, "r n"],
+    rounding: float | None = None,
 ) -> Projected:
-    """`project`, with all that is known of the result; V_conj and W_conj are zero."""
+    """`project`, with all that is known of the result; V_conj and W_conj are zero.
+
+    `rounding` is that of the parameters in which the result is stored (None: that of `lti`).
+    """
     log_lam, _, _ = double_arrays(lti)
-    values, X = _eigenvectors((W * np.expm1(log_lam)) @ V, _rounding(lti))
+    values, X = _eigenvectors((W * np.expm1(log_lam)) @ V, rounding or _rounding(lti))
     V, W = V @ X, np.linalg.solve(X, W)
     return _finish(lti, values, V, W, np.zeros_like(V), np.zeros_like(W))
 
 
 @jaxtyped(typechecker=beartype)
 def project_real(
-    lti: DiagonalLTI, V: Complex[np.ndarray, "n k"], W: Complex[np.ndarray, "k n"]
+    lti: DiagonalLTI,
+    V: Complex[np.ndarray, "n k"],
+    W: Complex[np.ndarray, "k n"],
+    rounding: float | None = None,
 ) -> Projected:
     """The same for the real map y = Re(C x) and k real states xi = 2 Re(W x), x near V xi.
 
@@ -71,7 +80,8 @@ def project_real(
     entry by entry (Adam) moves b_i and c_i off it, and the angle's gradient appears.
     """
     log_lam, _, _ = double_arrays(lti)
-    values, X = _eigenvectors(2 * np.real((W * np.expm1(log_lam)) @ V), _rounding(lti))
+    A = 2 * np.real((W * np.expm1(log_lam)) @ V)
+    values, X = _eigenvectors(A, rounding or _rounding(lti))
     inverse = np.linalg.inv(X)
     real, upper = np.imag(values) == 0, np.imag(values) > 0
     turn = np.exp(1j * REAL_MODE_PHASE)

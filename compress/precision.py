@@ -16,6 +16,11 @@ def is_inexact(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
+def rounding_of(tree: PyTree) -> float:
+    """The largest relative rounding of an array of `tree`."""
+    return max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(tree) if is_inexact(x))
+
+
 def widen(tree: PyTree) -> PyTree:
     """Every array of `tree` in double precision. Only inside `jax.enable_x64(True)`."""
 

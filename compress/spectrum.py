@@ -16,7 +16,7 @@ from .hankel import Form, check_system, hankel_matrix
 from .layers import check_parameters
 from .lift import Projection
 from .moments import Cut
-from .precision import double_lti, from_double_lti
+from .precision import double_lti, from_double_lti, rounding_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ class Spectrum:
         n, sigma = self.layer.d_state, self.sigma
         if rank >= n:
             return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
-        reduced = truncate(self.system, *self.factors, rank, form=self.form)
+        reduced = truncate(
+            self.system, *self.factors, rank, form=self.form, rounding=rounding_of(self.layer)
+        )
         if not self.white and reduced.radius >= 1:
             instead = Spectrum(path, self.layer, self.form, Evidence()).planned(path, rank)
             why = f"{self.gramians} would be unstable (radius {reduced.radius:.6f})"
