@@ -1,19 +1,15 @@
 """The linear recurrence x_k = a_k x_{k-1} + b_k, once, for everybody."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from .lti import Array as AnyArray
-
-SCAN_CHUNK = 128
-"""Samples whose states exist at the same time in the scan."""
-
-MATMUL_CHUNK = 4
-"""Samples in a chunk of the matrix product."""
-
-FEW_CHANNELS = 64
-"""Up to this many inputs and outputs, the matrix product is the faster form on a CPU."""
+from .recurrence_choice import Choice, Size, choose_form, recurrence_override
+from .recurrence_forms import FORMS
+from .whole_batch import whole_batch
 
 
 def lti_apply(
@@ -22,75 +18,56 @@ def lti_apply(
     C: Complex[AnyArray, "p n"],
     u: Float[AnyArray, "L m"],
     x0: Complex[AnyArray, " n"] | None = None,
+    *,
+    reverse: bool = False,
+    length: Int[AnyArray, ""] | int | None = None,
 ) -> tuple[Float[Array, "L p"], Complex[Array, " n"]]:
-    """Outputs Re(C x_k) of x_k = exp(log_lam) x_{k-1} + B u_k, and the state after the last one.
+    """Outputs Re(C x_k) of x_k = exp(log_lam) x_{k-1} + B u_k from x_0, and the last state.
 
-    The sequence is worked on in chunks, in one of two forms that give the same numbers: a chunk's
-    states are made, used and forgotten (`_scan`), or are made at the chunks' ends only (`_matmul`).
-    Neither keeps all L states, forward or backward.
+    `reverse` runs from the last sample to the first, and the last state is then the one at the
+    first sample. Of a padded sequence, `length` is the number of samples, 1 or more: inputs after
+    them do not count, outputs there are zero, and the last state is the one at the end of the
+    sequence proper.
+
+    One sequence per call; `jax.vmap` for a batch. The form of the computation
+    (`zoo.recurrence_forms`) is chosen by size and platform when the whole batch is known, by
+    `zoo.recurrence_choice`. No form keeps the states of all samples, forward or backward.
     """
-    x = jnp.zeros(log_lam.shape, jnp.result_type(log_lam)) if x0 is None else jnp.asarray(x0)
-    few = max(B.shape[1], C.shape[0]) <= FEW_CHANNELS
-    form, size = (_matmul, MATMUL_CHUNK) if few else (_scan, SCAN_CHUNK)
-    whole = len(u) - len(u) % size
-    outputs = []
-    if whole:
-        y, x = form(log_lam, B, C, u[:whole].reshape(-1, size, u.shape[1]), x)
-        outputs.append(y.reshape(whole, -1))
-    if whole < len(u):
-        x, y = _chunk(jnp.exp(log_lam), B, C, x, u[whole:])
-        outputs.append(y)
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs), x
+    dtype = jnp.result_type(log_lam, B, C, u, *([] if x0 is None else [x0]))
+    system = [jnp.asarray(x, dtype) for x in (log_lam, B, C)]
+    u = jnp.asarray(u, jnp.finfo(dtype).dtype)
+    state = [] if x0 is None else [jnp.asarray(x0, dtype)[None]]
+    apply = partial(_apply, reverse=reverse, override=recurrence_override())
+    if length is None:
+        y, x = apply(*system, u[None], *state)
+        return y[0], x[0]
+    # The padding must come after the sequence for the outputs, and before it for the last state.
+    # Where only one of the two is used, the other is dead code.
+    inside = (jnp.arange(len(u)) < length)[:, None]
+    early = jnp.where(inside, u, 0)
+    late = jnp.roll(early, len(u) - length, axis=0)
+    begin, end = (late, early) if reverse else (early, late)
+    y, _ = apply(*system, begin[None], *state)
+    _, x = apply(*system, end[None])
+    y, x = y[0], x[0]
+    if reverse:
+        y = jnp.roll(y, length - len(u), axis=0)
+    if x0 is not None:
+        x = x + jnp.exp(length * system[0]) * state[0][0]
+    return jnp.where(inside, y, 0), x
 
 
-def _chunk(lam, B, C, x, u):
-    """State after, and outputs of, a short sequence from the state `x`, all states at once."""
-    b = _complex_times_real(B, u)
-    x, states = jax.lax.scan(lambda x, b: (lam * x + b,) * 2, x, b)
-    return x, _real_part_of(C, states)
+def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
+    """Outputs and last states of a batch of sequences u [b L m] from x0 [b n]."""
+    b, L, m = u.shape
+    form, chunk = override or choose_form(Size(b, L, m, *C.shape))
+    if reverse:
+        u = u[:, ::-1]
+    y, x = FORMS[form](log_lam, B, C, u, x0, chunk)
+    return [y[:, ::-1] if reverse else y, x]
 
 
-def _scan(log_lam, B, C, chunks, x):
-    """Chunk after chunk; the backward pass makes a chunk's states again from its first one."""
-    lam = jnp.exp(log_lam)
-    one = jax.checkpoint(lambda x, u: _chunk(lam, B, C, x, u))
-    x, y = jax.lax.scan(one, x, chunks)
-    return y, x
-
-
-def _matmul(log_lam, B, C, chunks, x):
-    """All chunks at once, as matrix products with T x T blocks of impulse responses.
-
-    With x the state before a chunk u_1..u_T, that after it is lam^T x + sum_s lam^(T-s) B u_s, and
-    the outputs are y_t = Re(C lam^t x) + sum_{s <= t} Re(C lam^(t-s) B) u_s. Only the first is
-    sequential, from chunk to chunk.
-    """
-    K, T, m = chunks.shape
-    n, p = len(log_lam), C.shape[0]
-    powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
-    flat = chunks.reshape(K, T * m)
-
-    into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
-    step = powers[T]
-    x, before = jax.lax.scan(lambda x, b: (step * x + b, x), x, _complex_times_real(into, flat))
-
-    out = powers[:, None, :] * C
-    response = jnp.real(out[:T].reshape(T * p, n) @ B).reshape(T, p, m)
-    lag = jnp.arange(T)[:, None] - jnp.arange(T)
-    within = jnp.where((lag >= 0)[:, :, None, None], response[jnp.maximum(lag, 0)], 0)
-    within = within.transpose(0, 2, 1, 3).reshape(T * p, T * m)
-    y = flat @ within.T + _real_part_of(out[1:].reshape(T * p, n), before)
-    return y.reshape(K, T, p), x
-
-
-def _complex_times_real(B, u):
-    """Rows B u_k, as two real products."""
-    return jax.lax.complex(u @ jnp.real(B).T, u @ jnp.imag(B).T)
-
-
-def _real_part_of(C, x):
-    """Rows Re(C x_k), as two real products."""
-    return jnp.real(x) @ jnp.real(C).T - jnp.imag(x) @ jnp.imag(C).T
+_apply = whole_batch(_lti, shared=3)
 
 
 def lti_step(
@@ -106,14 +83,60 @@ def lti_step(
 
 
 def linear_recurrence(
-    a: Inexact[Array, "L n"], b: Inexact[Array, "L n"], x0: Inexact[Array, " n"] | None = None
-) -> Inexact[Array, "L n"]:
-    """All states of the time-varying recurrence x_k = a_k x_{k-1} + b_k, from `x0` or zero."""
-    dtype = jnp.result_type(a, b)
-    x = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
+    a: Inexact[Array, "L *s"],
+    b: Inexact[Array, "L *s"],
+    x0: Inexact[Array, "*s"] | None = None,
+    *,
+    reverse: bool = False,
+) -> Inexact[Array, "L *s"]:
+    """All states of the time-varying recurrence x_k = a_k x_{k-1} + b_k, from `x0` or zero.
 
+    `reverse` runs it from the last sample to the first. The backward pass keeps `a` and the states
+    themselves, which exist anyway, and nothing else of their size.
+    """
+    dtype = jnp.result_type(a, b) if x0 is None else jnp.result_type(a, b, x0)
+    x = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
+    return _recurrence(reverse, a.astype(dtype), b.astype(dtype), x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(reverse, a, b, x0):
     def step(x, ab):
         x = ab[0] * x + ab[1]
         return x, x
 
-    return jax.lax.scan(step, x, (a.astype(dtype), b.astype(dtype)))[1]
+    return jax.lax.scan(step, x0, (a, b), reverse=reverse)[1]
+
+
+def _recurrence_forward(reverse, a, b, x0):
+    x = _recurrence(reverse, a, b, x0)
+    return x, (a, x, x0)
+
+
+def _recurrence_backward(reverse, kept, dx):
+    """With g_k the cotangent of x_k: g_k = dx_k + a_{k+1} g_{k+1}, db_k = g_k, da_k = g_k x_{k-1}.
+
+    One loop, backwards; g and da take the places of dx and x.
+    """
+    a, x, x0 = kept
+    L = len(a)
+
+    def step(i, carry):
+        carried, dx, x = carry
+        k = i if reverse else L - 1 - i
+        before = k + 1 if reverse else k - 1
+        first = i == L - 1
+        g = _at(dx, k) + carried
+        previous = jnp.where(first, x0, _at(x, jnp.clip(before, 0, L - 1)))
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=k, axis=0)
+        return _at(a, k) * g, put(dx, g), put(x, g * previous)
+
+    dx0, db, da = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), dx, x))
+    return da, db, dx0
+
+
+def _at(x, k):
+    return jax.lax.dynamic_index_in_dim(x, k, keepdims=False)
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)

@@ -1,0 +1,126 @@
+"""Which form of the recurrence is the fastest: a cost model of few numbers, fitted to benchmarks.
+
+`benchmarks/layer.py` measures how far the choice lies from the best form.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from .recurrence_forms import FORMS
+
+
+class Choice(NamedTuple):
+    """A form of `zoo.recurrence_forms` and its chunk, in samples."""
+
+    form: str
+    chunk: int
+
+
+class Size(NamedTuple):
+    """What the cost depends on."""
+
+    batch: int
+    L: int
+    inputs: int
+    outputs: int
+    n: int
+
+
+class Machine(NamedTuple):
+    """Seconds for a unit of each kind of work, forward and backward pass together."""
+
+    flop: float
+    """One multiplication or addition of a matrix product."""
+    state: float
+    """Passing once over one complex state of one sample."""
+    step: float
+    """One step of a sequential loop, however little is done in it."""
+    channel: float
+    """Changing the layout of, or transforming, one channel of one sample."""
+
+
+CPU = Machine(flop=1.0e-11, state=1.0e-9, step=6e-6, channel=1e-9)
+GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, channel=4e-12)
+
+CANDIDATES = {
+    "cpu": [
+        Choice("scan", 128),
+        Choice("matmul", 4),
+        Choice("matmul", 8),
+        Choice("matmul", 16),
+        Choice("fft", 32),
+    ],
+    "gpu": [
+        Choice("matmul", 16),
+        Choice("matmul", 32),
+        Choice("matmul", 64),
+        Choice("fft", 32),
+        Choice("associative", 1024),
+    ],
+}
+
+_override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form", default=None)
+
+
+@contextlib.contextmanager
+def recurrence_form(form: str, chunk: int) -> Iterator[None]:
+    """Inside, `lti_apply` takes this form when it is traced, whatever the sizes.
+
+    `form` is one of "scan", "matmul", "fft", "associative"; `chunk` in samples.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form!r}, allowed: {sorted(FORMS)}")
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}, allowed: 1 or more samples")
+    token = _override.set(Choice(form, chunk))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def recurrence_override() -> Choice | None:
+    """What `recurrence_form` has set."""
+    return _override.get()
+
+
+def choose_form(size: Size, platform: str | None = None) -> Choice:
+    """The form of least estimated cost on `platform` (JAX's default one if not given)."""
+    kind = "cpu" if (platform or _platform()) == "cpu" else "gpu"
+    machine = CPU if kind == "cpu" else GPU
+    return min(CANDIDATES[kind], key=lambda choice: cost(choice, size, machine))
+
+
+def cost(choice: Choice, size: Size, machine: Machine) -> float:
+    """Estimated seconds, forward and backward."""
+    b, L, m, p, n = size
+    samples, T = b * L, choice.chunk
+    into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
+    if choice.form == "scan":
+        work = 3.5 * into_and_out, 12 * samples * n, 3 * L, 3 * samples * (m + p)
+    elif choice.form == "matmul":
+        blocks = 2 * T * m * p * (samples + T)
+        weights = 4 * T * n * (m * p + 4 * (m + p))
+        states = 12 * samples * n / T
+        work = 3 * (into_and_out + blocks + weights), states, 2 * L / T, 3 * samples * (m + p)
+    elif choice.form == "fft":
+        response = 4 * L * n * m * p
+        spectra = 16 * samples * m * p
+        transforms = 3 * (samples * (m + p) + 2 * L * m * p) * math.log2(2 * L)
+        work = 3 * (response + spectra), 0, 0, transforms
+    else:
+        passes = 12 * math.log2(min(T, L) + 1)
+        work = 3.5 * into_and_out, passes * samples * n, passes * L / T, 3 * samples * (m + p)
+    return sum(amount * seconds for amount, seconds in zip(work, machine, strict=True))
+
+
+def _platform() -> str:
+    device = jax.config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform

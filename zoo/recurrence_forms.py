@@ -1,0 +1,282 @@
+"""Forms of one linear system over a batch of sequences: the same numbers, at different costs.
+
+Each takes the system, the inputs u [b L m], the first states x0 [b n] (None for zero) and a chunk
+size, and returns the outputs Re(C x_k) [b L p] and the last states [b n] of
+x_k = lam x_{k-1} + B u_k, lam = exp(log_lam). None keeps the states of all L samples from forward
+to backward pass. Powers are exp(k log_lam), which keeps its digits in long chunks.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+LogLam = Complex[Array, " n"]
+InputMatrix = Complex[Array, "n m"]
+OutputMatrix = Complex[Array, "p n"]
+Inputs = Float[Array, "b L m"]
+States = Complex[Array, "b n"]
+Result = tuple[Float[Array, "b L p"], States]
+
+
+def scan(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """Sample after sample; a chunk's states are made, used and forgotten, and made again backward.
+
+    What is kept are the states between chunks. Chunks are of equal length, and near `chunk`, as far
+    as L allows; the samples that are left over make a last short one.
+    """
+    L = u.shape[1]
+    K = -(-L // chunk)
+    T = L // K
+    whole = K * T
+    x = _states_before(log_lam, u, x0)
+    y, x = _scan_chunks(log_lam, B, C, _time_leading(u[:, :whole], K), x)
+    outputs = [_batch_leading(y)]
+    if whole < L:
+        y, x = _scan_chunks(log_lam, B, C, _time_leading(u[:, whole:], 1), x)
+        outputs.append(_batch_leading(y))
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+
+
+@jax.custom_vjp
+def _scan_chunks(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Float[Array, "K T b m"], x0: States
+) -> tuple[Float[Array, "K T b p"], States]:
+    return _scan_forward(log_lam, B, C, u, x0)[0]
+
+
+def _scan_forward(log_lam, B, C, u, x0):
+    lam = jnp.exp(log_lam)
+
+    def one(x, u):
+        after, states = _states(lam, _parts_times(B, u), x)
+        return after, (_real_of_times(C, states), x)
+
+    last, (y, before) = jax.lax.scan(one, x0, u)
+    return (y, last), (log_lam, B, C, u, before)
+
+
+def _scan_backward(kept, cotangents):
+    """With g_k the cotangent of x_k: g_k = C^T dy_k + lam g_{k+1}, from the last sample on.
+
+    JAX's cotangents of complex numbers transpose without conjugation. Then du_k = Re(B^T g_k),
+    dB = sum g_k u_k^T, dC = sum dy_k x_k^T, dlog_lam = lam * sum g_k x_{k-1}, dx_0 = lam g_1.
+    """
+    log_lam, B, C, u, before = kept
+    dy, dx = cotangents
+    lam = jnp.exp(log_lam)
+
+    def adjoint(carry, inputs):
+        later, product = carry
+        source, previous = inputs
+        g = later + jax.lax.complex(*source)
+        return (lam * g, product + g * jax.lax.complex(*previous)), (jnp.real(g), jnp.imag(g))
+
+    def one(carry, inputs):
+        later, product, dB, dC = carry
+        u, dy, x = inputs
+        first = jnp.real(x)[None], jnp.imag(x)[None]
+        b = tuple(jnp.concatenate(pair) for pair in zip(first, _parts_times(B, u), strict=True))
+        _, states = _states(lam, b, jnp.zeros_like(x))
+        previous, current = [s[:-1] for s in states], [s[1:] for s in states]
+        (later, product), gs = jax.lax.scan(
+            adjoint, (later, product), (_parts_times(C.T, dy), previous), reverse=True
+        )
+        dB = [total + _rows(part).T @ _rows(u) for total, part in zip(dB, gs, strict=True)]
+        dC = [total + _rows(dy).T @ _rows(part) for total, part in zip(dC, current, strict=True)]
+        return (later, product, dB, dC), _real_of_times(B.T, gs)
+
+    nothing = [jnp.zeros(B.shape, u.dtype)] * 2, [jnp.zeros(C.shape, u.dtype)] * 2
+    (dx0, product, dB, dC), du = jax.lax.scan(
+        one, (dx, jnp.zeros_like(dx), *nothing), (u, dy, before), reverse=True
+    )
+    dlog_lam = lam * jnp.sum(product, axis=0)
+    return dlog_lam, jax.lax.complex(*dB), jax.lax.complex(*dC), du, dx0
+
+
+_scan_chunks.defvjp(_scan_forward, _scan_backward)
+
+
+def _states(lam, b, x):
+    """The state after, and all states as real and imaginary parts, of the inputs `b`, likewise."""
+
+    def step(x, b):
+        x = lam * x + jax.lax.complex(*b)
+        return x, (jnp.real(x), jnp.imag(x))
+
+    return jax.lax.scan(step, x, b)
+
+
+def matmul(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """All chunks at once, as matrix products with T x T blocks of impulse responses.
+
+    With x the state before a chunk u_1..u_T, that after it is lam^T x + sum_s lam^(T-s) B u_s, and
+    the outputs are y_t = Re(C lam^t x) + sum_{s <= t} Re(C lam^(t-s) B) u_s. Only the first is
+    sequential, from chunk to chunk.
+    """
+    L = u.shape[1]
+    K, T = L // chunk, chunk
+    x = _states_before(log_lam, u, x0)
+    outputs = []
+    if K:
+        y, x = _matmul_chunks(log_lam, B, C, _flat_chunks(u[:, : K * T], K), x, T)
+        outputs.append(_unflat_chunks(y, K * T))
+    if K * T < L:
+        rest = L - K * T
+        y, x = _matmul_chunks(log_lam, B, C, _flat_chunks(u[:, K * T :], 1), x, rest)
+        outputs.append(_unflat_chunks(y, rest))
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+
+
+def _matmul_chunks(log_lam, B, C, u, x, T):
+    """Outputs [K b T*p] and last state of chunks [K b T*m]."""
+    n, m = B.shape
+    p = C.shape[0]
+    powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
+
+    into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
+    step = powers[T]
+
+    def advance(x, b):
+        return step * x + jax.lax.complex(*b), x
+
+    x, before = jax.lax.scan(advance, x, _parts_times(into, u))
+
+    out = powers[:, None, :] * C
+    response = _real_of_times(B.T, _parts(out[:T].reshape(T * p, n))).reshape(T, p, m)
+    lag = jnp.arange(T)[:, None] - jnp.arange(T)
+    within = jnp.where((lag >= 0)[:, :, None, None], response[jnp.maximum(lag, 0)], 0)
+    within = within.transpose(0, 2, 1, 3).reshape(T * p, T * m)
+    return u @ within.T + _real_of_times(out[1:].reshape(T * p, n), _parts(before)), x
+
+
+def fft(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """Convolution with the impulse response Re(C lam^k B), in the frequency domain.
+
+    The response is made as (C lam^(iT)) (lam^j B), k = i T + j, so that no power is made L times.
+    """
+    L, n = u.shape[1], len(log_lam)
+    m, p = B.shape[1], C.shape[0]
+    K = -(-L // chunk)
+    coarse = jnp.exp(jnp.arange(K)[:, None] * (chunk * log_lam))
+    fine = jnp.exp(jnp.arange(chunk)[:, None] * log_lam)
+    left = (coarse[:, None, :] * C).reshape(K * p, n)
+    right = (fine[:, None, :] * B.T).reshape(chunk * m, n)
+    response = _real_of_times(right, _parts(left)).reshape(K, p, chunk, m)
+    response = response.transpose(1, 3, 0, 2).reshape(p, m, K * chunk)[:, :, :L]
+
+    size = _fast_size(2 * L - 1)
+    spectrum = jnp.fft.rfft(response, size).transpose(2, 1, 0)
+    inputs = jnp.fft.rfft(u.transpose(0, 2, 1), size).transpose(2, 0, 1)
+    y = jnp.fft.irfft((inputs @ spectrum).transpose(1, 2, 0), size)[:, :, :L].transpose(0, 2, 1)
+
+    # the last state, as for a chunk of L = K T samples that begins with zeros
+    shifted = jnp.pad(u, ((0, 0), (K * chunk - L, 0), (0, 0))).reshape(len(u), K, chunk, m)
+    to_end = jnp.einsum("bktm,tn->bknm", shifted, fine[::-1])
+    x = jnp.einsum("bknm,kn,nm->bn", to_end, coarse[::-1], B)
+    if x0 is not None:
+        later = jnp.exp(jnp.arange(1, L + 1)[:, None] * log_lam)
+        y = y + jnp.real(jnp.einsum("ln,bn,pn->blp", later, x0, C))
+        x = x + later[-1] * x0
+    return y, x
+
+
+def associative(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """All states of a chunk by `jax.lax.associative_scan`, in O(log chunk) passes over them."""
+    L = u.shape[1]
+    K = -(-L // chunk)
+    T = L // K
+    x = _states_before(log_lam, u, x0)
+
+    @jax.checkpoint
+    def one(x, u):
+        lam = jnp.broadcast_to(jnp.exp(log_lam), (len(u), 1, len(log_lam)))
+        b = jax.lax.complex(*_parts_times(B, u)).at[0].add(lam[0] * x)
+        _, states = jax.lax.associative_scan(_compose, (lam, b))
+        return states[-1], _real_of_times(C, _parts(states))
+
+    x, y = jax.lax.scan(one, x, _time_leading(u[:, : K * T], K))
+    outputs = [_batch_leading(y)]
+    if K * T < L:
+        x, y = one(x, _time_leading(u[:, K * T :], 1)[0])
+        outputs.append(_batch_leading(y[None]))
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+
+
+def _compose(first, second):
+    """x -> a x + b, one after the other."""
+    return first[0] * second[0], second[0] * first[1] + second[1]
+
+
+FORMS: dict[str, Callable[..., Result]] = {
+    "scan": scan,
+    "matmul": matmul,
+    "fft": fft,
+    "associative": associative,
+}
+
+
+def _states_before(log_lam, u, x0):
+    return jnp.zeros((len(u), len(log_lam)), log_lam.dtype) if x0 is None else x0
+
+
+def _time_leading(u, K):
+    """[b, K T, m] -> [K, T, b, m]."""
+    b, L, m = u.shape
+    return u.reshape(b, K, L // K, m).transpose(1, 2, 0, 3)
+
+
+def _batch_leading(y):
+    """[K, T, b, p] -> [b, K T, p]."""
+    K, T, b, p = y.shape
+    return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)
+
+
+def _flat_chunks(u, K):
+    """[b, K T, m] -> [K, b, T m]."""
+    return u.reshape(len(u), K, -1).transpose(1, 0, 2)
+
+
+def _unflat_chunks(y, L):
+    """[K, b, T p] -> [b, K T, p]."""
+    return y.transpose(1, 0, 2).reshape(y.shape[1], L, -1)
+
+
+def _rows(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+def _parts(x):
+    return jnp.real(x), jnp.imag(x)
+
+
+def _parts_times(B, u):
+    """Real and imaginary parts of rows B u_k, u real."""
+    return u @ jnp.real(B).T, u @ jnp.imag(B).T
+
+
+def _real_of_times(C, x):
+    """Rows Re(C x_k), from the parts of x."""
+    return x[0] @ jnp.real(C).T - x[1] @ jnp.imag(C).T
+
+
+def _fast_size(least: int) -> int:
+    """The first even number from `least` on that is 2^i 3^j 5^k, which FFTs are fast for."""
+    size = max(2, least + least % 2)
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 2

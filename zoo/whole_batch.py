@@ -1,0 +1,55 @@
+"""Functions of one sequence that see the whole batch when they are vmapped."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+def whole_batch(function: Callable[..., Sequence[jax.Array]], shared: int) -> Callable:
+    """`function(*shared_arrays, *batch_arrays, **static)`, such that `jax.vmap` widens the batch.
+
+    The first `shared` arguments are parameters; the others, and all results, have a leading batch
+    axis. Under `jax.vmap`, arguments that differ from one member to the next are not given a new
+    axis: they join the batch axis, and `function` is traced when all have joined, as it is compiled
+    or differentiated. So it may choose how to compute by the true size of the batch, and its
+    derivative rule sums over the batch by itself. Under a vmap over parameters it is vmapped.
+    """
+    primitive = Primitive(function.__name__)
+    primitive.multiple_results = True
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    compiled = jax.jit(function, static_argnames=names)
+
+    def batch_rule(arguments, axes, **static):
+        if any(axis is not None for axis in axes[:shared]):
+            mapped = jax.vmap(lambda *a: function(*a, **static), in_axes=tuple(axes))
+            results = mapped(*arguments)
+            return results, [0] * len(results)
+        size = next(a.shape[i] for a, i in zip(arguments, axes, strict=True) if i is not None)
+        joined = []
+        for x, axis in zip(arguments[shared:], axes[shared:], strict=True):
+            if axis is None:
+                x, axis = jnp.broadcast_to(x, (size, *x.shape)), 0
+            x = jnp.moveaxis(x, axis, 0)
+            joined.append(x.reshape(-1, *x.shape[2:]))
+        results = primitive.bind(*arguments[:shared], *joined, **static)
+        return [x.reshape(size, -1, *x.shape[1:]) for x in results], [0] * len(results)
+
+    def jvp_rule(primals, tangents, **static):
+        tangents = [ad.instantiate_zeros(t) for t in tangents]
+        return jax.jvp(lambda *a: function(*a, **static), tuple(primals), tuple(tangents))
+
+    def shapes(*avals, **static):
+        results = jax.eval_shape(lambda *a: function(*a, **static), *avals)
+        return [jax.core.ShapedArray(x.shape, x.dtype) for x in results]
+
+    primitive.def_impl(compiled)
+    primitive.def_abstract_eval(shapes)
+    batching.primitive_batchers[primitive] = batch_rule
+    ad.primitive_jvps[primitive] = jvp_rule
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
+    return primitive.bind
