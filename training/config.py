@@ -76,6 +76,11 @@ class CompressionConfig:
 
     mode: Literal["none", "tolerance", "fixed"] = "tolerance"
     """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `none` never."""
+    method: Literal["data", "real", "paper"] = "data"
+    """What states are weighed by: `data` takes what the layers do on training sequences, `real`
+    white noise and the real map, `paper` white noise and the complex system, as published."""
+    calibration: int = 256
+    """Training sequences that `data` measures, and whose loss is taken before and after a cut."""
     tolerance: float = 0.02
     """Share of the sum of a layer's HSVs that a shrink may drop."""
     rank: int | None = None
@@ -100,6 +105,7 @@ class CompressionConfig:
             self.rank,
             "1 or more with compression.mode fixed, None otherwise",
         )
+        require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
         require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import Plan, compress, error_bound, hinf_error, plan, rank
+from compress import Plan, compress, rank
+from compress.layers import layers_of as keyed_layers
+from compress.layers import path_name
 from data.pipeline import eval_batches, train_batch
 from data.task import Split, Task
 from zoo import AbstractSSM, classifier
@@ -22,6 +24,7 @@ from .config import RunConfig
 from .interrupt import Interrupt
 from .metrics import Sink, write_atomically
 from .optimizer import make_optimizer
+from .reduction import Reduction, calibration_split
 from .schedule import learning_rate_schedule, rank_at, shrink_steps
 from .step import Metrics, TrainState, make_eval_step, make_train_steps
 
@@ -62,13 +65,17 @@ def parameter_count(params: Any) -> int:
 
 def layers_of(model: Any) -> list[AbstractSSM]:
     """The state-space layers of a model, in order."""
-    nodes = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, AbstractSSM))
-    return [node for node in nodes if isinstance(node, AbstractSSM)]
+    return [layer for _, layer in keyed_layers(model)]
 
 
 def layer_sizes(model: Any) -> list[int]:
     """`d_state` of every state-space layer, in order."""
     return [layer.d_state for layer in layers_of(model)]
+
+
+def layer_paths(model: Any) -> list[str]:
+    """Where every state-space layer is in the model: `blocks[0].ssm`."""
+    return [path_name(keys) for keys, _ in keyed_layers(model)]
 
 
 class Run:
@@ -97,6 +104,9 @@ class Run:
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self._saved: int | None = None
         self._shrinks = shrink_steps(config.compression, config.steps)
+        size = config.compression.calibration
+        self._calibration = calibration_split(task.splits["train"], size, config.seed)
+        self._reduction = Reduction(config.compression, self._calibration)
 
     @property
     def model(self) -> Any:
@@ -122,8 +132,8 @@ class Run:
             "classes": self.task.classes,
             "baselines": dict(self.task.baselines),
             "layers": [
-                {"path": layer.path, "d_state": size}
-                for layer, size in zip(self.spectra().layers, self.initial_sizes, strict=True)
+                {"path": path, "d_state": size}
+                for path, size in zip(layer_paths(self.model), self.initial_sizes, strict=True)
             ],
         }
 
@@ -275,7 +285,8 @@ class Run:
 
     def spectra(self) -> Plan:
         """The HSVs of every layer, in a plan that cuts nothing."""
-        return plan(self.model, ranks=layer_sizes(self.model))
+        model = self.model
+        return self._reduction.plan(model, self.state.norm_state, ranks=layer_sizes(model))
 
     def report_spectra(self) -> None:
         with self.clock.phase("evaluate"):
@@ -295,22 +306,22 @@ class Run:
             if compression.mode == "tolerance":
                 policy = rank.tolerance(compression.tolerance)
                 policy = rank.round_up(policy, compression.multiple)
-                return plan(model, policy=policy, gate=compression.gate)
+                norm_state, gate = self.state.norm_state, compression.gate
+                return self._reduction.plan(model, norm_state, policy=policy, gate=gate)
             number = self._shrinks.index(self.step) + 1
             ranks = [
                 min(now, rank_at(compression, number, initial))
                 for now, initial in zip(layer_sizes(model), self.initial_sizes, strict=True)
             ]
-            return plan(model, ranks=ranks)
+            return self._reduction.plan(model, self.state.norm_state, ranks=ranks)
         except ValueError as error:
             raise Diverged(f"cannot shrink at step {self.step}: {error}") from error
 
     def shrink(self) -> None:
         """Cut every layer as the configuration says; report what it cost and what it changed."""
         compression = self.config.compression
-        validation = self.task.splits["validation"]
         with self.clock.phase("shrink"):
-            loss_before, _ = self.measure(validation, limit=4)
+            loss_before, _ = self.measure(self._calibration)
             start = time.perf_counter()
             before = self.model
             planned = self._plan_shrink(before)
@@ -323,8 +334,8 @@ class Run:
             self.state = self.state._replace(params=params, opt_state=opt_state)
             compress_seconds = time.perf_counter() - start
             sizes = layer_sizes(after)
-            errors = _truncation_errors(before, after)
-            loss_after, _ = self.measure(validation, limit=4)
+            certificates = self._reduction.certificates(planned, layers_of(after))
+            loss_after, _ = self.measure(self._calibration)
         self.emit(
             "shrink",
             layers=[
@@ -333,11 +344,12 @@ class Run:
                     "before": layer.rank_before,
                     "after": size,
                     "sigma": layer.sigma,
-                    "bound": error_bound(layer.sigma, size),
-                    "sigma_next": layer.floor,
-                    "error": error,
+                    "gramians": layer.gramians,
+                    **certificate,
                 }
-                for layer, size, error in zip(planned.layers, sizes, errors, strict=True)
+                for layer, size, certificate in zip(
+                    planned.layers, sizes, certificates, strict=True
+                )
             ],
             loss_before=loss_before,
             loss_after=loss_after,
@@ -374,7 +386,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
-        spectra = self.spectra().layers
+        model = self.model
         return {
             "task": self.task.name,
             "model": self.config.model,
@@ -385,8 +397,10 @@ class Run:
             **self.results,
             "baselines": dict(self.task.baselines),
             "layers": [
-                {"path": layer.path, "before": size, "after": layer.rank_before}
-                for layer, size in zip(spectra, self.initial_sizes, strict=True)
+                {"path": path, "before": before, "after": after}
+                for path, before, after in zip(
+                    layer_paths(model), self.initial_sizes, layer_sizes(model), strict=True
+                )
             ],
             "seconds": self.clock.read(),
             "phases": self.phases,
@@ -404,16 +418,6 @@ def _signature(x: Any) -> tuple[Any, ...]:
 
 def _is_inexact_struct(x: Any) -> bool:
     return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
-
-
-def _truncation_errors(before: Any, after: Any) -> list[float | None]:
-    """Measured H-infinity error of every layer that was cut."""
-    return [
-        hinf_error(old.to_lti(), new.to_lti(), form="complex")
-        if new.d_state < old.d_state
-        else None
-        for old, new in zip(layers_of(before), layers_of(after), strict=True)
-    ]
 
 
 def write_json(path: Path, content: Any) -> None:

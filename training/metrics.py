@@ -13,9 +13,12 @@ in [0, 1]):
                 means over the steps since the previous one
     eval        step, split ("validation" or "test"), loss, accuracy, seconds, duration
     spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending)}]
-    shrink      step, layers [{path, before, after, sigma, bound (2 * sum of the dropped sigma),
-                sigma_next (the first dropped one), error (measured H-infinity error, or null)}],
-                loss_before, loss_after, plan_seconds, compress_seconds;
+    shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from), bound
+                (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
+                (the first of them), error (measured H-infinity error), holds (whether it is within
+                the bound); the last two null where nothing was cut}],
+                loss_before, loss_after (on the calibration sequences), plan_seconds,
+                compress_seconds;
                 where nothing was cut, before == after
     compile     step, seconds, what ("train step" or "eval step")
     checkpoint  step

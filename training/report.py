@@ -314,6 +314,7 @@ def _shrink_table(history: History) -> str:
         "step",
         "layer",
         "before → after",
+        "weighed by",
         "bound 2·Σσ",
         "measured error",
         "first σ dropped",
@@ -322,7 +323,7 @@ def _shrink_table(history: History) -> str:
         "compress",
         "compile",
     )
-    numeric = range(2, len(head))
+    numeric = [2, *range(4, len(head))]
     rows = []
     for event in history.shrinks:
         compile_seconds = history.compile_seconds(event)
@@ -332,15 +333,17 @@ def _shrink_table(history: History) -> str:
         cut = [row for row in event["layers"] if row["after"] != row["before"]]
         if not cut:
             shared[0] = "–"
-            rows.append((event["step"], "nothing was cut", *["–"] * 4, *shared))
+            rows.append((event["step"], "nothing was cut", *["–"] * 5, *shared))
         for i, row in enumerate(cut):
             rows.append(
                 (
                     event["step"] if i == 0 else "",
                     row["path"],
                     f"{row['before']} → {row['after']}",
+                    row.get("gramians", "white noise, complex"),
                     _small(row["bound"]),
-                    _small(row["error"], "not measured"),
+                    _small(row["error"], "not measured")
+                    + (" (beyond the bound)" if row.get("holds") is False else ""),
                     _small(row["sigma_next"], "–"),
                     *(shared if i == 0 else [""] * len(shared)),
                 )
