@@ -28,7 +28,8 @@ def widen(tree: PyTree) -> PyTree:
         if not is_inexact(x):
             return x
         dtype = np.complex128 if jnp.issubdtype(x.dtype, jnp.complexfloating) else np.float64
-        return jnp.asarray(np.asarray(x).astype(dtype))
+        # not jnp.asarray, which compiles a program for each new shape
+        return jax.device_put(np.asarray(x).astype(dtype))
 
     return jax.tree.map(wide, tree)
 
@@ -46,7 +47,7 @@ def narrow_array(x: Any, like: Any) -> Any:
     x = np.asarray(x).astype(like.dtype)
     if isinstance(like, np.ndarray):
         return x
-    array = jnp.asarray(x)
+    array = jax.device_put(x)
     if like.weak_type:
         array = jnp.zeros_like(like, shape=x.shape).at[...].set(array)
     if like.committed and _divides(like.sharding, x.shape):
@@ -68,12 +69,16 @@ def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return narrow(wide, layer)
 
 
-@eqx.filter_jit
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
+"""For what runs about once for each shape: half the time to compile, and that is nearly all."""
+
+
+@eqx.filter_jit(compiler_options=FAST_COMPILATION)
 def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
     return layer.to_lti()
 
 
-@eqx.filter_jit
+@eqx.filter_jit(compiler_options=FAST_COMPILATION)
 def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return layer.from_lti(lti)
 
