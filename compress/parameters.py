@@ -11,7 +11,7 @@ from jaxtyping import Complex, Float, Inexact, PyTree
 
 from zoo import AbstractSSM
 
-from .precision import FAST_COMPILATION, is_inexact, widen
+from .precision import is_inexact, jit_for_once, widen
 
 Leaves = dict[int, Float[np.ndarray, "..."]]
 """Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""
@@ -138,7 +138,7 @@ def _push(layer: AbstractSSM, tangents: Leaves) -> PerEntry:
     return jax.tree.map(np.asarray, _jvp(layer, treedef.unflatten(changes)))
 
 
-@eqx.filter_jit(compiler_options=FAST_COMPILATION)
+@jit_for_once
 def _jvp(layer: AbstractSSM, tangent: PyTree) -> PerEntry:
     def system(layer):
         lti = layer.to_lti()

@@ -1,6 +1,7 @@
 """Layers in double precision and back: reductions are computed so, whatever the model is in."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from zoo import AbstractSSM, DiagonalLTI
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def is_inexact(x: Any) -> bool:
@@ -69,16 +73,21 @@ def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return narrow(wide, layer)
 
 
-FAST_COMPILATION = {"xla_backend_optimization_level": 0}
-"""For what runs about once for each shape: half the time to compile, and that is nearly all."""
+def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
+    """`eqx.filter_jit`, unoptimised, for what runs about once for each shape.
+
+    Compiling then takes half the time, and that is nearly all.
+    """
+    jit: Any = eqx.filter_jit
+    return jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@eqx.filter_jit(compiler_options=FAST_COMPILATION)
+@jit_for_once
 def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
     return layer.to_lti()
 
 
-@eqx.filter_jit(compiler_options=FAST_COMPILATION)
+@jit_for_once
 def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return layer.from_lti(lti)
 

@@ -88,6 +88,10 @@ class CompressionConfig:
     """A layer shrinks only when its new rank is below this share of the old one."""
     multiple: int = 1
     """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
+    rehearsal: int = 1000
+    """Steps before a shrink at which it is tried out in the background, so that everything is
+    compiled when it comes; at most three quarters of the way to it, 0 for never. If the ranks found
+    then still suffice at the shrink, by no more than a tenth or one `multiple`, they are taken."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
 
@@ -103,6 +107,7 @@ class CompressionConfig:
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
         require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
+        require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
         require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
 
 

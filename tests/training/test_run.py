@@ -70,7 +70,7 @@ def numbers(folder):
     return [{k: v for k, v in event.items() if k not in clocks} for event in events]
 
 
-SESSION = {"compile", "resume", "interrupt", "checkpoint"}
+SESSION = {"compile", "rehearsal", "resume", "interrupt", "checkpoint"}
 
 
 @pytest.fixture(scope="module")
