@@ -90,8 +90,8 @@ class CompressionConfig:
     """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
     rehearsal: int = 1000
     """Steps before a shrink at which it is tried out in the background, so that everything is
-    compiled when it comes; at most three quarters of the way to it, 0 for never. If the ranks found
-    then still suffice at the shrink, by no more than a tenth or one `multiple`, they are taken."""
+    compiled when it comes; at most nine tenths of the way from the one before, 0 for never. The
+    ranks found then are taken if they still suffice, by no more than a tenth or a `multiple`."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import Plan, compress, error_bound, hinf_error, plan, rank
+from compress import LayerPlan, Plan, compress, error_bound, hinf_error, plan, rank
 from compress.precision import double_lti
 from data.pipeline import eval_batches
 from data.task import Split, Task
+from zoo import AbstractSSM
 
 from .checkpoint import Checkpoints, resized
 from .clock import Clock
@@ -313,8 +316,6 @@ class Run:
             args = (each.params, each.norm_state, Metrics.zero(), *batch)
             yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
         _truncation_errors(planned, after)
-        yield layer_sizes(after)
-        plan(after, ranks=layer_sizes(after))
 
     def _rehearsed_ranks(self) -> list[int] | None:
         """The ranks that the rehearsal of the next shrink has found, if there was one."""
@@ -354,7 +355,7 @@ class Run:
             waited = time.perf_counter() - started
             for what, seconds in outcome.compiled if outcome else ():
                 self.emit("compile", seconds=seconds, what=what, background=True)
-            loss_before = self.measure(validation, limit=4)
+            loss_before = self.measure(validation, limit=1)
             start = time.perf_counter()
             before = self.model
             planned = self._plan_shrink(self.state, self.step, rehearsed)
@@ -366,7 +367,7 @@ class Run:
             params = eqx.filter(after, eqx.is_array)
             self.state = self.state._replace(params=params, opt_state=opt_state)
             compress_seconds = time.perf_counter() - start
-            loss_after = self.measure(validation, limit=4)
+            loss_after = self.measure(validation, limit=1)
             sizes = layer_sizes(after)
             errors = _truncation_errors(planned, after)
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
@@ -470,10 +471,14 @@ def _is_inexact_struct(x: Any) -> bool:
 
 def _truncation_errors(planned: Plan, after: Any) -> list[float | None]:
     """Measured H-infinity error of every layer that was cut."""
-    return [
-        None if row.cut is None else hinf_error(row.cut.system, double_lti(layer), form="real")
-        for row, layer in zip(planned.layers, layers_of(after), strict=True)
-    ]
+
+    def error(row: LayerPlan, layer: AbstractSSM) -> float | None:
+        if row.cut is None:
+            return None
+        return hinf_error(row.cut.system, double_lti(layer), form="real")
+
+    with ThreadPoolExecutor(os.cpu_count()) as each:
+        return list(each.map(error, planned.layers, layers_of(after)))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -41,12 +41,12 @@ def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
 def rehearsal_steps(config: CompressionConfig, steps: int) -> dict[int, int]:
     """The steps after which shrinks are rehearsed, and the step of the shrink that each is for.
 
-    `config.rehearsal` steps ahead, but at least a quarter of the way from the shrink before, so
-    that the layers have had time to change.
+    `config.rehearsal` steps ahead, but at least a tenth of the way from the shrink before, so
+    that the layers have settled.
     """
     times, before = {}, 0
     for shrink in shrink_steps(config, steps):
-        ahead = min(config.rehearsal, 3 * (shrink - before) // 4)
+        ahead = min(config.rehearsal, 9 * (shrink - before) // 10)
         if ahead >= 1:
             times[shrink - ahead] = shrink
         before = shrink

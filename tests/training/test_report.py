@@ -413,6 +413,7 @@ def test_thinning_keeps_the_mean_and_the_gaps():
 def test_the_compilation_of_a_shrink_is_what_its_cut_made_new():
     shrink = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 5}]}
     idle = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 9}]}
+    rehearsal = {"event": "rehearsal", "step": 10, "error": None}
     compiled = {"event": "compile", "step": 10, "seconds": 2.0, "what": "train step"}
     resumed = {"event": "resume", "step": 10}
     for events, seconds in (
@@ -420,6 +421,8 @@ def test_the_compilation_of_a_shrink_is_what_its_cut_made_new():
         ([compiled, compiled, shrink, compiled], 4.0),
         ([shrink, resumed, compiled], None),
         ([shrink, idle, compiled], None),
+        ([{**compiled, "background": True}, rehearsal, shrink, compiled], 2.0),
+        ([{**compiled, "background": True}, rehearsal, shrink], 0),
     ):
         assert History(events, {}).compile_seconds(shrink) == seconds
     assert History([compiled, idle], {}).compile_seconds(idle) is None
