@@ -147,15 +147,14 @@ def gramian_factors(
     lti: DiagonalLTI, form: Form = "real", tolerance: float = FACTOR_TOLERANCE
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
     """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
+    n = lti.d_state
+    arrays = _padded(*double_arrays(lti))
 
     def factor(gramian):
         with jax.enable_x64(True):
-            L, rank, scale = (
-                np.asarray(x)
-                for x in _factor_jit(form, gramian, tolerance, lti.log_lam, lti.B, lti.C)
-            )
+            L, rank, scale = map(np.asarray, _factor_jit(form, gramian, tolerance, *arrays))
         # one column at least, so that a system whose output is zero needs no other way
-        return L[:, : max(rank, 1)], scale[:, None]
+        return L[:n, : max(rank, 1)], scale[:n, None]
 
     # The recursions are sequences of small steps that leave other cores idle.
     with ThreadPoolExecutor(1) as other:
@@ -166,6 +165,25 @@ def gramian_factors(
 
 
 _factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1, 2))
+
+
+def _padded(log_lam, B, C):
+    """The system with states that do nothing, up to a size at which a program may be there already.
+
+    Compiling takes a second, running it milliseconds: one program serves all n between two of
+    these sizes, a power of two or 1.5 times one, at least 8. States without input and output
+    are never a pivot, so the factors' rows and columns in use are those of the system.
+    """
+    n = len(log_lam)
+    size = 8
+    while size < n:
+        size = 3 * size // 2 if size & (size - 1) == 0 else 4 * size // 3
+    more = size - n
+    return (
+        np.concatenate([log_lam, np.full(more, -1.0)]),
+        np.pad(B, ((0, more), (0, 0))),
+        np.pad(C, ((0, 0), (0, more))),
+    )
 
 
 class _Basis:

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float, Inexact, PyTree
 
 from zoo import AbstractSSM
 
-from .precision import is_inexact, widen
+from .precision import is_inexact, jit_for_once, widen
 
 Leaves = dict[int, Float[np.ndarray, "..."]]
 """Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""
@@ -131,13 +130,15 @@ def _push(layer: AbstractSSM, tangents: Leaves) -> PerEntry:
     """The change of the layer's system for these changes of its leaves."""
     leaves, treedef = jax.tree.flatten(layer)
     changes = [
-        jnp.asarray(tangents.get(k, np.zeros(x.shape)), x.dtype) if is_inexact(x) else None
+        jax.device_put(tangents.get(k, np.zeros(x.shape)).astype(x.dtype))
+        if is_inexact(x)
+        else None
         for k, x in enumerate(leaves)
     ]
     return jax.tree.map(np.asarray, _jvp(layer, treedef.unflatten(changes)))
 
 
-@eqx.filter_jit
+@jit_for_once
 def _jvp(layer: AbstractSSM, tangent: PyTree) -> PerEntry:
     def system(layer):
         lti = layer.to_lti()

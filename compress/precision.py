@@ -1,6 +1,7 @@
 """Layers in double precision and back: reductions are computed so, whatever the model is in."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from zoo import AbstractSSM, DiagonalLTI
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def is_inexact(x: Any) -> bool:
@@ -28,7 +32,8 @@ def widen(tree: PyTree) -> PyTree:
         if not is_inexact(x):
             return x
         dtype = np.complex128 if jnp.issubdtype(x.dtype, jnp.complexfloating) else np.float64
-        return jnp.asarray(np.asarray(x).astype(dtype))
+        # not jnp.asarray, which compiles a program for each new shape
+        return jax.device_put(np.asarray(x).astype(dtype))
 
     return jax.tree.map(wide, tree)
 
@@ -46,7 +51,7 @@ def narrow_array(x: Any, like: Any) -> Any:
     x = np.asarray(x).astype(like.dtype)
     if isinstance(like, np.ndarray):
         return x
-    array = jnp.asarray(x)
+    array = jax.device_put(x)
     if like.weak_type:
         array = jnp.zeros_like(like, shape=x.shape).at[...].set(array)
     if like.committed and _divides(like.sharding, x.shape):
@@ -68,12 +73,21 @@ def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return narrow(wide, layer)
 
 
-@eqx.filter_jit
+def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
+    """`eqx.filter_jit`, unoptimised, for what runs about once for each shape.
+
+    Compiling then takes half the time, and that is nearly all.
+    """
+    jit: Any = eqx.filter_jit
+    return jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@jit_for_once
 def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
     return layer.to_lti()
 
 
-@eqx.filter_jit
+@jit_for_once
 def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     return layer.from_lti(lti)
 

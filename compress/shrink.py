@@ -19,6 +19,7 @@ from .rank import JointPolicy, Policy
 from .record import record
 from .spectrum import Evidence, LayerPlan, Spectrum
 from .table import Table
+from .threads import one_blas_thread
 
 Ranks = int | Sequence[int] | Mapping[str, int]
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -61,6 +62,7 @@ class Plan(Table):
         return [*rows, ["total", f"{before}", f"{after}", "", "", "", ""]]
 
 
+@one_blas_thread()
 @jaxtyped(typechecker=beartype)
 def plan(
     model: PyTree,
@@ -117,6 +119,7 @@ def plan(
     return _plan(model, layers, spectra, tolerance, policy, ranks, gate)
 
 
+@one_blas_thread()
 @jaxtyped(typechecker=beartype)
 def compress(
     model: PyTree,

@@ -17,6 +17,7 @@ from .layers import check_parameters
 from .lift import Projection
 from .moments import Cut
 from .precision import double_lti, from_double_lti, rounding_of
+from .threads import one_blas_thread
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Spectrum:
         check_system(self.system, name)
         self.white = evidence.inputs is None and evidence.horizon is None
         self.form: Form = form if self.white else "real"
-        self.gramians, self.factors = self._weighed(evidence)
-        self.sigma = self._sigma()
+        with one_blas_thread():  # the same digits whatever else runs
+            self.gramians, self.factors = self._weighed(evidence)
+            self.sigma = self._sigma()
 
     def _weighed(self, evidence: Evidence):
         """The words for the Gramians, and their factors."""
@@ -109,7 +111,8 @@ class Spectrum:
         if reduced.rank < n:
             lti = reduced.lti
             if self._evidence.refit:
-                lti = refit(self.system, lti, self._evidence.inputs)
+                with one_blas_thread():
+                    lti = refit(self.system, lti, self._evidence.inputs)
             after = from_double_lti(self.layer, lti)
             check_parameters((), after)
             cut = Cut(self.layer, after, self.system, _projection(reduced))

@@ -1,20 +1,46 @@
 """One thread for LAPACK."""
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import scipy.linalg  # noqa: F401  (its BLAS is JAX's, which loads it later)
 from threadpoolctl import ThreadpoolController
 
 
-def one_blas_thread() -> AbstractContextManager:
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """A context in which NumPy's, SciPy's and JAX's BLAS on CPU run on one thread.
 
     The threads of OpenBLAS wait for each other actively, thousands of times in one SVD. Where
     another process has one of the cores, as a data loader does, each wait lasts a time slice (seen
     on 2 cores: 10 s instead of 0.5 s, n = 1024). On idle cores one thread costs a fifth more.
+
+    The limit is the whole process's: it ends when the last thread has left such a context, so what
+    one thread computes does not depend on when another one enters or leaves.
     """
-    return _controller().limit(limits=1, user_api="blas")
+    with _lock:
+        if not _limits:
+            _limits.append(_controller().limit(limits=1, user_api="blas"))
+            _limits[0].__enter__()
+        else:
+            _limits.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            if len(_limits) == 1:
+                _limits[0].__exit__(None, None, None)
+                _limits.clear()
+            else:
+                _limits.pop()
+
+
+_lock = threading.Lock()
+_limits: list[Any] = []
+"""One entry for each thread inside, the limit itself first."""
 
 
 @cache

@@ -31,6 +31,12 @@ class Clock:
             self._account()
             self._running.pop()
 
+    def move(self, seconds: float, before: str, after: str) -> None:
+        """Count `seconds` of what went by as phase `after`, which were counted as `before`."""
+        self._account()
+        self.seconds[before] = self.seconds.get(before, 0.0) - seconds
+        self.seconds[after] = self.seconds.get(after, 0.0) + seconds
+
     def read(self) -> dict[str, float]:
         """Seconds by phase until now, and their "total"."""
         self._account()

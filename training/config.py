@@ -93,6 +93,10 @@ class CompressionConfig:
     """A layer shrinks only when its new rank is below this share of the old one."""
     multiple: int = 1
     """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
+    rehearsal: int = 1000
+    """Steps before a shrink at which it is tried out in the background, so that everything is
+    compiled when it comes; at most nine tenths of the way from the one before, 0 for never. The
+    ranks found then are taken if they still suffice, by no more than a tenth or a `multiple`."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
 
@@ -109,6 +113,7 @@ class CompressionConfig:
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
         require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
+        require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
         require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
 
 

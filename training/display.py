@@ -167,7 +167,11 @@ def _describe(event: Event, total: int | None) -> str | None:
                 f"({format_seconds(event['plan_seconds'] + event['compress_seconds'])})"
             )
         case "compile":
-            return f"{at}  compiled the {event['what']} in {format_seconds(event['seconds'])}"
+            meanwhile = ", in the background" if event.get("background") else ""
+            took = format_seconds(event["seconds"])
+            return f"{at}  compiled the {event['what']} in {took}{meanwhile}"
+        case "rehearsal" if event["error"] is not None:
+            return f"{at}  the shrink could not be rehearsed: {event['error']}"
         case "checkpoint":
             return f"{at}  checkpoint saved"
         case "resume":

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import Plan, compress, rank
-from compress.layers import layers_of as keyed_layers
-from compress.layers import path_name
-from data.pipeline import eval_batches, train_batch
+from data.pipeline import eval_batches
 from data.task import Split, Task
-from zoo import AbstractSSM, classifier
 
 from .checkpoint import Checkpoints, resized
 from .clock import Clock
 from .config import RunConfig
+from .feed import Feed
 from .interrupt import Interrupt
 from .metrics import Sink, write_atomically
+from .network import build_model, layer_paths, layer_sizes, layers_of, parameter_count
 from .optimizer import make_optimizer
+from .programs import Programs
 from .reduction import Reduction, calibration_split
-from .schedule import learning_rate_schedule, rank_at, shrink_steps
+from .rehearsal import Rehearsal, settle
+from .schedule import learning_rate_schedule, rank_at, rehearsal_steps, shrink_steps
 from .step import Metrics, TrainState, make_eval_step, make_train_steps
 
 
@@ -39,43 +41,6 @@ class Interrupted(Exception):
 
 class Diverged(ArithmeticError):
     """The loss is no longer a number; the last checkpoint is from before."""
-
-
-def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
-    """The model that `config` describes for `task`, at its start, and its BatchNorm state."""
-    network = config.network
-    return classifier(
-        lambda key: config.layer.build(network.d_model, key=key),
-        input_kind=task.input_kind,
-        input_size=task.input_size,
-        classes=task.classes,
-        d_model=network.d_model,
-        blocks=network.blocks,
-        norm=network.norm,
-        dropout=network.dropout,
-        bidirectional=network.bidirectional,
-        key=jax.random.fold_in(jax.random.key(config.seed), 0),
-    )
-
-
-def parameter_count(params: Any) -> int:
-    """Number of trained real numbers."""
-    return sum(x.size for x in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
-
-
-def layers_of(model: Any) -> list[AbstractSSM]:
-    """The state-space layers of a model, in order."""
-    return [layer for _, layer in keyed_layers(model)]
-
-
-def layer_sizes(model: Any) -> list[int]:
-    """`d_state` of every state-space layer, in order."""
-    return [layer.d_state for layer in layers_of(model)]
-
-
-def layer_paths(model: Any) -> list[str]:
-    """Where every state-space layer is in the model: `blocks[0].ssm`."""
-    return [path_name(keys) for keys, _ in keyed_layers(model)]
 
 
 class Run:
@@ -100,13 +65,23 @@ class Run:
         self.results: dict[str, dict[str, float]] = {}
         self._train_steps = make_train_steps(self.static, self.optimizer)
         self._eval_step = make_eval_step(self.static)
-        self._programs: dict[Any, Any] = {}
+        self._programs = Programs()
+        self._feed = Feed(
+            task.splits["train"],
+            config.batch_size,
+            config.seed,
+            config.loop.steps_per_dispatch,
+            clock,
+        )
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self._saved: int | None = None
         self._shrinks = shrink_steps(config.compression, config.steps)
         size = config.compression.calibration
         self._calibration = calibration_split(task.splits["train"], size, config.seed)
         self._reduction = Reduction(config.compression, self._calibration)
+        self._rehearsals = rehearsal_steps(config.compression, config.steps)
+        self._rehearsal: Rehearsal | None = None
+        self._rehearsed: list[int] | None = None
 
     @property
     def model(self) -> Any:
@@ -148,6 +123,7 @@ class Run:
             metadata = {
                 "step": self.step,
                 "d_state": layer_sizes(self.model),
+                "rehearsed": self._rehearsed_ranks(),
                 "seconds": self.clock.read(),
                 "phases": self.phases,
             }
@@ -171,6 +147,7 @@ class Run:
         self.state = self._checkpoints.arrays(step, like)
         self.step = self._saved = step
         self.phases = metadata["phases"]
+        self._rehearsed = metadata["rehearsed"]
         seconds = {name: s for name, s in metadata["seconds"].items() if name != "total"}
         for name, value in self.clock.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
@@ -181,13 +158,13 @@ class Run:
 
     def _program(self, what: str, function: Any, *args: Any) -> Any:
         """`function` compiled for the shapes of `args`: once for each, and timed."""
-        key = (what, jax.tree.structure(args), tuple(map(_signature, jax.tree.leaves(args))))
-        if key not in self._programs:
-            start = time.perf_counter()
+        program = self._programs.find(what, args)
+        if program is None:
             with self.clock.phase("compile"):
-                self._programs[key] = function.lower(*args).compile()
-            self.emit("compile", seconds=time.perf_counter() - start, what=what)
-        return self._programs[key]
+                program, seconds = self._programs.make(what, function, args)
+            if seconds is not None:
+                self.emit("compile", seconds=seconds, what=what, background=False)
+        return program
 
     def _next_stop(self) -> int:
         """The next step at which something happens besides training."""
@@ -201,17 +178,21 @@ class Run:
 
     def train_to(self, stop: int, interrupt: Interrupt) -> None:
         """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen."""
-        size, dispatch = self.config.batch_size, self.config.loop.steps_per_dispatch
-        split = self.task.splits["train"]
+        dispatch = self.config.loop.steps_per_dispatch
         first, metrics = self.step, Metrics.zero()
         seconds_before = self.clock.read().get("train", 0.0)
         with self.clock.phase("train"):
             while self.step < stop and not interrupt.requested:
-                count = min(dispatch, stop - self.step)
-                batches = train_batch(split, size, self.config.seed, self.step, dispatch)
+                later = [s - self.step for s in self._rehearsals if s > self.step]
+                count = min(dispatch, stop - self.step, *later)
+                batches = self._feed.batches(self.step)
                 args = (self.state, metrics, *batches, np.int32(count), self.key)
                 self.state, metrics = self._program("train step", self._train_steps, *args)(*args)
                 self.step += count
+                if self.step < self.config.steps:
+                    self._feed.look_ahead(self.step, metrics.loss.is_ready)
+                if self.step in self._rehearsals:
+                    self.rehearse()
             if self.step == first:
                 return
             loss, accuracy = metrics.means()  # waits for the device
@@ -251,15 +232,15 @@ class Run:
 
     # Evaluation
 
-    def measure(self, split: Split, limit: int | None = None) -> tuple[float, float]:
-        """Loss and accuracy on a split, or on its first `limit` batches."""
+    def measure(self, split: Split, limit: int | None = None) -> Metrics:
+        """Loss and accuracy on a split, or on its first `limit` batches; does not wait for them."""
         metrics = Metrics.zero()
         for k, batch in enumerate(eval_batches(split, self._evaluation_batch())):
             if limit is not None and k >= limit:
                 break
             args = (self.state.params, self.state.norm_state, metrics, *batch)
             metrics = self._program("eval step", self._eval_step, *args)(*args)
-        return metrics.means()
+        return metrics
 
     def _evaluation_batch(self) -> int:
         """One size for all splits, so that one program serves them."""
@@ -270,7 +251,7 @@ class Run:
         """Measure loss and accuracy on the split called `name`, and report them."""
         start = time.perf_counter()
         with self.clock.phase("evaluate"):
-            loss, accuracy = self.measure(self.task.splits[name])
+            loss, accuracy = self.measure(self.task.splits[name]).means()
         self.emit(
             "eval",
             split=name,
@@ -289,7 +270,7 @@ class Run:
         return self._reduction.plan(model, self.state.norm_state, ranks=layer_sizes(model))
 
     def report_spectra(self) -> None:
-        with self.clock.phase("evaluate"):
+        with self.clock.phase("spectra"):
             layers = self.spectra().layers
         self.emit(
             "spectrum",
@@ -299,32 +280,86 @@ class Run:
             ],
         )
 
-    def _plan_shrink(self, model: Any) -> Plan:
-        """What the configuration cuts at this step. Raises `Diverged` for a model without HSVs."""
+    def rehearse(self) -> None:
+        """Try out the next shrink in the background, with the state as it is now."""
+        shrink = next(s for s in self._shrinks if s > self.step)
+        ranks, batches = self._rehearsed, self._feed.batches(self.step)
+        snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self.state)
+
+        def plan_ahead() -> tuple[list[int] | None, Plan]:
+            planned = self._plan_shrink(snapshot, shrink, ranks)
+            if self.config.compression.mode != "tolerance":
+                return [layer.rank_after for layer in planned.layers], planned
+            needed = [self._policy()(layer.sigma) for layer in planned.layers]
+            return (needed if ranks is None else ranks), planned
+
+        self._rehearsal = Rehearsal(
+            plan_ahead, lambda planned: self._prepare_for(snapshot, batches, planned)
+        )
+
+    def _prepare_for(
+        self, state: TrainState, batches: Any, planned: Plan
+    ) -> Iterator[list[int] | tuple[str, float | None]]:
+        """Make all that this shrink of `state` needs, and the steps on `batches` after it.
+
+        The second half of a `Rehearsal`: touches nothing of the run's but its programs.
+        """
+        model = eqx.combine(state.params, self.static)
+        after, opt_state = compress(
+            model, state.opt_state, plan=planned, moments=self.config.compression.moments
+        )
+        yield layer_sizes(after)
+        smaller = state._replace(params=eqx.filter(after, eqx.is_array), opt_state=opt_state)
+        args = (smaller, Metrics.zero(), *batches, np.int32(1), self.key)
+        yield "train step", self._programs.make("train step", self._train_steps, args)[1]
+        batch = next(eval_batches(self._calibration, self._evaluation_batch()))
+        for each in (state, smaller):
+            args = (each.params, each.norm_state, Metrics.zero(), *batch)
+            yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
+        self._reduction.certificates(planned, layers_of(after))
+
+    def _rehearsed_ranks(self) -> list[int] | None:
+        """The ranks that the rehearsal of the next shrink has found, if there was one."""
+        return self._rehearsed if self._rehearsal is None else self._rehearsal.ranks()
+
+    def _policy(self) -> rank.Policy:
+        """How many states a layer needs, in mode `tolerance`."""
         compression = self.config.compression
+        return rank.round_up(rank.tolerance(compression.tolerance), compression.multiple)
+
+    def _plan_shrink(self, state: TrainState, step: int, rehearsed: list[int] | None) -> Plan:
+        """What the configuration cuts at `step`. Raises `Diverged` for a model without HSVs."""
+        compression = self.config.compression
+        model = eqx.combine(state.params, self.static)
         try:
             if compression.mode == "tolerance":
-                policy = rank.tolerance(compression.tolerance)
-                policy = rank.round_up(policy, compression.multiple)
-                norm_state, gate = self.state.norm_state, compression.gate
-                return self._reduction.plan(model, norm_state, policy=policy, gate=gate)
-            number = self._shrinks.index(self.step) + 1
+                policy = settle(self._policy(), rehearsed, compression.multiple)
+                gate = compression.gate
+                return self._reduction.plan(model, state.norm_state, policy=policy, gate=gate)
+            number = self._shrinks.index(step) + 1
             ranks = [
                 min(now, rank_at(compression, number, initial))
                 for now, initial in zip(layer_sizes(model), self.initial_sizes, strict=True)
             ]
-            return self._reduction.plan(model, self.state.norm_state, ranks=ranks)
+            return self._reduction.plan(model, state.norm_state, ranks=ranks)
         except ValueError as error:
-            raise Diverged(f"cannot shrink at step {self.step}: {error}") from error
+            raise Diverged(f"cannot shrink at step {step}: {error}") from error
 
     def shrink(self) -> None:
         """Cut every layer as the configuration says; report what it cost and what it changed."""
         compression = self.config.compression
+        started = time.perf_counter()
         with self.clock.phase("shrink"):
-            loss_before, _ = self.measure(self._calibration)
+            rehearsed = self._rehearsed_ranks()
+            outcome = None if self._rehearsal is None else self._rehearsal.finish()
+            self._rehearsal = self._rehearsed = None
+            waited = time.perf_counter() - started
+            for what, seconds in outcome.compiled if outcome else ():
+                self.emit("compile", seconds=seconds, what=what, background=True)
+            loss_before = self.measure(self._calibration)
             start = time.perf_counter()
             before = self.model
-            planned = self._plan_shrink(before)
+            planned = self._plan_shrink(self.state, self.step, rehearsed)
             plan_seconds = time.perf_counter() - start
             start = time.perf_counter()
             after, opt_state = compress(
@@ -333,9 +368,19 @@ class Run:
             params = eqx.filter(after, eqx.is_array)
             self.state = self.state._replace(params=params, opt_state=opt_state)
             compress_seconds = time.perf_counter() - start
+            loss_after = self.measure(self._calibration)
             sizes = layer_sizes(after)
             certificates = self._reduction.certificates(planned, layers_of(after))
-            loss_after, _ = self.measure(self._calibration)
+            loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
+        if outcome:
+            self.emit(
+                "rehearsal",
+                ranks=rehearsed,
+                agreed=outcome.d_state == sizes,
+                seconds=outcome.seconds,
+                waited=waited,
+                error=outcome.error,
+            )
         self.emit(
             "shrink",
             layers=[
@@ -355,6 +400,7 @@ class Run:
             loss_after=loss_after,
             plan_seconds=plan_seconds,
             compress_seconds=compress_seconds,
+            duration=time.perf_counter() - started,
         )
 
     # The whole
@@ -364,6 +410,8 @@ class Run:
         loop = self.config.loop
         if self._saved is None:
             self.report_spectra()
+        elif self._rehearsed is not None:
+            self.rehearse()
         while self.step < self.config.steps:
             self.train_to(self._next_stop(), interrupt)
             last = self.step == self.config.steps
@@ -387,6 +435,8 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
         model = self.model
+        seconds = self.clock.read()
+        device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
         return {
             "task": self.task.name,
             "model": self.config.model,
@@ -402,12 +452,15 @@ class Run:
                     layer_paths(model), self.initial_sizes, layer_sizes(model), strict=True
                 )
             ],
-            "seconds": self.clock.read(),
+            "seconds": seconds,
+            "host_share": 1 - device / seconds["total"],
             "phases": self.phases,
         }
 
     def close(self) -> None:
-        """Wait for the last checkpoint."""
+        """Wait for the last checkpoint, and for a rehearsal to come to an end."""
+        if self._rehearsal is not None:
+            self._rehearsal.cancel()
         with self.clock.phase("checkpoint"):
             self._checkpoints.close()
 

@@ -17,10 +17,15 @@ in [0, 1]):
                 (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
                 (the first of them), error (measured H-infinity error), holds (whether it is within
                 the bound); the last two null where nothing was cut}],
-                loss_before, loss_after (on the calibration sequences), plan_seconds,
-                compress_seconds;
+                loss_before, loss_after (on the calibration sequences),
+                plan_seconds, compress_seconds, duration (all of it, with what it waited for);
                 where nothing was cut, before == after
-    compile     step, seconds, what ("train step" or "eval step")
+    rehearsal   step (of the shrink, whose event comes next), ranks [states that each layer was
+                found to need, or null], agreed (whether the shrink came to the sizes that were
+                rehearsed), seconds (in the background), waited (by the shrink, for its end), error
+                (what went wrong, or null)
+    compile     step, seconds, what ("train step" or "eval step"), background (whether training
+                went on meanwhile; told at the shrink that it was for)
     checkpoint  step
     resume      step
     interrupt   step

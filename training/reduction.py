@@ -1,11 +1,13 @@
 """How the layers of a run are weighed, cut and certified, as the configuration says."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 
-from compress import Plan, plan, verify
+from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
 from compress.record import record
 from data.task import Split
@@ -40,16 +42,15 @@ class Reduction:
 
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
         """The bounds and the measured error of every layer; empty values where nothing was cut."""
-        found = []
-        for row, layer in zip(planned.layers, after, strict=True):
+
+        def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
             if row.cut is None:
-                found.append({"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None})
-                continue
+                return {"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None}
             (c,) = verify(row.cut.before, layer, form=self.form).layers
-            found.append(
-                {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}
-            )
-        return found
+            return {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}
+
+        with ThreadPoolExecutor(os.cpu_count()) as each:
+            return list(each.map(certificate, planned.layers, after))
 
 
 CALIBRATION_STREAM = 3

@@ -6,7 +6,8 @@ interrupted lacks some of them; its report says what is missing and shows the re
 
 `summary.json` may hold: task, model, seed, total_steps, parameters_before, parameters_after,
 test {loss, accuracy}, validation {loss, accuracy}, baselines {name: accuracy},
-layers [{path, before, after}], seconds {total, train, compile, evaluate, shrink, data, checkpoint},
+layers [{path, before, after}], seconds {total, train, compile, evaluate, shrink, spectra, host,
+data, checkpoint}, host_share (of the wall time in which the device neither trained nor evaluated),
 phases [{from_step, to_step, d_state [one for each layer], steps_per_second}]. The keys of
 `environment.json` are free: each becomes a line of the summary.
 """
@@ -72,6 +73,8 @@ _PHASES = {
     "compile": "compilation",
     "evaluate": "evaluation",
     "shrink": "shrinking",
+    "spectra": "Hankel singular values",
+    "host": "waiting for batches",
     "data": "data",
     "checkpoint": "checkpoints",
 }
@@ -275,6 +278,9 @@ def _summary(history: History, environment: Any) -> str:
         bars = [(value / longest, value / longest) for value in spent.values()]
         if total is not None:
             rows.append(("in all", format_seconds(total)))
+        share = history.summary.get("host_share")
+        if share is not None:
+            rows.append(("of that neither training nor evaluation", f"{share:.1%}"))
         right += "<h2>Wall time</h2>" + _table((), rows, numeric=(1,), bars=bars) + "<br>"
     phases = [
         (

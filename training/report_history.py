@@ -148,7 +148,7 @@ class History:
         if self.summary.get("seconds"):
             return self.summary["seconds"]
         told: dict[str, Callable[[Event], float | int]] = {
-            "compile": lambda event: event["seconds"],
+            "compile": _waited,
             "eval": lambda event: event["duration"],
             "shrink": lambda event: event["plan_seconds"] + event["compress_seconds"],
         }
@@ -186,19 +186,27 @@ class History:
         return phases
 
     def compile_seconds(self, shrink: Event) -> float | int | None:
-        """Seconds of compiling what `shrink` had made new; None if there is no record of it."""
-        at = next(i for i, event in enumerate(self.events) if event is shrink)
+        """Seconds of compiling what `shrink` had made new; None if there is no record of it.
+
+        What was compiled in the background counts nothing: nobody waited for it.
+        """
+        events = [event for event in self.events if event["event"] != "rehearsal"]
+        at = next(i for i, event in enumerate(events) if event is shrink)
         seconds = []
         # The loss after the cut is measured within the shrink: that program comes just before it.
         was_cut = any(row["after"] != row["before"] for row in shrink["layers"])
-        if was_cut and at > 0 and self.events[at - 1]["event"] == "compile":
-            seconds.append(self.events[at - 1]["seconds"])
-        for event in self.events[at + 1 :]:
+        if was_cut and at > 0 and events[at - 1]["event"] == "compile":
+            seconds.append(_waited(events[at - 1]))
+        for event in events[at + 1 :]:
             if event["event"] in ("shrink", "resume"):  # what follows has another cause
                 break
             if event["event"] == "compile":
-                seconds.append(event["seconds"])
+                seconds.append(_waited(event))
         return sum(seconds) if seconds else None
+
+
+def _waited(compiled: Event) -> float | int:
+    return 0 if compiled.get("background") else compiled["seconds"]
 
 
 def read_json(path: Path) -> Any:

@@ -38,6 +38,21 @@ def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
     return tuple(sorted(t for t in times if 1 <= t < steps))
 
 
+def rehearsal_steps(config: CompressionConfig, steps: int) -> dict[int, int]:
+    """The steps after which shrinks are rehearsed, and the step of the shrink that each is for.
+
+    `config.rehearsal` steps ahead, but at least a tenth of the way from the shrink before, so
+    that the layers have settled.
+    """
+    times, before = {}, 0
+    for shrink in shrink_steps(config, steps):
+        ahead = min(config.rehearsal, 9 * (shrink - before) // 10)
+        if ahead >= 1:
+            times[shrink - ahead] = shrink
+        before = shrink
+    return times
+
+
 def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:
     """Rank after shrink number `shrink` = 1, 2, ... in mode `fixed`, from `d_state` at the start.
 

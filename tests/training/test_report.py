@@ -266,11 +266,12 @@ def test_the_shrink_table_holds_every_cut(finished):
     values = sigma(64, 100, 0)
     row = page.row("100")
     assert row[:3] == ["100", PATHS[0], "64 → 44"]
-    assert float(row[3]) == pytest.approx(2 * values[44:].sum(), rel=1e-2)
-    assert float(row[4]) == pytest.approx(1.3 * values[44:].sum(), rel=1e-2)
-    assert float(row[5]) == pytest.approx(values[44], rel=1e-2)
-    assert row[6:] == ["0.432 → 0.44", "0.3 s", "0.2 s", "6.2 s"]
-    cuts = [row[2] for row in page.rows if len(row) == 10 and "→" in row[2] and row[1] in PATHS]
+    assert row[3] == "white noise, complex"
+    assert float(row[4]) == pytest.approx(2 * values[44:].sum(), rel=1e-2)
+    assert float(row[5]) == pytest.approx(1.3 * values[44:].sum(), rel=1e-2)
+    assert float(row[6]) == pytest.approx(values[44], rel=1e-2)
+    assert row[7:] == ["0.432 → 0.44", "0.3 s", "0.2 s", "6.2 s"]
+    cuts = [row[2] for row in page.rows if len(row) == 11 and "→" in row[2] and row[1] in PATHS]
     assert cuts == ["64 → 44", "64 → 44", "44 → 30", "44 → 30", "30 → 21", "30 → 21"]
     assert "not measured" in page.all_text
     assert "1 other layer: not cut" in page.all_text
@@ -413,6 +414,7 @@ def test_thinning_keeps_the_mean_and_the_gaps():
 def test_the_compilation_of_a_shrink_is_what_its_cut_made_new():
     shrink = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 5}]}
     idle = {"event": "shrink", "step": 10, "layers": [{"path": "a", "before": 9, "after": 9}]}
+    rehearsal = {"event": "rehearsal", "step": 10, "error": None}
     compiled = {"event": "compile", "step": 10, "seconds": 2.0, "what": "train step"}
     resumed = {"event": "resume", "step": 10}
     for events, seconds in (
@@ -420,6 +422,8 @@ def test_the_compilation_of_a_shrink_is_what_its_cut_made_new():
         ([compiled, compiled, shrink, compiled], 4.0),
         ([shrink, resumed, compiled], None),
         ([shrink, idle, compiled], None),
+        ([{**compiled, "background": True}, rehearsal, shrink, compiled], 2.0),
+        ([{**compiled, "background": True}, rehearsal, shrink], 0),
     ):
         assert History(events, {}).compile_seconds(shrink) == seconds
     assert History([compiled, idle], {}).compile_seconds(idle) is None

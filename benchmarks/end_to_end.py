@@ -1,0 +1,148 @@
+"""Whole runs with compression and without: what shrinking saves by the end, all costs included.
+
+    python benchmarks/end_to_end.py [--model s5] [--task pathfinder] [--repeats 3]
+    python benchmarks/end_to_end.py --steps 4000
+    python benchmarks/end_to_end.py --quick     # the digits, 300 steps, once; writes no results
+
+Runs `scripts/train.py` with the small preset, once with its compression and once with
+`--compression.mode none`, in turns: same steps, same seed, each run a process of its own. Both
+kinds share a compilation cache that is empty at the beginning; the first run of each kind stands by
+itself in the table, and the medians are over the later ones. Wall time is the whole process's, from
+start to report. Writes `results/end_to_end.json` (with versions and hardware) and
+`results/end_to_end.md`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.environment import describe_environment
+from training.presets import preset
+
+ROOT = Path(__file__).parents[1]
+MODES = ("tolerance", "none")
+
+
+def train(
+    model: str, task: str, steps: int, seed: int, mode: str, folder: Path, cache: Path
+) -> dict[str, Any]:
+    """One run of the script: the wall time of its process, and its summary's numbers."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    command += ["--model", model, "--task", task, "--steps", str(steps), "--seed", str(seed)]
+    command += ["--compression.mode", mode, "--out", str(folder)]
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "mode": mode,
+        "wall": seconds,
+        "seconds": summary["seconds"],
+        "host_share": summary["host_share"],
+        "steps_per_second": [phase["steps_per_second"] for phase in summary["phases"]],
+        "d_state": [[layer["before"], layer["after"]] for layer in summary["layers"]],
+        "parameters": [summary["parameters_before"], summary["parameters_after"]],
+        "accuracy": summary["test"]["accuracy"],
+        "loss": summary["test"]["loss"],
+    }
+
+
+def measure(model: str, task: str, steps: int, seed: int, repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        for repeat in range(repeats + 1):
+            for mode in MODES if repeat % 2 == 0 else reversed(MODES):
+                folder = Path(place) / f"{mode}-{repeat}"
+                row = train(model, task, steps, seed, mode, folder, Path(place) / "compiled")
+                rows.append({"first": repeat == 0, **row})
+                note = f"{mode}, {repeat} of {repeats}: {row['wall']:.1f} s"
+                print(note, file=sys.stderr, flush=True)
+    return rows
+
+
+def table(content: dict[str, Any]) -> str:
+    environment, runs = content["environment"], content["runs"]
+    lines = [
+        f"{content['model']} on {content['task']}, small preset, {content['steps']} steps, seed "
+        f"{content['seed']}: wall seconds from the start of the process to its report.",
+        "",
+        "| compression | first run | later runs, median | least to most | steps alone "
+        "| neither training nor evaluation | states | steps/s at the end | test accuracy |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    medians = {}
+    for mode in MODES:
+        first = next(r for r in runs if r["mode"] == mode and r["first"])
+        later = [r for r in runs if r["mode"] == mode and not r["first"]]
+        walls = [r["wall"] for r in later]
+        medians[mode] = np.median(walls)
+        before, after = (sum(sizes) for sizes in zip(*first["d_state"], strict=True))
+        lines.append(
+            f"| {mode} | {first['wall']:.1f} | {medians[mode]:.1f} "
+            f"| {min(walls):.1f} to {max(walls):.1f} "
+            f"| {np.median([r['seconds']['train'] for r in later]):.1f} "
+            f"| {np.median([r['host_share'] for r in later]):.0%} "
+            f"| {before} → {after} "
+            f"| {np.median([r['steps_per_second'][-1] for r in later]):.1f} "
+            f"| {np.median([r['accuracy'] for r in later]):.4f} |"
+        )
+    lines += [
+        "",
+        f"Without compression a later run takes {medians['none'] / medians['tolerance']:.2f} times "
+        "as long.",
+        "",
+        f"{environment['processor']}, {environment['cores']} cores (load average "
+        f"{content['load_average']:.1f}), jax {environment['versions']['jax']}; 1 first and "
+        f"{content['repeats']} later runs of each kind, in turns. "
+        "Made by `benchmarks/end_to_end.py`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="s5")
+    parser.add_argument("--task", default="pathfinder")
+    parser.add_argument("--steps", type=int, help="steps of a run (the preset's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=3, help="later runs of each kind")
+    parser.add_argument("--quick", action="store_true", help="the digits, 300 steps, once")
+    options = parser.parse_args()
+    task = "digits" if options.quick else options.task
+    repeats = 1 if options.quick else options.repeats
+    steps = options.steps or (300 if options.quick else preset(options.model, task, "small").steps)
+    content = {
+        "environment": describe_environment(),
+        "model": options.model,
+        "task": task,
+        "steps": steps,
+        "seed": options.seed,
+        "repeats": repeats,
+        "runs": measure(options.model, task, steps, options.seed, repeats),
+        "load_average": os.getloadavg()[0],
+    }
+    if not options.quick:
+        (ROOT / "results").mkdir(exist_ok=True)
+        (ROOT / "results" / "end_to_end.json").write_text(json.dumps(content, indent=1) + "\n")
+        (ROOT / "results" / "end_to_end.md").write_text(table(content))
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""How long a shrink stalls training: with and without its rehearsal, first run and later ones.
+
+    python benchmarks/shrink.py [--model s5] [--task pathfinder] [--repeats 3]
+    python benchmarks/shrink.py --quick     # the digits, once; writes no results
+
+The small preset's network, batches and shrinks, up to just after the last shrink. A stall is the
+wall time from the end of the last step before a shrink to the first dispatch of steps after it,
+with all that lies between: planning, reducing, measuring the loss before and after, compiling,
+saving. Every run is a process of its own; a "first run" finds an empty compilation cache, a "later
+run" that of the first. Writes `results/shrink.json` (with versions and hardware) and
+`results/shrink.md`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import default_cache_dir, load_task
+from training.clock import Clock
+from training.compilation import use_compilation_cache
+from training.config import RunConfig
+from training.environment import describe_environment
+from training.interrupt import Interrupt
+from training.loop import Run
+from training.presets import preset
+
+ROOT = Path(__file__).parents[1]
+AFTER = 50
+"""Steps after the last shrink."""
+
+
+def configuration(model: str, task: str, rehearsal: int | None) -> RunConfig[Any, Any]:
+    """The small preset, cut off after its last shrink; shrinks come at the same steps."""
+    config = preset(model, task, "small")
+    compression = config.compression
+    last = round(compression.window * config.steps)
+    if rehearsal is not None:
+        compression = replace(compression, rehearsal=rehearsal)
+    return replace(
+        config,
+        steps=last + AFTER,
+        compression=replace(compression, window=last / (last + AFTER)),
+        loop=replace(config.loop, evaluate_every=10 * last, checkpoint_every=10 * last),
+    )
+
+
+class Timed(Run):
+    """A run that notes when the last step before a shrink ends and the next steps begin."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.stalls: list[dict[str, Any]] = []
+        self._left: float | None = None
+
+    def shrink(self) -> None:
+        self._left = time.perf_counter()
+        super().shrink()
+
+    def _program(self, what: str, function: Any, *args: Any) -> Any:
+        program = super()._program(what, function, *args)
+        if what == "train step" and self._left is not None:
+            stall = time.perf_counter() - self._left
+            self.stalls.append({"step": self.step, "seconds": stall})
+            self._left = None
+        return program
+
+
+class Notes:
+    """A sink that keeps the events."""
+
+    def __init__(self):
+        self.events: list[dict[str, Any]] = []
+
+    def write(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        pass
+
+
+def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]:
+    """Train in this process; the stalls, and what the events say of them."""
+    config = configuration(model, task_name, rehearsal)
+    use_compilation_cache()
+    task = load_task(
+        config.task,
+        config.data,
+        data_dir=None,
+        cache_dir=default_cache_dir(),
+        progress=lambda done, total, what: None,
+    )
+    notes = Notes()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Timed(config, task, Path(folder), Clock())
+        run.sinks = [notes]
+        start = time.perf_counter()
+        run.run(Interrupt())
+        seconds = time.perf_counter() - start
+        run.close()
+    at = {name: {} for name in ("shrink", "rehearsal")}
+    for event in notes.events:
+        if event["event"] in at:
+            at[event["event"]][event["step"]] = event
+    for stall in run.stalls:
+        shrink, rehearsal_event = at["shrink"][stall["step"]], at["rehearsal"].get(stall["step"])
+        stall["d_state"] = [[row["before"], row["after"]] for row in shrink["layers"]]
+        stall["shrink"] = shrink["duration"]
+        stall["plan"], stall["compress"] = shrink["plan_seconds"], shrink["compress_seconds"]
+        stall["compiled"] = sum(
+            event["seconds"]
+            for event in notes.events
+            if event["event"] == "compile"
+            and event["step"] == stall["step"]
+            and not event["background"]
+        )
+        if rehearsal_event:
+            stall["waited"] = rehearsal_event["waited"]
+            stall["rehearsal"] = rehearsal_event["seconds"]
+            stall["agreed"] = rehearsal_event["agreed"]
+    return {"stalls": run.stalls, "seconds": seconds}
+
+
+def in_a_process(model: str, task: str, rehearsed: bool, cache: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--model", model, "--task", task, "--child"]
+    command += [] if rehearsed else ["--no-rehearsal"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(model: str, task: str, repeats: int) -> list[dict[str, Any]]:
+    """All cases, in turns."""
+    rows = []
+    for repeat in range(repeats):
+        for rehearsed in (True, False) if repeat % 2 == 0 else (False, True):
+            with tempfile.TemporaryDirectory() as cache:
+                for which in ("first run", "later run"):
+                    result = in_a_process(model, task, rehearsed, cache)
+                    rows.append({"rehearsed": rehearsed, "cache": which, **result})
+    return rows
+
+
+def table(content: dict[str, Any]) -> str:
+    environment = content["environment"]
+    lines = [
+        f"Stall of a shrink in seconds, {content['model']} on {content['task']}, small preset: "
+        "from the last step before it to the next steps' dispatch.",
+        "",
+        "| | rehearsed | stall, median | worst | of it compiling | waiting for the rehearsal "
+        "| plan + compress | ranks foreseen | whole run, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for which in ("first run", "later run"):
+        for rehearsed in (True, False):
+            runs = [
+                r for r in content["runs"] if (r["cache"], r["rehearsed"]) == (which, rehearsed)
+            ]
+            stalls = [s for r in runs for s in r["stalls"]]
+            if not stalls:
+                continue
+
+            def median(key: str, stalls: list[dict[str, Any]] = stalls) -> str:
+                found = [s[key] for s in stalls if key in s]
+                return f"{np.median(found):.2f}" if found else "–"
+
+            reduction = np.median([s["plan"] + s["compress"] for s in stalls])
+            foreseen = f"{sum(s['agreed'] for s in stalls)} of {len(stalls)}" if rehearsed else "–"
+            lines.append(
+                f"| {which} | {'yes' if rehearsed else 'no'} | {median('seconds')} "
+                f"| {max(s['seconds'] for s in stalls):.2f} | {median('compiled')} "
+                f"| {median('waited')} | {reduction:.2f} | {foreseen} "
+                f"| {np.median([r['seconds'] for r in runs]):.1f} |"
+            )
+    lines += [
+        "",
+        f"{environment['processor']}, {environment['cores']} cores (load average "
+        f"{content['load_average']:.1f}), jax {environment['versions']['jax']}; "
+        f"{content['repeats']} runs of each kind, in turns. Made by `benchmarks/shrink.py`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="s5")
+    parser.add_argument("--task", default="pathfinder")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="the digits, once; writes no results")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--no-rehearsal", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        rehearsal = 0 if options.no_rehearsal else None
+        print(json.dumps(one_run(options.model, options.task, rehearsal)))
+        return
+    task = "digits" if options.quick else options.task
+    repeats = 1 if options.quick else options.repeats
+    configuration(options.model, task, None)  # says what is wrong with the names
+    content = {
+        "environment": describe_environment(),
+        "model": options.model,
+        "task": task,
+        "repeats": repeats,
+        "runs": measure(options.model, task, repeats),
+        "load_average": os.getloadavg()[0],
+    }
+    if not options.quick:
+        (ROOT / "results").mkdir(exist_ok=True)
+        (ROOT / "results" / "shrink.json").write_text(json.dumps(content, indent=1) + "\n")
+        (ROOT / "results" / "shrink.md").write_text(table(content))
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The batches of a run, drawn while the device is busy with the ones before."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from data.pipeline import train_batch
+from data.task import Split
+
+from .clock import Clock
+
+
+class Feed:
+    """The training batches of each dispatch, the next one drawn ahead.
+
+    Time in which the device has nothing to do, since its batches are not there, counts as "host".
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int, dispatch: int, clock: Clock):
+        self._arguments = split, batch_size, seed
+        self._dispatch, self._clock = dispatch, clock
+        self._ahead: tuple[int, Any] | None = None
+
+    def batches(self, step: int) -> Any:
+        """Inputs and labels of the dispatch that begins after `step` steps."""
+        if self._ahead is None or self._ahead[0] != step:
+            with self._clock.phase("host"):
+                self._ahead = step, self._draw(step)
+        return self._ahead[1]
+
+    def look_ahead(self, step: int, idle: Callable[[], bool]) -> None:
+        """Draw what `batches(step)` will be asked for. `idle` says whether the device is done.
+
+        Only inside the clock's phase "train".
+        """
+        start = time.perf_counter()
+        self._ahead = step, self._draw(step)
+        if idle():
+            self._clock.move(time.perf_counter() - start, "train", "host")
+
+    def _draw(self, step: int) -> Any:
+        return train_batch(*self._arguments, step, self._dispatch)
