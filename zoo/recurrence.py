@@ -96,47 +96,62 @@ def linear_recurrence(
     """
     dtype = jnp.result_type(a, b) if x0 is None else jnp.result_type(a, b, x0)
     x = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
-    return _recurrence(reverse, a.astype(dtype), b.astype(dtype), x)
+    return _recurrence(a.astype(dtype)[None], b.astype(dtype)[None], x[None], reverse=reverse)[0][0]
+
+
+def _states(a, b, x0, *, reverse: bool):
+    """States [b L *s] of a batch, in a loop over the second axis: nothing is transposed."""
+    return [_time_varying(reverse, a, b, x0)]
+
+
+_recurrence = whole_batch(_states, shared=0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recurrence(reverse, a, b, x0):
-    def step(x, ab):
-        x = ab[0] * x + ab[1]
-        return x, x
+def _time_varying(reverse, a, b, x0):
+    L = a.shape[1]
 
-    return jax.lax.scan(step, x0, (a, b), reverse=reverse)[1]
+    def step(i, carry):
+        x, states = carry
+        k = L - 1 - i if reverse else i
+        x = _sample(a, k) * x + _sample(b, k)
+        return x, _put(states, x, k)
+
+    return jax.lax.fori_loop(0, L, step, (x0, jnp.zeros_like(b)))[1]
 
 
-def _recurrence_forward(reverse, a, b, x0):
-    x = _recurrence(reverse, a, b, x0)
+def _time_varying_forward(reverse, a, b, x0):
+    x = _time_varying(reverse, a, b, x0)
     return x, (a, x, x0)
 
 
-def _recurrence_backward(reverse, kept, dx):
+def _time_varying_backward(reverse, kept, dx):
     """With g_k the cotangent of x_k: g_k = dx_k + a_{k+1} g_{k+1}, db_k = g_k, da_k = g_k x_{k-1}.
 
-    One loop, backwards; g and da take the places of dx and x.
+    JAX's cotangents of complex numbers transpose without conjugation.
     """
     a, x, x0 = kept
-    L = len(a)
+    L = a.shape[1]
 
     def step(i, carry):
-        carried, dx, x = carry
+        later, da, db = carry
         k = i if reverse else L - 1 - i
         before = k + 1 if reverse else k - 1
-        first = i == L - 1
-        g = _at(dx, k) + carried
-        previous = jnp.where(first, x0, _at(x, jnp.clip(before, 0, L - 1)))
-        put = partial(jax.lax.dynamic_update_index_in_dim, index=k, axis=0)
-        return _at(a, k) * g, put(dx, g), put(x, g * previous)
+        g = _sample(dx, k) + later
+        previous = jnp.where(i == L - 1, x0, _sample(x, jnp.clip(before, 0, L - 1)))
+        return _sample(a, k) * g, _put(da, g * previous, k), _put(db, g, k)
 
-    dx0, db, da = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), dx, x))
+    nothing = jnp.zeros_like(x)
+    dx0, da, db = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), nothing, nothing))
     return da, db, dx0
 
 
-def _at(x, k):
-    return jax.lax.dynamic_index_in_dim(x, k, keepdims=False)
+_time_varying.defvjp(_time_varying_forward, _time_varying_backward)
 
 
-_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+def _sample(x, k):
+    return jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)
+
+
+def _put(x, x_k, k):
+    return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis=1)

@@ -120,7 +120,7 @@ def cost(choice: Choice, size: Size, machine: Machine) -> float:
 
 
 def _platform() -> str:
-    device = jax.config.jax_default_device
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -45,7 +46,7 @@ def whole_batch(function: Callable[..., Sequence[jax.Array]], shared: int) -> Ca
 
     def shapes(*avals, **static):
         results = jax.eval_shape(lambda *a: function(*a, **static), *avals)
-        return [jax.core.ShapedArray(x.shape, x.dtype) for x in results]
+        return [ShapedArray(x.shape, x.dtype) for x in results]
 
     primitive.def_impl(compiled)
     primitive.def_abstract_eval(shapes)
