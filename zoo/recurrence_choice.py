@@ -53,6 +53,7 @@ CANDIDATES = {
         Choice("matmul", 4),
         Choice("matmul", 8),
         Choice("matmul", 16),
+        Choice("matmul", 32),
         Choice("fft", 32),
     ],
     "gpu": [
@@ -98,25 +99,29 @@ def choose_form(size: Size, platform: str | None = None) -> Choice:
 
 def cost(choice: Choice, size: Size, machine: Machine) -> float:
     """Estimated seconds, forward and backward."""
+    return sum(amount * each for amount, each in zip(work(choice, size), machine, strict=True))
+
+
+def work(choice: Choice, size: Size) -> tuple[float, float, float, float]:
+    """How much of each kind of work of a `Machine` a form does, forward and backward."""
     b, L, m, p, n = size
     samples, T = b * L, choice.chunk
     into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
+    layout = 3 * samples * (m + p)
     if choice.form == "scan":
-        work = 3.5 * into_and_out, 12 * samples * n, 3 * L, 3 * samples * (m + p)
-    elif choice.form == "matmul":
+        return 3.5 * into_and_out, 12 * samples * n, 3 * L, layout
+    if choice.form == "matmul":
         blocks = 2 * T * m * p * (samples + T)
         weights = 4 * T * n * (m * p + 4 * (m + p))
-        states = 12 * samples * n / T
-        work = 3 * (into_and_out + blocks + weights), states, 2 * L / T, 3 * samples * (m + p)
-    elif choice.form == "fft":
+        products = 3 * (into_and_out + blocks + weights)
+        return products, 12 * samples * n / T, 2 * L / T, layout
+    if choice.form == "fft":
         response = 4 * L * n * m * p
         spectra = 16 * samples * m * p
         transforms = 3 * (samples * (m + p) + 2 * L * m * p) * math.log2(2 * L)
-        work = 3 * (response + spectra), 0, 0, transforms
-    else:
-        passes = 12 * math.log2(min(T, L) + 1)
-        work = 3.5 * into_and_out, passes * samples * n, passes * L / T, 3 * samples * (m + p)
-    return sum(amount * seconds for amount, seconds in zip(work, machine, strict=True))
+        return 3 * (response + spectra), 0, 0, transforms
+    passes = 12 * math.log2(min(T, L) + 1)
+    return 3.5 * into_and_out, passes * samples * n, passes * L / T, layout
 
 
 def _platform() -> str:

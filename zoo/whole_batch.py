@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 
-def whole_batch(function: Callable[..., Sequence[jax.Array]], shared: int) -> Callable:
+def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable:
     """`function(*shared_arrays, *batch_arrays, **static)`, such that `jax.vmap` widens the batch.
 
     The first `shared` arguments are parameters; the others, and all results, have a leading batch

@@ -1,0 +1,75 @@
+"""What the benchmarks share: alternating timings in one process, agreement, and result files."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from training.environment import describe_environment
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def alternate(jobs: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, dict[str, float]]:
+    """Median, lower and upper quartile of each job's seconds, the jobs taking turns.
+
+    Every job runs once before, unmeasured.
+    """
+    seconds: dict[Any, list[float]] = {name: [] for name in jobs}
+    for job in jobs.values():
+        jax.block_until_ready(job())
+    for _ in range(repeats):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            result = jax.block_until_ready(job())
+            seconds[name].append(time.perf_counter() - start)
+            del result
+    return {
+        name: dict(zip(("low", "median", "high"), np.quantile(s, (0.25, 0.5, 0.75)), strict=True))
+        for name, s in seconds.items()
+    }
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """The largest difference of two trees, relative to the largest entry of each array."""
+    worst = 0.0
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        worst = max(worst, float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)))
+    return worst
+
+
+def temporary_mib(compiled: Any) -> float:
+    """Memory that a compiled program takes besides its arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def write(name: str, content: dict[str, Any], lines: list[str]) -> None:
+    """`results/name.json` with versions and hardware, and `results/name.md`; prints the latter."""
+    environment = describe_environment()
+    content = {"environment": environment, "load_average": os.getloadavg()[0], **content}
+    text = "\n".join(
+        [
+            *lines,
+            "",
+            f"{environment['processor']}, {environment['cores']} cores (load average "
+            f"{content['load_average']:.1f}), {', '.join(environment['devices'])}, jax "
+            f"{environment['versions']['jax']}. Made by `benchmarks/{name}.py`.",
+            "",
+        ]
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def table(columns: list[str], rows: list[list[Any]]) -> list[str]:
+    """A Markdown table."""
+    cells = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(str(cell) for cell in row) + " |" for row in cells]
