@@ -1,0 +1,96 @@
+"""Whole training steps of our classifier and of the same one on an autodiffed associative scan."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import temporary_mib
+from jaxtyping import Array, Float
+
+from training.config import OptimizerConfig
+from training.optimizer import make_optimizer
+from training.step import Metrics, TrainState, make_train_steps
+from zoo import LRU, classifier
+
+
+class AssociativeLRU(LRU):
+    """The layer as public packages compute it: all states at once, differentiated through."""
+
+    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        lti = self.to_lti()
+        lam = jnp.broadcast_to(jnp.exp(lti.log_lam), (len(u), self.d_state))
+        Bu = jax.vmap(lambda u_k: lti.B @ u_k)(u)
+        _, x = jax.lax.associative_scan(_compose, (lam, Bu))
+        return jax.vmap(lambda x_k, u_k: jnp.real(lti.C @ x_k) + self.D * u_k)(x, u)
+
+
+def _compose(first, second):
+    """x -> a x + b, one after the other."""
+    return first[0] * second[0], second[0] * first[1] + second[1]
+
+
+LAYERS: dict[str, type[LRU]] = {"ours": LRU, "associative": AssociativeLRU}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network and its data."""
+
+    blocks: int
+    d_model: int
+    L: int
+    batch: int
+    channels: int = 1
+    classes: int = 10
+    dropout: float = 0.1
+    norm: str = "batch"
+
+
+class Program:
+    """A compiled training step and what it has been trained to so far."""
+
+    def __init__(self, setting: Setting, d_state: int, layer: str):
+        model, norm_state = classifier(
+            lambda key: LAYERS[layer].init(setting.d_model, d_state, key=key),
+            input_kind="real",
+            input_size=setting.channels,
+            classes=setting.classes,
+            d_model=setting.d_model,
+            blocks=setting.blocks,
+            norm=setting.norm,  # pyright: ignore[reportArgumentType]
+            dropout=setting.dropout,
+            key=jax.random.key(0),
+        )
+        params, static = eqx.partition(model, eqx.is_array)
+        optimizer = make_optimizer(OptimizerConfig(schedule="constant"), steps=1000)
+        opt_state = optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        state = TrainState(params, norm_state, opt_state, jnp.zeros((), jnp.int32))
+        rng = np.random.default_rng(0)
+        shape = (1, setting.batch, setting.L, setting.channels)
+        self.data = (
+            jnp.asarray(rng.normal(size=shape), jnp.float32),
+            jnp.asarray(rng.integers(setting.classes, size=shape[:2]), jnp.int32),
+            jnp.ones((), jnp.int32),
+            jax.random.key(1),
+        )
+        self.carry = state, Metrics.zero()
+        steps = make_train_steps(static, optimizer)
+        self.compiled = steps.lower(*self.carry, *self.data).compile()
+        self.temporary_mib = temporary_mib(self.compiled)
+
+    def __call__(self) -> Any:
+        self.carry = self.compiled(*self.carry, *self.data)
+        return self.carry
+
+    def loss_and_gradient(self) -> tuple[Any, Any]:
+        """Of the first step, the one done so far: Adam's first moment is then 0.1 times it."""
+        state, metrics = self.carry
+        moments = [
+            np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
+            if any(getattr(part, "name", None) == "mu" for part in path)
+        ]
+        return np.asarray(metrics.loss), moments
