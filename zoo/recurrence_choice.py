@@ -102,7 +102,7 @@ def cost(choice: Choice, size: Size, machine: Machine) -> float:
     return sum(amount * each for amount, each in zip(work(choice, size), machine, strict=True))
 
 
-def work(choice: Choice, size: Size) -> tuple[float, float, float, float]:
+def work(choice: Choice, size: Size) -> tuple[float | int, float | int, float | int, float | int]:
     """How much of each kind of work of a `Machine` a form does, forward and backward."""
     b, L, m, p, n = size
     samples, T = b * L, choice.chunk
