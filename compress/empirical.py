@@ -98,7 +98,7 @@ def refit(
     groups = [(outputs[[k]], on_u[[k]]) for k in outputs] if vector else [(outputs, on_u)]
     for rows, inputs in groups:
         known = np.concatenate([small, inputs])
-        change = _least_squares(moments[np.ix_(known, known)], error[rows][:, known])
+        change = _least_squares(moments[known][:, known], error[rows][:, known])
         C_new[rows] += change[:, :r] - 1j * change[:, r : 2 * r]
         D_new[rows] += change[:, 2 * r] if vector else change[:, 2 * r :]
     return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
@@ -107,7 +107,7 @@ def refit(
 def _output(lti: DiagonalLTI):
     """y from (Re x, Im x, u)."""
     C, D = np.asarray(lti.C), np.asarray(lti.D, np.float64)
-    return np.concatenate([C.real, -C.imag, np.diag(D) if D.ndim == 1 else D], axis=1)
+    return np.concatenate([np.real(C), -np.imag(C), np.diag(D) if D.ndim == 1 else D], axis=1)
 
 
 def _least_squares(moments, right):

@@ -70,7 +70,7 @@ def record(
     run = _run if forward is None else forward
     keys = jax.random.split(jax.random.key(seed), count)
     pieces = [
-        jax.device_get(_recorded(run, model, *_rows((batch, keys), k), gradients))
+        jax.device_get(_recorded(run, model, _rows(batch, k), _rows(keys, k), gradients))
         for k in range(0, count, SLICE)
     ]
     names = [path_name(keys) for keys, _ in layers_of(model)]

@@ -100,10 +100,10 @@ def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form)
     log_lam = np.asarray(after.log_lam)
     most = order = len(log_lam)
     if form == "real":  # conjugate pairs count twice, real modes once
-        real = np.abs(np.sin(log_lam.imag)) < 1e-5
+        real = np.abs(np.sin(np.imag(log_lam))) < 1e-5
         most, order = 2 * most, 2 * order - int(np.sum(real))
     gain = np.linalg.norm(np.asarray(after.B), axis=1) * np.linalg.norm(np.asarray(after.C), axis=0)
-    decay = -np.expm1(log_lam.real)
+    decay = -np.expm1(np.real(log_lam))
     return Certificate(
         path=path,
         rank_before=before.d_state,

@@ -109,7 +109,10 @@ class DiagonalLTI(eqx.Module):
         lam = np.where(real, lam.real, lam)
         keep = np.concatenate([np.ones(len(lam), bool), ~(real & ~np.any(B.imag, axis=1))])
         A = np.block(
-            [[np.diag(lam.real), -np.diag(lam.imag)], [np.diag(lam.imag), np.diag(lam.real)]]
+            [
+                [np.diag(np.real(lam)), -np.diag(np.imag(lam))],
+                [np.diag(np.imag(lam)), np.diag(np.real(lam))],
+            ]
         )
         D = np.asarray(self.D).astype(np.float64)
         return (
@@ -139,8 +142,8 @@ class DiagonalLTI(eqx.Module):
                 f"A cannot be diagonalised: its eigenvectors have condition {condition:.1e}, "
                 f"allowed: up to {MAX_CONDITION:.0e}"
             )
-        stored = lam.imag >= 0
-        pair = lam[stored].imag > 0
+        stored = np.imag(lam) >= 0
+        pair = np.imag(lam[stored]) > 0
         lam = lam[stored].astype(np.complex128)
         lam = np.where(np.abs(lam) < MIN_MODULUS, MIN_MODULUS, lam)
         return cls(
