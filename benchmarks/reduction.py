@@ -210,19 +210,25 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="MNIST's files; without it digits alone")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the table of cuts")
     parser.add_argument("--moment-seeds", type=int, default=5)
+    parser.add_argument("--resume", action="store_true", help="keep the trials made already")
     options = parser.parse_args()
     use_compilation_cache(None)
-    trials: list[dict] = []
+    path = ROOT / "results" / "reduction.json"
+    environment = describe_environment()
+    trials: list[dict] = json.loads(path.read_text())["trials"] if options.resume else []
+    made = {(trial["task"], trial["seed"]) for trial in trials}
     for name in ("digits", "smnist"):
         if name == "smnist" and options.data_dir is None:
             continue
         task = load_task(name, data_dir=options.data_dir if name == "smnist" else None)
         for seed in range(max(options.seeds, options.moment_seeds)):
+            if (name, seed) in made:
+                continue
             found = trial(task, name, seed, seed < options.seeds)
+            found["git_commit"] = environment["git_commit"]
             print(json.dumps(found), flush=True)
             trials.append(found)
-            content = {"environment": describe_environment(), "trials": trials}
-            path = ROOT / "results" / "reduction.json"
+            content = {"environment": environment, "trials": trials}
             path.write_text(json.dumps(content, indent=2) + "\n")
             (ROOT / "results" / "reduction.md").write_text(tables(trials))
     print(tables(trials))
