@@ -175,11 +175,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(config: RunConfig[Any, Any]) -> str:
     """The configuration as YAML that `--config` reads."""
-    plain = {
+    return yaml.safe_dump(plain_config(config), sort_keys=False)
+
+
+def plain_config(config: RunConfig[Any, Any]) -> dict[str, Any]:
+    """The configuration as mappings, strings and numbers."""
+    return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(config).items()
     }
-    return yaml.safe_dump(plain, sort_keys=False)
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

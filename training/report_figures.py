@@ -29,7 +29,7 @@ _FLOOR = 1e-10  # singular values below this share of the largest are left out
 
 _TRAIN, _VALIDATION, _TEST, _CUT = "#8fb3c4", "#0b6e8a", "#c4472b", "#c4472b"
 _LAYERS = "viridis"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # real text: it can be selected, and the page picks the font
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -63,7 +63,7 @@ class Plate(NamedTuple):
 def all_plates(history: History) -> list[Plate]:
     """Every figure for which the run holds data."""
     makers = (curves, spectra, state_sizes, step_times)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return [plate for maker in makers if (plate := maker(history)) is not None]
 
 

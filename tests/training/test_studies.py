@@ -1,0 +1,143 @@
+"""Studies: what they plan, that nothing is run twice, and that a stopped one goes on."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from training.cli import UsageError
+from training.studies import STUDIES, Study, Variant, plan_runs
+from training.studies.app import StudyCommand, execute_study
+from training.studies.catalogue import UNCOMPRESSED
+from training.studies.runner import hardware_slots
+from training.studies.study import final_state
+
+STEPS = 60
+TINY = Study(
+    name="tiny",
+    question="Does it run?",
+    model="lru",
+    task="digits",
+    reference="uncompressed",
+    cpu={
+        "steps": STEPS,
+        "layer.d-state": 8,
+        "network.d-model": 4,
+        "network.blocks": 1,
+        "network.dropout": 0.0,
+        "compression.method": "paper",
+        "compression.multiple": 1,
+        "compression.window": 0.5,
+        "compression.shrinks": 1,
+        "compression.calibration": 16,
+        "loop.evaluate-every": STEPS,
+        "loop.checkpoint-every": 30,
+        "loop.steps-per-dispatch": 10,
+    },
+    scaled_down="Everything.",
+    seeds=1,
+    variants=(
+        Variant("uncompressed", UNCOMPRESSED),
+        Variant("compressed", {"compression.tolerance": 0.3}),
+        Variant("born", UNCOMPRESSED, born_from="compressed"),
+    ),
+)
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folders of the tiny study, done once."""
+    place = tmp_path_factory.mktemp("study")
+    command = StudyCommand(TINY, out=place / "out", runs=place / "runs", jobs=1)
+    outcome = execute_study(command, Console(file=io.StringIO()))
+    assert not outcome.failed, outcome.failed
+    return command
+
+
+def test_every_study_plans_runs_whose_configurations_are_valid():
+    for study in STUDIES.values():
+        for scale in ("cpu", "paper"):
+            runs = plan_runs(study, scale, range(2))
+            assert len(runs) == 2 * len(study.variants)
+            assert len({run.name for run in runs}) == len(runs)
+
+
+def test_the_small_model_is_born_at_the_final_state_of_the_compressed_one(finished):
+    records = {
+        path.stem: json.loads(path.read_text()) for path in (finished.out / "runs").glob("*.json")
+    }
+    states = final_state(records["compressed-seed0"]["summary"])
+    assert 1 <= states < 8
+    assert records["born-seed0"]["config"]["layer"]["d_state"] == states
+    assert final_state(records["uncompressed-seed0"]["summary"]) == 8
+
+
+def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(finished):
+    table = (finished.out / "table.md").read_text()
+    assert "| uncompressed | 8.0 ± 0.0 |" in table
+    assert "scripts/reproduce.py tiny --scale cpu" in table
+    lines = (finished.out / "table.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(TINY.variants)
+    for plot in ("accuracy_state", "accuracy_time", "ranks", "spectra"):
+        assert "<svg" in (finished.out / f"{plot}.svg").read_text()
+
+
+def test_finished_runs_are_never_run_again(finished, console, monkeypatch):
+    monkeypatch.setattr(
+        "training.studies.runner.subprocess.Popen", lambda *a, **k: pytest.fail("a run was started")
+    )
+    execute_study(replace(finished, resume=True), console)
+
+
+def test_an_unfinished_study_is_not_begun_again_unasked(finished, console):
+    with pytest.raises(UsageError, match="--resume"):
+        execute_study(finished, console)
+
+
+def test_results_of_another_configuration_are_refused(finished, console):
+    other = replace(TINY, cpu={**TINY.cpu, "optimizer.learning-rate": 1e-2})
+    with pytest.raises(UsageError, match="another configuration"):
+        execute_study(replace(finished, study=other, resume=True), console)
+
+
+def test_a_failure_stops_only_what_builds_on_it(tmp_path, console, monkeypatch):
+    monkeypatch.setattr("training.studies.runner.SCRIPT", tmp_path / "missing.py")
+    command = StudyCommand(TINY, out=tmp_path / "out", runs=tmp_path / "runs", jobs=1)
+    outcome = execute_study(command, console)
+    assert set(outcome.failed) == {"uncompressed-seed0", "compressed-seed0", "born-seed0"}
+    assert "missing.py" in outcome.failed["compressed-seed0"]
+    assert "builds on" in outcome.failed["born-seed0"]
+
+
+def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, console):
+    folders = {"out": tmp_path / "out", "runs": tmp_path / "runs"}
+    for wrong, said in (
+        ({"seeds": 0}, "--seeds 0"),
+        ({"jobs": 0}, "--jobs 0"),
+        ({"only": ["nothing"]}, "nothing"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            execute_study(StudyCommand(TINY, **folders, **wrong), console)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_names_what_does_not_fit():
+    with pytest.raises(ValueError, match="does not stand"):
+        replace(TINY, variants=(TINY.variants[0], TINY.variants[2]))
+    with pytest.raises(ValueError, match="two variants"):
+        replace(TINY, variants=(TINY.variants[0], TINY.variants[0]))
+    with pytest.raises(ValueError, match="reference"):
+        replace(TINY, reference="nobody")
+
+
+def test_slots_share_the_cores():
+    slots = hardware_slots(2)
+    assert len(slots) == 2
+    assert all(slot.cores for slot in slots)

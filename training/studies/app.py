@@ -1,0 +1,171 @@
+"""A study from a command: check, estimate, run with progress, write the results."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.prompt import Confirm
+
+from data import Task, default_cache_dir, load_task
+from training.cli import UsageError
+from training.compilation import use_compilation_cache
+from training.display import format_seconds
+from training.loop import write_json
+
+from .cost import estimate
+from .runner import Active, StudyRunner, finished_runs, hardware_slots
+from .study import Planned, Scale, Study, describe, plan_runs
+from .summary import write_results
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """What `scripts/reproduce.py` was asked to do."""
+
+    study: Study
+    scale: Scale = "cpu"
+    seeds: int | None = None
+    resume: bool = False
+    data_dir: Path | None = None
+    out: Path | None = None
+    runs: Path | None = None
+    jobs: int | None = None
+    only: list[str] | None = None
+    ask: bool = True
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """Where the results are, and what went wrong."""
+
+    folder: Path
+    failed: dict[str, str]
+    seconds: float
+
+
+def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
+    """Do what `command` asks. Raises `UsageError` before anything is run or written."""
+    started = time.perf_counter()
+    study = command.study
+    seeds = study.seeds if command.seeds is None else command.seeds
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}, allowed: 1 or more")
+    if command.jobs is not None and command.jobs < 1:
+        raise UsageError(f"--jobs {command.jobs}, allowed: 1 or more")
+    suffix = "" if command.scale == "cpu" else f"-{command.scale}"
+    folder = command.out or Path("results") / f"{study.name}{suffix}"
+    planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
+    slots = hardware_slots(command.jobs)
+    runner = StudyRunner(
+        runs=command.runs or Path("runs") / "studies" / f"{study.name}{suffix}",
+        records=folder / "runs",
+        slots=slots,
+    )
+    done = finished_runs(runner.records)
+    if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):
+        raise UsageError(
+            f"{study.name} was begun before ({len(done)} runs finished, {runner.runs} holds the "
+            f"others): go on with --resume, or choose another --out and --runs"
+        )
+    runner.check(planned)
+    task = _prepare(planned[0], console)
+    if command.scale == "paper" and not _agreed(command, planned, done, task, len(slots), console):
+        return StudyOutcome(folder, {}, time.perf_counter() - started)
+    with _Progress(console, planned, len([r for r in planned if r.name in done])) as progress:
+        runner.run(planned, progress.report)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "study.json", describe(study, command.scale))
+    write_results(study, command.scale, finished_runs(runner.records), folder)
+    return StudyOutcome(folder, runner.failed, time.perf_counter() - started)
+
+
+def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:
+    """The runs of these variants, and those that they need."""
+    if only is None:
+        return planned
+    names = [run.variant.name for run in planned]
+    wanted = set(only)
+    for name in only:
+        if name not in names:
+            raise UsageError(f"--only {name!r}, allowed: {', '.join(dict.fromkeys(names))}")
+    for run in reversed(planned):
+        if run.variant.name in wanted:
+            wanted |= set(run.variant.needs)
+    return [run for run in planned if run.variant.name in wanted]
+
+
+def _prepare(run: Planned, console: Console) -> Task:
+    """Prepare the data once, before several runs want it, and find out early if it is missing."""
+    config = run.config
+    with console.status("preparing the data"):
+        try:
+            return load_task(
+                config.task,
+                config.data,
+                data_dir=config.data_dir,
+                cache_dir=config.cache_dir or default_cache_dir(),
+            )
+        except (ValueError, OSError) as error:
+            raise UsageError(" ".join(str(error).split())) from error
+
+
+def _agreed(
+    command: StudyCommand,
+    planned: list[Planned],
+    done: dict[str, Any],
+    task: Task,
+    slots: int,
+    console: Console,
+) -> bool:
+    """Say what the published setting will cost here, and ask."""
+    use_compilation_cache(planned[0].config.cache_dir)
+    with console.status("timing a few steps"):
+        seconds = estimate(planned, done, task, slots)
+    left = len([run for run in planned if run.name not in done])
+    console.print(
+        f"{left} runs, {slots} at a time: about {format_seconds(seconds)} on this machine, if "
+        "compression saved nothing"
+    )
+    return not command.ask or Confirm.ask("start?", console=console, default=False)
+
+
+class _Progress:
+    """A bar for the study and one for each run in progress; lines where there is no terminal."""
+
+    def __init__(self, console: Console, planned: list[Planned], done: int):
+        self._console, self._interactive = console, console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=console,
+            disable=not self._interactive,
+        )
+        self._whole = self._bars.add_task("runs", total=len(planned), completed=done)
+        self._each: dict[str, tuple[TaskID, Active]] = {}
+
+    def __enter__(self) -> "_Progress":
+        self._bars.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._bars.__exit__(*exception)
+
+    def report(self, what: str, run: Active | None) -> None:
+        """What `StudyRunner.run` reports."""
+        if run is None:
+            for task, active in self._each.values():
+                self._bars.update(task, completed=active.step())
+            return
+        name = run.planned.name
+        if not self._interactive:
+            self._console.print(f"{name}: {what}", soft_wrap=True)
+        if what == "started":
+            task = self._bars.add_task(f"  {name}", total=run.planned.config.steps)
+            self._each[name] = task, run
+        else:
+            self._bars.remove_task(self._each.pop(name)[0])
+            self._bars.advance(self._whole)

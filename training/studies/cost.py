@@ -1,0 +1,52 @@
+"""What a study will cost, told before it starts, from a few steps of each of its programs."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.task import Task
+from training.clock import Clock
+from training.config import RunConfig
+from training.interrupt import Interrupt
+from training.loop import Run
+
+from .study import Planned
+
+WARM, TIMED = 2, 4
+"""Steps before the clock starts, and steps that are timed."""
+
+
+def seconds_per_step(config: RunConfig[Any, Any], task: Task) -> float:
+    """Seconds of a training step of `config` at its initial state, on this machine."""
+    with tempfile.TemporaryDirectory() as place:
+        clock = Clock()
+        run = Run(config, task, Path(place), clock)
+        try:
+            interrupt = Interrupt()
+            run.train_to(min(WARM, config.steps), interrupt)
+            before = clock.read()["train"]
+            run.train_to(min(WARM + TIMED, config.steps), interrupt)
+            return (clock.read()["train"] - before) / TIMED
+        finally:
+            run.close()
+
+
+def estimate(
+    planned: Sequence[Planned], finished: Mapping[str, Any], task: Task, slots: int
+) -> float:
+    """Seconds that the runs which are not finished will take, `slots` at a time.
+
+    Steps at the initial state count in full; what compression saves, and what evaluations cost, is
+    not known beforehand and is left out.
+    """
+    times: dict[Any, float] = {}
+    total = 0.0
+    for run in planned:
+        if run.name in finished:
+            continue
+        key = run.config.layer, run.config.network, run.config.batch_size
+        if key not in times:
+            times[key] = seconds_per_step(run.config, task)
+        total += times[key] * run.config.steps
+    return total / slots

@@ -1,0 +1,69 @@
+"""What stays of a run of a study: its configuration, its summary, its course in a few numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training.metrics import read_events
+
+from .study import Planned
+
+SPECTRA = 12
+"""Spectra kept of a run, spread over its steps."""
+
+
+def make_record(planned: Planned, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The record of a finished run in `folder`, as JSON can hold it."""
+    events = read_events(folder / "metrics.jsonl")
+
+    def named(name: str) -> list[dict[str, Any]]:
+        return [event for event in events if event["event"] == name]
+
+    spectra = named("spectrum")
+    kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(SPECTRA)}
+    return {
+        "variant": planned.variant.name,
+        "seed": planned.seed,
+        "config": config,
+        "environment": json.loads((folder / "environment.json").read_text()),
+        "summary": json.loads((folder / "summary.json").read_text()),
+        "evaluations": [
+            {k: v for k, v in event.items() if k not in ("event", "duration")}
+            for event in named("eval")
+        ],
+        "shrinks": [
+            {
+                "step": event["step"],
+                "before": [layer["before"] for layer in event["layers"]],
+                "after": [layer["after"] for layer in event["layers"]],
+                "loss_before": event["loss_before"],
+                "loss_after": event["loss_after"],
+                "duration": event["duration"],
+            }
+            for event in named("shrink")
+        ],
+        "spectra": [
+            {
+                "step": spectra[k]["step"],
+                "sigma": [[_short(s) for s in layer["sigma"]] for layer in spectra[k]["layers"]],
+            }
+            for k in sorted(kept)
+            if 0 <= k < len(spectra)
+        ],
+    }
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record; ValueError, naming the file, if it is damaged."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it to run it again") from error
+    if not isinstance(record, dict) or not {"variant", "seed", "config", "summary"} <= set(record):
+        raise ValueError(f"{path} is not the record of a run: remove it to run it again")
+    return record
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits, which is what a plot shows."""
+    return None if value is None else float(f"{value:.4g}")

@@ -1,0 +1,89 @@
+"""A study's finished runs as rows: a variant each, over its seeds."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .study import Study, Variant, final_state
+
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
+"""The records of finished runs, by name."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (of a sample; 0 for one value) over seeds."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+
+    def text(self, digits: int) -> str:
+        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant over its seeds."""
+
+    variant: Variant
+    seeds: tuple[int, ...]
+    states: Spread
+    """Final state, mean over the layers."""
+    score: Spread
+    """Test accuracy, %."""
+    seconds: Spread
+    """Whole wall time of a run: data, compilation, training, evaluation, reduction, report."""
+    speedup: Spread
+    """Wall time of the reference over that of this variant, seed by seed."""
+    step_speedup: Spread
+    """Steps per second at the end over those of the reference at its end, seed by seed."""
+
+
+def rows_of(study: Study, records: Records) -> list[Row]:
+    """A row for every variant with a finished run, in the study's order."""
+    reference = {r["seed"]: r for r in records.values() if r["variant"] == study.reference}
+    rows = []
+    for variant in study.variants:
+        runs = sorted(
+            (r for r in records.values() if r["variant"] == variant.name), key=lambda r: r["seed"]
+        )
+        if not runs:
+            continue
+        beside = [(r, reference[r["seed"]]) for r in runs if r["seed"] in reference]
+        rows.append(
+            Row(
+                variant=variant,
+                seeds=tuple(r["seed"] for r in runs),
+                states=Spread.of([final_state(r["summary"]) for r in runs]),
+                score=Spread.of([score_of(r) for r in runs]),
+                seconds=Spread.of([wall_seconds(r) for r in runs]),
+                speedup=_ratio([wall_seconds(ref) / wall_seconds(r) for r, ref in beside]),
+                step_speedup=_ratio([last_rate(r) / last_rate(ref) for r, ref in beside]),
+            )
+        )
+    return rows
+
+
+def score_of(record: Record) -> float:
+    """Test accuracy, %."""
+    return 100 * record["summary"]["test"]["accuracy"]
+
+
+def wall_seconds(record: Record) -> float:
+    """Whole wall time of a run."""
+    return record["summary"]["seconds"]["total"]
+
+
+def last_rate(record: Record) -> float:
+    """Steps per second in the last phase."""
+    return record["summary"]["phases"][-1]["steps_per_second"]
+
+
+def _ratio(values: Sequence[float]) -> Spread:
+    return Spread.of(values) if values else Spread(float("nan"), 0.0)

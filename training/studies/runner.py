@@ -1,0 +1,176 @@
+"""Runs of a study as processes of the training script, several at once, none of them twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+
+from training.cli import UsageError, plain_config, write_yaml
+from training.loop import write_json
+from training.metrics import read_events, write_atomically
+
+from .record import make_record, read_record
+from .study import Planned
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+
+Report = Callable[[str, Any], None]
+"""`report(what, run)`: "started", "finished" or "failed", and the `Active` run; now and then
+("running", None), for those who watch the runs' logs."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the hardware that one run at a time has to itself."""
+
+    cores: frozenset[int] | None = None
+    """Processor cores that the run may use; None for all."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def hardware_slots(count: int | None = None) -> list[Slot]:
+    """As many slots as runs fit side by side, or `count`: one for each GPU, else for each core.
+
+    On a core of its own a run of these sizes does more than half of what it does on two.
+    """
+    if jax.default_backend() != "cpu":
+        devices = [device.id for device in jax.devices()][:count]
+        return [Slot(environment={"CUDA_VISIBLE_DEVICES": str(device)}) for device in devices]
+    if not hasattr(os, "sched_getaffinity"):
+        return [Slot()] * (count or 1)
+    cores = sorted(os.sched_getaffinity(0))
+    count = len(cores) if count is None else count
+    if count == 1:
+        return [Slot()]
+    shares = [cores[k::count] or [cores[k % len(cores)]] for k in range(count)]
+    return [Slot(frozenset(share)) for share in shares]
+
+
+@dataclass
+class Active:
+    """A run in progress."""
+
+    planned: Planned
+    folder: Path
+    process: subprocess.Popen[bytes]
+    slot: Slot
+
+    def step(self) -> int:
+        """The last step that its log has."""
+        log = self.folder / "metrics.jsonl"
+        events = read_events(log) if log.exists() else []
+        return max((event["step"] for event in events), default=0)
+
+
+class StudyRunner:
+    """Does the runs of a study that are not done yet.
+
+    Run directories go to `runs`, and of each finished run a record to `records`; a run is finished
+    when its record is there. Interrupted ones go on from their checkpoints.
+    """
+
+    def __init__(self, runs: Path, records: Path, slots: Sequence[Slot]):
+        self.runs, self.records, self.slots = runs, records, list(slots)
+        self.failed: dict[str, str] = {}
+
+    def check(self, planned: Sequence[Planned]) -> None:
+        """UsageError if a folder or a record of one of these names is of another configuration."""
+        finished = finished_runs(self.records)
+        for run in planned:
+            if any(need not in finished for need in run.needs):
+                continue
+            run = run.settled(finished)
+            record = finished.get(run.name)
+            if record is not None and not run.is_run_of(record):
+                raise UsageError(
+                    f"{self.records / run.name}.json is of another configuration: remove it, or "
+                    f"choose another --out"
+                )
+            file = self.runs / run.name / "config.yaml"
+            if file.exists() and not run.is_run_of({"config": yaml.safe_load(file.read_text())}):
+                raise UsageError(
+                    f"{file.parent} is a run of another configuration: remove it, or choose "
+                    f"another --runs"
+                )
+
+    def run(self, planned: Sequence[Planned], report: Report, poll: float = 0.5) -> None:
+        """Do all that are not finished, those that others need first.
+
+        What fails is noted in `failed`, with everything that needed it; the rest goes on. On
+        Ctrl-C the runs in progress save and stop, then KeyboardInterrupt goes on.
+        """
+        finished = finished_runs(self.records)
+        waiting = [run for run in planned if run.name not in finished]
+        free, active = list(self.slots), list[Active]()
+        try:
+            while waiting or active:
+                for run in [r for r in waiting if any(need in self.failed for need in r.needs)]:
+                    self.failed[run.name] = "what it builds on has failed"
+                    waiting.remove(run)
+                for run in [r for r in waiting if all(need in finished for need in r.needs)]:
+                    if not free:
+                        break
+                    waiting.remove(run)
+                    active.append(self._start(run.settled(finished), free.pop()))
+                    report("started", active[-1])
+                for each in [a for a in active if a.process.poll() is not None]:
+                    active.remove(each)
+                    free.append(each.slot)
+                    report(self._finish(each), each)
+                    finished = finished_runs(self.records)
+                report("running", None)
+                time.sleep(poll)
+        except KeyboardInterrupt:
+            for each in active:
+                each.process.send_signal(signal.SIGINT)
+            for each in active:
+                each.process.wait()
+            raise
+
+    def _start(self, run: Planned, slot: Slot) -> Active:
+        folder = self.runs / run.name
+        command = [sys.executable, str(SCRIPT)]
+        if (folder / "config.yaml").exists():
+            command += ["--resume", str(folder)]
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            file = folder.parent / f"{run.name}.yaml"
+            write_atomically(file, write_yaml(run.config))
+            command += ["--config", str(file), "--out", str(folder)]
+        with (folder.parent / f"{run.name}.txt").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **slot.environment},
+                start_new_session=True,  # Ctrl-C reaches it through us, once
+            )
+        if slot.cores is not None:
+            # before JAX is imported there, so that it makes as many threads as it has cores
+            os.sched_setaffinity(process.pid, slot.cores)
+        return Active(run, folder, process, slot)
+
+    def _finish(self, each: Active) -> str:
+        if each.process.returncode != 0:
+            output = each.folder.parent / f"{each.planned.name}.txt"
+            said = output.read_text(errors="replace").strip().splitlines()
+            self.failed[each.planned.name] = said[-1] if said else f"see {output}"
+            return "failed"
+        record = make_record(each.planned, each.folder, plain_config(each.planned.config))
+        self.records.mkdir(parents=True, exist_ok=True)
+        write_json(self.records / f"{each.planned.name}.json", record)
+        return "finished"
+
+
+def finished_runs(records: Path) -> dict[str, dict[str, Any]]:
+    """The records in a folder, by the names of the runs."""
+    return {path.stem: read_record(path) for path in sorted(records.glob("*-seed*.json"))}

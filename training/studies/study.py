@@ -1,0 +1,173 @@
+"""What a study is: variants of one run, over seeds, and the configurations that they come to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from training.cli import parse_command, plain_config
+from training.config import RunConfig
+
+Scale = Literal["cpu", "paper"]
+Options = Mapping[str, Any]
+"""Options of the training script by their dotted names, without the dashes: `compression.mode`."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper reports for a variant."""
+
+    states: float | int | None = None
+    """Mean final state of a layer."""
+    score: float | int | None = None
+    """Test accuracy, in %."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study: the same run with other options."""
+
+    name: str
+    options: Options = field(default_factory=dict)
+    born_from: str | None = None
+    """The variant whose final state (mean over its layers, same seed) this one starts with."""
+    taught_by: str | None = None
+    """The variant whose final model (same seed) this one learns from."""
+    cut_from: str | None = None
+    """The variant whose final model (same seed) is cut after its training, to the final state of
+    `cut_to`."""
+    cut_to: str | None = None
+    published: Published = Published()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The variants that must be finished first."""
+        names = (self.born_from, self.taught_by, self.cut_from, self.cut_to)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, the runs that answer it, and what is scaled down where they are."""
+
+    name: str
+    question: str
+    model: str
+    task: str
+    variants: tuple[Variant, ...]
+    reference: str
+    """The variant that speed-ups are relative to."""
+    options: Options = field(default_factory=dict)
+    """For every variant, at both scales."""
+    cpu: Options = field(default_factory=dict)
+    """For every variant at scale cpu, over the training script's small preset."""
+    scaled_down: str = ""
+    """What scale cpu changes against the published setting, in words."""
+    seeds: int = 3
+
+    def __post_init__(self):
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"study {self.name}: two variants are called {name!r}")
+        for k, variant in enumerate(self.variants):
+            for needed in variant.needs:
+                if needed not in names[:k]:
+                    raise ValueError(
+                        f"study {self.name}: {variant.name} needs {needed!r}, which does not stand "
+                        f"before it"
+                    )
+        if self.reference not in names:
+            raise ValueError(f"study {self.name}: reference {self.reference!r} is no variant")
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study, as far as it is known before others are finished."""
+
+    variant: Variant
+    seed: int
+    config: RunConfig[Any, Any]
+
+    @property
+    def name(self) -> str:
+        """`uncompressed-seed0`."""
+        return f"{self.variant.name}-seed{self.seed}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that must be finished first."""
+        return tuple(f"{name}-seed{self.seed}" for name in self.variant.needs)
+
+    def settled(self, finished: Mapping[str, Mapping[str, Any]]) -> "Planned":
+        """This run with what it takes over from the finished runs of `needs`."""
+        if self.variant.born_from is None:
+            return self
+        before = finished[f"{self.variant.born_from}-seed{self.seed}"]
+        layer = replace(self.config.layer, d_state=max(1, round(final_state(before["summary"]))))
+        return replace(self, config=replace(self.config, layer=layer))
+
+    def is_run_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether a finished run's record is of this configuration, wherever its folders were."""
+        return comparable(plain_config(self.config)) == comparable(record["config"])
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the places of its files."""
+    return {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
+
+
+def final_state(summary: Mapping[str, Any]) -> float:
+    """Mean number of states of a layer at the end of a run."""
+    after = [layer["after"] for layer in summary["layers"]]
+    return sum(after) / len(after)
+
+
+def plan_runs(
+    study: Study,
+    scale: Scale,
+    seeds: Sequence[int],
+    data_dir: Path | None = None,
+    extra: Options | None = None,
+) -> list[Planned]:
+    """All runs of a study, every configuration checked.
+
+    `extra` are options for every run, over all others. ValueError (a `UsageError`) names what is
+    wrong with one.
+    """
+    runs = []
+    for seed in seeds:
+        for variant in study.variants:
+            options = {
+                **study.options,
+                **(study.cpu if scale == "cpu" else {}),
+                **variant.options,
+                **(extra or {}),
+                "seed": seed,
+            }
+            if data_dir is not None:
+                options["data-dir"] = data_dir
+            argv = ["--model", study.model, "--task", study.task]
+            argv += ["--scale", "small" if scale == "cpu" else "paper"]
+            for key, value in options.items():
+                argv += [f"--{key.replace('_', '-')}", str(value)]
+            runs.append(Planned(variant, seed, parse_command(argv).config))
+    return runs
+
+
+def describe(study: Study, scale: Scale) -> dict[str, Any]:
+    """The study as its results file repeats it."""
+    return {
+        "study": study.name,
+        "question": study.question,
+        "model": study.model,
+        "task": study.task,
+        "scale": scale,
+        "scaled_down": study.scaled_down if scale == "cpu" else "",
+        "reference": study.reference,
+        "variants": [asdict(variant) for variant in study.variants],
+    }

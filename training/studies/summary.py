@@ -1,0 +1,101 @@
+"""The results of a study: a table for people and one for programs, and what it cost."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.display import format_seconds
+from training.metrics import write_atomically
+
+from .figures import write_figures
+from .rows import Records, Row, rows_of, wall_seconds
+from .study import Scale, Study
+
+
+def write_results(study: Study, scale: Scale, records: Records, folder: Path) -> list[Path]:
+    """Write table.md, table.csv and the plots of `records` to `folder`; what was written."""
+    rows = rows_of(study, records)
+    write_atomically(folder / "table.md", markdown(study, scale, rows, records))
+    write_atomically(folder / "table.csv", comma_separated(rows))
+    plots = write_figures(study, rows, records, folder)
+    return [folder / "table.md", folder / "table.csv", *plots]
+
+
+def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> str:
+    """The table for people."""
+    head = [
+        "variant", "final state", "published", "test accuracy, %", "published",
+        "wall time, s", "speed-up, whole run", "speed-up, last steps", "seeds",
+    ]  # fmt: skip
+    lines = [f"# {study.name}, scale {scale}", "", study.question, ""]
+    if scale == "cpu" and study.scaled_down:
+        lines += [study.scaled_down, ""]
+    cells = [head, ["---"] * len(head)]
+    for row in rows:
+        published = row.variant.published
+        cells.append(
+            [
+                row.variant.name,
+                row.states.text(1),
+                "" if published.states is None else f"{published.states:g}",
+                row.score.text(2),
+                "" if published.score is None else f"{published.score:g}",
+                row.seconds.text(0),
+                row.speedup.text(2),
+                row.step_speedup.text(2),
+                f"{len(row.seeds)}",
+            ]
+        )
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    lines += ["", *_notes(study, scale, records), ""]
+    return "\n".join(lines)
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """The table for programs: one line a variant."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ("states", "score", "seconds", "speedup", "step_speedup")
+    writer.writerow(
+        [
+            "variant",
+            "seeds",
+            *(f"{name}_{what}" for name in numbers for what in ("mean", "std")),
+            "published_states",
+            "published_score",
+        ]
+    )
+    for row in rows:
+        spreads = [getattr(row, name) for name in numbers]
+        writer.writerow(
+            [
+                row.variant.name,
+                len(row.seeds),
+                *(f"{x:.6g}" for spread in spreads for x in (spread.mean, spread.deviation)),
+                row.variant.published.states,
+                row.variant.published.score,
+            ]
+        )
+    return text.getvalue()
+
+
+def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
+    runs = list(records.values())
+    if not runs:
+        return ["No run is finished."]
+    spent = sum(wall_seconds(r) for r in runs)
+    machines = {
+        f"{e['processor']}, {e['cores']} cores each, {', '.join(e['devices'])}, jax "
+        f"{e['versions']['jax']}"
+        for e in (r["environment"] for r in runs)
+    }
+    command = f"scripts/reproduce.py {study.name} --scale {scale}"
+    return [
+        "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
+        f"evaluation and reduction included; speed-ups are against `{study.reference}` of the same "
+        "seed. Published figures are the paper's, at its setting.",
+        "",
+        f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "
+        f"{'; '.join(sorted(machines))}. Made by `{command}`.",
+    ]
