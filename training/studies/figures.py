@@ -55,16 +55,13 @@ def accuracy_against(
             fmt="o", ms=6, color=colour, capsize=3, label=row.variant.name,
         )  # fmt: skip
     if what == "states":
-        published = [
-            (row.variant.published.states, row.variant.published.score, colour)
-            for row, colour in zip(rows, colours, strict=True)
-        ]
-        told = [p for p in published if p[0] is not None and p[1] is not None]
-        for k, (states, score, colour) in enumerate(told):
-            axes.plot(
-                states, score, "x", ms=7, color=colour,
-                label="published, at the paper's setting" if k == 0 else None,
-            )  # fmt: skip
+        first = True
+        for row, colour in zip(rows, colours, strict=True):
+            states, score = row.variant.published.states, row.variant.published.score
+            if states is not None and score is not None:
+                label_once = "published, at the paper's setting" if first else None
+                axes.plot([states], [score], "x", ms=7, color=colour, label=label_once)
+                first = False
     if logarithmic:
         axes.set_xscale("log")
     axes.set_xlabel(label)
