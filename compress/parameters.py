@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Complex, Float, Inexact, PyTree
 
 from zoo import AbstractSSM
+from zoo.layer import as_linear
 
 from .precision import is_inexact, jit_for_once, widen
 
@@ -141,7 +142,7 @@ def _push(layer: AbstractSSM, tangents: Leaves) -> PerEntry:
 @jit_for_once
 def _jvp(layer: AbstractSSM, tangent: PyTree) -> PerEntry:
     def system(layer):
-        lti = layer.to_lti()
+        lti: Any = as_linear(layer).to_lti()
         return PerEntry(lti.log_lam, lti.B, lti.C)
 
     return eqx.filter_jvp(system, (layer,), (tangent,))[1]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from zoo import AbstractSSM, DiagonalLTI
+from zoo.layer import as_linear
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,12 +85,12 @@ def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
 
 @jit_for_once
 def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
-    return layer.to_lti()
+    return as_linear(layer).to_lti()
 
 
 @jit_for_once
 def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
-    return layer.from_lti(lti)
+    return as_linear(layer).from_lti(lti)
 
 
 def _divides(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:

@@ -118,11 +118,8 @@ class _Recorder(AbstractSSM):
     def step(self, carry, u_t):
         raise NotImplementedError("only whole sequences are recorded")
 
-    def to_lti(self):
-        return self.layer.to_lti()
-
-    def from_lti(self, lti):
-        return self.layer.from_lti(lti)
+    def run(self, carry, u, length=None):
+        raise NotImplementedError("only whole sequences are recorded")
 
 
 @eqx.filter_jit

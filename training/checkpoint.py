@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from zoo import AbstractSSM, DiagonalLTI
+from zoo.layer import as_linear
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
 
@@ -87,7 +88,7 @@ def resized(model: Any, d_state: list[int]) -> Any:
                 C=jnp.zeros((H, n), complex),
                 D=jnp.zeros(H),
             )
-            return node.from_lti(zeros)
+            return as_linear(node).from_lti(zeros)
 
         return jax.tree.map(rebuild, model, is_leaf=lambda node: isinstance(node, AbstractSSM))
 

@@ -56,3 +56,8 @@ def log_uniform(
     if not 0 < low <= high:
         raise ValueError(f"low={low}, high={high}: allowed is 0 < low <= high")
     return jax.random.uniform(key, shape, minval=math.log(low), maxval=math.log(high))
+
+
+def inverse_softplus(y: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The x of which log(1 + exp(x)) is `y` > 0."""
+    return y + jnp.log(-jnp.expm1(-y))

@@ -4,7 +4,7 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .lti import DiagonalLTI
 
@@ -12,10 +12,10 @@ from .lti import DiagonalLTI
 class AbstractSSM(eqx.Module):
     """A state-space layer: a causal map from a sequence to a sequence, carried by a hidden state.
 
-    Every layer runs in two ways that give the same numbers: `layer(u)` for a whole sequence, and
-    `step` for one sample at a time. `to_lti` says which linear system the layer is, `from_lti`
-    builds the same kind of layer from another one, of any number of states. Layers are immutable
-    and work on one sequence; use `jax.vmap` for a batch.
+    Every layer runs in ways that give the same numbers: `layer(u)` for a whole sequence, `run` for
+    a piece of one, and `step` for one sample at a time. Layers are immutable and work on one
+    sequence; use `jax.vmap` for a batch. A layer is either linear and time-invariant
+    (`AbstractLinearSSM`) or selective (`AbstractSelectiveSSM`).
     """
 
     dynamics: ClassVar[tuple[str, ...]]
@@ -46,15 +46,41 @@ class AbstractSSM(eqx.Module):
         """One sample: the next carry and the output. Row by row equal to `layer(u)`."""
 
     @abc.abstractmethod
+    def run(
+        self, carry: Any, u: Float[Array, "L d_model"], length: Int[Array, ""] | int | None = None
+    ) -> tuple[Any, Float[Array, "L d_model"]]:
+        """A piece of a sequence: the next carry and the outputs, as `step` would give them.
+
+        Of a padded piece, `length` is the number of samples, 1 or more: the carry is the one after
+        them, and outputs beyond them mean nothing.
+        """
+
+
+class AbstractLinearSSM(AbstractSSM):
+    """A layer that is a linear time-invariant system.
+
+    `to_lti` says which one, `from_lti` builds the same kind of layer from another one, of any
+    number of states.
+    """
+
+    @abc.abstractmethod
     def to_lti(self) -> DiagonalLTI:
         """The linear system that this layer is."""
 
     @abc.abstractmethod
-    def from_lti(self, lti: DiagonalLTI) -> "AbstractSSM":
+    def from_lti(self, lti: DiagonalLTI) -> "AbstractLinearSSM":
         """A layer of this kind, with this one's settings and dtype, that computes `lti`.
 
         Inverse of `to_lti` up to rounding. Differentiable in `lti`.
         """
+
+
+class AbstractSelectiveSSM(AbstractSSM):
+    """A layer whose recurrence follows its input, with a gate of its own around it.
+
+    It mixes channels and gates itself, so it stands in a residual block alone (`MixerBlock`). What
+    it is as a linear system depends on data.
+    """
 
 
 def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
@@ -71,3 +97,13 @@ def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
         )
     if lti.d_state < 1:
         raise ValueError(f"lti has {lti.d_state} states, allowed: 1 or more")
+
+
+def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
+    """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
+    if not isinstance(layer, AbstractLinearSSM):
+        raise ValueError(
+            f"a {type(layer).__name__} follows its input and is no linear system by itself, "
+            "allowed here: an AbstractLinearSSM"
+        )
+    return layer

@@ -5,15 +5,15 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 from .initializers import complex_normal, ring
-from .layer import AbstractSSM, check_fits
+from .layer import AbstractLinearSSM, check_fits
 from .lti import DiagonalLTI
 from .recurrence import lti_apply, lti_step
 
 
-class LRU(AbstractSSM):
+class LRU(AbstractLinearSSM):
     """Linear recurrent unit, section 3 of the paper, with a state of N complex numbers.
 
         lam = exp(-exp(nu_log) + i exp(theta_log))           (eq. 7; |lam| < 1 by construction)
@@ -87,6 +87,16 @@ class LRU(AbstractSSM):
         lti = self.to_lti()
         carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
         return carry, y_t + self.D * u_t
+
+    def run(
+        self,
+        carry: Complex[Array, " N"],
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        lti = self.to_lti()
+        y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
+        return carry, y + self.D * u
 
     def to_lti(self) -> DiagonalLTI:
         return DiagonalLTI(

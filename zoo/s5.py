@@ -7,16 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 from .discretize import RULES, Discretization
 from .initializers import hippo_legs_normal, log_uniform
-from .layer import AbstractSSM, check_fits
+from .layer import AbstractLinearSSM, check_fits
 from .lti import DiagonalLTI
 from .recurrence import linear_recurrence, lti_apply, lti_step
 
 
-class S5(AbstractSSM):
+class S5(AbstractLinearSSM):
     """A diagonal continuous-time system with learned step sizes, N stored of 2N conjugate states.
 
         x' = Lambda x + B u,  Lambda = -exp(Lambda_re_log) + i Lambda_im       (eq. 1, 5)
@@ -155,6 +155,16 @@ class S5(AbstractSSM):
         rule = RULES[self.discretization]
         log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(self.log_step))
         return jnp.exp(log_lam), gain * (jax.lax.complex(self.B_re, self.B_im) @ u_t)
+
+    def run(
+        self,
+        carry: Complex[Array, " N"],
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        lti = self.to_lti()
+        y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
+        return carry, y + self.D * u
 
     def to_lti(self) -> DiagonalLTI:
         log_lam, gain = RULES[self.discretization].forward(self.Lambda, jnp.exp(self.log_step))

@@ -11,7 +11,7 @@ from compress import balanced_truncation, compress, lift
 from compress.lift import Projection, is_real, pull_back, pull_back_squares
 from compress.parameters import PerEntry, derivatives
 from compress.precision import double_lti, from_double_lti
-from zoo import LRU, S5, AbstractSSM, DiagonalLTI
+from zoo import LRU, S5, AbstractLinearSSM, DiagonalLTI
 
 H, N, R, LENGTH = 2, 24, 14, 150
 
@@ -407,7 +407,7 @@ def test_a_model_inside_a_tuple_is_matched_by_the_end_of_its_path(getkey):
 # ----------------------------------------------------------------------------------- refusals
 
 
-class Mixed(AbstractSSM):
+class Mixed(AbstractLinearSSM):
     """A layer whose parameters do not act entry by entry: B is a product."""
 
     dynamics = ("log_decay",)
@@ -431,6 +431,9 @@ class Mixed(AbstractSSM):
         return jnp.zeros(self.d_state, jnp.complex64)
 
     def step(self, carry, u_t):
+        raise NotImplementedError
+
+    def run(self, carry, u, length=None):
         raise NotImplementedError
 
     def to_lti(self):

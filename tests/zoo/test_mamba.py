@@ -1,0 +1,88 @@
+"""The selective layers: streaming, padding, state in and out, what they are built from."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import Mamba
+
+MAKERS = {
+    "mamba": lambda key: Mamba.init(6, 5, key=key),
+    "mamba tied, biased": lambda key: Mamba.init(
+        6, 5, key=key, tied=True, bias=True, conv_bias=False, dt_rank=3, d_conv=3
+    ),
+}
+ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+
+
+@pytest.fixture
+def u():
+    return jax.random.normal(jax.random.key(7), (50, 6))
+
+
+@ALL
+def test_streaming_equals_the_parallel_call(make, u, getkey):
+    layer = make(getkey())
+    y = layer(u)
+    carry, outputs = jax.lax.scan(lambda carry, u_t: layer.step(carry, u_t), layer.init_state(), u)
+    np.testing.assert_allclose(outputs, y, rtol=2e-5, atol=2e-5)
+    after, first = layer.run(layer.init_state(), u[:30])
+    after, second = layer.run(after, u[30:])
+    np.testing.assert_allclose(jnp.concatenate([first, second]), y, rtol=2e-5, atol=2e-5)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(carry), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@ALL
+def test_padding_changes_nothing(make, u, getkey):
+    layer = make(getkey())
+    for length in (1, 2, 33, 50):
+        carry, y = layer.run(layer.init_state(), u[:length])
+        padded, z = layer.run(layer.init_state(), u.at[length:].set(99.0), length)
+        np.testing.assert_allclose(z[:length], y, rtol=2e-5, atol=2e-5)
+        for a, b in zip(jax.tree.leaves(padded), jax.tree.leaves(carry), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@ALL
+def test_the_first_state_has_its_gradient(make, u, getkey, x64):
+    layer = make(getkey())
+    layer = jax.tree.map(lambda x: x.astype(float), layer)
+    carry = jax.tree.map(lambda x: jax.random.normal(getkey(), x.shape, float), layer.init_state())
+    weights = jax.random.normal(getkey(), u.shape, float)
+
+    def loss(carry):
+        after, y = layer.run(carry, u)
+        return jnp.sum(weights * y) + sum(jnp.sum(x**2) for x in jax.tree.leaves(after))
+
+    direction = jax.tree.map(lambda x: jax.random.normal(getkey(), x.shape, float), carry)
+    at = lambda t: loss(jax.tree.map(lambda x, v: x + t * v, carry, direction))  # noqa: E731
+    slope = (at(1e-5) - at(-1e-5)) / 2e-5
+    grads = jax.grad(loss)(carry)
+    expected = sum(
+        jnp.sum(g * v)
+        for g, v in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True)
+    )
+    np.testing.assert_allclose(expected, slope, rtol=1e-6)
+
+
+@ALL
+def test_all_parameters_learn(make, u, getkey):
+    layer = make(getkey())
+    grads = eqx.filter_jit(eqx.filter_grad(lambda layer: jnp.sum(layer(u) ** 2)))(layer)
+    for leaf in jax.tree.leaves(grads):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0
+
+
+def test_mamba_starts_as_published(getkey):
+    layer = Mamba.init(64, 16, key=getkey(), dt_min=1e-2, dt_max=1e-1)
+    assert (layer.d_model, layer.d_inner, layer.d_state, layer.dt_rank) == (64, 128, 16, 4)
+    np.testing.assert_allclose(layer.A, np.tile(-np.arange(1.0, 17), (128, 1)), rtol=1e-6)
+    steps = jax.nn.softplus(layer.dt_proj.bias)
+    assert 0.99e-2 < steps.min() < 1.5e-2
+    assert 0.8e-1 < steps.max() < 1.01e-1
+    tied = Mamba.init(64, 16, key=getkey(), tied=True)
+    np.testing.assert_allclose(tied.A, layer.A, rtol=1e-6)

@@ -1,0 +1,95 @@
+"""The selective scan against its definition, sample by sample."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import selective_scan
+from zoo.selective import selective_step
+
+NAMES = ("x", "dt", "A", "B", "C", "h0")
+
+
+def oracle(x, dt, A, B, C, h0):
+    def step(h, inputs):
+        x, dt, B, C = inputs
+        h = jnp.exp(dt[:, None] * A) * h + dt[:, None] * B * x[:, None]
+        return h, jnp.sum(C * h, axis=1)
+
+    h, y = jax.lax.scan(step, h0, (x, dt, B, C))
+    return y, h
+
+
+def problem(L, d, N, dtype=np.float32, batch=()):
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.normal(size=(*batch, L, d)).astype(dtype),
+        "dt": np.exp(rng.uniform(np.log(1e-3), np.log(2), (*batch, L, d))).astype(dtype),
+        "A": -np.exp(rng.uniform(-1, 3, (d, N))).astype(dtype),
+        "B": rng.normal(size=(*batch, L, N)).astype(dtype),
+        "C": rng.normal(size=(*batch, L, N)).astype(dtype),
+        "h0": rng.normal(size=(*batch, d, N)).astype(dtype),
+    }
+
+
+def gradients(function, arguments):
+    y, h = function(*arguments)
+    rng = np.random.default_rng(1)
+    weights = [jnp.asarray(rng.normal(size=a.shape), a.dtype) for a in (y, h)]
+
+    def loss(*arguments):
+        y, h = function(*arguments)
+        return jnp.sum(weights[0] * y) + jnp.sum(weights[1] * h)
+
+    return jax.grad(loss, argnums=tuple(range(6)))(*arguments)
+
+
+@pytest.mark.parametrize("L", [1, 37, 96])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_values_and_gradients_are_those_of_the_definition(L, precision, request):
+    if precision == "float64":
+        request.getfixturevalue("x64")
+    tolerance = {"float32": 2e-5, "float64": 1e-12}[precision]
+    given = problem(L, 5, 7, precision, batch=(3,))
+    axes = [None if name == "A" else 0 for name in NAMES]
+    ours, theirs = (jax.jit(jax.vmap(f, in_axes=axes)) for f in (selective_scan, oracle))
+    arguments = [jnp.asarray(given[name]) for name in NAMES]
+    for a, b in zip(ours(*arguments), theirs(*arguments), strict=True):
+        assert a.dtype == precision
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+    found, expected = (jax.jit(lambda *a, f=f: gradients(f, a))(*arguments) for f in (ours, theirs))
+    for name, a, b in zip(NAMES, found, expected, strict=True):
+        scale = np.abs(b).max()
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * scale, err_msg=name)
+
+
+def test_one_sequence_is_a_row_of_the_batch():
+    given = problem(37, 5, 7, batch=(3,))
+    A = jnp.asarray(given.pop("A"))
+    batch = jax.vmap(lambda x, dt, B, C, h0: selective_scan(x, dt, A, B, C, h0))
+    y, h = batch(*(jnp.asarray(a) for a in given.values()))
+    one = [jnp.asarray(a[1]) for a in given.values()]
+    y1, h1 = selective_scan(one[0], one[1], A, *one[2:])
+    np.testing.assert_allclose(y[1], y1, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(h[1], h1, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_is_a_sample_of_the_scan():
+    given = {name: jnp.asarray(a) for name, a in problem(1, 5, 7).items()}
+    y, h = selective_scan(*(given[name] for name in NAMES))
+    row = {name: given[name] if name in ("A", "h0") else given[name][0] for name in NAMES}
+    y1, h1 = selective_step(*(row[name] for name in NAMES))
+    np.testing.assert_allclose(y[0], y1, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(h, h1, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_does_not_hold_the_states():
+    """2 MiB of inputs, 128 MiB of states: forward and backward stay far below the latter."""
+    given = problem(1024, 64, 32, batch=(16,))
+    axes = [None if name == "A" else 0 for name in NAMES]
+    run = jax.vmap(selective_scan, in_axes=axes)
+    shapes = [jax.ShapeDtypeStruct(given[name].shape, np.float32) for name in NAMES]
+    compiled = jax.jit(lambda *a: gradients(run, a)).lower(*shapes).compile()
+    states = 4 * 16 * 1024 * 64 * 32
+    assert compiled.memory_analysis().temp_size_in_bytes < states / 2

@@ -1,0 +1,53 @@
+"""The short causal convolution in front of a selective layer, channel by channel."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+class CausalConv(eqx.Module):
+    """y_k[c] = bias[c] + sum_i weight[c, i] x_{k - K + 1 + i}[c]: each channel by itself.
+
+    The window it carries holds the last K inputs, the newest one last, as Hugging Face's does.
+    """
+
+    weight: Float[Array, "c K"]
+    bias: Float[Array, " c"] | None
+
+    @classmethod
+    def init(cls, channels: int, width: int, *, bias: bool, key: PRNGKeyArray) -> "CausalConv":
+        """Weights and bias uniform within 1 / sqrt(width)."""
+        weight_key, bias_key = jax.random.split(key)
+        bound = 1 / math.sqrt(width)
+        weight = jax.random.uniform(weight_key, (channels, width), minval=-bound, maxval=bound)
+        start = jax.random.uniform(bias_key, (channels,), minval=-bound, maxval=bound)
+        return cls(weight, start if bias else None)
+
+    def init_state(self) -> Float[Array, "K c"]:
+        """The window before the first sample: zeros."""
+        return jnp.zeros(self.weight.shape[::-1], self.weight.dtype)
+
+    def run(
+        self,
+        window: Float[Array, "K c"],
+        x: Float[Array, "L c"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Float[Array, "K c"], Float[Array, "L c"]]:
+        """The window after the first `length` samples (all if not given), and the outputs."""
+        width, L = self.weight.shape[1], len(x)
+        padded = jnp.concatenate([window, x])
+        y = jnp.zeros_like(x) if self.bias is None else jnp.broadcast_to(self.bias, x.shape)
+        for i in range(width):
+            y = y + self.weight[:, i] * padded[i + 1 : i + 1 + L]
+        window = jax.lax.dynamic_slice_in_dim(padded, L if length is None else length, width)
+        return window, y
+
+    def step(
+        self, window: Float[Array, "K c"], x_t: Float[Array, " c"]
+    ) -> tuple[Float[Array, "K c"], Float[Array, " c"]]:
+        """One sample of `run`."""
+        window, y = self.run(window, x_t[None])
+        return window, y[0]
