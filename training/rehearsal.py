@@ -6,7 +6,8 @@ while training goes on. The shrink itself then finds every program ready.
 
 What is learned does not depend on threads. The copy is taken at a step that follows from the
 schedule; the shrink waits for the rehearsal; and what it takes over from it, the ranks, is part of
-every checkpoint in between.
+every checkpoint in between. In mode "tolerance" these may lie a little above those needed at the
+shrink (`settle`), so a run without rehearsals can end otherwise; one that was stopped cannot.
 """
 
 import threading
