@@ -10,9 +10,11 @@ import numpy as np
 from harness import temporary_mib
 from jaxtyping import Array, Float
 
+from data import Batch
 from training.config import OptimizerConfig
+from training.objective import OBJECTIVES, Totals
 from training.optimizer import make_optimizer
-from training.step import Metrics, TrainState, make_train_steps
+from training.step import TrainState, make_train_steps
 from zoo import LRU, classifier
 
 
@@ -71,13 +73,15 @@ class Program:
         rng = np.random.default_rng(0)
         shape = (1, setting.batch, setting.L, setting.channels)
         self.data = (
-            jnp.asarray(rng.normal(size=shape), jnp.float32),
-            jnp.asarray(rng.integers(setting.classes, size=shape[:2]), jnp.int32),
+            Batch(
+                rng.normal(size=shape).astype(np.float32),
+                rng.integers(setting.classes, size=shape[:2]).astype(np.int32),
+            ),
             jnp.ones((), jnp.int32),
             jax.random.key(1),
         )
-        self.carry = state, Metrics.zero()
-        steps = make_train_steps(static, optimizer)
+        self.carry = state, Totals.zero()
+        steps = make_train_steps(static, optimizer, OBJECTIVES["classification"])
         self.compiled = steps.lower(*self.carry, *self.data).compile()
         self.temporary_mib = temporary_mib(self.compiled)
 
@@ -87,10 +91,10 @@ class Program:
 
     def loss_and_gradient(self) -> tuple[Any, Any]:
         """Of the first step, the one done so far: Adam's first moment is then 0.1 times it."""
-        state, metrics = self.carry
+        state, totals = self.carry
         moments = [
             np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
             if any(getattr(part, "name", None) == "mu" for part in path)
         ]
-        return np.asarray(metrics.loss), moments
+        return np.asarray(totals.loss), moments

@@ -91,7 +91,7 @@ def first(split: Split, count: int) -> Split:
 def cuts(run: Run) -> list[dict]:
     """The rise of the loss for every way and both ranks."""
     model, norm_state = run.model, run.state.norm_state
-    batch = run.task.splits["train"].take(np.arange(CALIBRATION))[0]
+    batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
     split = first(run.task.splits["validation"], 2000)
     before = loss_of(run, model, split)
     rows = []
@@ -129,7 +129,7 @@ class _Losses:
 def moments(run: Run) -> dict[str, float]:
     """The jump of the mean loss over the steps after a cut, by what becomes of the moments."""
     state = jax.tree.map(jnp.copy, run.state)
-    batch = run.task.splits["train"].take(np.arange(CALIBRATION))[0]
+    batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
     uncut = followed(run, state, FOLLOWED)
     run.state = state
     jumps = {}

@@ -24,7 +24,8 @@ SLICE = 16
 """Sequences that run through the model at the same time."""
 
 Records = dict[str, Float[np.ndarray, "..."]]
-"""By the path of each layer, an array [b L d_model]."""
+"""By the path of each layer, an array [b L d_model], or [b * calls L d_model] for a layer that the
+model calls several times: the calls of a sequence follow one another."""
 
 
 @jaxtyped(typechecker=beartype)
@@ -78,10 +79,16 @@ def record(
     if missing:
         raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
     inputs, sensitivities = (
-        {name: np.concatenate([piece[name] for piece in part])[:count] for name in names if part[0]}
+        {name: _joined([piece[name] for piece in part], count) for name in names if part[0]}
         for part in zip(*pieces, strict=True)
     )
     return inputs, sensitivities
+
+
+def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
+    """The recordings of the first `count` sequences: of each piece, an array [b ...] per call."""
+    calls = [np.concatenate(call)[:count] for call in zip(*pieces, strict=True)]
+    return calls[0] if len(calls) == 1 else np.stack(calls, axis=1).reshape(-1, *calls[0].shape[1:])
 
 
 def _rows(tree: PyTree, first: int) -> PyTree:
@@ -125,13 +132,14 @@ class _Recorder(AbstractSSM):
 @eqx.filter_jit
 def _recorded(
     run: Callable[..., Any], model: PyTree, batch: Any, keys: Any, gradients: bool
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    def result(x, perturbations: dict[str, Array]):
-        seen: dict[str, Array] = {}
+) -> tuple[dict[str, list[Array]], dict[str, list[Array]]]:
+    def result(x, perturbations: dict[str, list[Array]]):
+        seen: dict[str, list[Array]] = {}
 
         def see(name: str, u: Array) -> Array | float:
-            seen[name] = u
-            return perturbations.get(name, 0.0)
+            calls = seen.setdefault(name, [])
+            calls.append(u)
+            return perturbations[name][len(calls) - 1] if perturbations else 0.0
 
         recorders = {
             keys: _Recorder(layer, partial(see, path_name(keys)))
@@ -143,7 +151,7 @@ def _recorded(
         seen = result(x, {})[1]
         if not gradients:
             return seen, {}
-        zeros = {name: jnp.zeros_like(u) for name, u in seen.items()}
+        zeros = jax.tree.map(jnp.zeros_like, seen)
 
         def combination(perturbations):
             parts = [y for y in jax.tree.leaves(result(x, perturbations)[0]) if _is_real(y)]

@@ -2,16 +2,18 @@
 
 from .digits import DigitsConfig
 from .pathfinder import PathfinderConfig
-from .pipeline import eval_batches, train_batch
+from .pipeline import Shard, eval_batches, train_batch
 from .registry import TASKS, TaskEntry, load_task, task_entry
 from .store import default_cache_dir
-from .task import Progress, Split, Task
+from .task import Batch, Progress, Split, Task, text_split
 
 __all__ = [
     "TASKS",
+    "Batch",
     "DigitsConfig",
     "PathfinderConfig",
     "Progress",
+    "Shard",
     "Split",
     "Task",
     "TaskEntry",
@@ -19,5 +21,6 @@ __all__ = [
     "eval_batches",
     "load_task",
     "task_entry",
+    "text_split",
     "train_batch",
 ]

@@ -1,27 +1,54 @@
 """From a split to batches, with no state but (seed, step)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped
+from jaxtyping import Bool
 
-from .task import Split
+from .task import Batch, Split
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch a process reads, of several that train together.
+
+    Process `index` of `count` has rows index * B / count onwards of each batch of B, so that the
+    parts of all processes, in order, are the batch that one process alone would have.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"index must be in [0, count={self.count}), got {self.index}")
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch; ValueError if they cannot be shared out equally."""
+        if batch_size % self.count:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.count} processes, got {batch_size}"
+            )
+        share = batch_size // self.count
+        return slice(self.index * share, (self.index + 1) * share)
 
 
 def train_batch(
-    split: Split, batch_size: int, seed: int, step: int, count: int = 1
-) -> tuple[Shaped[np.ndarray, "count B ..."], Int32[np.ndarray, "count B"]]:
+    split: Split, batch_size: int, seed: int, step: int, count: int = 1, shard: Shard = Shard()
+) -> Batch:
     """The batches `step`, ..., `step + count - 1` of a run: a pure function of (seed, step).
 
     The samples form one endless stream of epochs, each a permutation drawn from (seed, epoch), and
     batch `k` is the stream's samples `k * batch_size` onwards. So within an epoch no sample is lost
     or repeated, an epoch's tail joins the next one's head in a batch, and a resumed run sees what
-    an undisturbed one would have seen.
+    an undisturbed one would have seen. Every process of a run draws the same stream and takes the
+    rows of its `shard`.
 
-    Returns inputs [count, batch_size, L, c] in float32, or [count, batch_size, L] in int32 for
-    tokens, and labels [count, batch_size]. Raises ValueError when `batch_size` is not in
-    1..len(split), `count` < 1, or `seed` or `step` is negative.
+    Returns arrays [count, B, ...], with B = batch_size / shard.count. Raises ValueError when
+    `batch_size` is not in 1..len(split) or not a multiple of the processes, `count` < 1, or `seed`
+    or `step` is negative.
     """
     if not 1 <= batch_size <= len(split):
         raise ValueError(
@@ -31,13 +58,14 @@ def train_batch(
         raise ValueError(f"count must be at least 1, got {count}")
     if seed < 0 or step < 0:
         raise ValueError(f"seed and step must not be negative, got {seed} and {step}")
+    rows = shard.rows(batch_size)
     n = len(split)
     first, last = step * batch_size, (step + count) * batch_size
     pieces = [
         _permutation(n, seed, epoch)[max(first - epoch * n, 0) : last - epoch * n]
         for epoch in range(first // n, (last - 1) // n + 1)
     ]
-    return split.take(np.concatenate(pieces).reshape(count, batch_size))
+    return split.take(np.concatenate(pieces).reshape(count, batch_size)[:, rows])
 
 
 @lru_cache(maxsize=8)
@@ -48,29 +76,22 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def eval_batches(
-    split: Split, batch_size: int
-) -> Iterator[
-    tuple[
-        Shaped[np.ndarray, "B ..."],
-        Int32[np.ndarray, " B"],
-        Bool[np.ndarray, " B"],
-    ]
-]:
-    """The split in order, once, as (inputs, labels, mask), all of one shape.
+    split: Split, batch_size: int, shard: Shard = Shard()
+) -> Iterator[tuple[Batch, Bool[np.ndarray, " B"]]]:
+    """The split in order, once, as (batch, mask), all of one shape.
 
     The last batch is filled up with copies of the last sample; only rows where `mask` is true
-    count. Raises ValueError when `batch_size` < 1.
+    count. Of each batch a process has the rows of its `shard`, B = batch_size / shard.count.
+    Raises ValueError when `batch_size` < 1 or not a multiple of the processes.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return _eval_batches(split, batch_size)
+    return _eval_batches(split, batch_size, shard.rows(batch_size))
 
 
 def _eval_batches(
-    split: Split, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    split: Split, batch_size: int, share: slice
+) -> Iterator[tuple[Batch, np.ndarray]]:
     for start in range(0, len(split), batch_size):
-        rows = np.arange(start, start + batch_size)
-        mask = rows < len(split)
-        inputs, labels = split.take(np.minimum(rows, len(split) - 1))
-        yield inputs, labels, mask
+        rows = np.arange(start, start + batch_size)[share]
+        yield split.take(np.minimum(rows, len(split) - 1)), rows < len(split)

@@ -24,7 +24,7 @@ def write_sheet(
     rows = [
         (caption, label, _pictures(task, label, columns))
         for caption, task in tasks.items()
-        for label in range(task.classes)
+        for label in range(task.outputs)
     ]
     zooms = [zoom or max(1, 100 // pictures.shape[1]) for *_, pictures in rows]
     heights = [
@@ -55,9 +55,9 @@ def _pictures(task: Task, label: int, count: int) -> np.ndarray:
     if task.input_kind != "real" or side**2 != task.length or task.input_size not in (1, 3):
         raise ValueError(f"task {task.name} must hold square pictures to be drawn on a sheet")
     split = task.splits["test"]
-    inputs, _ = split.take(np.flatnonzero(split.labels == label)[:count])
+    inputs = split.take(np.flatnonzero(split.labels == label)[:count]).inputs
     low, high = (
-        float(extreme(split.take(np.arange(min(len(split), 256)))[0]))
+        float(extreme(split.take(np.arange(min(len(split), 256))).inputs))
         for extreme in (np.min, np.max)
     )
     grey = np.clip(255 * (inputs - low) / (high - low), 0, 255).astype(np.uint8)

@@ -82,7 +82,7 @@ def _show(task: Task, console: Console) -> None:
     )
     table = Table("split", "samples", "inputs", "samples of each label")
     for name, split in task.splits.items():
-        histogram = np.bincount(split.labels, minlength=task.classes)
+        histogram = np.bincount(split.labels, minlength=task.outputs)
         stored = f"{split.inputs.dtype} {list(split.inputs.shape)}"
         table.add_row(name, str(len(split)), stored, " ".join(map(str, histogram)))
     console.print(table)

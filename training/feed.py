@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+
+import jax
 
 from data.pipeline import train_batch
-from data.task import Split
+from data.task import Batch, Split
 
 from .clock import Clock
 
@@ -19,10 +20,10 @@ class Feed:
     def __init__(self, split: Split, batch_size: int, seed: int, dispatch: int, clock: Clock):
         self._arguments = split, batch_size, seed
         self._dispatch, self._clock = dispatch, clock
-        self._ahead: tuple[int, Any] | None = None
+        self._ahead: tuple[int, Batch] | None = None
 
-    def batches(self, step: int) -> Any:
-        """Inputs and labels of the dispatch that begins after `step` steps."""
+    def batches(self, step: int) -> Batch:
+        """The batches, on the device, of the dispatch that begins after `step` steps."""
         if self._ahead is None or self._ahead[0] != step:
             with self._clock.phase("host"):
                 self._ahead = step, self._draw(step)
@@ -38,5 +39,5 @@ class Feed:
         if idle():
             self._clock.move(time.perf_counter() - start, "train", "host")
 
-    def _draw(self, step: int) -> Any:
-        return train_batch(*self._arguments, step, self._dispatch)
+    def _draw(self, step: int) -> Batch:
+        return jax.device_put(train_batch(*self._arguments, step, self._dispatch))

@@ -23,12 +23,13 @@ from .feed import Feed
 from .interrupt import Interrupt
 from .metrics import Sink, write_atomically
 from .network import build_model, layer_paths, layer_sizes, layers_of, parameter_count
+from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
 from .programs import Programs
 from .reduction import Reduction, calibration_split
 from .rehearsal import Rehearsal, settle
 from .schedule import learning_rate_schedule, rank_at, rehearsal_steps, shrink_steps
-from .step import Metrics, TrainState, make_eval_step, make_train_steps
+from .step import TrainState, make_eval_step, make_train_steps
 
 
 class Interrupted(Exception):
@@ -63,8 +64,9 @@ class Run:
         self.parameters_before = parameter_count(params)
         self.phases: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, float]] = {}
-        self._train_steps = make_train_steps(self.static, self.optimizer)
-        self._eval_step = make_eval_step(self.static)
+        self.objective = OBJECTIVES[task.kind]
+        self._train_steps = make_train_steps(self.static, self.optimizer, self.objective)
+        self._eval_step = make_eval_step(self.static, self.objective)
         self._programs = Programs()
         self._feed = Feed(
             task.splits["train"],
@@ -104,7 +106,8 @@ class Run:
             "total_steps": self.config.steps,
             "parameters": self.parameters_before,
             "length": self.task.length,
-            "classes": self.task.classes,
+            "kind": self.task.kind,
+            "outputs": self.task.outputs,
             "baselines": dict(self.task.baselines),
             "layers": [
                 {"path": path, "d_state": size}
@@ -179,23 +182,23 @@ class Run:
     def train_to(self, stop: int, interrupt: Interrupt) -> None:
         """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen."""
         dispatch = self.config.loop.steps_per_dispatch
-        first, metrics = self.step, Metrics.zero()
+        first, totals = self.step, Totals.zero()
         seconds_before = self.clock.read().get("train", 0.0)
         with self.clock.phase("train"):
             while self.step < stop and not interrupt.requested:
                 later = [s - self.step for s in self._rehearsals if s > self.step]
                 count = min(dispatch, stop - self.step, *later)
                 batches = self._feed.batches(self.step)
-                args = (self.state, metrics, *batches, np.int32(count), self.key)
-                self.state, metrics = self._program("train step", self._train_steps, *args)(*args)
+                args = (self.state, totals, batches, np.int32(count), self.key)
+                self.state, totals = self._program("train step", self._train_steps, *args)(*args)
                 self.step += count
                 if self.step < self.config.steps:
-                    self._feed.look_ahead(self.step, metrics.loss.is_ready)
+                    self._feed.look_ahead(self.step, totals.loss.is_ready)
                 if self.step in self._rehearsals:
                     self.rehearse()
             if self.step == first:
                 return
-            loss, accuracy = metrics.means()  # waits for the device
+            measured = self.objective.report(totals)  # waits for the device
         seconds = self.clock.read()
         self._note_phase(first, seconds["train"] - seconds_before)
         schedules = (
@@ -205,14 +208,14 @@ class Run:
         rate, rate_ssm = (np.asarray(schedule(self.step - 1)).item() for schedule in schedules)
         self.emit(
             "train",
-            loss=loss,
-            accuracy=accuracy,
+            **measured,
             learning_rate=rate,
             learning_rate_ssm=rate_ssm,
             steps_per_second=(self.step - first) / (seconds["train"] - seconds_before),
             d_state=layer_sizes(self.model),
             seconds=seconds["total"],
         )
+        loss = measured["loss"]
         if not math.isfinite(loss):
             latest = self._checkpoints.latest()
             raise Diverged(
@@ -232,15 +235,15 @@ class Run:
 
     # Evaluation
 
-    def measure(self, split: Split, limit: int | None = None) -> Metrics:
-        """Loss and accuracy on a split, or on its first `limit` batches; does not wait for them."""
-        metrics = Metrics.zero()
+    def measure(self, split: Split, limit: int | None = None) -> Totals:
+        """Sums over a split, or over its first `limit` batches; does not wait for them."""
+        totals = Totals.zero()
         for k, batch in enumerate(eval_batches(split, self._evaluation_batch())):
             if limit is not None and k >= limit:
                 break
-            args = (self.state.params, self.state.norm_state, metrics, *batch)
-            metrics = self._program("eval step", self._eval_step, *args)(*args)
-        return metrics
+            args = (self.state.params, self.state.norm_state, totals, *batch)
+            totals = self._program("eval step", self._eval_step, *args)(*args)
+        return totals
 
     def _evaluation_batch(self) -> int:
         """One size for all splits, so that one program serves them."""
@@ -248,19 +251,18 @@ class Run:
         return min(self.config.loop.evaluation_batch, *sizes)
 
     def evaluate(self, name: str) -> None:
-        """Measure loss and accuracy on the split called `name`, and report them."""
+        """Measure the loss and what else counts on the split called `name`, and report it."""
         start = time.perf_counter()
         with self.clock.phase("evaluate"):
-            loss, accuracy = self.measure(self.task.splits[name]).means()
+            measured = self.objective.report(self.measure(self.task.splits[name]))
         self.emit(
             "eval",
             split=name,
-            loss=loss,
-            accuracy=accuracy,
+            **measured,
             seconds=self.clock.read()["total"],
             duration=time.perf_counter() - start,
         )
-        self.results[name] = {"loss": loss, "accuracy": accuracy}
+        self.results[name] = measured
 
     # Shrinking
 
@@ -310,11 +312,11 @@ class Run:
         )
         yield layer_sizes(after)
         smaller = state._replace(params=eqx.filter(after, eqx.is_array), opt_state=opt_state)
-        args = (smaller, Metrics.zero(), *batches, np.int32(1), self.key)
+        args = (smaller, Totals.zero(), batches, np.int32(1), self.key)
         yield "train step", self._programs.make("train step", self._train_steps, args)[1]
         batch = next(eval_batches(self._calibration, self._evaluation_batch()))
         for each in (state, smaller):
-            args = (each.params, each.norm_state, Metrics.zero(), *batch)
+            args = (each.params, each.norm_state, Totals.zero(), *batch)
             yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
         self._reduction.certificates(planned, layers_of(after))
 
@@ -439,6 +441,7 @@ class Run:
         device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
         return {
             "task": self.task.name,
+            "kind": self.task.kind,
             "model": self.config.model,
             "seed": self.config.seed,
             "total_steps": self.config.steps,

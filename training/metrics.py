@@ -6,12 +6,13 @@ and "step", and hands each to every *sink*: the log on disk, TensorBoard, the te
 This is the reference for them (steps count optimizer updates, times are in seconds, accuracies lie
 in [0, 1]):
 
-    start       step 0, task, model, seed, total_steps, parameters, length (samples in a sequence),
-                classes, baselines {name: accuracy}, layers [{path, d_state}]
-    train       step, loss, accuracy, learning_rate, learning_rate_ssm, steps_per_second,
+    start       step 0, task, kind (of the task), model, seed, total_steps, parameters, length
+                (samples in a sequence), outputs (classes, values or tokens), baselines {name:
+                accuracy, or what else counts}, layers [{path, d_state}]
+    train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second,
                 d_state [one for each layer], seconds (since the run began);
                 means over the steps since the previous one
-    eval        step, split ("validation" or "test"), loss, accuracy, seconds, duration
+    eval        step, split ("validation" or "test"), loss, MEASURES, seconds, duration
     spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending)}]
     shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from), bound
                 (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
@@ -31,6 +32,7 @@ in [0, 1]):
     interrupt   step
     end         step
 
+MEASURES are those of the kind of the task (`training.objective`), by their keys: accuracy, say.
 Numbers that JSON cannot hold (NaN and the infinities) are written as null. An event may carry
 further keys. A run that resumes goes on with the log it has, which begins with its "start"; to the
 other sinks that event is handed again, since they need the names and sizes in it.
@@ -46,6 +48,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from .objective import OBJECTIVES, Objective
 
 Event = dict[str, Any]
 
@@ -200,10 +204,20 @@ class EventLog:
         self._file.close()
 
 
+def objective_of(start: Mapping[str, Any]) -> Objective:
+    """What the run counted, from its "start" event; one without a kind was a classification."""
+    return OBJECTIVES[start.get("kind") or "classification"]
+
+
+def measured_keys(start: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of the loss and of the measures in the events after this "start"."""
+    return "loss", *(measure.key for measure in objective_of(start).measures)
+
+
 class TensorBoardMirror:
     """The sink that repeats the scalars of a run as TensorBoard events under `directory`.
 
-    Losses, accuracies, learning rates, steps per second and the state of each layer. On resuming,
+    Losses, measures, learning rates, steps per second and the state of each layer. On resuming,
     pass the checkpoint's step as `resume_step`: TensorBoard then hides what was written after it.
     Needs the package tensorboardX.
     """
@@ -214,6 +228,7 @@ class TensorBoardMirror:
         purge = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(directory), purge_step=purge)
         self._paths: list[str] = []
+        self._measured = measured_keys({})
         self._closed = False
 
     def write(self, event: Event) -> None:
@@ -222,12 +237,12 @@ class TensorBoardMirror:
         match event["event"]:
             case "start":
                 self._paths = [layer["path"] for layer in event["layers"]]
+                self._measured = measured_keys(event)
                 for layer in event["layers"]:
                     self._scalar(f"state/{layer['path']}", layer["d_state"], step)
             case "train":
                 for key in (
-                    "loss",
-                    "accuracy",
+                    *self._measured,
                     "learning_rate",
                     "learning_rate_ssm",
                     "steps_per_second",
@@ -237,7 +252,7 @@ class TensorBoardMirror:
                     path = self._paths[i] if i < len(self._paths) else f"layer {i}"
                     self._scalar(f"state/{path}", size, step)
             case "eval":
-                for key in ("loss", "accuracy"):
+                for key in self._measured:
                     self._scalar(f"{event['split']}/{key}", event.get(key), step)
             case "shrink":
                 for layer in event["layers"]:

@@ -20,7 +20,7 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
         lambda key: config.layer.build(network.d_model, key=key),
         input_kind=task.input_kind,
         input_size=task.input_size,
-        classes=task.classes,
+        classes=task.outputs,
         d_model=network.d_model,
         blocks=network.blocks,
         norm=network.norm,

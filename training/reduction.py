@@ -5,21 +5,24 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
 from compress.record import record
-from data.task import Split
+from data.task import Batch, Split
 
 from .config import CompressionConfig
+from .step import run_sequence
 
 
 def calibration_split(train: Split, size: int, seed: int) -> Split:
     """The training sequences that states are weighed on and cuts are judged by."""
     rng = np.random.default_rng([seed, CALIBRATION_STREAM])
     rows = np.sort(rng.choice(len(train), min(size, len(train)), replace=False))
-    return Split(train.inputs[rows], train.labels[rows], train.offset, train.scale)
+    return train.select(rows)
 
 
 class Reduction:
@@ -27,7 +30,7 @@ class Reduction:
 
     def __init__(self, config: CompressionConfig, calibration: Split):
         self.config = config
-        self._inputs, _ = calibration.take(np.arange(len(calibration)))
+        self._batch = calibration.take(np.arange(len(calibration)))
         self.form: Form = "complex" if config.method == "paper" else "real"
 
     def plan(self, model: Any, norm_state: eqx.nn.State, **how: Any) -> Plan:
@@ -35,8 +38,8 @@ class Reduction:
         if self.config.method != "data":
             return plan(model, form=self.form, **how)
         inputs, gradients = (
-            {name.removeprefix("[0]."): x for name, x in records.items()}
-            for records in record((model, norm_state), self._inputs, gradients=True)
+            {name.removeprefix("[0]."): _padded_before(x, self._batch) for name, x in seen.items()}
+            for seen in record((model, norm_state), self._batch, _outputs, gradients=True)
         )
         return plan(model, inputs=inputs, gradients=gradients, **how)
 
@@ -51,6 +54,30 @@ class Reduction:
 
         with ThreadPoolExecutor(os.cpu_count()) as each:
             return list(each.map(certificate, planned.layers, after))
+
+
+def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
+    """What the model makes of one sample, zero where the sample is padding."""
+    outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
+    if sample.lengths is None or outputs.ndim == 1:
+        return outputs
+    return outputs * (jnp.arange(len(outputs)) < sample.lengths)[:, None]
+
+
+def _padded_before(
+    recorded: Float[np.ndarray, "b L H"], batch: Batch
+) -> Float[np.ndarray, "b L H"]:
+    """Sequences with their padding at the front, as zeros.
+
+    There it adds nothing to the moments of the states: they stay at zero until the sequence begins.
+    """
+    if batch.lengths is None:
+        return recorded
+    length = recorded.shape[1]
+    start = length - batch.lengths.reshape(-1, 1)
+    k = np.arange(length)
+    moved = np.take_along_axis(recorded, ((k - start) % length)[:, :, None], axis=1)
+    return np.where((k >= start)[:, :, None], moved, 0)
 
 
 CALIBRATION_STREAM = 3

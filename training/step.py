@@ -1,32 +1,19 @@
 """What runs on the device: training steps, many in one dispatch, and evaluation steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from data.task import Batch
 from zoo import BATCH_AXIS
 
-
-class Metrics(NamedTuple):
-    """Sums over sequences, added up on the device and fetched when somebody asks."""
-
-    loss: Float[Array, ""]
-    correct: Float[Array, ""]
-    sequences: Float[Array, ""]
-
-    @classmethod
-    def zero(cls) -> "Metrics":
-        return cls(*(jnp.zeros(()) for _ in cls._fields))
-
-    def means(self) -> tuple[float, float]:
-        """Loss and accuracy; waits for the device."""
-        loss, correct, sequences = (float(x) for x in jax.device_get(self))
-        return loss / sequences, correct / sequences
+from .objective import Objective, Totals
 
 
 class TrainState(NamedTuple):
@@ -40,66 +27,76 @@ class TrainState(NamedTuple):
     """Optimizer steps done."""
 
 
-def make_train_steps(
-    static: Any, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The jitted function `(state, metrics, inputs, labels, count, key) -> (state, metrics)`.
+def run_sequence(
+    model: Any, norm_state: eqx.nn.State, sample: Batch, key: PRNGKeyArray | None = None
+) -> tuple[Array, eqx.nn.State]:
+    """The outputs of `model` for one sample, and the next BatchNorm state."""
+    present = {"length": sample.lengths, "dt": sample.intervals}
+    present = {name: x for name, x in present.items() if x is not None}
+    return model(sample.inputs, norm_state, key=key, **present)
 
-    `inputs` [K, B, ...] and `labels` [K, B] hold K batches, of which the first `count` are trained
+
+def run_batch(
+    model: Any, norm_state: eqx.nn.State, batch: Batch, keys: Key[Array, " B"] | None = None
+) -> tuple[Float[Array, "B ..."], eqx.nn.State]:
+    """The outputs of `model` for the sequences of a batch, and its next BatchNorm state."""
+    return jax.vmap(
+        partial(run_sequence, model),
+        in_axes=(None, 0, None if keys is None else 0),
+        out_axes=(0, None),
+        axis_name=BATCH_AXIS,
+    )(norm_state, batch, keys)
+
+
+def make_train_steps(
+    static: Any, optimizer: optax.GradientTransformation, objective: Objective
+) -> Callable[..., tuple[TrainState, Totals]]:
+    """The jitted function `(state, totals, batches, count, key) -> (state, totals)`.
+
+    `batches` is a `Batch` of arrays [K, B, ...]: K batches, of which the first `count` are trained
     on, one step each; a traced count lets one program serve every dispatch. The state and the
-    metrics, to which the steps' are added, are donated. Dropout of step k draws from
+    totals, to which the steps' are added, are donated. Dropout of step k draws from
     `fold_in(key, k)`.
 
     The programs differ by the shapes of the state alone: after a shrink, the same function is
     traced once more.
     """
 
-    def loss_of(params, norm_state, inputs, labels, key):
+    def loss_of(params, norm_state, batch: Batch, key):
         model = eqx.combine(params, static)
-        keys = jax.random.split(key, len(labels))
-        logits, norm_state = jax.vmap(
-            lambda x, state, key: model(x, state, key=key),
-            in_axes=(0, None, 0),
-            out_axes=(0, None),
-            axis_name=BATCH_AXIS,
-        )(inputs, norm_state, keys)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        correct = jnp.sum(jnp.argmax(logits, axis=-1) == labels)
-        return loss, (norm_state, correct)
+        size = len(batch.labels)
+        outputs, norm_state = run_batch(model, norm_state, batch, jax.random.split(key, size))
+        totals = objective.totals(outputs, batch, jnp.ones(size))
+        return totals.loss / totals.number, (norm_state, totals)
 
-    def train_step(state: TrainState, metrics: Metrics, inputs, labels, key: PRNGKeyArray):
+    def train_step(state: TrainState, totals: Totals, batch: Batch, key: PRNGKeyArray):
         differentiable, fixed = eqx.partition(state.params, eqx.is_inexact_array)
-        (loss, (norm_state, correct)), grads = jax.value_and_grad(
+        (_, (norm_state, seen)), grads = jax.value_and_grad(
             lambda p: loss_of(
                 eqx.combine(p, fixed),
                 state.norm_state,
-                inputs,
-                labels,
+                batch,
                 jax.random.fold_in(key, state.step),
             ),
             has_aux=True,
         )(differentiable)
         updates, opt_state = optimizer.update(grads, state.opt_state, differentiable)
         params = eqx.combine(optax.apply_updates(differentiable, updates), fixed)
-        metrics = Metrics(
-            metrics.loss + loss * len(labels),
-            metrics.correct + correct,
-            metrics.sequences + len(labels),
-        )
-        return TrainState(params, norm_state, opt_state, state.step + 1), metrics
+        totals = jax.tree.map(jnp.add, totals, seen)
+        return TrainState(params, norm_state, opt_state, state.step + 1), totals
 
-    def train_steps(state, metrics, inputs, labels, count, key):
+    def train_steps(state, totals, batches: Batch, count, key):
         def body(k, carry):
-            state, metrics = carry
-            return train_step(state, metrics, inputs[k], labels[k], key)
+            state, totals = carry
+            return train_step(state, totals, jax.tree.map(lambda x: x[k], batches), key)
 
-        return jax.lax.fori_loop(0, count, body, (state, metrics))
+        return jax.lax.fori_loop(0, count, body, (state, totals))
 
     return jax.jit(train_steps, donate_argnums=(0, 1))
 
 
-def make_eval_step(static: Any) -> Callable[..., Metrics]:
-    """The jitted function `(params, norm_state, metrics, inputs, labels, mask) -> metrics`.
+def make_eval_step(static: Any, objective: Objective) -> Callable[..., Totals]:
+    """The jitted function `(params, norm_state, totals, batch, mask) -> totals`.
 
     Running BatchNorm statistics, no dropout; rows where `mask` is false do not count.
     """
@@ -108,21 +105,12 @@ def make_eval_step(static: Any) -> Callable[..., Metrics]:
     def eval_step(
         params: Any,
         norm_state: eqx.nn.State,
-        metrics: Metrics,
-        inputs: Array,
-        labels: Int[Array, " B"],
+        totals: Totals,
+        batch: Batch,
         mask: Bool[Array, " B"],
-    ) -> Metrics:
-        model = eqx.combine(params, static)
-        logits, _ = jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name=BATCH_AXIS)(
-            inputs, norm_state
-        )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        correct = jnp.argmax(logits, axis=-1) == labels
-        return Metrics(
-            metrics.loss + jnp.sum(loss, where=mask),
-            metrics.correct + jnp.sum(correct, where=mask),
-            metrics.sequences + jnp.sum(mask),
-        )
+    ) -> Totals:
+        outputs, _ = run_batch(eqx.combine(params, static), norm_state, batch)
+        seen = objective.totals(outputs, batch, mask.astype(jnp.float32))
+        return jax.tree.map(jnp.add, totals, seen)
 
     return jax.jit(eval_step)

@@ -29,7 +29,7 @@ def test_a_drawn_task_is_prepared_once(tmp_path, capfd):
         "test": 30,
     }
     assert (task.length, task.input_size, task.classes) == (256, 1, 2)
-    inputs, _ = task.splits["train"].take(np.arange(5))
+    inputs = task.splits["train"].take(np.arange(5)).inputs
     assert (inputs.dtype, inputs.min(), inputs.max()) == (np.float32, -1, 1)
     assert set(task.baselines) == {"majority", "disc distance", "disc positions"}
     heard.clear()

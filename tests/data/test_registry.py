@@ -32,7 +32,7 @@ def test_digits_are_the_real_ones():
     sizes = {name: len(split) for name, split in task.splits.items()}
     assert sizes == {"train": 1297, "validation": 200, "test": 300}
     for split in task.splits.values():
-        inputs, labels = split.take(np.arange(len(split)))
+        inputs, labels, *_ = split.take(np.arange(len(split)))
         assert inputs.min() == 0
         assert inputs.max() == 1
         share = np.bincount(labels, minlength=10) / len(labels)

@@ -8,12 +8,15 @@ import optax
 import pytest
 
 from compress import compress
+from data import Batch
 from training.config import OptimizerConfig
+from training.objective import OBJECTIVES, Totals
 from training.optimizer import make_optimizer, parameter_labels
-from training.step import Metrics, TrainState, make_eval_step, make_train_steps
+from training.step import TrainState, make_eval_step, make_train_steps
 from zoo import S5Config, classifier
 
 B, L, K = 8, 20, 4
+CLASSES = OBJECTIVES["classification"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def setting():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(K, B, L, 1)).astype(np.float32)
     labels = rng.integers(0, 3, (K, B)).astype(np.int32)
-    return static, optimizer, state, inputs, labels
+    return static, optimizer, state, Batch(inputs, labels)
 
 
 def copied(state):
@@ -44,50 +47,52 @@ def copied(state):
 
 
 def test_steps_in_one_dispatch_equal_steps_one_by_one(setting):
-    static, optimizer, state, inputs, labels = setting
-    steps, key = make_train_steps(static, optimizer), jax.random.key(1)
-    together, metrics = steps(copied(state), Metrics.zero(), inputs, labels, np.int32(3), key)
-    one, sums = copied(state), Metrics.zero()
+    static, optimizer, state, batches = setting
+    steps, key = make_train_steps(static, optimizer, CLASSES), jax.random.key(1)
+    together, metrics = steps(copied(state), Totals.zero(), batches, np.int32(3), key)
+    one, sums = copied(state), Totals.zero()
     for k in range(3):
-        rolled = np.roll(inputs, -k, axis=0), np.roll(labels, -k, axis=0)
-        one, sums = steps(one, sums, *rolled, np.int32(1), key)
+        rolled = jax.tree.map(lambda x, k=k: np.roll(x, -k, axis=0), batches)
+        one, sums = steps(one, sums, rolled, np.int32(1), key)
     for a, b in zip(
         jax.tree.leaves((together, metrics)), jax.tree.leaves((one, sums)), strict=True
     ):
         np.testing.assert_array_equal(a, b)
     assert int(together.step) == 3
-    assert float(metrics.sequences) == 3 * B
+    assert float(metrics.number) == 3 * B
 
 
 def test_one_program_serves_all_counts_and_a_shrink_costs_one_more(setting):
-    static, optimizer, state, inputs, labels = setting
-    steps, key = make_train_steps(static, optimizer), jax.random.key(1)
+    static, optimizer, state, batches = setting
+    steps, key = make_train_steps(static, optimizer, CLASSES), jax.random.key(1)
     state = copied(state)
     for count in (1, 4, 2):
-        state, _ = steps(state, Metrics.zero(), inputs, labels, np.int32(count), key)
+        state, _ = steps(state, Totals.zero(), batches, np.int32(count), key)
     assert steps._cache_size() == 1
     model = eqx.combine(state.params, static)
     model, opt_state = compress(model, state.opt_state, ranks=3)
     state = state._replace(params=eqx.filter(model, eqx.is_array), opt_state=opt_state)
     for count in (3, 1):
-        state, metrics = steps(state, Metrics.zero(), inputs, labels, np.int32(count), key)
+        state, metrics = steps(state, Totals.zero(), batches, np.int32(count), key)
     assert steps._cache_size() == 2
     assert np.isfinite(metrics.means()).all()
 
 
 def test_the_step_is_a_plain_optax_step(setting):
     """Loss, gradients and update written out, without dropout, against the program."""
-    static, optimizer, state, inputs, labels = setting
+    static, optimizer, state, batches = setting
     static = eqx.nn.inference_mode(static)
-    new, metrics = make_train_steps(static, optimizer)(
-        copied(state), Metrics.zero(), inputs, labels, np.int32(1), jax.random.key(0)
+    new, metrics = make_train_steps(static, optimizer, CLASSES)(
+        copied(state), Totals.zero(), batches, np.int32(1), jax.random.key(0)
     )
 
     def loss(params):
         model = eqx.combine(params, static)
-        logits, _ = jax.vmap(lambda x: model(x, state.norm_state), axis_name="batch")(inputs[0])
+        logits, _ = jax.vmap(lambda x: model(x, state.norm_state), axis_name="batch")(
+            batches.inputs[0]
+        )
         log_p = jax.nn.log_softmax(logits)
-        return -jnp.mean(log_p[jnp.arange(B), labels[0]])
+        return -jnp.mean(log_p[jnp.arange(B), batches.labels[0]])
 
     params = eqx.filter(state.params, eqx.is_inexact_array)
     value, grads = eqx.filter_jit(eqx.filter_value_and_grad(loss))(params)
@@ -100,13 +105,13 @@ def test_the_step_is_a_plain_optax_step(setting):
 
 
 def test_evaluation_counts_what_the_mask_says(setting):
-    static, _, state, inputs, labels = setting
-    evaluate = make_eval_step(static)
-    args = (state.params, state.norm_state)
-    whole = evaluate(*args, Metrics.zero(), inputs[0], labels[0], np.ones(B, bool))
-    first = evaluate(*args, Metrics.zero(), inputs[0], labels[0], np.arange(B) < 5)
-    both = evaluate(*args, first, inputs[0], labels[0], np.arange(B) >= 5)
-    assert float(first.sequences) == 5
+    static, _, state, batches = setting
+    evaluate = make_eval_step(static, CLASSES)
+    args, batch = (state.params, state.norm_state), jax.tree.map(lambda x: x[0], batches)
+    whole = evaluate(*args, Totals.zero(), batch, np.ones(B, bool))
+    first = evaluate(*args, Totals.zero(), batch, np.arange(B) < 5)
+    both = evaluate(*args, first, batch, np.arange(B) >= 5)
+    assert float(first.number) == 5
     np.testing.assert_allclose(both, whole, rtol=1e-6)
 
 
