@@ -1,13 +1,15 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
 from .bidirectional import Bidirectional
+from .block import BATCH_AXIS
+from .language_model import LanguageModel, language_model
 from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM
 from .lru import LRU
 from .lti import DiagonalLTI
 from .mamba import Mamba
-from .model import BATCH_AXIS, Classifier, classifier
+from .model import Classifier, classifier
 from .recurrence import linear_recurrence, lti_apply, lti_step
-from .registry import LAYERS, LRUConfig, S5Config, layer_config
+from .registry import LAYERS, LRUConfig, MambaConfig, S5Config, layer_config
 from .s5 import S5
 from .selective import selective_scan
 
@@ -23,9 +25,12 @@ __all__ = [
     "Classifier",
     "DiagonalLTI",
     "LRUConfig",
+    "LanguageModel",
     "Mamba",
+    "MambaConfig",
     "S5Config",
     "classifier",
+    "language_model",
     "layer_config",
     "linear_recurrence",
     "lti_apply",

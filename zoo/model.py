@@ -1,6 +1,5 @@
-"""Sequence models around the layers: encoder, residual blocks, pooling, head."""
+"""The classifier around the layers: encoder, residual blocks, pooling, head."""
 
-import abc
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,86 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .bidirectional import Bidirectional
+from .block import Block, MixerBlock, NormName, residual_block
 from .layer import AbstractSSM
-
-BATCH_AXIS = "batch"
-"""The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
-
-
-class AbstractNorm(eqx.Module):
-    """Normalisation of a sequence, channel by channel or sample by sample."""
-
-    @abc.abstractmethod
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        """The normalised sequence and the next state."""
-
-
-class BatchNorm(AbstractNorm):
-    """Each channel by its mean and variance over batch and length, running ones at inference."""
-
-    norm: eqx.nn.BatchNorm
-
-    def __init__(self, d_model: int):
-        self.norm = eqx.nn.BatchNorm(d_model, BATCH_AXIS, mode="batch", momentum=0.9)
-
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        y, state = self.norm(x.T, state)
-        return y.T, state
-
-
-class LayerNorm(AbstractNorm):
-    """Each sample by the mean and variance of its channels."""
-
-    norm: eqx.nn.LayerNorm
-
-    def __init__(self, d_model: int):
-        self.norm = eqx.nn.LayerNorm(d_model)
-
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        return jax.vmap(self.norm)(x), state
-
-
-NORMS: dict[str, Callable[[int], AbstractNorm]] = {"batch": BatchNorm, "layer": LayerNorm}
-
-
-class GLU(eqx.Module):
-    """Gated linear unit, W x * sigmoid(V x) (Dauphin et al. 2017)."""
-
-    linear: eqx.nn.Linear
-    gate: eqx.nn.Linear
-
-    def __init__(self, d_model: int, *, key: PRNGKeyArray):
-        linear_key, gate_key = jax.random.split(key)
-        self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
-        self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
-
-    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
-        return jax.vmap(self.linear)(x) * jax.nn.sigmoid(jax.vmap(self.gate)(x))
-
-
-class Block(eqx.Module):
-    """x + dropout(GLU(dropout(GELU(ssm(norm(x)))))), the paper's residual block."""
-
-    norm: AbstractNorm
-    ssm: AbstractSSM | Bidirectional
-    glu: GLU
-    dropout: eqx.nn.Dropout
-
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        inner_key, outer_key = (None, None) if key is None else jax.random.split(key)
-        y, state = self.norm(x, state)
-        y = self.dropout(jax.nn.gelu(self.ssm(y)), key=inner_key)
-        y = self.dropout(self.glu(y), key=outer_key)
-        return x + y, state
 
 
 class LinearEncoder(eqx.Module):
@@ -123,7 +44,7 @@ class Classifier(eqx.Module):
     """
 
     encoder: LinearEncoder | EmbeddingEncoder
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
 
     def __call__(
@@ -148,7 +69,7 @@ def classifier(
     classes: int,
     d_model: int,
     blocks: int,
-    norm: Literal["batch", "layer"] = "batch",
+    norm: NormName = "batch",
     dropout: float = 0.0,
     bidirectional: bool = False,
     key: PRNGKeyArray,
@@ -164,15 +85,18 @@ def classifier(
     def build() -> Classifier:
         return Classifier(
             encoder=encoders[input_kind](input_size, d_model, key=encoder_key),
-            blocks=tuple(_block(k) for k in block_keys),
+            blocks=tuple(
+                residual_block(
+                    make_ssm,
+                    d_model=d_model,
+                    norm=norm,
+                    dropout=dropout,
+                    bidirectional=bidirectional,
+                    key=k,
+                )
+                for k in block_keys
+            ),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
         )
-
-    def _block(block_key: PRNGKeyArray) -> Block:
-        forward_key, backward_key, glu_key = jax.random.split(block_key, 3)
-        ssm = make_ssm(forward_key)
-        if bidirectional:
-            ssm = Bidirectional(ssm, make_ssm(backward_key))
-        return Block(NORMS[norm](d_model), ssm, GLU(d_model, key=glu_key), eqx.nn.Dropout(dropout))
 
     return eqx.nn.make_with_state(build)()

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 from .discretize import Discretization
 from .layer import AbstractSSM
 from .lru import LRU
+from .mamba import Mamba
 from .s5 import S5
 
 
@@ -82,10 +83,48 @@ class S5Config:
         )
 
 
-LAYERS: dict[str, type[LRUConfig] | type[S5Config]] = {"lru": LRUConfig, "s5": S5Config}
+@dataclass(frozen=True)
+class MambaConfig:
+    """Selective layer of Mamba (Gu & Dao 2024)."""
+
+    d_state: int = 16
+    """Real states N of each channel at the start."""
+    expand: int = 2
+    """Channels of the recurrence, as a multiple of d_model."""
+    d_conv: int = 4
+    """Samples under the convolution."""
+    dt_rank: int | None = None
+    """Rank of the map to the step sizes; None for ceil(d_model / 16)."""
+    dt_min: float = 1e-3
+    """Smallest step size at the start [samples]."""
+    dt_max: float = 1e-1
+    """Largest step size at the start [samples]."""
+    dt_init_floor: float = 1e-4
+    """Least step size at the start, whatever dt_min [samples]."""
+    bias: bool = False
+    """Biases of the projections in and out."""
+    conv_bias: bool = True
+    """Bias of the convolution."""
+    tied: bool = False
+    """One spectrum for all channels, at a speed of its own for each: A_log = a_n + s_d."""
+
+    def __post_init__(self):
+        for name in ("d_state", "expand", "d_conv"):
+            _check_positive(name, getattr(self, name))
+        if self.dt_rank is not None:
+            _check_positive("dt_rank", self.dt_rank)
+        _check_steps(self.dt_min, self.dt_max)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM:
+        return Mamba.init(d_model, key=key, **vars(self))
 
 
-def layer_config(name: str) -> type[LRUConfig] | type[S5Config]:
+LayerClass = type[LRUConfig] | type[S5Config] | type[MambaConfig]
+
+LAYERS: dict[str, LayerClass] = {"lru": LRUConfig, "s5": S5Config, "mamba": MambaConfig}
+
+
+def layer_config(name: str) -> LayerClass:
     """The configuration class of the layer called `name`; a ValueError lists the names."""
     if name not in LAYERS:
         raise ValueError(f"model={name!r}, allowed: {', '.join(sorted(LAYERS))}")
@@ -95,3 +134,8 @@ def layer_config(name: str) -> type[LRUConfig] | type[S5Config]:
 def _check_positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name}={value}, allowed: 1 or more")
+
+
+def _check_steps(dt_min: float, dt_max: float) -> None:
+    if not 0 < dt_min <= dt_max:
+        raise ValueError(f"dt_min={dt_min}, dt_max={dt_max}: allowed is 0 < dt_min <= dt_max")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import BATCH_AXIS, LRUConfig, S5Config, classifier
+from zoo import BATCH_AXIS, LRUConfig, MambaConfig, S5Config, classifier
 
 
 def build(key, **settings):
@@ -31,7 +31,9 @@ def apply(model, x, state, keys=None):
     )(x, state, keys)
 
 
-@pytest.mark.parametrize("layer", [LRUConfig(d_state=4), S5Config(d_state=4)])
+@pytest.mark.parametrize(
+    "layer", [LRUConfig(d_state=4), S5Config(d_state=4), MambaConfig(d_state=4)]
+)
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_logits_have_the_right_shape(layer, norm, bidirectional, getkey):

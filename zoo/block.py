@@ -1,0 +1,182 @@
+"""Residual blocks around the layers, and the normalisation before them."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .bidirectional import Bidirectional
+from .layer import AbstractSelectiveSSM, AbstractSSM
+
+BATCH_AXIS = "batch"
+"""The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
+
+NormName = Literal["batch", "layer", "rms"]
+
+NORM_EPSILON = 1e-5
+"""Added to variances and mean squares."""
+
+
+class AbstractNorm(eqx.Module):
+    """Normalisation of a sequence, channel by channel or sample by sample."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        """The normalised sequence and the next state."""
+
+
+class BatchNorm(AbstractNorm):
+    """Each channel by its mean and variance over batch and length, running ones at inference."""
+
+    norm: eqx.nn.BatchNorm
+
+    def __init__(self, d_model: int):
+        self.norm = eqx.nn.BatchNorm(d_model, BATCH_AXIS, mode="batch", momentum=0.9)
+
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        y, state = self.norm(x.T, state)
+        return y.T, state
+
+
+class SampleNorm(AbstractNorm):
+    """Each sample by its own channels: their mean and variance, or their mean square."""
+
+    norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
+
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        return jax.vmap(self.norm)(x), state
+
+
+def layer_norm(d_model: int) -> SampleNorm:
+    """Layer normalisation (Ba et al. 2016)."""
+    return SampleNorm(eqx.nn.LayerNorm(d_model, eps=NORM_EPSILON))
+
+
+def rms_norm(d_model: int, eps: float = NORM_EPSILON) -> SampleNorm:
+    """Root mean square normalisation (Zhang & Sennrich 2019), with a weight and no bias."""
+    return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_bias=False))
+
+
+NORMS: dict[str, Callable[[int], AbstractNorm]] = {
+    "batch": BatchNorm,
+    "layer": layer_norm,
+    "rms": rms_norm,
+}
+
+
+class GLU(eqx.Module):
+    """Gated linear unit, W x * sigmoid(V x) (Dauphin et al. 2017)."""
+
+    linear: eqx.nn.Linear
+    gate: eqx.nn.Linear
+
+    def __init__(self, d_model: int, *, key: PRNGKeyArray):
+        linear_key, gate_key = jax.random.split(key)
+        self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
+        self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
+
+    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        return jax.vmap(self.linear)(x) * jax.nn.sigmoid(jax.vmap(self.gate)(x))
+
+
+class AbstractBlock(eqx.Module):
+    """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed."""
+
+    norm: eqx.AbstractVar[AbstractNorm]
+    ssm: eqx.AbstractVar[AbstractSSM | Bidirectional]
+
+    @abc.abstractmethod
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        """What is done with the layer's output, sample by sample, before it is added."""
+
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        y, state = self.norm(x, state)
+        return x + self.after(self.ssm(y), key=key), state
+
+    def streamed(self) -> tuple[Callable, AbstractSSM]:
+        """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
+        if not isinstance(self.norm, SampleNorm):
+            raise ValueError(
+                f"norm is a {type(self.norm).__name__}, allowed where sequences are streamed: "
+                "'layer', 'rms' (a mean over the batch and its length sees the future)"
+            )
+        if isinstance(self.ssm, Bidirectional):
+            raise ValueError("ssm is Bidirectional, allowed where sequences are streamed: causal")
+        return self.norm.norm, self.ssm
+
+    def run(
+        self, carry: Any, x: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+    ) -> tuple[Any, Float[Array, "L H"]]:
+        """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
+        norm, ssm = self.streamed()
+        carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
+        return carry, x + eqx.nn.inference_mode(self).after(y)
+
+    def step(self, carry: Any, x_t: Float[Array, " H"]) -> tuple[Any, Float[Array, " H"]]:
+        """One sample, as `AbstractSSM.step`, without dropout."""
+        norm, ssm = self.streamed()
+        carry, y_t = ssm.step(carry, norm(x_t))
+        return carry, x_t + eqx.nn.inference_mode(self).after(y_t[None])[0]
+
+
+class Block(AbstractBlock):
+    """x + dropout(GLU(dropout(GELU(ssm(norm(x)))))), the paper's residual block."""
+
+    norm: AbstractNorm
+    ssm: AbstractSSM | Bidirectional
+    glu: GLU
+    dropout: eqx.nn.Dropout
+
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        inner_key, outer_key = (None, None) if key is None else jax.random.split(key)
+        y = self.dropout(jax.nn.gelu(y), key=inner_key)
+        return self.dropout(self.glu(y), key=outer_key)
+
+
+class MixerBlock(AbstractBlock):
+    """x + dropout(ssm(norm(x))), for layers that gate and mix channels themselves (Mamba)."""
+
+    norm: AbstractNorm
+    ssm: AbstractSSM | Bidirectional
+    dropout: eqx.nn.Dropout
+
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        return self.dropout(y, key=key)
+
+
+def residual_block(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    d_model: int,
+    norm: NormName,
+    dropout: float,
+    bidirectional: bool,
+    key: PRNGKeyArray,
+) -> Block | MixerBlock:
+    """The block that suits the layer: a `MixerBlock` for a selective one, otherwise a `Block`."""
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm!r}, allowed: {', '.join(NORMS)}")
+    forward_key, backward_key, glu_key = jax.random.split(key, 3)
+    forward = make_ssm(forward_key)
+    ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward
+    if isinstance(forward, AbstractSelectiveSSM):
+        return MixerBlock(NORMS[norm](d_model), ssm, eqx.nn.Dropout(dropout))
+    glu = GLU(d_model, key=glu_key)
+    return Block(NORMS[norm](d_model), ssm, glu, eqx.nn.Dropout(dropout))
