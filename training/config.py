@@ -7,9 +7,9 @@ from typing import Generic, Literal, TypeVar
 from data.digits import DigitsConfig
 from data.pathfinder import PathfinderConfig
 from data.smnist import SMNISTConfig
-from zoo import LRUConfig, S5Config
+from zoo import LRUConfig, Mamba2Config, MambaConfig, S5Config
 
-Layer = TypeVar("Layer", LRUConfig, S5Config)
+Layer = TypeVar("Layer", LRUConfig, S5Config, MambaConfig, Mamba2Config)
 Data = TypeVar("Data", PathfinderConfig, DigitsConfig, SMNISTConfig)
 
 
@@ -145,7 +145,7 @@ class RunConfig(Generic[Layer, Data]):
 
     layer: Layer
     data: Data
-    model: Literal["lru", "s5"] = "s5"
+    model: Literal["lru", "s5", "mamba", "mamba2"] = "s5"
     """Kind of state-space layer."""
     task: Literal["pathfinder", "digits", "smnist"] = "pathfinder"
     """What is learned."""

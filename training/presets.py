@@ -80,6 +80,8 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {"small": SMALL, "paper": PAPER}
 MODEL_LAYERS: dict[str, dict[str, Any]] = {
     "lru": {"r_min": 0.9, "r_max": 0.999},
     "s5": {"step_min": 1e-3, "step_max": 1e-1},
+    "mamba": {"dt_min": 1e-3, "dt_max": 1e-1},
+    "mamba2": {"dt_min": 1e-3, "dt_max": 1e-1},
 }
 
 

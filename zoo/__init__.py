@@ -7,11 +7,13 @@ from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM
 from .lru import LRU
 from .lti import DiagonalLTI
 from .mamba import Mamba
+from .mamba2 import Mamba2
 from .model import Classifier, classifier
 from .recurrence import linear_recurrence, lti_apply, lti_step
-from .registry import LAYERS, LRUConfig, MambaConfig, S5Config, layer_config
+from .registry import LAYERS, LRUConfig, Mamba2Config, MambaConfig, S5Config, layer_config
 from .s5 import S5
 from .selective import selective_scan
+from .ssd import ssd_scan
 
 __all__ = [
     "BATCH_AXIS",
@@ -27,6 +29,8 @@ __all__ = [
     "LRUConfig",
     "LanguageModel",
     "Mamba",
+    "Mamba2",
+    "Mamba2Config",
     "MambaConfig",
     "S5Config",
     "classifier",
@@ -36,4 +40,5 @@ __all__ = [
     "lti_apply",
     "lti_step",
     "selective_scan",
+    "ssd_scan",
 ]

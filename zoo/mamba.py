@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
+from .linear import bias_of
 from .selective import selective_scan, selective_step
 
 
@@ -156,7 +157,7 @@ class Mamba(AbstractSelectiveSSM):
         u: Float[Array, "L H"],
         length: Int[Array, ""] | int | None = None,
     ) -> tuple[MambaState, Float[Array, "L H"]]:
-        x, z = jnp.split(u @ self.in_proj.weight.T + _bias(self.in_proj), 2, axis=-1)
+        x, z = jnp.split(u @ self.in_proj.weight.T + bias_of(self.in_proj), 2, axis=-1)
         window, x = self.conv1d.run(carry.window, x, length)
         x, dt, B, C = self.select(jax.nn.silu(x))
         if length is not None:
@@ -168,7 +169,7 @@ class Mamba(AbstractSelectiveSSM):
     def step(
         self, carry: MambaState, u_t: Float[Array, " H"]
     ) -> tuple[MambaState, Float[Array, " H"]]:
-        x, z = jnp.split(u_t @ self.in_proj.weight.T + _bias(self.in_proj), 2)
+        x, z = jnp.split(u_t @ self.in_proj.weight.T + bias_of(self.in_proj), 2)
         window, x = self.conv1d.step(carry.window, x)
         x, dt, B, C = self.select(jax.nn.silu(x))
         y, ssm = selective_step(x, dt, self.A, B, C, carry.ssm)
@@ -178,15 +179,11 @@ class Mamba(AbstractSelectiveSSM):
         """What the recurrence is given where the convolution, after its silu, gives `x`."""
         rank, N = self.dt_rank, self.d_state
         dt, B, C = jnp.split(x @ self.x_proj.weight.T, (rank, rank + N), axis=-1)
-        dt = jax.nn.softplus(dt @ self.dt_proj.weight.T + _bias(self.dt_proj))
+        dt = jax.nn.softplus(dt @ self.dt_proj.weight.T + bias_of(self.dt_proj))
         return Selection(x, dt, B, C)
 
     def _out(
         self, y: Float[Array, "*L d"], x: Float[Array, "*L d"], z: Float[Array, "*L d"]
     ) -> Float[Array, "*L H"]:
         gated = (y + self.D * x) * jax.nn.silu(z)
-        return gated @ self.out_proj.weight.T + _bias(self.out_proj)
-
-
-def _bias(linear: eqx.nn.Linear) -> Float[Array, " n"] | float:
-    return 0.0 if linear.bias is None else linear.bias
+        return gated @ self.out_proj.weight.T + bias_of(self.out_proj)

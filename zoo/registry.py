@@ -1,7 +1,7 @@
 """The layers by name, each with the dataclass that configures it."""
 
 from dataclasses import dataclass
-from math import pi
+from math import inf, pi
 from typing import Protocol
 
 from jaxtyping import PRNGKeyArray
@@ -10,6 +10,7 @@ from .discretize import Discretization
 from .layer import AbstractSSM
 from .lru import LRU
 from .mamba import Mamba
+from .mamba2 import Mamba2
 from .s5 import S5
 
 
@@ -119,9 +120,52 @@ class MambaConfig:
         return Mamba.init(d_model, key=key, **vars(self))
 
 
-LayerClass = type[LRUConfig] | type[S5Config] | type[MambaConfig]
+@dataclass(frozen=True)
+class Mamba2Config:
+    """Selective layer of Mamba-2, one decay for each head (Dao & Gu 2024)."""
 
-LAYERS: dict[str, LayerClass] = {"lru": LRUConfig, "s5": S5Config, "mamba": MambaConfig}
+    d_state: int = 64
+    """Real states N of each channel at the start."""
+    expand: int = 2
+    """Channels of the recurrence, as a multiple of d_model."""
+    headdim: int = 16
+    """Channels of a head; must divide expand * d_model."""
+    n_groups: int = 1
+    """Groups of heads, each with B and C of its own; must divide the number of heads."""
+    d_conv: int = 4
+    """Samples under the convolution."""
+    chunk_size: int = 64
+    """Samples that are computed at once [samples]; does not change the results."""
+    dt_min: float = 1e-3
+    """Smallest step size at the start [samples]."""
+    dt_max: float = 1e-1
+    """Largest step size at the start [samples]."""
+    dt_init_floor: float = 1e-4
+    """Least step size at the start, whatever dt_min [samples]."""
+    dt_limit: tuple[float, float] = (0.0, inf)
+    """Step sizes are clipped to this range, always [samples]."""
+    bias: bool = False
+    """Biases of the projections in and out."""
+    conv_bias: bool = True
+    """Bias of the convolution."""
+
+    def __post_init__(self):
+        for name in ("d_state", "expand", "headdim", "n_groups", "d_conv", "chunk_size"):
+            _check_positive(name, getattr(self, name))
+        _check_steps(self.dt_min, self.dt_max)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM:
+        return Mamba2.init(d_model, key=key, **vars(self))
+
+
+LayerClass = type[LRUConfig] | type[S5Config] | type[MambaConfig] | type[Mamba2Config]
+
+LAYERS: dict[str, LayerClass] = {
+    "lru": LRUConfig,
+    "s5": S5Config,
+    "mamba": MambaConfig,
+    "mamba2": Mamba2Config,
+}
 
 
 def layer_config(name: str) -> LayerClass:

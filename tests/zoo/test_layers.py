@@ -160,7 +160,7 @@ def test_s5_starts_as_hippo(getkey):
         (lambda: S5.init(2, 3, key=jax.random.key(0), step_min=0.0), "low=0.0"),
         (lambda: LRUConfig(d_state=0), "d_state=0"),
         (lambda: S5Config(hippo_blocks=0), "hippo_blocks=0"),
-        (lambda: layer_config("mamba3"), "model='mamba3', allowed: lru, mamba, s5"),
+        (lambda: layer_config("mamba3"), "model='mamba3', allowed: lru, mamba, mamba2, s5"),
     ],
 )
 def test_bad_arguments_are_named(build, message):

@@ -6,12 +6,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import Mamba
+from zoo import Mamba, Mamba2
 
 MAKERS = {
     "mamba": lambda key: Mamba.init(6, 5, key=key),
     "mamba tied, biased": lambda key: Mamba.init(
         6, 5, key=key, tied=True, bias=True, conv_bias=False, dt_rank=3, d_conv=3
+    ),
+    "mamba2": lambda key: Mamba2.init(6, 5, key=key, headdim=4, chunk_size=16),
+    "mamba2 grouped, biased, limited": lambda key: Mamba2.init(
+        6,
+        5,
+        key=key,
+        headdim=3,
+        n_groups=2,
+        d_conv=3,
+        chunk_size=20,
+        bias=True,
+        conv_bias=False,
+        dt_limit=(0.01, 0.05),
     ),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
