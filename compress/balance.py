@@ -17,6 +17,7 @@ from zoo import DiagonalLTI
 
 from .hankel import Form, balanced_factor, check_system, error_bound, hankel_matrix
 from .modal import double_arrays, project, project_complex, project_real
+from .selection import Selection
 from .threads import one_blas_thread
 
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
@@ -89,6 +90,7 @@ def truncate(
     *,
     form: Form,
     rounding: float | None = None,
+    select: Selection | None = None,
 ) -> Truncation:
     """`balanced_truncation` with factors of any pair of Gramians, say of measured ones.
 
@@ -97,15 +99,25 @@ def truncate(
     same with conj(C^T)/2 for B and conj(lam) for lam. `bound` holds for the system's own
     Gramians only, and so does stability: look at `radius`. `rounding` is that of the parameters
     which the result is stored in (None: that of `lti`); nearly defective results heed it.
+    `select` keeps other balanced states than the leading ones, of the complex system; `bound` is
+    then twice the sum of all sigma that are not kept.
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}, allowed: 1 or more")
+    if select is not None and form != "complex":
+        raise ValueError(f"select is given with form={form!r}, allowed: with form='complex'")
     with one_blas_thread():
-        return _truncate(lti, Lp, Lq, rank, form, rounding)
+        return _truncate(lti, Lp, Lq, rank, form, rounding, select)
 
 
 def _truncate(
-    lti: DiagonalLTI, Lp, Lq, rank: int, form: Form, rounding: float | None
+    lti: DiagonalLTI,
+    Lp,
+    Lq,
+    rank: int,
+    form: Form,
+    rounding: float | None,
+    select: Selection | None,
 ) -> Truncation:
     n = lti.d_state
     M = hankel_matrix(form, Lp, Lq)
@@ -119,8 +131,14 @@ def _truncate(
         radius = float(np.exp(np.max(double_arrays(lti)[0].real)))
         return Truncation(lti, eye, eye, zero, zero, sigma, 0.0, n, sigma.size, radius)
     numerical = int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
+    bound = None
     if numerical == 0:
         order, reduced = 1, project_complex(lti, *_one_state(lti))
+    elif select is not None:
+        kept = select(sigma[:numerical], min(rank, numerical))
+        basis = _Basis(form, Lp, Lq, U, sigma, Vh, numerical)
+        reduced = project_complex(lti, *basis.of(kept), rounding)
+        order, bound = len(kept), 2 * float(np.sum(np.delete(sigma, kept)))
     elif form == "complex":
         order = _above_tie(sigma, min(rank, numerical))
         basis = _Basis(form, Lp, Lq, U, sigma, Vh, order)
@@ -136,7 +154,7 @@ def _truncate(
         V_conj=reduced.V_conj,
         W_conj=reduced.W_conj,
         sigma=sigma,
-        bound=float(error_bound(sigma, order)),
+        bound=float(error_bound(sigma, order)) if bound is None else bound,
         rank=reduced.lti.d_state,
         order=order,
         radius=reduced.radius,
@@ -202,7 +220,11 @@ class _Basis:
         Divide and conquer leaves eps sigma_1 / sigma_r of the first vectors in the last ones. That
         is a change of basis within the kept space, undone by a solve with W V, close to I.
         """
-        return self.V[:, :order], np.linalg.solve(self.product[:order, :order], self.W[:order])
+        return self.of(np.arange(order))
+
+    def of(self, kept):
+        """The same for any choice of the vectors."""
+        return self.V[:, kept], np.linalg.solve(self.product[np.ix_(kept, kept)], self.W[kept])
 
 
 def _largest_order(lti: DiagonalLTI, basis: _Basis, sigma, rank: int) -> int:

@@ -17,6 +17,7 @@ from .layers import KeyPath, check_parameters, layers_of, path_name, replace_lay
 from .moments import MODES, Cut, carry
 from .rank import JointPolicy, Policy
 from .record import record
+from .selection import Selection
 from .spectrum import Evidence, LayerPlan, Spectrum
 from .table import Table
 from .threads import one_blas_thread
@@ -77,6 +78,7 @@ def plan(
     gradients: Inputs | bool = True,
     horizon: int | None = None,
     refit: bool = False,
+    select: Selection | None = None,
 ) -> Plan:
     """What `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds some.
 
@@ -108,6 +110,9 @@ def plan(
     layer falls back to white noise; the plan says so. With data, `refit` fits C and D to the
     layer's own outputs after the cut, by least squares.
 
+    `select` (`compress.selection`) keeps other balanced states of the complex system than the
+    leading ones, for form="complex" and white noise: an ablation.
+
     ValueError if the model has no such layer, if a layer holds NaN or infinity or is not stable,
     and for arguments out of range, with the name of each.
     """
@@ -115,7 +120,9 @@ def plan(
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
     evidence = _evidence(model, layers, batch, inputs, gradients, horizon, refit)
-    spectra = _spectra(layers, form, evidence)
+    if select is not None and (form != "complex" or batch is not None or inputs is not None):
+        raise ValueError("select is given, allowed: with form='complex' and white noise alone")
+    spectra = _spectra(layers, form, evidence, select)
     return _plan(model, layers, spectra, tolerance, policy, ranks, gate)
 
 
@@ -244,7 +251,10 @@ def _by_layer(
 
 
 def _spectra(
-    layers: Mapping[KeyPath, AbstractSSM], form: Form, evidence: Mapping[KeyPath, Evidence]
+    layers: Mapping[KeyPath, AbstractSSM],
+    form: Form,
+    evidence: Mapping[KeyPath, Evidence],
+    select: Selection | None = None,
 ) -> dict[KeyPath, Spectrum]:
     """The layers' spectra; one for a layer that is in two places and weighed by the same."""
     made: dict[tuple[int, ...], Spectrum] = {}
@@ -253,7 +263,7 @@ def _spectra(
         by = evidence[keys]
         which = id(layer), id(by.inputs), id(by.gradients)
         if which not in made:
-            made[which] = Spectrum(path_name(keys) or type(layer).__name__, layer, form, by)
+            made[which] = Spectrum(path_name(keys) or type(layer).__name__, layer, form, by, select)
         spectra[keys] = made[which]
     return spectra
 

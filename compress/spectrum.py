@@ -17,6 +17,7 @@ from .layers import check_parameters
 from .lift import Projection
 from .moments import Cut
 from .precision import double_lti, from_double_lti, rounding_of
+from .selection import Selection
 from .threads import one_blas_thread
 
 
@@ -59,8 +60,15 @@ class Evidence:
 class Spectrum:
     """One layer's system in double precision, the factors it is weighed by, and its cuts."""
 
-    def __init__(self, name: str, layer: AbstractSSM, form: Form, evidence: Evidence):
-        self.layer, self._evidence = layer, evidence
+    def __init__(
+        self,
+        name: str,
+        layer: AbstractSSM,
+        form: Form,
+        evidence: Evidence,
+        select: Selection | None = None,
+    ):
+        self.layer, self._evidence, self._select = layer, evidence, select
         self._planned: dict[int, LayerPlan] = {}
         self.system = double_lti(layer)
         check_system(self.system, name)
@@ -101,7 +109,12 @@ class Spectrum:
         if rank >= n:
             return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
         reduced = truncate(
-            self.system, *self.factors, rank, form=self.form, rounding=rounding_of(self.layer)
+            self.system,
+            *self.factors,
+            rank,
+            form=self.form,
+            rounding=rounding_of(self.layer),
+            select=self._select,
         )
         if not self.white and reduced.radius >= 1:
             instead = Spectrum(path, self.layer, self.form, Evidence()).planned(path, rank)

@@ -29,7 +29,8 @@ def write_figures(study: Study, rows: Sequence[Row], records: Records, folder: P
         "spectra": lambda: spectra(study, records),
     }
     written = []
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": study.name}):
+    style: dict[Any, Any] = {**STYLE, "svg.hashsalt": study.name}
+    with matplotlib.rc_context(style):
         for name, make in makers.items():
             figure = make()
             if figure is not None:

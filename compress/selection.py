@@ -1,0 +1,27 @@
+"""Which balanced states stay, once it is known how many.
+
+Balanced truncation keeps those of the largest Hankel singular values. The others are the paper's
+ablation: they show what the values are worth.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import Float, Int, jaxtyped
+
+Selection = Callable[[Float[np.ndarray, " n"], int], Int[np.ndarray, " r"]]
+"""From descending singular values and a number r to the places of the r that stay, ascending."""
+
+
+@jaxtyped(typechecker=beartype)
+def smallest_values(sigma: Float[np.ndarray, " n"], rank: int) -> Int[np.ndarray, " r"]:
+    """The `rank` states of the smallest values."""
+    return np.arange(len(sigma) - min(rank, len(sigma)), len(sigma))
+
+
+@jaxtyped(typechecker=beartype)
+def random_values(seed: int) -> Selection:
+    """States drawn at random; every layer and every shrink draws afresh from `seed`'s stream."""
+    rng = np.random.default_rng(seed)
+    return lambda sigma, rank: np.sort(rng.choice(len(sigma), min(rank, len(sigma)), replace=False))
