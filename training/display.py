@@ -20,7 +20,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .metrics import Event
+from .metrics import Event, objective_of
+from .objective import Objective
 
 _SMOOTHING = 0.3  # weight of the newest step rate in the running mean
 _SILENCE = 5.0  # seconds without a step after which the panel says so
@@ -45,8 +46,9 @@ def _number(value: float | int | None, spec: str) -> str:
     return "not finite" if value is None or not math.isfinite(value) else format(value, spec)
 
 
-def _percent(value: float | int | None) -> str:
-    return "not finite" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
+def _measured(event: Event, objective: Objective) -> list[str]:
+    """Every measure in an event, with its name."""
+    return [f"{m.label} {m.show(event[m.key])}" for m in objective.measures]
 
 
 def _count(value: int) -> str:
@@ -123,7 +125,7 @@ class TimeLeft:
         return max(0, total_steps - self._step) * (1 / self._rate + self._evaluation_share)
 
 
-def _describe(event: Event, total: int | None) -> str | None:
+def _describe(event: Event, total: int | None, objective: Objective) -> str | None:
     """One line about `event`, or None where there is nothing to say to a person."""
     step = event["step"]
     at = f"step {step}" + (f"/{total}" if total is not None else "")
@@ -131,7 +133,8 @@ def _describe(event: Event, total: int | None) -> str | None:
         case "start":
             sizes = _sizes([layer["d_state"] for layer in event["layers"]])
             baselines = ", ".join(
-                f"{name} {_percent(value)}" for name, value in event.get("baselines", {}).items()
+                f"{name} {objective.measure.show(value)}"
+                for name, value in event.get("baselines", {}).items()
             )
             return (
                 f"{event['model']} on {event['task']}, seed {event['seed']}: "
@@ -142,7 +145,7 @@ def _describe(event: Event, total: int | None) -> str | None:
         case "train":
             return (
                 f"{at}  loss {_number(event['loss'], '.4f')}  "
-                f"accuracy {_percent(event['accuracy'])}  "
+                f"{'  '.join(_measured(event, objective))}  "
                 f"lr {_number(event['learning_rate'], '.2e')}  "
                 f"lr ssm {_number(event['learning_rate_ssm'], '.2e')}  "
                 f"state {_sizes(event['d_state'])}  "
@@ -151,7 +154,7 @@ def _describe(event: Event, total: int | None) -> str | None:
         case "eval":
             return (
                 f"{at}  {event['split']} loss {_number(event['loss'], '.4f')}  "
-                f"accuracy {_percent(event['accuracy'])}  ({format_seconds(event['duration'])})"
+                f"{'  '.join(_measured(event, objective))}  ({format_seconds(event['duration'])})"
             )
         case "shrink":
             cut = [row for row in event["layers"] if row["after"] != row["before"]]
@@ -189,14 +192,15 @@ class PlainDisplay:
     def __init__(self, console: Console):
         self._console = console
         self._total: int | None = None
+        self._objective = objective_of({})
         self._left = TimeLeft()
 
     def write(self, event: Event) -> None:
         """Writes a line about `event`."""
         if event["event"] == "start":
-            self._total = event["total_steps"]
+            self._total, self._objective = event["total_steps"], objective_of(event)
         self._left.write(event)
-        line = _describe(event, self._total)
+        line = _describe(event, self._total, self._objective)
         if line is None:
             return
         left = self._left.seconds(self._total)
@@ -226,6 +230,7 @@ class _Shown:
     title: str = "training"
     step: int = 0
     total: int | None = None
+    objective: Objective = field(default_factory=lambda: objective_of({}))
     train: Event = field(default_factory=dict[str, Any])
     validation: Event = field(default_factory=dict[str, Any])
     best: Event = field(default_factory=dict[str, Any])
@@ -287,7 +292,7 @@ class LiveDisplay:
         match event["event"]:
             case "start":
                 shown.title = f"{event['model']} on {event['task']}, seed {event['seed']}"
-                shown.total = event["total_steps"]
+                shown.total, shown.objective = event["total_steps"], objective_of(event)
                 shown.paths = [layer["path"] for layer in event["layers"]]
                 shown.initial = [layer["d_state"] for layer in event["layers"]]
                 shown.sizes = list(shown.initial)
@@ -296,7 +301,8 @@ class LiveDisplay:
                 self._resize(list(event["d_state"]))
             case "eval" if event["split"] == "validation":
                 shown.validation = event
-                if (event["accuracy"] or 0) >= (shown.best.get("accuracy") or 0):
+                measure = shown.objective.measure
+                if measure.better(event[measure.key], shown.best.get(measure.key)):
                     shown.best = event
             case "shrink":
                 after = {row["path"]: row["after"] for row in event["layers"]}
@@ -323,7 +329,7 @@ class LiveDisplay:
             "interrupt": "yellow",
         }
         style = styles.get(event["event"])
-        line = _describe(event, self._shown.total)
+        line = _describe(event, self._shown.total, self._shown.objective)
         return None if style is None or line is None else Text(line, style=style)
 
     def render(self) -> RenderableType:
@@ -371,12 +377,12 @@ class LiveDisplay:
     def _numbers(self) -> RenderableType:
         shown = self._shown
         table = Table.grid(padding=(0, 2))
-        train, validation = shown.train, shown.validation
+        train, validation, measure = shown.train, shown.validation, shown.objective.measure
         if train:
             table.add_row(
                 Text("train", style="dim"),
                 f"loss {_number(train['loss'], '.4f')}",
-                f"accuracy {_percent(train['accuracy'])}",
+                *_measured(train, shown.objective),
                 f"learning rate {_number(train['learning_rate'], '.2e')}",
                 f"ssm {_number(train['learning_rate_ssm'], '.2e')}",
             )
@@ -384,9 +390,9 @@ class LiveDisplay:
             table.add_row(
                 Text("validation", style="dim"),
                 f"loss {_number(validation['loss'], '.4f')}",
-                f"accuracy {_percent(validation['accuracy'])}",
+                *_measured(validation, shown.objective),
                 f"at step {validation['step']}",
-                f"best {_percent(shown.best.get('accuracy'))}",
+                f"best {measure.show(shown.best.get(measure.key))}",
             )
         if not train and not validation:
             table.add_row(Text("waiting for the first steps", style="dim"))

@@ -439,6 +439,7 @@ class Run:
         model = self.model
         seconds = self.clock.read()
         device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
+        waited = seconds.get("host", 0.0)
         return {
             "task": self.task.name,
             "kind": self.task.kind,
@@ -457,6 +458,7 @@ class Run:
             ],
             "seconds": seconds,
             "host_share": 1 - device / seconds["total"],
+            "data_share": waited / max(seconds.get("train", 0.0) + waited, 1e-9),
             "phases": self.phases,
         }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import log
+from math import isfinite, log
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -48,12 +48,16 @@ class Measure:
     """Whether it is a share, shown in per cent."""
     higher_is_better: bool = False
 
-    def show(self, value: float | int) -> str:
-        """The value for people."""
+    def show(self, value: float | int | None, missing: str = "not finite") -> str:
+        """The value for people; `missing` where there is none."""
+        if value is None or not isfinite(value):
+            return missing
         return f"{100 * value:.2f} %" if self.is_share else f"{value:.4g}"
 
-    def better(self, new: float | int, old: float | int) -> bool:
-        """Whether `new` is at least as good as `old`."""
+    def better(self, new: float | int | None, old: float | int | None) -> bool:
+        """Whether `new` is at least as good as `old`; None is worse than any number."""
+        if new is None or old is None:
+            return old is None
         return new >= old if self.higher_is_better else new <= old
 
 

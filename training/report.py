@@ -4,10 +4,12 @@ It is made from the files in the run's directory: `metrics.jsonl` (the events of
 and, where they are there, `summary.json`, `config.yaml` and `environment.json`. A run that was
 interrupted lacks some of them; its report says what is missing and shows the rest.
 
-`summary.json` may hold: task, model, seed, total_steps, parameters_before, parameters_after,
-test {loss, accuracy}, validation {loss, accuracy}, baselines {name: accuracy},
-layers [{path, before, after}], seconds {total, train, compile, evaluate, shrink, spectra, host,
-data, checkpoint}, host_share (of the wall time in which the device neither trained nor evaluated),
+`summary.json` may hold: task, kind, model, seed, total_steps, parameters_before, parameters_after,
+test {loss, and the measures of the kind by their keys}, validation {the same}, baselines {name:
+value of the first measure}, sample (text that a language model wrote), layers [{path, before,
+after}], seconds {total, train, compile, evaluate, shrink, spectra, host, data, checkpoint},
+host_share (of the wall time in which the device neither trained nor evaluated), data_share (of the
+time of the training steps in which the device waited for their batches),
 phases [{from_step, to_step, d_state [one for each layer], steps_per_second}]. The keys of
 `environment.json` are free: each becomes a line of the summary.
 """
@@ -104,6 +106,7 @@ def write_report(run_dir: Path) -> Path:
             f"<figcaption>{_escape(plate.caption)}</figcaption></figure></section>"
         )
     body.append(_shrink_table(history))
+    body.append(_sample(history))
     body.append(
         "<section><h2>Configuration and environment</h2>"
         + _details("config.yaml", config)
@@ -132,11 +135,6 @@ def _dump(value: Any) -> str | None:
 
 def _escape(value: Any) -> str:
     return html.escape(str(value))
-
-
-def _percent(value: float | int | None, missing: str = "not reached") -> str:
-    """An accuracy for people."""
-    return missing if value is None else f"{100 * value:.2f} %"
 
 
 def _count(value: int | None) -> str:
@@ -171,20 +169,22 @@ def _state_of_run(history: History) -> str:
         what = f"This run has not finished: it stands at step {history.last_step}{of}."
     else:
         what = "This run has finished."
-    missing = "" if history.test is not None else " The test accuracy has not been measured."
+    label = history.objective.measure.label
+    missing = "" if history.test is not None else f" The test {label} has not been measured."
     return f'<p class="note">{_escape(what + missing)}</p>'
 
 
 def _cards(history: History) -> str:
     test, validation = history.test, history.validation
+    measure = history.objective.measure
     cards: list[tuple[str, str, str]] = []  # value, label, kind
     if test is not None:
-        cards.append((_percent(test.get("accuracy"), "not finite"), "test accuracy", ""))
+        cards.append((measure.show(test.get(measure.key)), f"test {measure.label}", ""))
     elif validation is not None:
-        label = "validation accuracy (no test accuracy yet)"
-        cards.append((_percent(validation.get("accuracy"), "not finite"), label, ""))
-    for name, accuracy in history.baselines.items():
-        cards.append((_percent(accuracy), f"without a model: {name}", " plain"))
+        label = f"validation {measure.label} (no test {measure.label} yet)"
+        cards.append((measure.show(validation.get(measure.key)), label, ""))
+    for name, value in history.baselines.items():
+        cards.append((measure.show(value), f"without a model: {name}", " plain"))
     before, after = sum(history.sizes_before), sum(history.sizes_after)
     if history.sizes_before:
         cards.append((f"{before} → {after}" if after != before else str(before), "states", ""))
@@ -247,13 +247,14 @@ def _summary(history: History, environment: Any) -> str:
         facts.append(("sequence length", f"{history.get('length')} samples"))
     for split in ("test", "validation"):
         result = history.test if split == "test" else history.validation
-        if result is None:
-            facts.append((f"{split} accuracy", "not reached"))
-        else:
-            accuracy = _percent(result.get("accuracy"), "not finite")
-            facts.append((f"{split} accuracy", f"{accuracy} (loss {_small(result.get('loss'))})"))
-    for name, accuracy in history.baselines.items():
-        facts.append((f"without a model: {name}", _percent(accuracy)))
+        for k, measure in enumerate(history.objective.measures):
+            value = "not reached"
+            if result is not None:
+                value = measure.show(result.get(measure.key))
+                value += f" (loss {_small(result.get('loss'))})" if k == 0 else ""
+            facts.append((f"{split} {measure.label}", value))
+    for name, value in history.baselines.items():
+        facts.append((f"without a model: {name}", history.objective.measure.show(value)))
     facts += _runs_on(environment)
 
     right = ""
@@ -281,6 +282,9 @@ def _summary(history: History, environment: Any) -> str:
         share = history.summary.get("host_share")
         if share is not None:
             rows.append(("of that neither training nor evaluation", f"{share:.1%}"))
+        waited = history.summary.get("data_share")
+        if waited is not None:
+            rows.append(("of training, waiting for batches", f"{waited:.2%}"))
         right += "<h2>Wall time</h2>" + _table((), rows, numeric=(1,), bars=bars) + "<br>"
     phases = [
         (
@@ -368,6 +372,18 @@ def _shrink_table(history: History) -> str:
         "largest value dropped, below which no error can lie. Losses are of the moments just "
         "before and just after. Times are wall times; compilation is that of the smaller program."
         "</figcaption></section>"
+    )
+
+
+def _sample(history: History) -> str:
+    """What a language model wrote at the end."""
+    sample = history.summary.get("sample")
+    if not sample:
+        return ""
+    return (
+        f"<section><h2>A sample</h2><pre>{_escape(sample)}</pre><figcaption>Written by the model "
+        "after its last step, token by token, each drawn from its predictions.</figcaption>"
+        "</section>"
     )
 
 

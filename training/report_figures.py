@@ -68,13 +68,14 @@ def all_plates(history: History) -> list[Plate]:
 
 
 def curves(history: History) -> Plate | None:
-    """Accuracy and loss over the steps."""
+    """The measure that counts, and the loss, over the steps."""
     train, evals = history.named("train"), history.named("eval")
     if not train and not evals:
         return None
     figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    accuracy_axes, loss_axes = figure.subplots(1, 2)
-    for axes, key in ((accuracy_axes, "accuracy"), (loss_axes, "loss")):
+    objective, measure = history.objective, history.objective.measure
+    measure_axes, loss_axes = figure.subplots(1, 2)
+    for axes, key in ((measure_axes, measure.key), (loss_axes, "loss")):
         steps, values = thin(_column(train, "step"), _column(train, key), _POINTS)
         axes.plot(steps, values, color=_TRAIN, label="train", linewidth=1.3)
         validation = [event for event in evals if event["split"] == "validation"]
@@ -85,25 +86,29 @@ def curves(history: History) -> Plate | None:
         if tests:
             steps, values = _column(tests[-1:], "step"), _column(tests[-1:], key)
             axes.plot(steps, values, "D", color=_TEST, ms=6, label="test", clip_on=False, zorder=5)
-        axes.set_title(key)
+        axes.set_title("loss" if axes is loss_axes else measure.label)
         _mark_shrinks(axes, history)
         _step_axis(axes, history)
     for i, (name, value) in enumerate(history.baselines.items()):
         style = (0, (4, 2 + 2 * i))
-        accuracy_axes.axhline(value, color="#7a6a2f", linestyle=style, linewidth=1, label=name)
-    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    accuracy_axes.set_ylabel("share of right answers")
-    loss_axes.set_ylabel("cross-entropy (nats)")
-    losses = np.concatenate([_column(train, "loss"), _column(evals, "loss")])
-    losses = losses[np.isfinite(losses)]
-    if losses.size and losses.min() > 0 and losses.max() > 20 * losses.min():
-        loss_axes.set_yscale("log")
-    handles, labels = accuracy_axes.get_legend_handles_labels()
+        measure_axes.axhline(value, color="#7a6a2f", linestyle=style, linewidth=1, label=name)
+    if measure.is_share:
+        measure_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        measure_axes.set_ylabel("share of right answers")
+    loss_axes.set_ylabel(objective.loss)
+    for axes, key in ((measure_axes, measure.key), (loss_axes, "loss")):
+        values = np.concatenate([_column(train, key), _column(evals, key)])
+        values = values[np.isfinite(values)]
+        wide = values.size and values.min() > 0 and values.max() > 20 * values.min()
+        if wide and not (axes is measure_axes and measure.is_share):
+            axes.set_yscale("log")
+    handles, labels = measure_axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    heading = f"{measure.label[:1].upper()}{measure.label[1:]} and loss"
     return Plate(
-        "Accuracy and loss",
+        heading,
         _svg(figure, "curves"),
-        "Accuracy and loss over the training steps; train values are means over the steps between "
+        f"{heading} over the training steps; train values are means over the steps between "
         f"two reports. {_shrink_caption(history)}"
         + (" The dashed level lines are reached without a model." if history.baselines else ""),
     )

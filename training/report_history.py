@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from .metrics import Event, read_events
+from .metrics import Event, objective_of, read_events
+from .objective import Objective
 
 
 class Phase(TypedDict):
@@ -53,6 +54,11 @@ class History:
         return self.start.get(key) if value is None else value
 
     @property
+    def objective(self) -> Objective:
+        """What the run was judged by."""
+        return objective_of({"kind": self.get("kind")})
+
+    @property
     def title(self) -> str:
         """Model, task and seed."""
         model, task, seed = self.get("model"), self.get("task"), self.get("seed")
@@ -77,7 +83,7 @@ class History:
 
     @property
     def baselines(self) -> Mapping[str, float | int]:
-        """What is reached without a model: accuracy by name."""
+        """What is reached without a model, in the measure that counts, by name."""
         return self.get("baselines") or {}
 
     def _last_eval(self, split: str) -> Mapping[str, Any] | None:
@@ -88,12 +94,12 @@ class History:
 
     @property
     def test(self) -> Mapping[str, Any] | None:
-        """Loss and accuracy on the test split; None if it was not reached."""
+        """Loss and measures on the test split; None if it was not reached."""
         return self._last_eval("test")
 
     @property
     def validation(self) -> Mapping[str, Any] | None:
-        """The last loss and accuracy on the validation split."""
+        """The last loss and measures on the validation split."""
         return self._last_eval("validation")
 
     @property
