@@ -14,12 +14,12 @@ outside the layers that are cut stay as they are; so do fields that do not act o
 - gradients, or what is linear in them: else.
 
 **How it is carried** in mode "transport". Gradients go through the adjoint of the lift of a change
-of the reduced system to the full one (`compress.lift`), and on both sides through the layer's own
-parameterisation. Squares go through the squares of the same coefficients, as if gradients of
+of the reduced layer to the full one, as the cut knows it (`compress.linear_cut`,
+`compress.folded_cut`). Squares go through the squares of the same coefficients, as if gradients of
 different entries were uncorrelated, and are raised where needed so that no entry's
 |gradient| / sqrt(square) exceeds the largest one before. Fields that are masked out count as having
 gradient zero. "reset" makes both zero, "slice" keeps the first entries. Copies of parameters are
-systems of their own: W A V, W B, C V in every mode.
+layers of their own, cut as the parameters were, in every mode.
 
 **What cannot be carried** becomes zero: memories with further axes, sums over some of the axes. The
 factored squares of Adafactor are multiplied out, carried, and factored again.
@@ -31,18 +31,16 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import scipy.optimize
 from beartype import beartype
 from jaxtyping import PyTree, jaxtyped
 
-from zoo import AbstractSSM, DiagonalLTI
+from zoo import AbstractSSM
 
 from . import factored
+from .cut import AbstractCut
 from .layers import KeyPath, layers_of, path_name, replace_layers
-from .lift import Projection, is_real, pull_back, pull_back_squares, real_basis, turn
-from .modal import project, project_real
-from .parameters import Leaves, derivatives
-from .precision import double_lti, from_double_lti, is_inexact, narrow_array
+from .parameters import Leaves
+from .precision import is_inexact, narrow_array
 
 MODES = ("transport", "reset", "slice")
 Kind = Literal["gradients", "squares", "parameters"]
@@ -51,22 +49,11 @@ COPIES = {"z", "x0", "init_particles", "slow"}
 """Fields of optax's states that hold parameters and do not say so."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A layer before and after its truncation."""
-
-    before: AbstractSSM
-    after: AbstractSSM
-    system: DiagonalLTI
-    """Of the layer before, in double precision."""
-    projection: Projection
-
-
 @jaxtyped(typechecker=beartype)
 def carry(
     opt_state: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],
-    cuts: Mapping[KeyPath, Cut],
+    cuts: Mapping[KeyPath, AbstractCut],
     mode: str = "transport",
 ) -> PyTree:
     """`opt_state` for the model whose layers at the key paths of `cuts` were cut.
@@ -101,7 +88,7 @@ class _Moments:
 
 
 def _find(
-    opt_state: PyTree, layers: Mapping[KeyPath, AbstractSSM], cuts: Mapping[KeyPath, Cut]
+    opt_state: PyTree, layers: Mapping[KeyPath, AbstractSSM], cuts: Mapping[KeyPath, AbstractCut]
 ) -> list[_Moments]:
     found = []
     for keys, node in layers_of(opt_state):
@@ -177,7 +164,7 @@ def _parts(keys: KeyPath, node: AbstractSSM, layer: AbstractSSM) -> list[Any]:
     return parts
 
 
-def _carry_layer(trees: list[_Moments], cut: Cut, mode: str) -> dict[KeyPath, list[Any]]:
+def _carry_layer(trees: list[_Moments], cut: AbstractCut, mode: str) -> dict[KeyPath, list[Any]]:
     """The new parts of all moments of one layer, by key path."""
     before, after = jax.tree.leaves(cut.before), jax.tree.leaves(cut.after)
     factors = _factored(trees)
@@ -185,12 +172,17 @@ def _carry_layer(trees: list[_Moments], cut: Cut, mode: str) -> dict[KeyPath, li
     trees += [_multiplied_out(triple, before) for triple in factors]
     values = _transport(trees, cut) if mode == "transport" else {}
     values |= {
-        tree.keys: _projected(tree, cut) for tree in trees if _kind(tree, before) == "parameters"
+        tree.keys: cut.copies(_arrays(tree, before))
+        for tree in trees
+        if _kind(tree, before) == "parameters"
     }
-    resize = _first_entries if mode == "slice" else _zeros
+    resizes = [
+        (lambda x, _, k=k: cut.first_entries(k, x)) if mode == "slice" else _zeros
+        for k in range(len(before))
+    ]
     done = {
         tree.keys: [
-            _new_part(part, old, new, values.get(tree.keys, {}).get(k), resize)
+            _new_part(part, old, new, values.get(tree.keys, {}).get(k), resizes[k])
             for k, (part, old, new) in enumerate(zip(tree.parts, before, after, strict=True))
         ]
         for tree in trees
@@ -252,10 +244,6 @@ def _zeros(x: Any, shape: tuple[int, ...]) -> Any:
     return narrow_array(np.zeros(shape), x)
 
 
-def _first_entries(x: Any, shape: tuple[int, ...]) -> Any:
-    return x[tuple(map(slice, shape))]
-
-
 @dataclass(frozen=True)
 class _Group:
     """Moments of one kind that together cover a layer, one tree or one of each parameter group."""
@@ -282,7 +270,7 @@ def _groups(trees: Sequence[_Moments], leaves: list[Any]) -> list[_Group]:
     return groups
 
 
-def _transport(trees: list[_Moments], cut: Cut) -> dict[KeyPath, Leaves]:
+def _transport(trees: list[_Moments], cut: AbstractCut) -> dict[KeyPath, Leaves]:
     """Gradients and squares of the layer after the cut, by the key path of the tree."""
     leaves = jax.tree.leaves(cut.before)
     kinds = [_kind(tree, leaves) for tree in trees]
@@ -292,17 +280,14 @@ def _transport(trees: list[_Moments], cut: Cut) -> dict[KeyPath, Leaves]:
     )
     if not (gradients or squares):
         return {}
-    full, reduced = derivatives(cut.before), derivatives(cut.after)
-    lift = cut.system, cut.projection
     values: dict[KeyPath, Leaves] = {}
     moved: list[tuple[_Group, Leaves]] = []
     for group in gradients:
-        new = reduced.from_system(pull_back(full.to_system(group.arrays), *lift))
+        new = cut.gradients(group.arrays)
         moved.append((group, new))
         values |= {tree.keys: _own(new, tree, leaves) for tree in group.trees}
     for group in squares:
-        new = pull_back_squares(full.squares_to_system(group.arrays), *lift)
-        new = reduced.squares_from_system(new)
+        new = cut.squares(group.arrays)
         for other, gradient in moved:
             if other.states & group.states:
                 new = _raised(new, gradient, _largest_ratio(other.arrays, group.arrays))
@@ -329,45 +314,6 @@ def _raised(squares: Leaves, gradients: Leaves, ratio: float) -> Leaves:
     if ratio <= 0:
         return squares
     return {k: np.maximum(x, gradients[k] ** 2 / ratio) for k, x in squares.items()}
-
-
-def _projected(tree: _Moments, cut: Cut) -> Leaves:
-    """A copy of the parameters, an average of them say, projected as the parameters were.
-
-    The states of the copy are matched to those of the layer, in order and in scale, so that the
-    two can be averaged further.
-    """
-    leaves, structure = jax.tree.flatten(cut.before)
-    arrays = _arrays(tree, leaves)
-    copy = structure.unflatten([arrays.get(k, x) for k, x in enumerate(leaves)])
-    lti, basis = _projected_system(double_lti(copy), cut.projection)
-    if lti.d_state != cut.after.d_state:  # a pair has become two real modes, or the other way
-        after = jax.tree.leaves(cut.after)
-        return {k: np.asarray(after[k]) for k in arrays if after[k].shape != leaves[k].shape}
-    _, order = scipy.optimize.linear_sum_assignment(-np.abs(basis) / np.linalg.norm(basis, axis=0))
-    scale = basis[np.arange(len(order)), order]
-    scale = np.where(np.abs(scale) > 0.1 * np.linalg.norm(basis[:, order], axis=0), scale, 1)
-    matched = DiagonalLTI(
-        log_lam=np.asarray(lti.log_lam)[order],
-        B=np.asarray(lti.B)[order] * scale[:, None],
-        C=np.asarray(lti.C)[:, order] / scale,
-        D=lti.D,
-    )
-    after = jax.tree.leaves(from_double_lti(cut.after, matched))
-    return {k: np.asarray(after[k]) for k in arrays if after[k].shape != leaves[k].shape}
-
-
-def _projected_system(lti: DiagonalLTI, projection: Projection):
-    """`lti` reduced in the same way, and the map from its states to those of the projection."""
-    W, W_conj = projection.W, projection.W_conj
-    if projection.V_conj is None or W_conj is None:
-        reduced, V, _ = project(lti, projection.V, W)
-        return reduced, W @ V
-    to = project_real(lti, *real_basis(projection))
-    real = is_real(np.asarray(to.lti.log_lam))
-    # a real mode's state has one phase only, so its conjugate is a multiple of it
-    on_conj = (W @ to.V_conj + W_conj @ to.V.conj()) * turn(real).conj() ** 2
-    return to.lti, W @ to.V + W_conj @ to.V_conj.conj() + np.where(real, on_conj, 0)
 
 
 Triple = tuple[_Moments, _Moments, _Moments]

@@ -12,9 +12,10 @@ from jaxtyping import Float, PyTree, jaxtyped
 from zoo import AbstractSSM
 
 from . import rank as policies
+from .cut import AbstractCut
 from .hankel import Form
 from .layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
-from .moments import MODES, Cut, carry
+from .moments import MODES, carry
 from .rank import JointPolicy, Policy
 from .record import record
 from .selection import Selection
@@ -304,7 +305,7 @@ def _untied(sigma: Float[np.ndarray, " n"], rank: int) -> int:
     return policies.keep_ties(lambda _: rank)(sigma)
 
 
-def _cuts(layers: Mapping[KeyPath, AbstractSSM], plan: Plan) -> dict[KeyPath, Cut]:
+def _cuts(layers: Mapping[KeyPath, AbstractSSM], plan: Plan) -> dict[KeyPath, AbstractCut]:
     rows = zip(layers, plan.layers, strict=True)
     return {keys: row.cut for keys, row in rows if row.cut is not None}
 

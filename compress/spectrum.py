@@ -11,11 +11,12 @@ from jaxtyping import Float
 from zoo import AbstractSSM
 
 from .balance import Truncation, gramian_factors, truncate
+from .cut import AbstractCut
 from .empirical import data_factor, gradient_factor, horizon_factors, refit
 from .hankel import Form, check_system, hankel_matrix
 from .layers import check_parameters
 from .lift import Projection
-from .moments import Cut
+from .linear_cut import LinearCut
 from .precision import double_lti, from_double_lti, rounding_of
 from .selection import Selection
 from .threads import one_blas_thread
@@ -39,7 +40,7 @@ class LayerPlan:
     """No system of this size has an error of less gain: the first HSV dropped; 0 if not known."""
     gramians: str
     """What `sigma` and the cut are made from."""
-    cut: Cut | None = field(default=None, repr=False, compare=False)
+    cut: AbstractCut | None = field(default=None, repr=False, compare=False)
     """The cut itself, where it has been made for the plan."""
 
 
@@ -128,7 +129,7 @@ class Spectrum:
                     lti = refit(self.system, lti, self._evidence.inputs)
             after = from_double_lti(self.layer, lti)
             check_parameters((), after)
-            cut = Cut(self.layer, after, self.system, _projection(reduced))
+            cut = LinearCut(self.layer, after, self.system, _projection(reduced))
         bound = reduced.bound if self.white else math.inf
         floor = _at(reduced.sigma, reduced.order) if self.white else 0.0
         return LayerPlan(path, sigma, n, reduced.rank, bound, floor, self.gramians, cut)
