@@ -9,7 +9,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, PyTree, jaxtyped
 
-from zoo import AbstractSSM
+from zoo import AbstractSelectiveSSM, AbstractSSM
 
 from . import rank as policies
 from .cut import AbstractCut
@@ -19,6 +19,7 @@ from .moments import MODES, carry
 from .rank import JointPolicy, Policy
 from .record import record
 from .selection import Selection
+from .selective_spectrum import SelectiveSpectrum
 from .spectrum import Evidence, LayerPlan, Spectrum
 from .table import Table
 from .threads import one_blas_thread
@@ -78,7 +79,7 @@ def plan(
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
     horizon: int | None = None,
-    refit: bool = False,
+    refit: bool | None = None,
     select: Selection | None = None,
 ) -> Plan:
     """What `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds some.
@@ -110,6 +111,11 @@ def plan(
     reduce the real map. They have no error bounds, and where the result would be unstable the
     layer falls back to white noise; the plan says so. With data, `refit` fits C and D to the
     layer's own outputs after the cut, by least squares.
+
+    Selective layers (Mamba) are weighed by data only, so `batch` or `inputs` must be given where
+    there are any. All channels of such a layer are cut to one shared basis, which is folded into
+    its parameters (`compress.selective_spectrum`); there too are no error bounds. What makes C is
+    fitted as above, unless `refit=False`.
 
     `select` (`compress.selection`) keeps other balanced states of the complex system than the
     leading ones, for form="complex" and white noise: an ablation.
@@ -143,7 +149,7 @@ def compress(
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
     horizon: int | None = None,
-    refit: bool = False,
+    refit: bool | None = None,
     moments: str = "transport",
 ) -> tuple[PyTree, PyTree]:
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
@@ -208,7 +214,7 @@ def _evidence(
     inputs: Inputs | None,
     gradients: Inputs | bool,
     horizon: int | None,
-    refit: bool,
+    refit: bool | None,
 ) -> dict[KeyPath, Evidence]:
     """What the states of each layer are weighed by."""
     if batch is not None:
@@ -256,15 +262,19 @@ def _spectra(
     form: Form,
     evidence: Mapping[KeyPath, Evidence],
     select: Selection | None = None,
-) -> dict[KeyPath, Spectrum]:
+) -> dict[KeyPath, Spectrum | SelectiveSpectrum]:
     """The layers' spectra; one for a layer that is in two places and weighed by the same."""
-    made: dict[tuple[int, ...], Spectrum] = {}
+    made: dict[tuple[int, ...], Spectrum | SelectiveSpectrum] = {}
     spectra = {}
     for keys, layer in layers.items():
         by = evidence[keys]
         which = id(layer), id(by.inputs), id(by.gradients)
         if which not in made:
-            made[which] = Spectrum(path_name(keys) or type(layer).__name__, layer, form, by, select)
+            name = path_name(keys) or type(layer).__name__
+            if isinstance(layer, AbstractSelectiveSSM):
+                made[which] = SelectiveSpectrum(name, layer, by)
+            else:
+                made[which] = Spectrum(name, layer, form, by, select)
         spectra[keys] = made[which]
     return spectra
 
@@ -272,7 +282,7 @@ def _spectra(
 def _plan(
     model: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],
-    spectra: Mapping[KeyPath, Spectrum],
+    spectra: Mapping[KeyPath, Spectrum | SelectiveSpectrum],
     tolerance: float | int | None,
     policy: Policy | JointPolicy | None,
     ranks: Ranks | None,

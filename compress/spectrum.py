@@ -54,8 +54,8 @@ class Evidence:
     """The gradients by its outputs [b L d_model]."""
     horizon: int | None = None
     """Samples that the Gramians are summed over."""
-    refit: bool = False
-    """Fit C and D to the layer's outputs after the cut."""
+    refit: bool | None = None
+    """Fit C (and D) to the layer's outputs after the cut; None: only where it is selective."""
 
 
 class Spectrum:

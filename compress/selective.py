@@ -1,0 +1,211 @@
+"""What the states of a selective layer do on data: their second moments, channel by channel.
+
+A selective layer has no Gramians: decay, input and output follow the data. What takes their place
+is measured. With h_k the states of a channel and mu_k the gradient that comes back to them,
+
+    h_k  = exp(dt_k A) h_{k-1} + dt_k x_k B_k,    mu_k = exp(dt_{k+1} A) mu_{k+1} + C_k dy_k,
+
+P = E[h h^T] stands for controllability and Q = E[mu mu^T] for observability, dy being the gradient
+by the channel's output. Putting V W h in the place of h changes the result by mu^T (1 - V W) h.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from zoo import AbstractSelectiveSSM
+from zoo.selective import Signals
+
+from .precision import widen
+from .record import SLICE
+
+ENOUGH = 4096
+"""Samples that moments are taken over; of more, a random part of this size, spread evenly: each
+is one for all channels together."""
+
+STATES_AT_ONCE = 2**22
+"""States that exist at the same time, over sequences, samples and channels."""
+
+
+class StateMoments(NamedTuple):
+    """Second moments of the states of the d channels of a selective layer, in double precision."""
+
+    A: Float[np.ndarray, "d N"]
+    """Eigenvalues, per unit of dt."""
+    P: Float[np.ndarray, "d N N"]
+    """E[h h^T]."""
+    Q: Float[np.ndarray, "d N N"]
+    """E[mu mu^T]."""
+    groups: int
+    """Groups of channels that share B and C: d / groups neighbours each."""
+
+    def grouped(self) -> list[tuple[Any, Any, Any]]:
+        """P, Q [N N] and A [N] of each group: of its channels the sum, for A the average.
+
+        The average is of log(-A), each channel counting with sqrt(tr P tr Q): it is the channels
+        through which most passes whose eigenvalues should be met.
+        """
+        traces = [np.trace(moments, axis1=1, axis2=2) for moments in (self.P, self.Q)]
+        weights = np.maximum(np.sqrt(traces[0] * traces[1]), np.finfo(float).tiny)
+        members = np.split(np.arange(len(self.A)), self.groups)
+        return [
+            (
+                np.sum(self.P[own], axis=0),
+                np.sum(self.Q[own], axis=0),
+                -np.exp(np.average(np.log(-self.A[own]), axis=0, weights=weights[own])),
+            )
+            for own in members
+        ]
+
+
+def state_moments(layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None) -> StateMoments:
+    """The moments of `layer` on `inputs` [b L d_model].
+
+    `gradients` [b L d_model] are those by its outputs. Without them all outputs are taken to matter
+    alike, at every sample by itself: a channel then weighs what the gate and its row of out_proj
+    make of it.
+    """
+    with jax.enable_x64(True):
+        wide = widen(layer)
+        A = np.asarray(wide.A)
+        d, N = A.shape
+        P, Q, counted = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
+        for part in parts(inputs, gradients, d * N):
+            sums = _sums(wide, part)
+            P, Q = P + np.asarray(sums[0]), Q + np.asarray(sums[1])
+            counted += int(np.sum(part.counts))
+    return StateMoments(A, P / counted, Q / counted, wide.groups)
+
+
+class Part(NamedTuple):
+    """Some sequences, and which samples of them count, in chunks of T samples."""
+
+    u: Float[np.ndarray, "b L d_model"]
+    g: Float[np.ndarray, "b L d_model"]
+    at: Int[np.ndarray, "chunks kept"]
+    """The samples of each chunk that are looked at."""
+    counts: Float[np.ndarray, "chunks kept b"]
+    """One for those inside a sequence, zero for those beyond its end."""
+
+    def by_chunk(self, a: Array) -> Array:
+        """[b L ...] as [chunks T b ...], padded with zeros: samples of no duration."""
+        b, L = a.shape[:2]
+        pad = -L % len(self.at)
+        a = jnp.pad(a, [(0, 0), (0, pad), *[(0, 0)] * (a.ndim - 2)])
+        return jnp.moveaxis(a, 0, 1).reshape(len(self.at), -1, b, *a.shape[2:])
+
+    def by_sequence(self, a: Array) -> Array:
+        """The inverse of `by_chunk`."""
+        return jnp.moveaxis(a.reshape(-1, *a.shape[2:])[: self.u.shape[1]], 0, 1)
+
+
+def parts(inputs: Any, gradients: Any, states: int) -> Iterator[Part]:
+    """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has."""
+    inputs = np.asarray(inputs, np.float64)
+    if gradients is None:
+        gradients = np.random.default_rng(0).standard_normal(inputs.shape)
+    gradients = np.asarray(gradients, np.float64)
+    b, L, _ = inputs.shape
+    chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
+    T = -(-L // chunks)
+    kept = max(1, min(T, -(-T * ENOUGH // (b * L))))
+    rng = np.random.default_rng(0)
+    for k in range(0, b, SLICE):
+        rows = np.arange(k, k + SLICE)
+        at = rng.permuted(np.tile(np.arange(T), (chunks, 1)), axis=1)[:, :kept]
+        inside = at + T * np.arange(chunks)[:, None] < L
+        counts = (inside[:, :, None] & (rows < b)).astype(np.float64)
+        rows = np.minimum(rows, b - 1)
+        yield Part(inputs[rows], gradients[rows], at, counts)
+
+
+@eqx.filter_jit
+def _sums(
+    layer: AbstractSelectiveSSM, part: Part
+) -> tuple[Float[Array, "d N N"], Float[Array, "d N N"]]:
+    """The sums of h h^T and of mu mu^T over the samples that count."""
+    signals = jax.vmap(layer.signals)(part.u)
+    P, y = forward(layer.A, signals, part, lambda h, at, counts: _square(h[at], counts))
+    return P, _backward(layer.A, signals, output_gradients(layer, part, y), part)
+
+
+def forward(
+    A: Float[Array, "d N"],
+    signals: Signals,
+    part: Part,
+    look: Callable[..., Any],
+    *beside: Float[Array, "b L *s"],
+) -> tuple[Any, Float[Array, "b L d"]]:
+    """The sum of what `look` sees in all chunks, and the channels' outputs.
+
+    It is given the states [T b d N], the samples of the chunk to be looked at, and how much they
+    count, as in `Part`, and of each array `beside` the chunk [T b *s].
+    """
+    inputs = tuple(part.by_chunk(a) for a in signals)
+    others = (part.at, part.counts, *(part.by_chunk(a) for a in beside))
+
+    def step(h, sample):
+        x, dt, B, C = sample
+        h = jnp.exp(dt[..., None] * A) * h + (dt * x)[..., None] * of_channels(B, len(A))
+        return h, (h, jnp.sum(h * of_channels(C, len(A)), axis=-1))
+
+    def chunk(carry, inputs):
+        h, total = carry
+        samples, others = inputs
+        h, (states, y) = jax.lax.scan(step, h, samples)
+        return (h, jax.tree.map(jnp.add, total, look(states, *others))), y
+
+    start = jnp.zeros((len(part.u), *A.shape), A.dtype)
+    T = inputs[0].shape[1]
+    seen = jax.eval_shape(look, jnp.zeros((T, *start.shape)), *(a[0] for a in others))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), seen)
+    (_, total), y = jax.lax.scan(chunk, (start, zero), (inputs, others))
+    return total, part.by_sequence(y)
+
+
+def _backward(
+    A: Float[Array, "d N"], signals: Signals, dy: Float[Array, "b L d"], part: Part
+) -> Float[Array, "d N N"]:
+    """The sum of mu mu^T."""
+    inputs = tuple(part.by_chunk(a) for a in (signals.dt, signals.C, dy))
+
+    def step(later, sample):
+        dt, C, dy = sample
+        mu = later + of_channels(C, len(A)) * dy[..., None]
+        return jnp.exp(dt[..., None] * A) * mu, mu
+
+    def chunk(carry, inputs):
+        later, total = carry
+        *samples, at, counts = inputs
+        later, states = jax.lax.scan(step, later, tuple(samples), reverse=True)
+        return (later, total + _square(states[at], counts)), None
+
+    d, N = A.shape
+    start = jnp.zeros((len(part.u), d, N)), jnp.zeros((d, N, N))
+    inputs = (*inputs, part.at, part.counts)
+    return jax.lax.scan(chunk, start, inputs, reverse=True)[0][1]
+
+
+def _square(z: Float[Array, "k b d N"], counts: Float[Array, "k b"]) -> Float[Array, "d N N"]:
+    return jnp.einsum("kbdn,kbdm,kb->dnm", z, z, counts)
+
+
+def of_channels(a: Float[Array, "b G N"], channels: int) -> Float[Array, "b d N"]:
+    """What is one for each group, for each channel."""
+    return jnp.repeat(a, channels // a.shape[1], axis=1)
+
+
+def output_gradients(
+    layer: AbstractSelectiveSSM, part: Part, y: Float[Array, "b L d"]
+) -> Float[Array, "b L d"]:
+    """The gradients by the channels' outputs `y`, from those by the layer's."""
+
+    def of_one(u: Array, g: Array, y: Array) -> Array:
+        return jax.vjp(lambda y: layer.emit(u, y), y)[1](g)[0]
+
+    return jax.vmap(of_one)(jnp.asarray(part.u), jnp.asarray(part.g), y)

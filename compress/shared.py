@@ -1,0 +1,71 @@
+"""Bases of few states that all channels of a selective layer share.
+
+Channels of one group see the same B and C, so one pair V [N r], W [r N] with W V = I, h near V g,
+can be folded into the maps that make B and C: B_r = W B, C_r = V^T C. What is left of a channel's
+diag(A) is W diag(A) V; the layer stays of its kind only if that is diagonal, and real.
+"""
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+Gramian = Float[np.ndarray, "N N"]
+Basis = tuple[Float[np.ndarray, "N r"], Float[np.ndarray, "r N"]]
+
+
+def hankel_values(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
+    """The square roots of the eigenvalues of P Q, descending: how much is lost with each state."""
+    return np.asarray(scipy.linalg.svdvals(_root(Q).T @ _root(P)))
+
+
+def galerkin(P: Gramian, Q: Gramian, A: Float[np.ndarray, " N"], rank: int) -> Basis:
+    """The basis in which both P and Q are large, chosen so that diag(A) stays real and diagonal.
+
+    States are scaled so that diag P = diag Q, and the leading eigenvectors U of P / tr P + Q / tr Q
+    kept. As U^T U = I, U^T diag(A) U is symmetric, and for A < 0 negative definite: its eigenvalues
+    lie between those of A, and its eigenvectors make it diagonal. Balancing proper (`balanced`)
+    keeps a little more, but mostly has complex eigenvalues.
+    """
+    scale = _equal_diagonals(P, Q)
+    P, Q = P * scale[:, None] * scale, Q / scale[:, None] / scale
+    total = P / max(np.trace(P), TINY) + Q / max(np.trace(Q), TINY)
+    U = np.linalg.eigh((total + total.T) / 2)[1][:, ::-1][:, :rank]
+    U = U @ np.linalg.eigh(U.T @ (A[:, None] * U))[1][:, ::-1]
+    return U / scale[:, None], U.T * scale
+
+
+def balanced(P: Gramian, Q: Gramian, rank: int) -> Basis:
+    """The balancing basis by the square root method (`compress.balance`): best for A = a I."""
+    Lp, Lq = _root(P), _root(Q)
+    X, sigma, Yh = np.linalg.svd(Lq.T @ Lp)
+    root = np.sqrt(np.maximum(sigma[:rank], len(P) * np.finfo(float).eps * max(sigma[0], TINY)))
+    V, W = Lp @ Yh[:rank].T / root, (Lq @ X[:, :rank] / root).T
+    return V, np.linalg.solve(W @ V, W)
+
+
+def leading_states(P: Gramian, Q: Gramian, rank: int) -> list[int]:
+    """The states of largest P_nn Q_nn, in their order: what can be chosen where none can be mixed.
+
+    Controllability times observability, as GHOST (arXiv 2602.11408) has it, both measured.
+    """
+    worth = np.diag(P) * np.diag(Q)
+    return sorted(np.argsort(-worth, kind="stable")[:rank].tolist())
+
+
+def _root(moments: Gramian) -> Gramian:
+    """L with L L^T = `moments`."""
+    values, vectors = np.linalg.eigh((moments + moments.T) / 2)
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _equal_diagonals(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
+    """The scale of the states with diag P * scale^2 = diag Q / scale^2, as far as both are seen."""
+    p, q = np.diag(P), np.diag(Q)
+    p, q = (np.maximum(x, RESOLUTION * max(float(np.max(x)), TINY)) for x in (p, q))
+    return (q / p) ** 0.25
+
+
+RESOLUTION = 1e-12
+"""Least share of the largest second moment that scales a state."""
+
+TINY = float(np.finfo(float).tiny)
