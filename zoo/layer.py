@@ -1,12 +1,14 @@
 """What all state-space layers of the zoo have in common."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from .lti import DiagonalLTI
+from .selective import Signals
 
 
 class AbstractSSM(eqx.Module):
@@ -78,9 +80,46 @@ class AbstractLinearSSM(AbstractSSM):
 class AbstractSelectiveSSM(AbstractSSM):
     """A layer whose recurrence follows its input, with a gate of its own around it.
 
-    It mixes channels and gates itself, so it stands in a residual block alone (`MixerBlock`). What
-    it is as a linear system depends on data.
+    It mixes channels and gates itself, so it stands in a residual block alone (`MixerBlock`). Its d
+    channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k, and
+    share B and C in groups. What it is as a linear system depends on data; what its states are
+    driven by, and what is made of them, can be asked here.
     """
+
+    mixes_states: ClassVar[bool]
+    """Whether B and C are linear in the rows that make them, so that any basis of the states can
+    be written into them; else only a selection can."""
+
+    @property
+    @abc.abstractmethod
+    def A(self) -> Float[Array, "d N"]:
+        """Continuous-time eigenvalues of each channel, per unit of dt."""
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> int:
+        """Groups G of d / G neighbouring channels that share B and C."""
+
+    @abc.abstractmethod
+    def signals(self, u: Float[Array, "L d_model"]) -> Signals:
+        """What drives the states on `u`."""
+
+    @abc.abstractmethod
+    def emit(self, u: Float[Array, "L d_model"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        """The layer's output on `u` where those of its channels' states are `y`."""
+
+    @abc.abstractmethod
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "AbstractSelectiveSSM":
+        """The layer with other states: `B` and `C` are applied to all that makes B and C.
+
+        `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
+        it.
+        """
 
 
 def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:

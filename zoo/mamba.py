@@ -1,6 +1,8 @@
 """The selective layer of Mamba (Gu & Dao, COLM 2024, arXiv 2312.00752)."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -12,7 +14,7 @@ from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
 from .linear import bias_of
-from .selective import selective_scan, selective_step
+from .selective import Signals, selective_scan, selective_step
 
 
 class TiedLog(eqx.Module):
@@ -58,6 +60,7 @@ class Mamba(AbstractSelectiveSSM):
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_proj")
+    mixes_states: ClassVar[bool] = True
 
     in_proj: eqx.nn.Linear
     conv1d: CausalConv
@@ -181,6 +184,42 @@ class Mamba(AbstractSelectiveSSM):
         dt, B, C = jnp.split(x @ self.x_proj.weight.T, (rank, rank + N), axis=-1)
         dt = jax.nn.softplus(dt @ self.dt_proj.weight.T + bias_of(self.dt_proj))
         return Selection(x, dt, B, C)
+
+    @property
+    def groups(self) -> int:
+        return 1
+
+    def signals(self, u: Float[Array, "L H"]) -> Signals:
+        x, dt, B, C = self.select(self._convolved(u)[0])
+        return Signals(x, dt, B[:, None], C[:, None])
+
+    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        return self._out(y, *self._convolved(u))
+
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "Mamba":
+        rank, N = self.dt_rank, self.d_state
+        rows = self.x_proj.weight
+        parts = [rows[:rank], B(rows[None, rank : rank + N])[0], C(rows[None, rank + N :])[0]]
+        weight = jnp.concatenate([jnp.asarray(part) for part in parts])
+        x_proj = eqx.filter_eval_shape(
+            eqx.nn.Linear, self.d_inner, len(weight), use_bias=False, key=jax.random.key(0)
+        )
+        if isinstance(self.A_log, TiedLog):
+            spectrum = TiedLog(jnp.asarray(log_A(self.A_log.a[None])[0]), self.A_log.s)
+        else:
+            spectrum = jnp.asarray(log_A(self.A_log))
+        x_proj = eqx.tree_at(lambda linear: linear.weight, x_proj, weight)
+        return replace(self, x_proj=x_proj, A_log=spectrum)
+
+    def _convolved(self, u: Float[Array, "L H"]) -> tuple[Float[Array, "L d"], Float[Array, "L d"]]:
+        """x after the convolution and its silu, and z, from the first sample on."""
+        x, z = jnp.split(u @ self.in_proj.weight.T + bias_of(self.in_proj), 2, axis=-1)
+        return jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), x)[1]), z
 
     def _out(
         self, y: Float[Array, "*L d"], x: Float[Array, "*L d"], z: Float[Array, "*L d"]

@@ -8,6 +8,8 @@ For each channel d with states n,
 (Gu & Dao, arXiv 2312.00752, algorithm 2: zero-order hold for A, Euler's rule for B).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +18,15 @@ from .whole_batch import whole_batch
 
 CHUNK = 16
 """Samples between two states that the backward pass finds ready; the others it makes again."""
+
+
+class Signals(NamedTuple):
+    """What drives the states of d channels, in G groups of neighbours that share B and C."""
+
+    x: Float[Array, "*L d"]
+    dt: Float[Array, "*L d"]
+    B: Float[Array, "*L G N"]
+    C: Float[Array, "*L G N"]
 
 
 def selective_scan(
