@@ -24,8 +24,6 @@ from .cut import AbstractCut
 from .parameters import Leaves
 from .precision import is_inexact, narrow, widen
 
-Rows = Float[np.ndarray, "G N *columns"]
-
 
 @dataclass(frozen=True)
 class SharedBasis:
@@ -61,7 +59,7 @@ def fold(
         mapped = widen(layer).map_states(
             lambda rows: _times(basis.W, rows),
             lambda rows: _times(to_C, rows),
-            lambda log_A: np.log(np.exp(log_A) @ basis.couplings.T),
+            lambda log_A: np.log(np.exp(np.asarray(log_A)) @ basis.couplings.T),
         )
         # leaf by leaf, since the sizes that a Linear keeps beside them have changed
         leaves, structure = jax.tree.flatten(mapped)
@@ -76,6 +74,8 @@ class FoldedCut(AbstractCut):
     before: AbstractSelectiveSSM
     after: AbstractSelectiveSSM
     basis: SharedBasis
+    C: Float[np.ndarray, "G N r"] | None = None
+    """What has made the maps to the outputs in the place of V."""
 
     def gradients(self, arrays: Leaves) -> Leaves:
         return self._through(arrays, lambda coefficients: coefficients)
@@ -86,7 +86,7 @@ class FoldedCut(AbstractCut):
     def copies(self, arrays: Leaves) -> Leaves:
         leaves, structure = jax.tree.flatten(self.before)
         copy = structure.unflatten([arrays.get(k, x) for k, x in enumerate(leaves)])
-        new = jax.tree.leaves(fold(copy, self.basis))
+        new = jax.tree.leaves(fold(copy, self.basis, self.C))
         return {k: np.asarray(new[k]) for k in arrays if np.shape(new[k]) != np.shape(leaves[k])}
 
     def first_entries(self, place: int, x: Any) -> Any:
@@ -106,7 +106,7 @@ class FoldedCut(AbstractCut):
         def by_log(gradient):
             slopes = coefficients(A_r[:, :, None] * self.basis.couplings / A[:, None])
             # where the spectrum is tied, slopes are the same for all channels
-            return np.einsum("cmn,cn->cm", slopes[: len(gradient)], gradient)
+            return np.einsum("cmn,cn->cm", slopes[: len(gradient)], np.asarray(gradient))
 
         leaves, structure = jax.tree.flatten(self.before)
         with jax.enable_x64(True):
@@ -120,6 +120,6 @@ class FoldedCut(AbstractCut):
             return {k: np.asarray(new[k]) for k in arrays if new[k] is not given[k]}
 
 
-def _times(matrices: Float[np.ndarray, "G k N"], rows: Rows) -> Rows:
-    """Matrix times rows, group by group."""
-    return np.einsum("gkn,gn...->gk...", matrices, rows)
+def _times(matrices: Float[np.ndarray, "G k N"], rows: Any) -> Any:
+    """Matrix times rows [G N ...], group by group."""
+    return np.einsum("gkn,gn...->gk...", matrices, np.asarray(rows))

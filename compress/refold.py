@@ -65,7 +65,8 @@ def _solve(moments, right, V):
 def _normal_equations(
     layer: AbstractSelectiveSSM, reduced: AbstractSelectiveSSM, part: Part
 ) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
-    signals, small = jax.vmap(layer.signals)(part.u), jax.vmap(reduced.signals)(part.u)
+    u = jnp.asarray(part.u)
+    signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
     _, y = forward(layer.A, signals, part, lambda *_: ())
     weights = jnp.mean(jnp.square(output_gradients(layer, part, y)), axis=(0, 1))
     G = layer.groups

@@ -129,7 +129,7 @@ def _sums(
     layer: AbstractSelectiveSSM, part: Part
 ) -> tuple[Float[Array, "d N N"], Float[Array, "d N N"]]:
     """The sums of h h^T and of mu mu^T over the samples that count."""
-    signals = jax.vmap(layer.signals)(part.u)
+    signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
     P, y = forward(layer.A, signals, part, lambda h, at, counts: _square(h[at], counts))
     return P, _backward(layer.A, signals, output_gradients(layer, part, y), part)
 
@@ -139,12 +139,12 @@ def forward(
     signals: Signals,
     part: Part,
     look: Callable[..., Any],
-    *beside: Float[Array, "b L *s"],
+    *beside: Array,
 ) -> tuple[Any, Float[Array, "b L d"]]:
     """The sum of what `look` sees in all chunks, and the channels' outputs.
 
     It is given the states [T b d N], the samples of the chunk to be looked at, and how much they
-    count, as in `Part`, and of each array `beside` the chunk [T b *s].
+    count, as in `Part`, and of each array `beside` [b L ...] the chunk.
     """
     inputs = tuple(part.by_chunk(a) for a in signals)
     others = (part.at, part.counts, *(part.by_chunk(a) for a in beside))

@@ -57,14 +57,14 @@ class SelectiveSpectrum:
         if rank >= N:
             return LayerPlan(path, sigma, N, N, 0.0, 0.0, self.gramians)
         basis = shared_basis(self.layer, self._grouped, rank)
-        after = fold(self.layer, basis)
+        after, fitted = fold(self.layer, basis), None
         if self._evidence.refit is not False and self.layer.mixes_states:
             fitted = refitted(
                 self.layer, after, basis.V, self._evidence.inputs, self._evidence.gradients
             )
             after = fold(self.layer, basis, fitted)
         check_parameters((), after)
-        cut = FoldedCut(self.layer, after, basis)
+        cut = FoldedCut(self.layer, after, basis, fitted)
         return LayerPlan(path, sigma, N, rank, math.inf, 0.0, self.gramians, cut)
 
 

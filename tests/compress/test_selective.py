@@ -1,0 +1,174 @@
+"""Selective layers cut on data: exact where nothing is lost, and what follows a cut follows it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from compress import compress, plan
+from compress.folded_cut import FoldedCut, SharedBasis, fold
+from compress.moments import MODES
+from compress.selective import parts, state_moments
+from zoo import LRU, Mamba
+
+D_MODEL, N, LENGTH, SEQUENCES = 6, 8, 40, 3  # one shape, so that programs are compiled once
+
+
+def layer(tied: bool = False, seed: int = 0) -> Mamba:
+    made = Mamba.init(D_MODEL, N, key=jax.random.key(seed), dt_rank=2, tied=tied)
+    # eigenvalues apart from the start's, channels of one shape but different speeds
+    return eqx.tree_at(lambda m: m.D, made, made.D * 0.5)
+
+
+def inputs(seed: int = 1):
+    return np.random.default_rng(seed).standard_normal((SEQUENCES, LENGTH, D_MODEL), np.float32)
+
+
+def redundant(tied: bool) -> Mamba:
+    """A layer of N states that N / 2 do the work of: pairs of equal eigenvalues, B and C parallel.
+
+    The channels differ in speed where the layer is tied.
+    """
+    made = layer(tied)
+    first = 2 * np.arange(N // 2)
+
+    def pairs(rows, factor):
+        rows = np.array(rows)
+        rows[first + 1] = factor[:, None] * rows[first]
+        return rows
+
+    rng = np.random.default_rng(5)
+    by_B, by_C = rng.uniform(0.5, 2, (2, N // 2))
+    weight = np.asarray(made.x_proj.weight)
+    B, C = weight[2 : 2 + N], weight[2 + N :]
+    weight = np.concatenate([weight[:2], pairs(B, by_B), pairs(C, by_C)])
+    spectrum = np.log(np.repeat(np.linspace(0.5, 6, N // 2), 2)).astype(np.float32)
+    made = eqx.tree_at(lambda m: m.x_proj.weight, made, jnp.asarray(weight))
+    if tied:
+        speeds = jnp.asarray(rng.uniform(-1, 1, made.d_inner), jnp.float32)
+        return eqx.tree_at(lambda m: (m.A_log.a, m.A_log.s), made, (jnp.asarray(spectrum), speeds))
+    full = jnp.tile(jnp.asarray(spectrum), (made.d_inner, 1))
+    return eqx.tree_at(lambda m: m.A_log, made, full)
+
+
+def outputs(made, u):
+    return np.asarray(jax.vmap(made)(jnp.asarray(u)))
+
+
+def loss(made, u):
+    return jnp.sum(jnp.sin(jax.vmap(made)(u)) * jnp.cos(jnp.arange(D_MODEL)))
+
+
+def test_data_must_be_given():
+    with pytest.raises(ValueError, match=r"selective, .* batch or inputs"):
+        plan({"mixer": layer()})
+
+
+def test_all_states_change_nothing():
+    made = layer()
+    same, _ = compress(made, ranks=N, batch=inputs())
+    assert same is made
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_redundant_states_cost_nothing(tied, refit):
+    made = redundant(tied)
+    small, _ = compress(made, tolerance=1e-9, batch=inputs(), refit=refit)
+    assert small.d_state == N // 2
+    expected = outputs(made, inputs(2))
+    np.testing.assert_allclose(outputs(small, inputs(2)), expected, atol=2e-5 * expected.std())
+
+
+def test_more_states_lose_less_and_refitting_less_still():
+    made, u = layer(), inputs()
+    errors = {
+        refit: [
+            np.mean(
+                np.square(
+                    outputs(made, u) - outputs(compress(made, ranks=r, batch=u, refit=refit)[0], u)
+                )
+            )
+            for r in (1, 4)
+        ]
+        for refit in (False, True)
+    }
+    assert errors[False][1] < 0.3 * errors[False][0]
+    assert errors[True][0] < errors[False][0]
+    assert errors[True][1] < errors[False][1]
+
+
+def test_the_result_is_a_layer_like_any_other():
+    small, _ = compress(layer(), ranks=4, batch=inputs())
+    like = Mamba.init(D_MODEL, 4, key=jax.random.key(0), dt_rank=2)
+    assert jax.tree.structure(small) == jax.tree.structure(like)
+    assert [x.shape for x in jax.tree.leaves(small)] == [x.shape for x in jax.tree.leaves(like)]
+    u = inputs(3)[0]
+    carry, steps = small.init_state(), []
+    for u_t in u:
+        carry, y_t = small.step(carry, jnp.asarray(u_t))
+        steps.append(y_t)
+    np.testing.assert_allclose(np.stack(steps), outputs(small, u[None])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_optimizer_state_fits(mode):
+    made = layer()
+    optimizer = optax.chain(optax.ema(0.9), optax.adam(1e-3))
+    state = optimizer.init(eqx.filter(made, eqx.is_array))
+    small, moved = compress(made, state, ranks=4, batch=inputs(), moments=mode)
+    fresh = optimizer.init(eqx.filter(small, eqx.is_array))
+    assert jax.tree.structure(moved) == jax.tree.structure(fresh)
+    assert [x.shape for x in jax.tree.leaves(moved)] == [x.shape for x in jax.tree.leaves(fresh)]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_carried_gradients_are_the_gradients(tied):
+    made, u = redundant(tied), jnp.asarray(inputs(4))
+    gradient = eqx.filter_grad(loss)(made, u)
+    small, carried = compress(made, {"mu": gradient}, tolerance=1e-9, batch=inputs())
+    expected = eqx.filter_grad(loss)(small, u)
+    for x, y in zip(jax.tree.leaves(carried["mu"]), jax.tree.leaves(expected), strict=True):
+        cosine = np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y)))
+        assert cosine > 0.99
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_change_of_order_and_scale_carries_gradients_exactly(tied):
+    made, u = layer(tied), jnp.asarray(inputs(4))
+    V = (np.eye(N) * np.linspace(0.5, 2, N))[:, ::-1]
+    basis = SharedBasis(V[None], np.linalg.inv(V)[None])
+    other = fold(made, basis)
+    leaves = dict(enumerate(map(np.asarray, jax.tree.leaves(eqx.filter_grad(loss)(made, u)))))
+    carried = FoldedCut(made, other, basis).gradients(leaves)
+    expected = jax.tree.leaves(eqx.filter_grad(loss)(other, u))
+    for k, x in carried.items():
+        np.testing.assert_allclose(x, expected[k], atol=1e-4 * np.abs(expected[k]).max())
+
+
+def test_layers_of_both_kinds_are_cut_together():
+    model = {"lru": LRU.init(D_MODEL, N, key=jax.random.key(1)), "mamba": layer()}
+    cut, _ = compress(model, ranks=4, inputs={"['lru']": inputs(), "['mamba']": inputs(2)})
+    assert (cut["lru"].d_state, cut["mamba"].d_state) == (4, 4)
+
+
+def test_moments_are_those_of_the_states_sample_by_sample():
+    made, u = layer(), inputs().astype(np.float64)
+    g = np.random.default_rng(7).standard_normal(u.shape)
+    moments = state_moments(made, u, g)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), made)
+        x, dt, B, _ = (np.asarray(a) for a in jax.vmap(wide.signals)(jnp.asarray(u)))
+    A, d = moments.A, made.d_inner
+    h, P = np.zeros((SEQUENCES, d, N)), np.zeros((d, N, N))
+    for k in range(LENGTH):
+        h = np.exp(dt[:, k, :, None] * A) * h + (dt * x)[:, k, :, None] * B[:, k]
+        P += np.einsum("bdn,bdm->dnm", h, h)
+    np.testing.assert_allclose(moments.P, P / (SEQUENCES * LENGTH), rtol=1e-6, atol=1e-12)
+
+
+def test_parts_count_every_sample_once_where_there_are_few():
+    counted = sum(part.counts.sum() for part in parts(inputs(), None, 12 * N))
+    assert counted == SEQUENCES * LENGTH
