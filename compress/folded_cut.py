@@ -101,7 +101,7 @@ class FoldedCut(AbstractCut):
         """The adjoint of the lift, or what it is for other `coefficients`."""
         to_B = coefficients(np.swapaxes(self.basis.V, 1, 2))
         to_C = coefficients(self.basis.W)
-        A, A_r = (np.asarray(layer.A, np.float64) for layer in (self.before, self.after))
+        A, A_r = (np.asarray(layer.eigenvalues, np.float64) for layer in (self.before, self.after))
 
         def by_log(gradient):
             slopes = coefficients(A_r[:, :, None] * self.basis.couplings / A[:, None])

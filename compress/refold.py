@@ -43,7 +43,7 @@ def refitted(
     with jax.enable_x64(True):
         wide, small = widen(layer), widen(reduced)
         moments, right = np.zeros((G, r, r, N, N)), np.zeros((G, r, N))
-        for part in parts(inputs, gradients, wide.A.size):
+        for part in parts(inputs, gradients, wide.eigenvalues.size):
             sums = _normal_equations(wide, small, part)
             moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
     solved = [_solve(*of_group) for of_group in zip(moments, right, V, strict=True)]
@@ -67,7 +67,7 @@ def _normal_equations(
 ) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
-    _, y = forward(layer.A, signals, part, lambda *_: ())
+    _, y = forward(layer.eigenvalues, signals, part, lambda *_: ())
     weights = jnp.mean(jnp.square(output_gradients(layer, part, y)), axis=(0, 1))
     G = layer.groups
 
@@ -85,4 +85,4 @@ def _normal_equations(
             jnp.einsum("sgm,sgn->gmn", products, C),
         )
 
-    return forward(reduced.A, small, part, look, signals.C, y)[0]
+    return forward(reduced.eigenvalues, small, part, look, signals.C, y)[0]

@@ -72,7 +72,7 @@ def state_moments(layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = Non
     """
     with jax.enable_x64(True):
         wide = widen(layer)
-        A = np.asarray(wide.A)
+        A = np.asarray(wide.eigenvalues)
         d, N = A.shape
         P, Q, counted = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
         for part in parts(inputs, gradients, d * N):
@@ -130,8 +130,8 @@ def _sums(
 ) -> tuple[Float[Array, "d N N"], Float[Array, "d N N"]]:
     """The sums of h h^T and of mu mu^T over the samples that count."""
     signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
-    P, y = forward(layer.A, signals, part, lambda h, at, counts: _square(h[at], counts))
-    return P, _backward(layer.A, signals, output_gradients(layer, part, y), part)
+    P, y = forward(layer.eigenvalues, signals, part, lambda h, at, counts: _square(h[at], counts))
+    return P, _backward(layer.eigenvalues, signals, output_gradients(layer, part, y), part)
 
 
 def forward(

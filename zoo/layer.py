@@ -92,8 +92,8 @@ class AbstractSelectiveSSM(AbstractSSM):
 
     @property
     @abc.abstractmethod
-    def A(self) -> Float[Array, "d N"]:
-        """Continuous-time eigenvalues of each channel, per unit of dt."""
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        """Continuous-time eigenvalues A of each channel, per unit of dt."""
 
     @property
     @abc.abstractmethod

@@ -186,6 +186,10 @@ class Mamba(AbstractSelectiveSSM):
         return Selection(x, dt, B, C)
 
     @property
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        return self.A
+
+    @property
     def groups(self) -> int:
         return 1
 

@@ -1,6 +1,8 @@
 """The selective layer of Mamba-2 (Dao & Gu, ICML 2024, arXiv 2405.21060)."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -12,6 +14,7 @@ from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
 from .linear import bias_of
+from .selective import Signals
 from .ssd import ssd_scan, ssd_step
 
 
@@ -62,6 +65,7 @@ class Mamba2(AbstractSelectiveSSM):
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
+    mixes_states: ClassVar[bool] = False  # B and C pass through the convolution and its silu
 
     in_proj: eqx.nn.Linear
     conv1d: CausalConv
@@ -165,6 +169,15 @@ class Mamba2(AbstractSelectiveSSM):
         """Continuous-time eigenvalue of each head, per unit of dt."""
         return -jnp.exp(self.A_log)
 
+    @property
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        A = jnp.repeat(self.A, self.headdim)
+        return jnp.broadcast_to(A[:, None], (self.d_inner, self.d_state))
+
+    @property
+    def groups(self) -> int:
+        return self.n_groups
+
     def __call__(
         self, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
     ) -> Float[Array, "L H"]:
@@ -221,6 +234,60 @@ class Mamba2(AbstractSelectiveSSM):
             B.reshape(*L, *groups),
             C.reshape(*L, *groups),
         )
+
+    def signals(self, u: Float[Array, "L H"]) -> Signals:
+        (x, dt, B, C), _ = self._selected(u)
+        return Signals(x.reshape(len(u), self.d_inner), jnp.repeat(dt, self.headdim, axis=-1), B, C)
+
+    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        selected, z = self._selected(u)
+        return self._out(y.reshape(selected.x.shape), selected.x, z)
+
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "Mamba2":
+        groups, N, d = self.n_groups, self.d_state, self.d_inner
+
+        def mapped(rows: Float[Array, "m *k"], before: int) -> Float[Array, "q *k"]:
+            """Rows of which the first `before + d` have nothing to do with states."""
+            begin = before + d
+            middle, end = begin + groups * N, begin + 2 * groups * N
+            of_B, of_C = (
+                jnp.asarray(change(part.reshape(groups, N, *part.shape[1:])))
+                for change, part in ((B, rows[begin:middle]), (C, rows[middle:end]))
+            )
+            of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
+            return jnp.concatenate([rows[:begin], of_B, of_C, rows[end:]])
+
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        weight = mapped(weight, d)
+        in_proj = eqx.filter_eval_shape(
+            eqx.nn.Linear,
+            self.d_model,
+            len(weight),
+            use_bias=bias is not None,
+            key=jax.random.key(0),
+        )
+        in_proj = eqx.tree_at(
+            lambda linear: (linear.weight, linear.bias),
+            in_proj,
+            (weight, None if bias is None else mapped(bias, d)),
+            is_leaf=lambda x: x is None,
+        )
+        conv_bias = self.conv1d.bias
+        conv1d = CausalConv(
+            mapped(self.conv1d.weight, 0), None if conv_bias is None else mapped(conv_bias, 0)
+        )
+        return replace(self, in_proj=in_proj, conv1d=conv1d)
+
+    def _selected(self, u: Float[Array, "L H"]) -> tuple[Selection2, Float[Array, "L d"]]:
+        """What the recurrence is given on `u`, from the first sample on, and the gate."""
+        z, xBC, dt = self.project(u)
+        xBC = jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), xBC)[1])
+        return self.select(xBC, dt), z
 
     def _out(
         self, y: Float[Array, "*L h p"], x: Float[Array, "*L h p"], z: Float[Array, "*L d"]

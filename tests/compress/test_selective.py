@@ -11,7 +11,7 @@ from compress import compress, plan
 from compress.folded_cut import FoldedCut, SharedBasis, fold
 from compress.moments import MODES
 from compress.selective import parts, state_moments
-from zoo import LRU, Mamba
+from zoo import LRU, Mamba, Mamba2
 
 D_MODEL, N, LENGTH, SEQUENCES = 6, 8, 40, 3  # one shape, so that programs are compiled once
 
@@ -172,3 +172,35 @@ def test_moments_are_those_of_the_states_sample_by_sample():
 def test_parts_count_every_sample_once_where_there_are_few():
     counted = sum(part.counts.sum() for part in parts(inputs(), None, 12 * N))
     assert counted == SEQUENCES * LENGTH
+
+
+def layer2(groups: int = 2) -> Mamba2:
+    key = jax.random.key(3)
+    return Mamba2.init(D_MODEL, N, key=key, headdim=3, n_groups=groups, chunk_size=8)
+
+
+def test_mamba2_keeps_the_states_that_work():
+    """States whose B or C is silent are the ones that go, in each group its own."""
+    made = layer2()
+    first = made.d_inner + 2 * N  # of the channels of the convolution, those of C
+    dead = np.concatenate([np.arange(1, N, 2), N + np.arange(0, N, 2)])
+    weight, bias = np.array(made.conv1d.weight), np.array(made.conv1d.bias)
+    weight[first + dead], bias[first + dead] = 0, 0
+    made = eqx.tree_at(
+        lambda m: (m.conv1d.weight, m.conv1d.bias), made, (jnp.asarray(weight), jnp.asarray(bias))
+    )
+    small, _ = compress(made, ranks=N // 2, batch=inputs())
+    like = Mamba2.init(D_MODEL, N // 2, key=jax.random.key(0), headdim=3, n_groups=2, chunk_size=8)
+    assert jax.tree.structure(small) == jax.tree.structure(like)
+    assert [x.shape for x in jax.tree.leaves(small)] == [x.shape for x in jax.tree.leaves(like)]
+    expected = outputs(made, inputs(2))
+    np.testing.assert_allclose(outputs(small, inputs(2)), expected, atol=1e-5 * expected.std())
+
+
+def test_mamba2_carries_its_moments():
+    made, u = layer2(), jnp.asarray(inputs(4))
+    gradient = eqx.filter_grad(loss)(made, u)
+    small, carried = compress(made, {"mu": gradient}, ranks=N // 2, batch=inputs())
+    assert jax.tree.structure(carried["mu"]) == jax.tree.structure(
+        eqx.filter(small, eqx.is_inexact_array)
+    )
