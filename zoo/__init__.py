@@ -1,7 +1,6 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
 from .bidirectional import Bidirectional
-from .block import BATCH_AXIS
 from .language_model import LanguageModel, language_model
 from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM
 from .lru import LRU
@@ -9,6 +8,7 @@ from .lti import DiagonalLTI
 from .mamba import Mamba
 from .mamba2 import Mamba2
 from .model import Classifier, classifier
+from .norm import BATCH_AXIS
 from .recurrence import linear_recurrence, lti_apply, lti_step
 from .registry import LAYERS, LRUConfig, Mamba2Config, MambaConfig, S5Config, layer_config
 from .s5 import S5

@@ -1,8 +1,8 @@
-"""Residual blocks around the layers, and the normalisation before them."""
+"""Residual blocks around the layers."""
 
 import abc
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,82 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .bidirectional import Bidirectional
 from .layer import AbstractSelectiveSSM, AbstractSSM
-
-BATCH_AXIS = "batch"
-"""The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
-
-NormName = Literal["batch", "layer", "rms"]
-
-NORM_EPSILON = 1e-5
-"""Added to variances and mean squares."""
-
-
-class AbstractNorm(eqx.Module):
-    """Normalisation of a sequence, channel by channel or sample by sample."""
-
-    @abc.abstractmethod
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        """The normalised sequence and the next state."""
-
-
-class BatchNorm(AbstractNorm):
-    """Each channel by its mean and variance over batch and length, running ones at inference."""
-
-    norm: eqx.nn.BatchNorm
-
-    def __init__(self, d_model: int):
-        self.norm = eqx.nn.BatchNorm(d_model, BATCH_AXIS, mode="batch", momentum=0.9)
-
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        y, state = self.norm(x.T, state)
-        return y.T, state
-
-
-class SampleNorm(AbstractNorm):
-    """Each sample by its own channels: their mean and variance, or their mean square."""
-
-    norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
-
-    def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        return jax.vmap(self.norm)(x), state
-
-
-def layer_norm(d_model: int) -> SampleNorm:
-    """Layer normalisation (Ba et al. 2016)."""
-    return SampleNorm(eqx.nn.LayerNorm(d_model, eps=NORM_EPSILON))
-
-
-def rms_norm(d_model: int, eps: float = NORM_EPSILON) -> SampleNorm:
-    """Root mean square normalisation (Zhang & Sennrich 2019), with a weight and no bias."""
-    return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_bias=False))
-
-
-NORMS: dict[str, Callable[[int], AbstractNorm]] = {
-    "batch": BatchNorm,
-    "layer": layer_norm,
-    "rms": rms_norm,
-}
-
-
-class GLU(eqx.Module):
-    """Gated linear unit, W x * sigmoid(V x) (Dauphin et al. 2017)."""
-
-    linear: eqx.nn.Linear
-    gate: eqx.nn.Linear
-
-    def __init__(self, d_model: int, *, key: PRNGKeyArray):
-        linear_key, gate_key = jax.random.split(key)
-        self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
-        self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
-
-    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
-        return jax.vmap(self.linear)(x) * jax.nn.sigmoid(jax.vmap(self.gate)(x))
+from .norm import NORMS, AbstractNorm, NormName, SampleNorm
+from .pointwise import GLU, Dropout, gelu
 
 
 class AbstractBlock(eqx.Module):
@@ -138,13 +64,13 @@ class Block(AbstractBlock):
     norm: AbstractNorm
     ssm: AbstractSSM | Bidirectional
     glu: GLU
-    dropout: eqx.nn.Dropout
+    dropout: Dropout
 
     def after(
         self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "L H"]:
         inner_key, outer_key = (None, None) if key is None else jax.random.split(key)
-        y = self.dropout(jax.nn.gelu(y), key=inner_key)
+        y = self.dropout(gelu(y), key=inner_key)
         return self.dropout(self.glu(y), key=outer_key)
 
 
@@ -153,7 +79,7 @@ class MixerBlock(AbstractBlock):
 
     norm: AbstractNorm
     ssm: AbstractSSM | Bidirectional
-    dropout: eqx.nn.Dropout
+    dropout: Dropout
 
     def after(
         self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
@@ -177,6 +103,6 @@ def residual_block(
     forward = make_ssm(forward_key)
     ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward
     if isinstance(forward, AbstractSelectiveSSM):
-        return MixerBlock(NORMS[norm](d_model), ssm, eqx.nn.Dropout(dropout))
+        return MixerBlock(NORMS[norm](d_model), ssm, Dropout(dropout))
     glu = GLU(d_model, key=glu_key)
-    return Block(NORMS[norm](d_model), ssm, glu, eqx.nn.Dropout(dropout))
+    return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))

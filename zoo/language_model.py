@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .block import Block, MixerBlock, NormName, SampleNorm, layer_norm, residual_block, rms_norm
+from .block import Block, MixerBlock, residual_block
+from .norm import NormName, SampleNorm, layer_norm, rms_norm
 from .layer import AbstractSSM
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .block import Block, MixerBlock, NormName, residual_block
+from .block import Block, MixerBlock, residual_block
 from .layer import AbstractSSM
+from .linear import affine
+from .norm import NormName
 
 
 class LinearEncoder(eqx.Module):
@@ -21,7 +23,7 @@ class LinearEncoder(eqx.Module):
         self.linear = eqx.nn.Linear(channels, d_model, key=key)
 
     def __call__(self, x: Float[Array, "L c"]) -> Float[Array, "L H"]:
-        return jax.vmap(self.linear)(x)
+        return affine(self.linear, x)
 
 
 class EmbeddingEncoder(eqx.Module):

@@ -1,0 +1,124 @@
+"""Normalisation between the layers: by batch or by sample."""
+
+import abc
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+BATCH_AXIS = "batch"
+"""The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
+
+NormName = Literal["batch", "layer", "rms"]
+
+NORM_EPSILON = 1e-5
+"""Added to variances and mean squares."""
+
+MOMENTUM = 0.9
+"""Of the running mean and variance of BatchNorm."""
+
+
+class AbstractNorm(eqx.Module):
+    """Normalisation of a sequence, channel by channel or sample by sample."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        """The normalised sequence and the next state."""
+
+
+class BatchNorm(AbstractNorm):
+    """Each channel by its mean and variance over batch and length, running ones at inference.
+
+    The numbers of `eqx.nn.BatchNorm(mode="batch")`, without its transposes: running sums start at
+    mean 0 and variance 1 and decay by `MOMENTUM`; at inference they are divided by the weight that
+    they have gathered.
+    """
+
+    weight: Float[Array, " H"]
+    bias: Float[Array, " H"]
+    running: eqx.nn.StateIndex
+    inference: bool
+
+    def __init__(self, d_model: int):
+        self.weight, self.bias = jnp.ones(d_model), jnp.zeros(d_model)
+        start = jnp.zeros((), jnp.int32), jnp.zeros(d_model), jnp.ones(d_model)
+        self.running = eqx.nn.StateIndex(start)
+        self.inference = False
+
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        count, mean, variance = state.get(self.running)
+        if self.inference:
+            gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
+            scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
+            return (x - mean / gathered) * scale + self.bias, state
+        now_mean = jax.lax.pmean(jnp.mean(x, axis=0), BATCH_AXIS)
+        # the variance does not change with the mean that it is taken about, to first order
+        centred = x - jax.lax.stop_gradient(now_mean)
+        now_variance = jax.lax.pmean(jnp.mean(centred**2, axis=0), BATCH_AXIS)
+        y = _normalize(x, now_mean, now_variance, self.weight, self.bias)
+        now = jax.lax.stop_gradient((now_mean, now_variance))
+        pairs = zip((mean, variance), now, strict=True)
+        after = (MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs)
+        return y, state.set(self.running, (count + 1, *after))
+
+
+@jax.custom_vjp
+def _normalize(
+    x: Float[Array, "L H"],
+    mean: Float[Array, " H"],
+    variance: Float[Array, " H"],
+    weight: Float[Array, " H"],
+    bias: Float[Array, " H"],
+) -> Float[Array, "L H"]:
+    return _normalize_forward(x, mean, variance, weight, bias)[0]
+
+
+def _normalize_forward(x, mean, variance, weight, bias):
+    slope = jax.lax.rsqrt(variance + NORM_EPSILON)
+    return (x - mean) * (slope * weight) + bias, (x, mean, slope, weight)
+
+
+def _normalize_backward(kept, dy):
+    """Two sums over the sequence serve all four derivatives but that of x."""
+    x, mean, slope, weight = kept
+    dbias, dweight = jnp.sum(dy, axis=0), jnp.sum(dy * ((x - mean) * slope), axis=0)
+    dmean, dvariance = -slope * weight * dbias, -0.5 * slope**2 * weight * dweight
+    return dy * (slope * weight), dmean, dvariance, dweight, dbias
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+class SampleNorm(AbstractNorm):
+    """Each sample by its own channels: their mean and variance, or their mean square."""
+
+    norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
+
+    def __call__(
+        self, x: Float[Array, "L H"], state: eqx.nn.State
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        return jax.vmap(self.norm)(x), state
+
+
+def layer_norm(d_model: int) -> SampleNorm:
+    """Layer normalisation (Ba et al. 2016)."""
+    return SampleNorm(eqx.nn.LayerNorm(d_model, eps=NORM_EPSILON))
+
+
+def rms_norm(d_model: int, eps: float = NORM_EPSILON) -> SampleNorm:
+    """Root mean square normalisation (Zhang & Sennrich 2019), with a weight and no bias."""
+    return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_bias=False))
+
+
+NORMS: dict[str, Callable[[int], AbstractNorm]] = {
+    "batch": BatchNorm,
+    "layer": layer_norm,
+    "rms": rms_norm,
+}

@@ -1,0 +1,95 @@
+"""What a block does sample by sample: GELU, GLU, dropout.
+
+Written so that the passes over a long batch are few: in the backward pass each of these keeps its
+input and nothing else.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from .linear import affine
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    """x Phi(x), in the tanh approximation (Hendrycks and Gimpel 2016) of `jax.nn.gelu`."""
+    return jax.nn.gelu(x)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy))
+
+
+class GLU(eqx.Module):
+    """Gated linear unit, W x * sigmoid(V x) (Dauphin et al. 2017)."""
+
+    linear: eqx.nn.Linear
+    gate: eqx.nn.Linear
+
+    def __init__(self, d_model: int, *, key: PRNGKeyArray):
+        linear_key, gate_key = jax.random.split(key)
+        self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
+        self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
+
+    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        return _gated(affine(self.linear, x), affine(self.gate, x))
+
+
+@jax.custom_vjp
+def _gated(value, gate):
+    return value * jax.nn.sigmoid(gate)
+
+
+def _gated_backward(kept, dy):
+    value, gate = kept
+    open_ = jax.nn.sigmoid(gate)
+    return dy * open_, dy * value * open_ * (1 - open_)
+
+
+_gated.defvjp(lambda value, gate: (_gated(value, gate), (value, gate)), _gated_backward)
+
+
+class Dropout(eqx.Module):
+    """Each entry is zero with probability `rate`, and else divided by 1 - rate; not at inference.
+
+    The key is drawn from once; the entries' random bits are a hash of it and of their position,
+    which costs a tenth of a cryptographic generator's bits and is as good for this.
+    """
+
+    rate: float = eqx.field(static=True)
+    inference: bool = False
+
+    def __check_init__(self):
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate={self.rate}, allowed: [0, 1)")
+
+    def __call__(
+        self, x: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        """Raises a ValueError without a key where one is needed."""
+        if self.inference or self.rate == 0:
+            return x
+        if key is None:
+            raise ValueError("key=None, allowed: a random key, for dropout in training")
+        keep = 1 - self.rate
+        kept = _hashed_bits(key, x.shape) < jnp.uint32(keep * 2**32)
+        return jnp.where(kept, x / keep, 0)
+
+
+def _hashed_bits(key: PRNGKeyArray, shape: tuple[int, int]) -> UInt32[Array, "L H"]:
+    """32 random bits for each entry: its position, keyed and mixed twice."""
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
+    return _mix(_mix(row * jnp.uint32(shape[1]) + column + first) ^ second)
+
+
+def _mix(x: UInt32[Array, "L H"]) -> UInt32[Array, "L H"]:
+    """A bijection in which every bit of the result hangs on every bit of x.
+
+    Multiplications and shifts as in MurmurHash3's finalizer, with the constants of C. Wellons'
+    search for the least bias (github.com/skeeto/hash-prospector, 16 21f0aaad 15 d35a2d97 15).
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
+    return x ^ (x >> 15)
