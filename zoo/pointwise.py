@@ -77,7 +77,7 @@ class Dropout(eqx.Module):
         return jnp.where(kept, x / keep, 0)
 
 
-def _hashed_bits(key: PRNGKeyArray, shape: tuple[int, int]) -> UInt32[Array, "L H"]:
+def _hashed_bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
     """32 random bits for each entry: its position, keyed and mixed twice."""
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
