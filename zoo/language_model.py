@@ -8,8 +8,8 @@ import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .block import Block, MixerBlock, residual_block
-from .norm import NormName, SampleNorm, layer_norm, rms_norm
 from .layer import AbstractSSM
+from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
 
