@@ -61,10 +61,8 @@ def fold(
             lambda rows: _times(to_C, rows),
             lambda log_A: np.log(np.exp(np.asarray(log_A)) @ basis.couplings.T),
         )
-        # leaf by leaf, since the sizes that a Linear keeps beside them have changed
-        leaves, structure = jax.tree.flatten(mapped)
-        leaves = [np.asarray(x) if is_inexact(x) else x for x in leaves]
-    return structure.unflatten(narrow(leaves, jax.tree.leaves(layer)))
+        mapped = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, mapped)
+    return narrow(mapped, layer)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from zoo import AbstractSSM, DiagonalLTI
+from zoo import AbstractSelectiveSSM, AbstractSSM, DiagonalLTI
 from zoo.layer import as_linear
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
@@ -82,6 +82,8 @@ def resized(model: Any, d_state: list[int]) -> Any:
             if not isinstance(node, AbstractSSM):
                 return node
             n, H = next(sizes), node.d_model
+            if isinstance(node, AbstractSelectiveSSM):
+                return node.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
             zeros = DiagonalLTI(
                 log_lam=jnp.zeros(n, complex),
                 B=jnp.zeros((n, H), complex),

@@ -17,7 +17,8 @@ in [0, 1]):
     shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from), bound
                 (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
                 (the first of them), error (measured H-infinity error), holds (whether it is within
-                the bound); the last two null where nothing was cut}],
+                the bound); the last two null where nothing was cut, the last four for a selective
+                layer}],
                 loss_before, loss_after (on the calibration sequences),
                 plan_seconds, compress_seconds, duration (all of it, with what it waited for);
                 where nothing was cut, before == after

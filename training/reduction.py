@@ -13,6 +13,7 @@ from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
 from compress.record import record
 from data.task import Batch, Split
+from zoo import AbstractSelectiveSSM
 
 from .config import CompressionConfig
 from .step import run_sequence
@@ -49,6 +50,8 @@ class Reduction:
         def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
             if row.cut is None:
                 return {"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None}
+            if isinstance(row.cut.before, AbstractSelectiveSSM):  # no bound is known for these
+                return {"bound": None, "sigma_next": None, "error": None, "holds": None}
             (c,) = verify(row.cut.before, layer, form=self.form).layers
             return {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}
 

@@ -351,7 +351,7 @@ def _shrink_table(history: History) -> str:
                     row["path"],
                     f"{row['before']} → {row['after']}",
                     row.get("gramians", "white noise, complex"),
-                    _small(row["bound"]),
+                    _small(row["bound"], "none known"),
                     _small(row["error"], "not measured")
                     + (" (beyond the bound)" if row.get("holds") is False else ""),
                     _small(row["sigma_next"], "–"),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
-from .linear import bias_of
+from .linear import Linear
 from .selective import Signals, selective_scan, selective_step
 
 
@@ -62,13 +62,13 @@ class Mamba(AbstractSelectiveSSM):
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_proj")
     mixes_states: ClassVar[bool] = True
 
-    in_proj: eqx.nn.Linear
+    in_proj: Linear
     conv1d: CausalConv
-    x_proj: eqx.nn.Linear
-    dt_proj: eqx.nn.Linear
+    x_proj: Linear
+    dt_proj: Linear
     A_log: Float[Array, "d N"] | TiedLog
     D: Float[Array, " d"]
-    out_proj: eqx.nn.Linear
+    out_proj: Linear
 
     @classmethod
     def init(
@@ -98,26 +98,18 @@ class Mamba(AbstractSelectiveSSM):
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         step = jnp.exp(log_uniform(step_key, (d_inner,), dt_min, dt_max))
         bound = rank**-0.5
-        dt_proj = eqx.nn.Linear(rank, d_inner, key=dt_key)
-        dt_proj = eqx.tree_at(
-            lambda linear: (linear.weight, linear.bias),
-            dt_proj,
-            (
-                jax.random.uniform(dt_key, (d_inner, rank), minval=-bound, maxval=bound),
-                inverse_softplus(jnp.maximum(step, dt_init_floor)),
-            ),
-        )
+        dt_weight = jax.random.uniform(dt_key, (d_inner, rank), minval=-bound, maxval=bound)
         spectrum = jnp.log(jnp.arange(1.0, d_state + 1))
         return cls(
-            in_proj=eqx.nn.Linear(d_model, 2 * d_inner, use_bias=bias, key=in_key),
+            in_proj=Linear.init(d_model, 2 * d_inner, use_bias=bias, key=in_key),
             conv1d=CausalConv.init(d_inner, d_conv, bias=conv_bias, key=conv_key),
-            x_proj=eqx.nn.Linear(d_inner, rank + 2 * d_state, use_bias=False, key=x_key),
-            dt_proj=dt_proj,
+            x_proj=Linear.init(d_inner, rank + 2 * d_state, use_bias=False, key=x_key),
+            dt_proj=Linear(dt_weight, inverse_softplus(jnp.maximum(step, dt_init_floor))),
             A_log=(
                 TiedLog(spectrum, jnp.zeros(d_inner)) if tied else jnp.tile(spectrum, (d_inner, 1))
             ),
             D=jnp.ones(d_inner),
-            out_proj=eqx.nn.Linear(d_inner, d_model, use_bias=bias, key=out_key),
+            out_proj=Linear.init(d_inner, d_model, use_bias=bias, key=out_key),
         )
 
     @property
@@ -160,7 +152,7 @@ class Mamba(AbstractSelectiveSSM):
         u: Float[Array, "L H"],
         length: Int[Array, ""] | int | None = None,
     ) -> tuple[MambaState, Float[Array, "L H"]]:
-        x, z = jnp.split(u @ self.in_proj.weight.T + bias_of(self.in_proj), 2, axis=-1)
+        x, z = jnp.split(self.in_proj(u), 2, axis=-1)
         window, x = self.conv1d.run(carry.window, x, length)
         x, dt, B, C = self.select(jax.nn.silu(x))
         if length is not None:
@@ -172,7 +164,7 @@ class Mamba(AbstractSelectiveSSM):
     def step(
         self, carry: MambaState, u_t: Float[Array, " H"]
     ) -> tuple[MambaState, Float[Array, " H"]]:
-        x, z = jnp.split(u_t @ self.in_proj.weight.T + bias_of(self.in_proj), 2)
+        x, z = jnp.split(self.in_proj(u_t), 2)
         window, x = self.conv1d.step(carry.window, x)
         x, dt, B, C = self.select(jax.nn.silu(x))
         y, ssm = selective_step(x, dt, self.A, B, C, carry.ssm)
@@ -182,7 +174,7 @@ class Mamba(AbstractSelectiveSSM):
         """What the recurrence is given where the convolution, after its silu, gives `x`."""
         rank, N = self.dt_rank, self.d_state
         dt, B, C = jnp.split(x @ self.x_proj.weight.T, (rank, rank + N), axis=-1)
-        dt = jax.nn.softplus(dt @ self.dt_proj.weight.T + bias_of(self.dt_proj))
+        dt = jax.nn.softplus(self.dt_proj(dt))
         return Selection(x, dt, B, C)
 
     @property
@@ -209,24 +201,20 @@ class Mamba(AbstractSelectiveSSM):
         rank, N = self.dt_rank, self.d_state
         rows = self.x_proj.weight
         parts = [rows[:rank], B(rows[None, rank : rank + N])[0], C(rows[None, rank + N :])[0]]
-        weight = jnp.concatenate([jnp.asarray(part) for part in parts])
-        x_proj = eqx.filter_eval_shape(
-            eqx.nn.Linear, self.d_inner, len(weight), use_bias=False, key=jax.random.key(0)
-        )
+        x_proj = Linear(jnp.concatenate([jnp.asarray(part) for part in parts]))
         if isinstance(self.A_log, TiedLog):
             spectrum = TiedLog(jnp.asarray(log_A(self.A_log.a[None])[0]), self.A_log.s)
         else:
             spectrum = jnp.asarray(log_A(self.A_log))
-        x_proj = eqx.tree_at(lambda linear: linear.weight, x_proj, weight)
         return replace(self, x_proj=x_proj, A_log=spectrum)
 
     def _convolved(self, u: Float[Array, "L H"]) -> tuple[Float[Array, "L d"], Float[Array, "L d"]]:
         """x after the convolution and its silu, and z, from the first sample on."""
-        x, z = jnp.split(u @ self.in_proj.weight.T + bias_of(self.in_proj), 2, axis=-1)
+        x, z = jnp.split(self.in_proj(u), 2, axis=-1)
         return jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), x)[1]), z
 
     def _out(
         self, y: Float[Array, "*L d"], x: Float[Array, "*L d"], z: Float[Array, "*L d"]
     ) -> Float[Array, "*L H"]:
         gated = (y + self.D * x) * jax.nn.silu(z)
-        return gated @ self.out_proj.weight.T + bias_of(self.out_proj)
+        return self.out_proj(gated)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
-from .linear import bias_of
+from .linear import Linear
 from .selective import Signals
 from .ssd import ssd_scan, ssd_step
 
@@ -67,13 +67,13 @@ class Mamba2(AbstractSelectiveSSM):
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
     mixes_states: ClassVar[bool] = False  # B and C pass through the convolution and its silu
 
-    in_proj: eqx.nn.Linear
+    in_proj: Linear
     conv1d: CausalConv
     dt_bias: Float[Array, " h"]
     A_log: Float[Array, " h"]
     D: Float[Array, " h"]
     norm: GatedRMSNorm
-    out_proj: eqx.nn.Linear
+    out_proj: Linear
     dt_limit: tuple[float, float] = eqx.field(static=True)
     """Smallest and largest step size [samples]."""
     chunk_size: int = eqx.field(static=True)
@@ -125,13 +125,13 @@ class Mamba2(AbstractSelectiveSSM):
         channels = d_inner + 2 * n_groups * d_state
         step = jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))
         return cls(
-            in_proj=eqx.nn.Linear(d_model, d_inner + channels + heads, use_bias=bias, key=in_key),
+            in_proj=Linear.init(d_model, d_inner + channels + heads, use_bias=bias, key=in_key),
             conv1d=CausalConv.init(channels, d_conv, bias=conv_bias, key=conv_key),
             dt_bias=inverse_softplus(jnp.maximum(step, dt_init_floor)),
             A_log=jnp.log(jax.random.uniform(A_key, (heads,), minval=1.0, maxval=16.0)),
             D=jnp.ones(heads),
             norm=GatedRMSNorm(jnp.ones(d_inner), n_groups, 1e-5),
-            out_proj=eqx.nn.Linear(d_inner, d_model, use_bias=bias, key=out_key),
+            out_proj=Linear.init(d_inner, d_model, use_bias=bias, key=out_key),
             dt_limit=dt_limit,
             chunk_size=chunk_size,
         )
@@ -216,7 +216,7 @@ class Mamba2(AbstractSelectiveSSM):
         self, u: Float[Array, "*L H"]
     ) -> tuple[Float[Array, "*L d"], Float[Array, "*L c"], Float[Array, "*L h"]]:
         """The gate, the inputs of the convolution, and the steps before their softplus."""
-        projected = u @ self.in_proj.weight.T + bias_of(self.in_proj)
+        projected = self.in_proj(u)
         gate, rest = self.d_inner, self.in_proj.weight.shape[0] - self.heads
         z, xBC, dt = jnp.split(projected, (gate, rest), axis=-1)
         return z, xBC, dt
@@ -262,21 +262,8 @@ class Mamba2(AbstractSelectiveSSM):
             of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
             return jnp.concatenate([rows[:begin], of_B, of_C, rows[end:]])
 
-        weight, bias = self.in_proj.weight, self.in_proj.bias
-        weight = mapped(weight, d)
-        in_proj = eqx.filter_eval_shape(
-            eqx.nn.Linear,
-            self.d_model,
-            len(weight),
-            use_bias=bias is not None,
-            key=jax.random.key(0),
-        )
-        in_proj = eqx.tree_at(
-            lambda linear: (linear.weight, linear.bias),
-            in_proj,
-            (weight, None if bias is None else mapped(bias, d)),
-            is_leaf=lambda x: x is None,
-        )
+        bias = self.in_proj.bias
+        in_proj = Linear(mapped(self.in_proj.weight, d), None if bias is None else mapped(bias, d))
         conv_bias = self.conv1d.bias
         conv1d = CausalConv(
             mapped(self.conv1d.weight, 0), None if conv_bias is None else mapped(conv_bias, 0)
@@ -293,4 +280,4 @@ class Mamba2(AbstractSelectiveSSM):
         self, y: Float[Array, "*L h p"], x: Float[Array, "*L h p"], z: Float[Array, "*L d"]
     ) -> Float[Array, "*L H"]:
         y = (y + self.D[:, None] * x).reshape(z.shape)
-        return self.norm(y, z) @ self.out_proj.weight.T + bias_of(self.out_proj)
+        return self.out_proj(self.norm(y, z))

@@ -9,6 +9,7 @@ import pytest
 
 from compress import compress, plan
 from compress.folded_cut import FoldedCut, SharedBasis, fold
+from compress.linearize import to_lti
 from compress.moments import MODES
 from compress.selective import parts, state_moments
 from zoo import LRU, Mamba, Mamba2
@@ -204,3 +205,33 @@ def test_mamba2_carries_its_moments():
     assert jax.tree.structure(carried["mu"]) == jax.tree.structure(
         eqx.filter(small, eqx.is_inexact_array)
     )
+
+
+@pytest.mark.parametrize("made", [layer(), layer2()], ids=["mamba", "mamba2"])
+def test_stand_ins_average_what_drives_the_states(made):
+    u, g = inputs(), inputs(8)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), made)
+        x, dt, B, C = (np.asarray(a) for a in jax.vmap(wide.signals)(jnp.asarray(u, jnp.float64)))
+    d = x.shape[-1]
+    B, C = (np.repeat(a, d // a.shape[2], axis=2) for a in (B, C))
+    mean = to_lti(made, u, kind="mean")
+    A = np.asarray(made.eigenvalues, np.float64)
+    close = {"rtol": 1e-5, "atol": 1e-9}
+    decay = np.mean(np.exp(dt[..., None] * A), axis=(0, 1))
+    np.testing.assert_allclose(np.exp(mean.log_lam), decay, **close)
+    np.testing.assert_allclose(mean.B[..., 0], np.mean(dt[..., None] * B, axis=(0, 1)), **close)
+    np.testing.assert_allclose(mean.C[:, 0], np.mean(C, axis=(0, 1)), **close)
+    moments = to_lti(made, u, g)
+    into = np.einsum("bld,bldn,bldm->dnm", (dt * x) ** 2, B, B) / (SEQUENCES * LENGTH)
+    np.testing.assert_allclose(moments.B @ np.swapaxes(moments.B, 1, 2), into, **close)
+    P, Q = moments.gramians()
+    lti = moments.lti(2)
+    lam = np.exp(lti.log_lam.real)
+    np.testing.assert_allclose(P[2] - lam[:, None] * P[2] * lam, into[2], **close)
+    assert Q.shape == P.shape
+
+
+def test_stand_ins_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="kind='median', allowed"):
+        to_lti(layer(), inputs(), kind="median")
