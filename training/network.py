@@ -1,5 +1,6 @@
 """The model of a run, its size and its layers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -7,8 +8,8 @@ import jax
 
 from compress.layers import layers_of as keyed_layers
 from compress.layers import path_name
-from data.task import Task
-from zoo import AbstractSSM, classifier
+from data.task import Kind, Task
+from zoo import AbstractSSM, classifier, language_model, pair_classifier, regressor
 
 from .config import RunConfig
 
@@ -16,18 +17,53 @@ from .config import RunConfig
 def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
     """The model that `config` describes for `task`, at its start, and its BatchNorm state."""
     network = config.network
-    return classifier(
+    settings: dict[str, Any] = {
+        "d_model": network.d_model,
+        "blocks": network.blocks,
+        "norm": network.norm,
+        "dropout": network.dropout,
+        "key": jax.random.fold_in(jax.random.key(config.seed), 0),
+    }
+    return _BUILDERS[task.kind](
         lambda key: config.layer.build(network.d_model, key=key),
-        input_kind=task.input_kind,
-        input_size=task.input_size,
-        classes=task.outputs,
-        d_model=network.d_model,
-        blocks=network.blocks,
-        norm=network.norm,
-        dropout=network.dropout,
-        bidirectional=network.bidirectional,
-        key=jax.random.fold_in(jax.random.key(config.seed), 0),
+        **settings,
+        **_task_settings(task, network.bidirectional),
     )
+
+
+_BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
+    "classification": classifier,
+    "pair": pair_classifier,
+    "regression": regressor,
+    "language": language_model,
+}
+
+
+def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
+    """What the model of this kind of task has to know of it."""
+    match task.kind:
+        case "language":
+            if bidirectional:
+                raise ValueError(
+                    "network.bidirectional=True, allowed for a language task: False (the next "
+                    "token would be seen)"
+                )
+            return {"vocabulary": task.input_size}
+        case "regression":
+            return {
+                "input_size": task.input_size,
+                "outputs": task.outputs,
+                "frame": task.frame,
+                "intervals": task.splits["train"].intervals is not None,
+                "bidirectional": bidirectional,
+            }
+        case _:
+            return {
+                "input_kind": task.input_kind,
+                "input_size": task.input_size,
+                "classes": task.outputs,
+                "bidirectional": bidirectional,
+            }
 
 
 def parameter_count(params: Any) -> int:

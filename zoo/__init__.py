@@ -2,15 +2,17 @@
 
 from .bidirectional import Bidirectional
 from .language_model import LanguageModel, language_model
-from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM
+from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
 from .lru import LRU
 from .lti import DiagonalLTI
 from .mamba import Mamba
 from .mamba2 import Mamba2
 from .model import Classifier, classifier
 from .norm import BATCH_AXIS
+from .pair import PairClassifier, pair_classifier
 from .recurrence import linear_recurrence, lti_apply, lti_step
 from .registry import LAYERS, LRUConfig, Mamba2Config, MambaConfig, S5Config, layer_config
+from .regressor import Regressor, regressor
 from .s5 import S5
 from .selective import selective_scan
 from .ssd import ssd_scan
@@ -23,6 +25,7 @@ __all__ = [
     "AbstractLinearSSM",
     "AbstractSSM",
     "AbstractSelectiveSSM",
+    "AbstractTimedSSM",
     "Bidirectional",
     "Classifier",
     "DiagonalLTI",
@@ -32,6 +35,8 @@ __all__ = [
     "Mamba2",
     "Mamba2Config",
     "MambaConfig",
+    "PairClassifier",
+    "Regressor",
     "S5Config",
     "classifier",
     "language_model",
@@ -39,6 +44,8 @@ __all__ = [
     "linear_recurrence",
     "lti_apply",
     "lti_step",
+    "pair_classifier",
+    "regressor",
     "selective_scan",
     "ssd_scan",
 ]

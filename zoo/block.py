@@ -1,7 +1,7 @@
 """Residual blocks around the layers."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,10 +27,24 @@ class AbstractBlock(eqx.Module):
         """What is done with the layer's output, sample by sample, before it is added."""
 
     def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State, *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array, "L H"],
+        state: eqx.nn.State,
+        *,
+        length: Int[Array, ""] | int | None = None,
+        dt: Float[Array, " L"] | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        y, state = self.norm(x, state)
-        return x + self.after(self.ssm(y), key=key), state
+        """The next residual stream and the next state.
+
+        Samples from `length` on are padding: they change nothing before them, and mean nothing.
+        `dt` are the intervals before each sample, for layers that take them.
+        """
+        y, state = self.norm(x, state, length)
+        given: dict[str, Any] = {} if dt is None else {"dt": dt}
+        if length is not None and isinstance(self.ssm, Bidirectional):
+            given["length"] = length
+        return x + self.after(self.ssm(y, **given), key=key), state
 
     def streamed(self) -> tuple[Callable, AbstractSSM]:
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
@@ -87,6 +101,22 @@ class MixerBlock(AbstractBlock):
         return self.dropout(y, key=key)
 
 
+def run_blocks(
+    blocks: Sequence[AbstractBlock],
+    x: Float[Array, "L H"],
+    state: eqx.nn.State,
+    *,
+    length: Int[Array, ""] | int | None = None,
+    dt: Float[Array, " L"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+    """The residual stream after all blocks, and the next state; the rest as for a block."""
+    keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
+    for block, block_key in zip(blocks, keys, strict=True):
+        x, state = block(x, state, length=length, dt=dt, key=block_key)
+    return x, state
+
+
 def residual_block(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,
@@ -106,3 +136,10 @@ def residual_block(
         return MixerBlock(NORMS[norm](d_model), ssm, Dropout(dropout))
     glu = GLU(d_model, key=glu_key)
     return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))
+
+
+def residual_blocks(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM], keys: Sequence[PRNGKeyArray], **settings: Any
+) -> tuple[Block | MixerBlock, ...]:
+    """A `residual_block` with these settings for each key."""
+    return tuple(residual_block(make_ssm, key=key, **settings) for key in keys)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .block import Block, MixerBlock, residual_block
+from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .layer import AbstractSSM
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
@@ -50,10 +50,7 @@ class LanguageModel(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "L V"], eqx.nn.State]:
-        keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
-        h = self.embedding.weight[tokens]
-        for block, block_key in zip(self.blocks, keys, strict=True):
-            h, state = block(h, state, key=block_key)
+        h, state = run_blocks(self.blocks, self.embedding.weight[tokens], state, key=key)
         return self.logits(h), state
 
     def init_state(self) -> tuple[Any, ...]:
@@ -123,16 +120,13 @@ def language_model(
         head = eqx.nn.Linear(d_model, vocabulary, use_bias=False, key=head_key)
         return LanguageModel(
             embedding=eqx.nn.Embedding(weight=weight),
-            blocks=tuple(
-                residual_block(
-                    make_ssm,
-                    d_model=d_model,
-                    norm=norm,
-                    dropout=dropout,
-                    bidirectional=False,
-                    key=k,
-                )
-                for k in block_keys
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=False,
             ),
             norm=FINAL_NORMS[norm](d_model),
             head=None if tied else head,

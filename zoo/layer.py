@@ -77,6 +77,20 @@ class AbstractLinearSSM(AbstractSSM):
         """
 
 
+class AbstractTimedSSM(AbstractLinearSSM):
+    """A linear system in continuous time, which can be sampled at irregular times.
+
+    Without intervals it is the time-invariant system that `to_lti` says.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self, u: Float[Array, "L d_model"], dt: Float[Array, " L"] | None = None
+    ) -> Float[Array, "L d_model"]:
+        """The output sequence, from a zero state; `dt` are the intervals before each sample, in
+        units of a usual one."""
+
+
 class AbstractSelectiveSSM(AbstractSSM):
     """A layer whose recurrence follows its input, with a gate of its own around it.
 

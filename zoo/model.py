@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .block import Block, MixerBlock, residual_block
+from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .layer import AbstractSSM
 from .linear import affine
-from .norm import NormName
+from .norm import NormName, within
 
 
 class LinearEncoder(eqx.Module):
@@ -38,14 +38,29 @@ class EmbeddingEncoder(eqx.Module):
         return jax.vmap(self.embedding)(x)
 
 
+Encoder = LinearEncoder | EmbeddingEncoder
+ENCODERS: dict[str, Callable[..., Encoder]] = {"real": LinearEncoder, "tokens": EmbeddingEncoder}
+"""By the kind of input: `encoder(input_size, d_model, key=key)`."""
+
+
+def mean_pool(
+    h: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+) -> Float[Array, " H"]:
+    """The mean over the samples that are no padding."""
+    if length is None:
+        return jnp.mean(h, axis=0)
+    return jnp.sum(h, axis=0, where=within(length, len(h))[:, None]) / length
+
+
 class Classifier(eqx.Module):
     """A sequence in, logits of its classes out: encoder, blocks, mean over the length, linear head.
 
     One sequence per call; for a batch `jax.vmap(model, in_axes=(0, None, 0), out_axes=(0, None),
-    axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation.
+    axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
+    padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
     """
 
-    encoder: LinearEncoder | EmbeddingEncoder
+    encoder: Encoder
     blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
 
@@ -54,13 +69,11 @@ class Classifier(eqx.Module):
         x: Float[Array, "L c"] | Int[Array, " L"],
         state: eqx.nn.State,
         *,
+        length: Int[Array, ""] | int | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
-        keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
-        h = self.encoder(x)
-        for block, block_key in zip(self.blocks, keys, strict=True):
-            h, state = block(h, state, key=block_key)
-        return self.head(jnp.mean(h, axis=0)), state
+        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, key=key)
+        return self.head(mean_pool(h, length)), state
 
 
 def classifier(
@@ -82,21 +95,17 @@ def classifier(
     vocabulary.
     """
     encoder_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
-    encoders = {"real": LinearEncoder, "tokens": EmbeddingEncoder}
 
     def build() -> Classifier:
         return Classifier(
-            encoder=encoders[input_kind](input_size, d_model, key=encoder_key),
-            blocks=tuple(
-                residual_block(
-                    make_ssm,
-                    d_model=d_model,
-                    norm=norm,
-                    dropout=dropout,
-                    bidirectional=bidirectional,
-                    key=k,
-                )
-                for k in block_keys
+            encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=bidirectional,
             ),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
         )

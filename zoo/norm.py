@@ -7,7 +7,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 BATCH_AXIS = "batch"
 """The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
@@ -21,14 +21,22 @@ MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
 
 
+def within(length: Int[Array, ""] | int, samples: int) -> Bool[Array, " L"]:
+    """Which samples are no padding."""
+    return jnp.arange(samples) < length
+
+
 class AbstractNorm(eqx.Module):
     """Normalisation of a sequence, channel by channel or sample by sample."""
 
     @abc.abstractmethod
     def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
+        self,
+        x: Float[Array, "L H"],
+        state: eqx.nn.State,
+        length: Int[Array, ""] | int | None = None,
     ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
-        """The normalised sequence and the next state."""
+        """The normalised sequence and the next state. Samples from `length` on are padding."""
 
 
 class BatchNorm(AbstractNorm):
@@ -36,7 +44,7 @@ class BatchNorm(AbstractNorm):
 
     The numbers of `eqx.nn.BatchNorm(mode="batch")`, without its transposes: running sums start at
     mean 0 and variance 1 and decay by `MOMENTUM`; at inference they are divided by the weight that
-    they have gathered.
+    they have gathered. Padding does not count.
     """
 
     weight: Float[Array, " H"]
@@ -51,22 +59,35 @@ class BatchNorm(AbstractNorm):
         self.inference = False
 
     def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
+        self,
+        x: Float[Array, "L H"],
+        state: eqx.nn.State,
+        length: Int[Array, ""] | int | None = None,
     ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
         count, mean, variance = state.get(self.running)
         if self.inference:
             gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
             scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
             return (x - mean / gathered) * scale + self.bias, state
-        now_mean = jax.lax.pmean(jnp.mean(x, axis=0), BATCH_AXIS)
+        now_mean = _mean_over_batch(x, length)
         # the variance does not change with the mean that it is taken about, to first order
         centred = x - jax.lax.stop_gradient(now_mean)
-        now_variance = jax.lax.pmean(jnp.mean(centred**2, axis=0), BATCH_AXIS)
+        now_variance = _mean_over_batch(centred**2, length)
         y = _normalize(x, now_mean, now_variance, self.weight, self.bias)
         now = jax.lax.stop_gradient((now_mean, now_variance))
         pairs = zip((mean, variance), now, strict=True)
         after = (MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs)
         return y, state.set(self.running, (count + 1, *after))
+
+
+def _mean_over_batch(
+    x: Float[Array, "L H"], length: Int[Array, ""] | int | None
+) -> Float[Array, " H"]:
+    """The mean over all samples of the batch that are no padding."""
+    if length is None:
+        return jax.lax.pmean(jnp.mean(x, axis=0), BATCH_AXIS)
+    total = jnp.sum(x, axis=0, where=within(length, len(x))[:, None])
+    return jax.lax.psum(total, BATCH_AXIS) / jax.lax.psum(jnp.asarray(length, x.dtype), BATCH_AXIS)
 
 
 @jax.custom_vjp
@@ -102,7 +123,10 @@ class SampleNorm(AbstractNorm):
     norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
 
     def __call__(
-        self, x: Float[Array, "L H"], state: eqx.nn.State
+        self,
+        x: Float[Array, "L H"],
+        state: eqx.nn.State,
+        length: Int[Array, ""] | int | None = None,
     ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
         return jax.vmap(self.norm)(x), state
 

@@ -11,12 +11,12 @@ from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 from .discretize import RULES, Discretization
 from .initializers import hippo_legs_normal, log_uniform
-from .layer import AbstractLinearSSM, check_fits
+from .layer import AbstractTimedSSM, check_fits
 from .lti import DiagonalLTI
 from .recurrence import linear_recurrence, lti_apply, lti_step
 
 
-class S5(AbstractLinearSSM):
+class S5(AbstractTimedSSM):
     """A diagonal continuous-time system with learned step sizes, N stored of 2N conjugate states.
 
         x' = Lambda x + B u,  Lambda = -exp(Lambda_re_log) + i Lambda_im       (eq. 1, 5)

@@ -1,0 +1,185 @@
+"""Models of every kind, and the law of padding: it changes nothing."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import (
+    BATCH_AXIS,
+    LRU,
+    S5,
+    Bidirectional,
+    LRUConfig,
+    MambaConfig,
+    S5Config,
+    classifier,
+    pair_classifier,
+    regressor,
+)
+from zoo.regressor import FrameEncoder
+
+H, L, PAD = 4, 6, 3
+LAYERS = {"lru": LRUConfig(d_state=3), "s5": S5Config(d_state=3), "mamba": MambaConfig(d_state=2)}
+
+
+def make(builder, layer, key, **settings):
+    config = LAYERS[layer]
+    common = {"d_model": H, "blocks": 2, "key": key}
+    return builder(lambda k: config.build(H, key=k), **common | settings)
+
+
+@eqx.filter_jit
+def apply(model, x, state, **extra):
+    return jax.vmap(
+        lambda x, extra: model(x, state, **extra), out_axes=(0, None), axis_name=BATCH_AXIS
+    )(x, extra)
+
+
+def close(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)
+
+
+def padded(x, value, axis=1):
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, PAD)
+    return jnp.pad(x, widths, constant_values=value)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_changes_nothing(layer, bidirectional, training, getkey):
+    """Logits, and in training the statistics of the batch, are those of the sequences alone."""
+    model, state = make(
+        classifier,
+        layer,
+        getkey(),
+        input_kind="tokens",
+        input_size=7,
+        classes=3,
+        bidirectional=bidirectional,
+    )
+    model = model if training else eqx.nn.inference_mode(model)
+    x = jax.random.randint(getkey(), (5, L), 0, 7)
+    plain = apply(model, x, state)
+    same = apply(model, padded(x, 6), state, length=jnp.full(5, L))
+    close(same, plain)
+
+
+def test_sequences_of_all_lengths_in_one_batch(getkey):
+    """At inference each has the logits that it has alone."""
+    model, state = make(
+        classifier,
+        "s5",
+        getkey(),
+        input_kind="real",
+        input_size=2,
+        classes=3,
+        bidirectional=True,
+    )
+    model = eqx.nn.inference_mode(model)
+    x = jax.random.normal(getkey(), (3, L, 2))
+    together, _ = apply(model, x, state, length=jnp.array([L, 2, 1]))
+    for k, length in enumerate([L, 2, 1]):
+        alone, _ = apply(model, x[k : k + 1, :length], state)
+        close(together[k : k + 1], alone)
+
+
+def test_statistics_of_a_batch_do_not_count_its_padding(getkey):
+    model, state = make(classifier, "lru", getkey(), input_kind="real", input_size=2, classes=3)
+    x = jax.random.normal(getkey(), (2, L, 2))
+    norm = model.blocks[0].norm
+    run = jax.vmap(lambda x, n: norm(x, state, n), out_axes=(0, None), axis_name=BATCH_AXIS)
+    h = jax.random.normal(getkey(), (2, L, H))
+    lengths = jnp.array([L, 2])
+    y, after = run(h, lengths)
+    real = np.concatenate([h[0], h[1, :2]])
+    _, mean, variance = after.get(norm.running)
+    np.testing.assert_allclose(mean, 0.1 * real.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * real.var(axis=0), rtol=1e-4)
+    shown = np.concatenate([y[0], y[1, :2]])
+    np.testing.assert_allclose(shown.mean(axis=0), 0, atol=1e-5)
+    assert np.isfinite(x).all()
+
+
+def test_a_bidirectional_layer_reads_backwards_from_the_end(getkey):
+    layer = Bidirectional(S5.init(H, 3, key=getkey()), S5.init(H, 3, key=getkey()))
+    u, dt = jax.random.normal(getkey(), (L, H)), jnp.linspace(0.5, 2, L)
+    longer, intervals = padded(u, 9.0, axis=0), padded(dt, 3.0, axis=0)
+    close(layer(longer, length=L)[:L], layer(u))
+    close(layer(longer, intervals, length=L)[:L], layer(u, dt))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_pair_is_two_sequences_in_one_tower(layer, getkey):
+    model, state = make(
+        pair_classifier,
+        layer,
+        getkey(),
+        input_kind="tokens",
+        input_size=7,
+        classes=2,
+        bidirectional=True,
+    )
+    model = eqx.nn.inference_mode(model)
+    x = jax.random.randint(getkey(), (4, 2, L), 0, 7)
+    plain = apply(model, x, state)
+    assert plain[0].shape == (4, 2)
+    close(apply(model, padded(x, 5, axis=2), state, length=jnp.full((4, 2), L)), plain)
+    swapped, _ = apply(model, x[:, ::-1], state)
+    assert np.abs(swapped - plain[0]).max() > 1e-4  # a - b tells which is which
+    towers = jax.tree.leaves(eqx.filter(model.blocks, eqx.is_array))
+    single, _ = make(
+        classifier,
+        layer,
+        getkey(),
+        input_kind="tokens",
+        input_size=7,
+        classes=2,
+        bidirectional=True,
+    )
+    assert len(towers) == len(jax.tree.leaves(eqx.filter(single.blocks, eqx.is_array)))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("frame", [None, (8, 8)])
+def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
+    model, state = make(
+        regressor,
+        layer,
+        getkey(),
+        input_size=64,
+        outputs=2,
+        frame=frame,
+        intervals=True,
+    )
+    assert (model.interval is None) == (layer == "s5")
+    model = eqx.nn.inference_mode(model)
+    x, dt = jax.random.normal(getkey(), (3, L, 64)), jnp.ones((3, L))
+    values, _ = apply(model, x, state, dt=dt)
+    assert values.shape == (3, L, 2)
+    other, _ = apply(model, x, state, dt=dt.at[:, 3].set(4.0))
+    np.testing.assert_allclose(other[:, :3], values[:, :3], rtol=1e-4, atol=1e-6)
+    assert np.abs(other[:, 3:] - values[:, 3:]).max() > 1e-5
+    if layer == "s5":
+        close(values, apply(model, x, state)[0])  # unit intervals are no intervals
+
+
+def test_bad_regressors_are_refused(getkey):
+    with pytest.raises(ValueError, match=r"frame=\(2, 3\), allowed: 64 pixels"):
+        make(regressor, "lru", getkey(), input_size=64, outputs=1, frame=(2, 3))
+    with pytest.raises(ValueError, match=r"frame=\(4, 16\), allowed: 6 pixels or more"):
+        FrameEncoder((4, 16), H, key=getkey())
+    model, state = make(regressor, "lru", getkey(), input_size=3, outputs=1, intervals=True)
+    with pytest.raises(ValueError, match="dt is missing"):
+        model(jnp.zeros((L, 3)), state)
+
+
+def test_only_s5_takes_intervals(getkey):
+    from zoo import AbstractTimedSSM
+
+    assert isinstance(S5.init(H, 2, key=getkey()), AbstractTimedSSM)
+    assert not isinstance(LRU.init(H, 2, key=getkey()), AbstractTimedSSM)
