@@ -26,6 +26,7 @@ from .metrics import (
     truncate_after,
     write_atomically,
 )
+from .network import check_network
 from .report import write_report
 
 
@@ -101,6 +102,7 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
             cache_dir=cache,
             progress=progress,
         )
+        check_network(config.network, task)
     except (ValueError, OSError) as error:
         raise UsageError(" ".join(str(error).split())) from error
     available = len(task.splits["train"])

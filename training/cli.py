@@ -137,7 +137,7 @@ def _parse_options(default: RunConfig[Any, Any], argv: Sequence[str]) -> RunConf
 DESCRIPTION = (
     "Train a state-space model that shrinks while it trains. "
     f"Models: {', '.join(LAYERS)}. Tasks: {', '.join(TASKS)}. Scales: {', '.join(SCALES)}. "
-    "The defaults below are those of the chosen --model, --task and --scale."
+    "The defaults below are those of the chosen --model, --task and --scale; --list shows them all."
 )
 
 

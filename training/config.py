@@ -2,15 +2,23 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from data.digits import DigitsConfig
-from data.pathfinder import PathfinderConfig
-from data.smnist import SMNISTConfig
-from zoo import LRUConfig, Mamba2Config, MambaConfig, S5Config
+from data import TASKS
+from zoo import LAYERS, LayerConfig
+from zoo.norm import NormName
 
-Layer = TypeVar("Layer", LRUConfig, S5Config, MambaConfig, Mamba2Config)
-Data = TypeVar("Data", PathfinderConfig, DigitsConfig, SMNISTConfig)
+Layer = TypeVar("Layer", bound=LayerConfig)
+"""The configuration of a kind of layer: one of the classes in `zoo.LAYERS`."""
+Data = TypeVar("Data", bound=Any)
+"""The configuration of a task: one of the classes in `data.TASKS`."""
+
+if TYPE_CHECKING:
+    Model = str
+    TaskName = str
+else:  # the names in the registries, as choices that the command line knows
+    Model = Literal[tuple(LAYERS)]
+    TaskName = Literal[tuple(TASKS)]
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:
@@ -27,7 +35,7 @@ class NetworkConfig:
     """Channels H of the residual stream."""
     blocks: int = 2
     """Residual blocks."""
-    norm: Literal["batch", "layer"] = "batch"
+    norm: NormName = "batch"
     """Normalisation before each layer."""
     dropout: float = 0.0
     """Share of the values that dropout sets to zero."""
@@ -145,9 +153,9 @@ class RunConfig(Generic[Layer, Data]):
 
     layer: Layer
     data: Data
-    model: Literal["lru", "s5", "mamba", "mamba2"] = "s5"
+    model: Model = "s5"
     """Kind of state-space layer."""
-    task: Literal["pathfinder", "digits", "smnist"] = "pathfinder"
+    task: TaskName = "pathfinder"
     """What is learned."""
     scale: Literal["small", "paper"] = "small"
     """Preset: minutes on two CPU cores, or the paper's setting."""
@@ -167,6 +175,8 @@ class RunConfig(Generic[Layer, Data]):
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
+        require(self.model in LAYERS, "model", self.model, ", ".join(LAYERS))
+        require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(0 <= self.seed < 2**32, "seed", self.seed, "[0, 2**32)")

@@ -11,7 +11,7 @@ from compress.layers import path_name
 from data.task import Kind, Task
 from zoo import AbstractSSM, classifier, language_model, pair_classifier, regressor
 
-from .config import RunConfig
+from .config import NetworkConfig, RunConfig, require
 
 
 def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
@@ -31,6 +31,14 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
     )
 
 
+def check_network(network: NetworkConfig, task: Task) -> None:
+    """A ValueError if this network cannot learn this kind of task."""
+    if task.kind == "language":
+        seen = "for a language task, which must not see the next token"
+        require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
+        require(network.norm != "batch", "network.norm", network.norm, f"layer, rms {seen}")
+
+
 _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
     "classification": classifier,
     "pair": pair_classifier,
@@ -43,11 +51,6 @@ def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
     """What the model of this kind of task has to know of it."""
     match task.kind:
         case "language":
-            if bidirectional:
-                raise ValueError(
-                    "network.bidirectional=True, allowed for a language task: False (the next "
-                    "token would be seen)"
-                )
             return {"vocabulary": task.input_size}
         case "regression":
             return {

@@ -11,7 +11,15 @@ from .model import Classifier, classifier
 from .norm import BATCH_AXIS
 from .pair import PairClassifier, pair_classifier
 from .recurrence import linear_recurrence, lti_apply, lti_step
-from .registry import LAYERS, LRUConfig, Mamba2Config, MambaConfig, S5Config, layer_config
+from .registry import (
+    LAYERS,
+    LayerConfig,
+    LRUConfig,
+    Mamba2Config,
+    MambaConfig,
+    S5Config,
+    layer_config,
+)
 from .regressor import Regressor, regressor
 from .s5 import S5
 from .selective import selective_scan
@@ -31,6 +39,7 @@ __all__ = [
     "DiagonalLTI",
     "LRUConfig",
     "LanguageModel",
+    "LayerConfig",
     "Mamba",
     "Mamba2",
     "Mamba2Config",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, pi
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import PRNGKeyArray
 
@@ -14,6 +14,7 @@ from .mamba2 import Mamba2
 from .s5 import S5
 
 
+@runtime_checkable
 class LayerConfig(Protocol):
     """Settings of a kind of layer; `build` makes one."""
 

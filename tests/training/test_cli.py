@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from data import TASKS
 from training.cli import UsageError, parse_command, write_yaml
-from training.presets import SCALES, preset
+from training.presets import SCALES, preset, preset_rows
+from zoo import LAYERS
 
 
 def parse(line):
@@ -32,9 +34,9 @@ def test_options_change_the_preset():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("model", ["lru", "s5"])
+@pytest.mark.parametrize("model", LAYERS)
 def test_every_preset_is_valid_and_survives_yaml(model, scale, tmp_path):
-    for task in SCALES[scale]:
+    for task in TASKS:
         config = preset(model, task, scale)
         file = tmp_path / f"{task}.yaml"
         file.write_text(write_yaml(config))
@@ -62,10 +64,9 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model foo", "model='foo', allowed: lru, s5"),
-        ("--task foo", "task must be one of pathfinder, digits, smnist, got 'foo'"),
+        ("--model foo", f"model='foo', allowed: {', '.join(sorted(LAYERS))}"),
+        ("--task foo", f"task must be one of {', '.join(TASKS)}, got 'foo'"),
         ("--scale big", "scale='big', allowed: small, paper"),
-        ("--task digits --scale paper", "not there for task digits"),
         ("--foo 3", "unknown option --foo"),
         ("--compression.tolerence 0.1", "did you mean --compression.tolerance"),
         ("--compression.tolerance 1.0", "compression.tolerance=1.0, allowed: [0, 1)"),
@@ -131,3 +132,16 @@ def test_help_lists_every_option(capsys):
     said = capsys.readouterr().out
     for option in yaml.safe_load(write_yaml(preset("s5", "pathfinder", "small"))):
         assert option.replace("_", "-") in said
+
+
+def test_the_table_of_presets_has_every_model_task_and_scale():
+    header, rows = preset_rows()
+    assert {len(row) for row in rows} == {len(header)}
+    shown = {(model, row[0], row[1]) for row in rows for model in row[2].split()}
+    assert shown == {(m, t, s) for m in LAYERS for t in TASKS for s in SCALES}
+
+
+def test_a_new_name_has_to_be_in_the_registry():
+    config = preset("lru", "digits", "small")
+    with pytest.raises((ValueError, TypeError)):
+        replace(config, model="transformer")
