@@ -3,11 +3,12 @@
 With h near V g the reduced layer's maps are B_r = W B and C_r = V^T C, and a channel's eigenvalues
 the diagonal of W diag(A) V. The lift of a change of the reduced layer to the full one is
 
-    dB = V dB_r,    dC = W^T dC_r,    dA = diag(V diag(dA_r) W),
+    dB = V dB_r,    dC = W^T dC_r,    dA = S dA_r,    S[n, m] = V[n, m] W[m, n] / sum over m,
 
-so gradients by B go through V^T, those by C through W, and those by A through the products
-V[n, m] W[m, n]. What a change of A_r couples beyond the diagonal is left out: it differs from
-channel to channel, while B and C are the same for all.
+so gradients by B go through V^T, those by C through W, and those by A through S^T: an eigenvalue
+moves with those that it is a part of, by shares that add up to one. Exact where states that are
+merged have equal eigenvalues. Else a change of A_r also couples states that A leaves apart, in each
+channel otherwise, which no change of B and C, the same for all, can stand for.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from zoo import AbstractSelectiveSSM
 from .cut import AbstractCut
 from .parameters import Leaves
 from .precision import is_inexact, narrow, widen
+
+LEAST_SHARE = 1e-2
+"""How much of a state must be kept for its eigenvalue to move as those kept do."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,11 @@ class FoldedCut(AbstractCut):
         to_C = coefficients(self.basis.W)
         A, A_r = (np.asarray(layer.eigenvalues, np.float64) for layer in (self.before, self.after))
 
+        couplings = self.basis.couplings
+        shares = couplings / np.maximum(np.sum(couplings, axis=0), LEAST_SHARE)
+
         def by_log(gradient):
-            slopes = coefficients(A_r[:, :, None] * self.basis.couplings / A[:, None])
+            slopes = coefficients(A_r[:, :, None] * shares / A[:, None])
             # where the spectrum is tied, slopes are the same for all channels
             return np.einsum("cmn,cn->cm", slopes[: len(gradient)], np.asarray(gradient))
 

@@ -6,8 +6,8 @@ A policy takes the descending values `sigma` of one layer and returns a rank bet
     rank = policy(sigma)
 
 `tolerance`, `energy`, `error_budget`, `fixed` and `fraction` make policies; `round_up`, `at_least`,
-`keep_ties`, `smallest` and `largest` make policies from policies. `global_budget` and `loss_budget`
-look at all layers at once.
+`keep_ties`, `smallest` and `largest` make policies from policies. `global_budget`, `alike` and
+`loss_budget` look at all layers at once.
 """
 
 import math
@@ -152,6 +152,17 @@ def global_budget(states: int) -> JointPolicy:
         layer = np.concatenate([np.full(len(w), k) for k, w in enumerate(worth)])
         order = np.lexsort((-np.concatenate(worth), ~first))[:states]
         return np.bincount(layer[order], minlength=len(sigmas)).tolist()
+
+    return JointPolicy(ranks)
+
+
+@jaxtyped(typechecker=beartype)
+def alike(policy: Policy) -> JointPolicy:
+    """The largest of the policy's ranks for all layers, as file formats with one size need it."""
+
+    def ranks(sigmas, cut):
+        rank = max(policy(sigma) for sigma in sigmas)
+        return [min(rank, len(sigma)) for sigma in sigmas]
 
     return JointPolicy(ranks)
 

@@ -82,6 +82,24 @@ def state_moments(layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = Non
     return StateMoments(A, P / counted, Q / counted, wide.groups)
 
 
+def contributions(
+    layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None
+) -> Float[np.ndarray, "G N N"]:
+    """E[c c^T], summed over the channels of each group, of the states' parts c_n = dy C_n h_n.
+
+    Leaving out the states D changes a channel's output by the sum of their parts, so that the sum
+    of all entries in D is the mean square of what is missed. `inputs` and `gradients` are as in
+    `state_moments`.
+    """
+    with jax.enable_x64(True):
+        wide = widen(layer)
+        total, counted = np.zeros(()), 0
+        for part in parts(inputs, gradients, wide.eigenvalues.size):
+            total = total + np.asarray(_contributions(wide, part))
+            counted += int(np.sum(part.counts))
+    return total / counted
+
+
 class Part(NamedTuple):
     """Some sequences, and which samples of them count, in chunks of T samples."""
 
@@ -132,6 +150,20 @@ def _sums(
     signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
     P, y = forward(layer.eigenvalues, signals, part, lambda h, at, counts: _square(h[at], counts))
     return P, _backward(layer.eigenvalues, signals, output_gradients(layer, part, y), part)
+
+
+@eqx.filter_jit
+def _contributions(layer: AbstractSelectiveSSM, part: Part) -> Float[Array, "G N N"]:
+    signals, A, G = jax.vmap(layer.signals)(jnp.asarray(part.u)), layer.eigenvalues, layer.groups
+    _, y = forward(A, signals, part, lambda *_: ())
+
+    def look(h, at, counts, C, dy):
+        c = h[at] * jnp.repeat(C[at], len(A) // G, axis=2) * dy[at][..., None]
+        c = c.reshape(*c.shape[:2], G, len(A) // G, -1)
+        return jnp.einsum("kbgdn,kbgdm,kb->gnm", c, c, counts)
+
+    dy = output_gradients(layer, part, y)
+    return forward(A, signals, part, look, signals.C, dy)[0]
 
 
 def forward(

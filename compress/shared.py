@@ -43,13 +43,20 @@ def balanced(P: Gramian, Q: Gramian, rank: int) -> Basis:
     return V, np.linalg.solve(W @ V, W)
 
 
-def leading_states(P: Gramian, Q: Gramian, rank: int) -> list[int]:
-    """The states of largest P_nn Q_nn, in their order: what can be chosen where none can be mixed.
+def least_missed(K: Gramian, rank: int) -> list[int]:
+    """States to keep where none can be mixed: one after the other goes that is missed least.
 
-    Controllability times observability, as GHOST (arXiv 2602.11408) has it, both measured.
+    `K` are the contributions' moments (`compress.selective.contributions`), of which those between
+    the states that have gone add up to what is missed, so that states that make up for each other
+    go together.
     """
-    worth = np.diag(P) * np.diag(Q)
-    return sorted(np.argsort(-worth, kind="stable")[:rank].tolist())
+    kept = list(range(len(K)))
+    missed = np.zeros(len(K))  # twice what each shares with those that have gone
+    while len(kept) > rank:
+        least = min(kept, key=lambda n: float(K[n, n] + missed[n]))
+        kept.remove(least)
+        missed += 2 * K[least]
+    return kept
 
 
 def _root(moments: Gramian) -> Gramian:

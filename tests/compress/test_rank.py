@@ -153,3 +153,8 @@ def test_the_gate_lets_only_worthwhile_cuts_pass(rank_now, before, gate, expecte
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_alike_takes_the_rank_of_the_layer_that_needs_most():
+    policy = rank.alike(rank.tolerance(0.1))
+    assert policy.ranks([np.array([1.0, 0.5, 0.4]), np.array([1.0, 0.0])], lambda _: None) == [3, 2]

@@ -1,0 +1,271 @@
+"""The ways to cut a selective layer that `benchmarks/mamba.py` compares.
+
+`compress` has what came out best; the others live here, each a function from a layer, its moments
+and a rank to another layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Complex, Float, Int
+
+from compress.folded_cut import SharedBasis, fold
+from compress.linearize import to_lti
+from compress.refold import refitted
+from compress.selective import StateMoments, contributions, state_moments
+from compress.shared import balanced, galerkin, least_missed
+from zoo import AbstractSelectiveSSM, AbstractSSM, Mamba2
+from zoo.ssd import ssd_scan
+
+Inputs = Float[np.ndarray, "b L H"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A layer, and what was seen of it on calibration data."""
+
+    layer: AbstractSelectiveSSM
+    inputs: Inputs
+    gradients: Inputs
+    moments: StateMoments
+
+    @classmethod
+    def on(cls, layer: AbstractSelectiveSSM, inputs: Inputs, gradients: Inputs) -> "Observed":
+        return cls(layer, inputs, gradients, state_moments(layer, inputs, gradients))
+
+
+def shared(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(a) The shared basis, folded."""
+    return fold(seen.layer, _shared_basis(seen.moments, rank))
+
+
+def shared_and_refitted(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(a) with C fitted afterwards: what `compress` does."""
+    return _refitted(seen, _shared_basis(seen.moments, rank))
+
+
+def shared_plain(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(a) as first tried: all channels count alike in the mean of A, and gradients not at all."""
+    moments = state_moments(seen.layer, seen.inputs)
+    P, Q, _ = moments.grouped()[0]
+    V, W = galerkin(P, Q, np.mean(moments.A, axis=0), rank)
+    return fold(seen.layer, SharedBasis(V[None], W[None]))
+
+
+def _shared_basis(moments: StateMoments, rank: int) -> SharedBasis:
+    pairs = [galerkin(P, Q, A, rank) for P, Q, A in moments.grouped()]
+    return SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
+
+
+def _refitted(seen: Observed, basis: SharedBasis) -> AbstractSelectiveSSM:
+    after = fold(seen.layer, basis)
+    C = refitted(seen.layer, after, basis.V, seen.inputs, seen.gradients)
+    return fold(seen.layer, basis, C)
+
+
+def by_energy(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(b) The states of largest E[(dy C_n h_dn)^2], summed over channels."""
+    return _selected(seen, rank, lambda K: np.argsort(-np.diag(K), kind="stable"))
+
+
+def by_what_is_missed(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(b) One after the other goes that is missed least: what `compress` does to Mamba-2."""
+    K = contributions(seen.layer, seen.inputs, seen.gradients)
+    states = [least_missed(of_group, rank) for of_group in K]
+    return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
+
+
+def by_qr(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(b) The states whose contributions to the output a QR with pivoting takes first."""
+
+    def order(K):
+        values, vectors = np.linalg.eigh(K)
+        root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        *_, order = scipy.linalg.qr(root, pivoting=True)
+        return order
+
+    return _selected(seen, rank, order)
+
+
+def by_statistics(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(b) Controllability times observability, of each state over all channels (GHOST)."""
+    states = [
+        np.argsort(-np.diag(P) * np.diag(Q), kind="stable")[:rank]
+        for P, Q, _ in seen.moments.grouped()
+    ]
+    return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
+
+
+def at_random(seen: Observed, rank: int, seed: int = 0) -> AbstractSelectiveSSM:
+    """(d) Any states."""
+    rng = np.random.default_rng(seed)
+    N, groups = seen.layer.d_state, seen.moments.groups
+    states = [rng.choice(N, rank, replace=False) for _ in range(groups)]
+    return fold(seen.layer, SharedBasis.selection(states, N))
+
+
+def selected_and_refitted(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+    """(b) by energy, with C fitted afterwards."""
+    states = [
+        np.argsort(-np.diag(K), kind="stable")[:rank]
+        for K in contributions(seen.layer, seen.inputs, seen.gradients)
+    ]
+    return _refitted(seen, SharedBasis.selection(states, seen.layer.d_state))
+
+
+def _selected(seen: Observed, rank: int, order: Callable[[Any], Any]) -> AbstractSelectiveSSM:
+    states = [order(K)[:rank] for K in contributions(seen.layer, seen.inputs, seen.gradients)]
+    return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
+
+
+class PerChannel(AbstractSSM):
+    """(c) A selective layer whose channels each have a basis of their own, at run time."""
+
+    dynamics = ()
+    layer: AbstractSelectiveSSM
+    lam: Complex[Array, "d r"]
+    to_state: Complex[Array, "d r N"]
+    from_state: Complex[Array, "d N r"]
+
+    @property
+    def d_model(self) -> int:
+        return self.layer.d_model
+
+    @property
+    def d_state(self) -> int:
+        return self.lam.shape[1]
+
+    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        signals, G, d = self.layer.signals(u), self.layer.groups, len(self.lam)
+
+        def step(h, sample):
+            x, dt, B, C = (jnp.repeat(a, d // G, axis=0) if a.ndim == 2 else a for a in sample)
+            B, C = (
+                jnp.einsum("drn,dn->dr", self.to_state, B),
+                jnp.einsum("dn,dnr->dr", C, self.from_state),
+            )
+            h = jnp.exp(dt[:, None] * self.lam) * h + (dt * x)[:, None] * B
+            return h, jnp.real(jnp.sum(C * h, axis=-1))
+
+        _, y = jax.lax.scan(step, jnp.zeros_like(self.lam), tuple(signals))
+        return self.layer.emit(u, y)
+
+    def run(self, carry: Any, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None):
+        raise NotImplementedError("only whole sequences")
+
+    def init_state(self):
+        raise NotImplementedError("only whole sequences")
+
+    def step(self, carry: Any, u_t: Float[Array, " H"]):
+        raise NotImplementedError("only whole sequences")
+
+
+def per_channel(seen: Observed, rank: int) -> PerChannel:
+    """(c) Balanced channel by channel, by the states' own moments."""
+    return _per_channel(seen.layer, seen.moments.P, seen.moments.Q, rank)
+
+
+def per_channel_mean(seen: Observed, rank: int) -> PerChannel:
+    """(c) Balanced channel by channel, by the Gramians of the mean surrogate."""
+    P, Q = to_lti(seen.layer, seen.inputs, kind="mean").gramians()
+    return _per_channel(seen.layer, P, Q, rank)
+
+
+def _per_channel(layer: AbstractSelectiveSSM, P, Q, rank: int) -> PerChannel:
+    lam, to_state, from_state = [], [], []
+    for A, P_d, Q_d in zip(np.asarray(layer.eigenvalues, np.float64), P, Q, strict=True):
+        V, W = balanced(P_d, Q_d, rank)
+        values, R = np.linalg.eig(W @ (A[:, None] * V))
+        lam.append(np.minimum(np.real(values), -1e-6) + 1j * np.imag(values))
+        to_state.append(np.linalg.solve(R, W))
+        from_state.append(V @ R)
+    arrays = (jnp.asarray(np.stack(a), jnp.complex64) for a in (lam, to_state, from_state))
+    return PerChannel(layer, *arrays)
+
+
+class MappedMamba2(AbstractSSM):
+    """(a) for Mamba-2: B and C mapped to fewer states after their convolution and silu."""
+
+    dynamics = ("layer",)
+    layer: Mamba2
+    V: Float[Array, "G N r"]
+    W: Float[Array, "G r N"]
+
+    @property
+    def d_model(self) -> int:
+        return self.layer.d_model
+
+    @property
+    def d_state(self) -> int:
+        return self.V.shape[2]
+
+    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        layer = self.layer
+        signals = layer.signals(u)
+        B = jnp.einsum("grn,lgn->lgr", self.W, signals.B)
+        C = jnp.einsum("gnr,lgn->lgr", self.V, signals.C)
+        shape = (layer.heads, layer.headdim)
+        h0 = jnp.zeros((*shape, self.d_state))
+        x, dt = signals.x.reshape(-1, *shape), signals.dt[:, :: layer.headdim]
+        y, _ = ssd_scan(x, dt, layer.A, B, C, h0, chunk=layer.chunk_size)
+        return layer.emit(u, y.reshape(len(u), -1))
+
+    def run(self, carry: Any, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None):
+        raise NotImplementedError("only whole sequences")
+
+    def init_state(self):
+        raise NotImplementedError("only whole sequences")
+
+    def step(self, carry: Any, u_t: Float[Array, " H"]):
+        raise NotImplementedError("only whole sequences")
+
+
+def mapped(seen: Observed, rank: int) -> MappedMamba2:
+    """(a) for Mamba-2, exact in A: the balanced basis of each group."""
+    pairs = [balanced(P, Q, rank) for P, Q, _ in seen.moments.grouped()]
+    V, W = (jnp.asarray(np.stack(of_groups), jnp.float32) for of_groups in zip(*pairs, strict=True))
+    assert isinstance(seen.layer, Mamba2)
+    return MappedMamba2(seen.layer, V, W)
+
+
+Method = Callable[[Observed, int], AbstractSSM]
+
+METHODS: dict[str, dict[str, Method]] = {
+    "mamba": {
+        "(a) shared, C refitted": shared_and_refitted,
+        "(a) shared": shared,
+        "(a) shared, as first tried": shared_plain,
+        "(b) least missed": by_what_is_missed,
+        "(b) energy": by_energy,
+        "(b) energy, C refitted": selected_and_refitted,
+        "(b) statistics": by_statistics,
+        "(b) QR": by_qr,
+        "(c) per channel": per_channel,
+        "(c) per channel, mean surrogate": per_channel_mean,
+        "(d) random": at_random,
+    },
+    "mamba2": {
+        "(a) shared, maps kept": mapped,
+        "(b) least missed": by_what_is_missed,
+        "(b) energy": by_energy,
+        "(b) statistics": by_statistics,
+        "(b) QR": by_qr,
+        "(c) per channel": per_channel,
+        "(c) per channel, mean surrogate": per_channel_mean,
+        "(d) random": at_random,
+    },
+}
+
+TRAINED_ON = {
+    "(a) shared, C refitted",
+    "(a) shared",
+    "(a) shared, maps kept",
+    "(b) least missed",
+    "(d) random",
+}
+"""The methods whose models are trained on for a while."""
