@@ -21,7 +21,7 @@ def smallest_values(sigma: Float[np.ndarray, " n"], rank: int) -> Int[np.ndarray
 
 
 @jaxtyped(typechecker=beartype)
-def random_values(seed: int) -> Selection:
+def random_values(seed: int | np.integer) -> Selection:
     """States drawn at random; every layer and every shrink draws afresh from `seed`'s stream."""
     rng = np.random.default_rng(seed)
     return lambda sigma, rank: np.sort(rng.choice(len(sigma), min(rank, len(sigma)), replace=False))

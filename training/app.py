@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import rich.progress
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from .cli import Command, UsageError, write_yaml
 from .clock import Clock
 from .compilation import use_compilation_cache
 from .config import RunConfig
+from .describe import describe
 from .display import LiveDisplay, PlainDisplay, make_display
 from .environment import describe_environment
 from .interrupt import Interrupt
@@ -28,6 +30,7 @@ from .metrics import (
 )
 from .network import check_network
 from .report import write_report
+from .trained import check_trained, load_trained
 
 
 def execute(command: Command, console: Console) -> Path:
@@ -45,6 +48,7 @@ def execute(command: Command, console: Console) -> Path:
     if (folder / "summary.json").exists():
         write_report(folder)
         return folder
+    check_trained(config.distillation.teacher, config.task)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
         task = _prepare(config, progress)
@@ -68,7 +72,7 @@ def _train(
     interrupt: Interrupt,
 ) -> dict[str, Any]:
     """Train, or go on training, in `folder`; the summary."""
-    run = Run(config, task, folder, clock)
+    run = Run(config, task, folder, clock, _teacher(config, task))
     log = folder / "metrics.jsonl"
     restored = run.restore()
     if restored:
@@ -83,12 +87,18 @@ def _train(
                     sink.write(start)
                 run.emit("resume")
             else:
-                run.emit("start", **run.describe())
+                run.emit("start", **describe(run))
             return run.run(interrupt)
         finally:
             run.close()
             for sink in run.sinks:
                 sink.close()
+
+
+def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State] | None:
+    """The model that this run learns from, if there is one."""
+    folder = config.distillation.teacher
+    return None if folder is None else load_trained(folder, task)
 
 
 def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:

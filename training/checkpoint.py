@@ -59,6 +59,13 @@ class Checkpoints:
             jax.tree.structure(like), [jnp.asarray(restored[name]) for name in flat]
         )
 
+    def forget_from(self, step: int) -> None:
+        """Remove the checkpoints of this step and of later ones."""
+        self._manager.wait_until_finished()
+        for saved in self._manager.all_steps():
+            if saved >= step:
+                self._manager.delete(saved)
+
     def close(self) -> None:
         """Wait until the last save is complete."""
         self._manager.wait_until_finished()

@@ -180,10 +180,13 @@ def write_yaml(config: RunConfig[Any, Any]) -> str:
 
 def plain_config(config: RunConfig[Any, Any]) -> dict[str, Any]:
     """The configuration as mappings, strings and numbers."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

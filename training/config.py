@@ -82,8 +82,9 @@ class OptimizerConfig:
 class CompressionConfig:
     """When and how far the layers shrink."""
 
-    mode: Literal["none", "tolerance", "fixed"] = "tolerance"
-    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `none` never."""
+    mode: Literal["none", "tolerance", "fixed", "pragmatic"] = "tolerance"
+    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `none` never; `pragmatic`
+    cuts off `share` at a time, and takes the last cut back and stops once validation suffers."""
     method: Literal["data", "real", "paper"] = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
     white noise and the real map, `paper` white noise and the complex system, as published."""
@@ -95,8 +96,22 @@ class CompressionConfig:
     """States of each layer after the last shrink, in mode `fixed`."""
     shrinks: int = 4
     """Shrinks of the run, equally spaced in the window."""
+    start: float = 0.0
+    """Share of the steps before the window begins."""
     window: float = 0.1
-    """Share of the steps, from the first, in which the layers shrink."""
+    """Share of the steps in which the layers shrink."""
+    keep: Literal["largest", "smallest", "random"] = "largest"
+    """Which balanced states stay; all but the first are for comparison, with method `paper`."""
+    settled: float | None = None
+    """Cut only when every layer needs as many states as at the last look (the shrink before), give
+    or take this share: an adaptive schedule, with many `shrinks`. None: cut every time."""
+    guard: float | None = None
+    """Largest rise of the calibration loss that a cut may cause; one that causes more is dropped.
+    None: no limit."""
+    share: float = 0.1
+    """Share of the states that a cut takes away, in mode `pragmatic`."""
+    slack: float = 0.0
+    """Loss of the validation measure that still passes, in mode `pragmatic`."""
     gate: float = 0.95
     """A layer shrinks only when its new rank is below this share of the old one."""
     multiple: int = 1
@@ -119,10 +134,60 @@ class CompressionConfig:
         )
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
-        require(0 < self.window <= 1, "compression.window", self.window, "(0, 1]")
+        require(0 <= self.start < 1, "compression.start", self.start, "[0, 1)")
+        require(
+            0 < self.window <= 1 - self.start + 1e-9,
+            "compression.window",
+            self.window,
+            "above 0, at most 1 - compression.start",
+        )
+        require(
+            self.keep == "largest" or self.method == "paper",
+            "compression.keep",
+            self.keep,
+            "largest, or another with compression.method paper",
+        )
+        for name in ("settled", "guard"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"compression.{name}", value, "0 or more, or None")
+        require(
+            self.settled is None or self.mode == "tolerance",
+            "compression.settled",
+            self.settled,
+            "None, or a number with compression.mode tolerance",
+        )
+        require(0 < self.share < 1, "compression.share", self.share, "(0, 1)")
+        require(self.slack >= 0, "compression.slack", self.slack, "0 or more")
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
         require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
         require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Learning from a larger model that has been trained before (Hinton et al. 2015)."""
+
+    teacher: Path | None = None
+    """Run directory of the teacher: of the same task, finished; None for no teacher."""
+    alpha: float = 0.5
+    """Weight of the labels; that of the teacher is 1 - alpha."""
+    temperature: float = 2.0
+    """Temperature of both models' logits where they are compared."""
+
+    def __post_init__(self):
+        require(0 <= self.alpha <= 1, "distillation.alpha", self.alpha, "[0, 1]")
+        require(self.temperature > 0, "distillation.temperature", self.temperature, "above 0")
+
+
+@dataclass(frozen=True)
+class RegularizationConfig:
+    """What is added to the loss to make the layers easy to cut."""
+
+    hankel: float = 0.0
+    """Weight of the Hankel nuclear norm: the mean over the layers of sum(sigma)."""
+
+    def __post_init__(self):
+        require(self.hankel >= 0, "regularization.hankel", self.hankel, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -141,10 +206,12 @@ class LoopConfig:
     """Steps that run on the device before it hears from the host again."""
     evaluation_batch: int = 256
     """Sequences in a batch of an evaluation."""
+    keep_systems: bool = False
+    """Save the layers' linear systems with every spectrum, to `systems/STEP.npz`."""
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            require(value >= 1, f"loop.{name}", value, "1 or more")
+            require(name == "keep_systems" or value >= 1, f"loop.{name}", value, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -172,6 +239,8 @@ class RunConfig(Generic[Layer, Data]):
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):

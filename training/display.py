@@ -113,6 +113,10 @@ class TimeLeft:
                     self._stale = False
         self._step = max(self._step, event["step"])
 
+    def rewind(self, step: int) -> None:
+        """The run has gone back to this step."""
+        self._step, self._evaluation_step, self._stale = step, step, True
+
     @property
     def steps_per_second(self) -> float | None:
         """The present rate; None before the first one is known."""
@@ -158,6 +162,12 @@ def _describe(event: Event, total: int | None, objective: Objective) -> str | No
             )
         case "shrink":
             cut = [row for row in event["layers"] if row["after"] != row["before"]]
+            if event.get("rejected"):
+                return (
+                    f"{at}  shrink to {_sizes(event['rejected'])} dropped: loss "
+                    f"{_number(event['loss_before'], '.4f')} → "
+                    f"{_number(event['loss_after'], '.4f')}"
+                )
             if not cut:
                 return f"{at}  shrink: nothing to cut"
             sizes = ", ".join(f"{row['path']} {row['before']} → {row['after']}" for row in cut)
@@ -168,6 +178,11 @@ def _describe(event: Event, total: int | None, objective: Objective) -> str | No
                 f"{at}  shrink: {sizes}; loss {_number(event['loss_before'], '.4f')} → "
                 f"{_number(event['loss_after'], '.4f')}  "
                 f"({format_seconds(event['plan_seconds'] + event['compress_seconds'])})"
+            )
+        case "rollback":
+            return (
+                f"{at}  rolled back from step {event['from_step']}: state {_sizes(event['tried'])} "
+                f"did not hold, on with {_sizes(event['d_state'])}"
             )
         case "compile":
             meanwhile = ", in the background" if event.get("background") else ""
@@ -207,6 +222,10 @@ class PlainDisplay:
         if event["event"] == "train" and left is not None:
             line += f"  {format_seconds(left)} left"
         self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def rewind(self, step: int) -> None:
+        """The time that is left is told from this step on; lines that are out stay."""
+        self._left.rewind(step)
 
     def close(self) -> None:
         """Does nothing: every line is already out."""
@@ -282,6 +301,12 @@ class LiveDisplay:
         if line is not None:
             self._console.print(line)
 
+    def rewind(self, step: int) -> None:
+        """Shows the run at this step again."""
+        with self._lock:
+            self._shown.step = step
+            self._left.rewind(step)
+
     def _note(self, event: Event) -> None:
         shown, now = self._shown, self._clock()
         self._left.write(event)
@@ -308,6 +333,8 @@ class LiveDisplay:
                 after = {row["path"]: row["after"] for row in event["layers"]}
                 pairs = zip(shown.paths, shown.sizes, strict=True)
                 self._resize([after.get(path, size) for path, size in pairs])
+            case "rollback":
+                self._resize(list(event["d_state"]))
             case "end":
                 shown.closing = "finished"
             case "interrupt":
@@ -324,6 +351,7 @@ class LiveDisplay:
         styles = {
             "eval": "",
             "shrink": "bold cyan",
+            "rollback": "bold yellow",
             "compile": "dim",
             "resume": "yellow",
             "interrupt": "yellow",

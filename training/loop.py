@@ -12,24 +12,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import Plan, compress, rank
+from compress import Plan, compress
 from data.pipeline import eval_batches
 from data.task import Split, Task
 
+from .auxiliary import make_auxiliary
 from .checkpoint import Checkpoints, resized
 from .clock import Clock
 from .config import RunConfig
+from .describe import summarize
 from .feed import Feed
 from .interrupt import Interrupt
 from .metrics import Sink, write_atomically
-from .network import build_model, layer_paths, layer_sizes, layers_of, parameter_count
+from .network import build_model, layer_sizes, layers_of, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
 from .programs import Programs
-from .reduction import Reduction, calibration_split
-from .rehearsal import Rehearsal, settle
-from .schedule import learning_rate_schedule, rank_at, rehearsal_steps, shrink_steps
-from .step import TrainState, make_eval_step, make_train_steps
+from .reduction import calibration_split
+from .rehearsal import Rehearsal
+from .schedule import learning_rate_schedule, rehearsal_steps
+from .shrinker import Shrinker
+from .step import TrainState, make_eval_step, make_train_steps, run_batch
+from .systems import save_systems
+from .trial import Trial
 
 
 class Interrupted(Exception):
@@ -50,7 +55,14 @@ class Run:
     All that the run has learned is in `state`; the rest can be made again from the configuration.
     """
 
-    def __init__(self, config: RunConfig, task: Task, folder: Path, clock: Clock):
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        folder: Path,
+        clock: Clock,
+        teacher: tuple[Any, eqx.nn.State] | None = None,
+    ):
         self.config, self.task, self.folder, self.clock = config, task, folder, clock
         self.sinks: list[Sink] = []
         self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -65,7 +77,11 @@ class Run:
         self.phases: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, float]] = {}
         self.objective = OBJECTIVES[task.kind]
-        self._train_steps = make_train_steps(self.static, self.optimizer, self.objective)
+        auxiliary = make_auxiliary(config, teacher, run_batch)
+        self._arrays = auxiliary.arrays
+        self._train_steps = make_train_steps(
+            self.static, self.optimizer, self.objective, auxiliary.join
+        )
         self._eval_step = make_eval_step(self.static, self.objective)
         self._programs = Programs()
         self._feed = Feed(
@@ -77,10 +93,10 @@ class Run:
         )
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self._saved: int | None = None
-        self._shrinks = shrink_steps(config.compression, config.steps)
         size = config.compression.calibration
         self._calibration = calibration_split(task.splits["train"], size, config.seed)
-        self._reduction = Reduction(config.compression, self._calibration)
+        self._shrinker = Shrinker(config, self._calibration, self.initial_sizes)
+        self._trial = Trial(config, folder / "before_cut")
         self._rehearsals = rehearsal_steps(config.compression, config.steps)
         self._rehearsal: Rehearsal | None = None
         self._rehearsed: list[int] | None = None
@@ -97,24 +113,6 @@ class Run:
         for sink in self.sinks:
             sink.write({"event": event, "step": self.step, **fields})
 
-    def describe(self) -> dict[str, Any]:
-        """What the "start" event says."""
-        return {
-            "task": self.task.name,
-            "model": self.config.model,
-            "seed": self.config.seed,
-            "total_steps": self.config.steps,
-            "parameters": self.parameters_before,
-            "length": self.task.length,
-            "kind": self.task.kind,
-            "outputs": self.task.outputs,
-            "baselines": dict(self.task.baselines),
-            "layers": [
-                {"path": path, "d_state": size}
-                for path, size in zip(layer_paths(self.model), self.initial_sizes, strict=True)
-            ],
-        }
-
     # Checkpoints
 
     def save(self) -> None:
@@ -122,23 +120,38 @@ class Run:
         if self.step == self._saved:
             return
         self._saved = self.step
+        self._save_to(self._checkpoints)
+        self.emit("checkpoint")
+
+    def _save_to(self, checkpoints: Checkpoints) -> None:
         with self.clock.phase("checkpoint"):
             metadata = {
                 "step": self.step,
                 "d_state": layer_sizes(self.model),
                 "rehearsed": self._rehearsed_ranks(),
+                "needed": self._shrinker.memory,
+                "trial": self._trial.memory,
                 "seconds": self.clock.read(),
                 "phases": self.phases,
             }
-            self._checkpoints.save(self.step, self.state, metadata)
-        self.emit("checkpoint")
+            checkpoints.save(self.step, self.state, metadata)
 
     def restore(self) -> bool:
         """Go back to the latest checkpoint; False if there is none."""
         step = self._checkpoints.latest()
         if step is None:
             return False
-        metadata = self._checkpoints.metadata(step)
+        metadata = self._restore_from(self._checkpoints, step)
+        self._saved = step
+        seconds = {name: s for name, s in metadata["seconds"].items() if name != "total"}
+        for name, value in self.clock.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+        self.clock.seconds = seconds
+        return True
+
+    def _restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+        """Take over a saved state, and all that goes with it but the clock; its metadata."""
+        metadata = checkpoints.metadata(step)
         model = resized(self.model, metadata["d_state"])
         params = eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
         like = self.state._replace(
@@ -147,15 +160,13 @@ class Run:
                 self.optimizer.init, eqx.filter(params, _is_inexact_struct)
             ),
         )
-        self.state = self._checkpoints.arrays(step, like)
-        self.step = self._saved = step
+        self.state = checkpoints.arrays(step, like)
+        self.step = step
         self.phases = metadata["phases"]
         self._rehearsed = metadata["rehearsed"]
-        seconds = {name: s for name, s in metadata["seconds"].items() if name != "total"}
-        for name, value in self.clock.seconds.items():
-            seconds[name] = seconds.get(name, 0.0) + value
-        self.clock.seconds = seconds
-        return True
+        self._shrinker.recall(metadata["needed"])
+        self._trial.recall(metadata["trial"])
+        return metadata
 
     # Training
 
@@ -176,7 +187,7 @@ class Run:
             (self.step // every + 1) * every
             for every in (loop.log_every, loop.evaluate_every, loop.checkpoint_every)
         ]
-        later = [s for s in self._shrinks if s > self.step]
+        later = [s for s in (*self._shrinker.steps, *self._trial.steps) if s > self.step]
         return min(*stops, self.config.steps, *later)
 
     def train_to(self, stop: int, interrupt: Interrupt) -> None:
@@ -189,12 +200,12 @@ class Run:
                 later = [s - self.step for s in self._rehearsals if s > self.step]
                 count = min(dispatch, stop - self.step, *later)
                 batches = self._feed.batches(self.step)
-                args = (self.state, totals, batches, np.int32(count), self.key)
+                args = (self.state, totals, batches, np.int32(count), self.key, self._arrays)
                 self.state, totals = self._program("train step", self._train_steps, *args)(*args)
                 self.step += count
                 if self.step < self.config.steps:
                     self._feed.look_ahead(self.step, totals.loss.is_ready)
-                if self.step in self._rehearsals:
+                if self.step in self._rehearsals and not self._trial.stopped:
                     self.rehearse()
             if self.step == first:
                 return
@@ -266,14 +277,12 @@ class Run:
 
     # Shrinking
 
-    def spectra(self) -> Plan:
-        """The HSVs of every layer, in a plan that cuts nothing."""
-        model = self.model
-        return self._reduction.plan(model, self.state.norm_state, ranks=layer_sizes(model))
-
     def report_spectra(self) -> None:
         with self.clock.phase("spectra"):
-            layers = self.spectra().layers
+            model = self.model
+            layers = self._shrinker.spectra(model, self.state.norm_state).layers
+            if self.config.loop.keep_systems:
+                save_systems(self.folder / "systems" / f"{self.step}.npz", model)
         self.emit(
             "spectrum",
             layers=[
@@ -284,7 +293,7 @@ class Run:
 
     def rehearse(self) -> None:
         """Try out the next shrink in the background, with the state as it is now."""
-        shrink = next(s for s in self._shrinks if s > self.step)
+        shrink = next(s for s in self._shrinker.steps if s > self.step)
         ranks, batches = self._rehearsed, self._feed.batches(self.step)
         snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self.state)
 
@@ -292,7 +301,7 @@ class Run:
             planned = self._plan_shrink(snapshot, shrink, ranks)
             if self.config.compression.mode != "tolerance":
                 return [layer.rank_after for layer in planned.layers], planned
-            needed = [self._policy()(layer.sigma) for layer in planned.layers]
+            needed = self._shrinker.needed(planned)
             return (needed if ranks is None else ranks), planned
 
         self._rehearsal = Rehearsal(
@@ -312,38 +321,23 @@ class Run:
         )
         yield layer_sizes(after)
         smaller = state._replace(params=eqx.filter(after, eqx.is_array), opt_state=opt_state)
-        args = (smaller, Totals.zero(), batches, np.int32(1), self.key)
+        args = (smaller, Totals.zero(), batches, np.int32(1), self.key, self._arrays)
         yield "train step", self._programs.make("train step", self._train_steps, args)[1]
         batch = next(eval_batches(self._calibration, self._evaluation_batch()))
         for each in (state, smaller):
             args = (each.params, each.norm_state, Totals.zero(), *batch)
             yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
-        self._reduction.certificates(planned, layers_of(after))
+        self._shrinker.reduction.certificates(planned, layers_of(after))
 
     def _rehearsed_ranks(self) -> list[int] | None:
         """The ranks that the rehearsal of the next shrink has found, if there was one."""
         return self._rehearsed if self._rehearsal is None else self._rehearsal.ranks()
 
-    def _policy(self) -> rank.Policy:
-        """How many states a layer needs, in mode `tolerance`."""
-        compression = self.config.compression
-        return rank.round_up(rank.tolerance(compression.tolerance), compression.multiple)
-
     def _plan_shrink(self, state: TrainState, step: int, rehearsed: list[int] | None) -> Plan:
-        """What the configuration cuts at `step`. Raises `Diverged` for a model without HSVs."""
-        compression = self.config.compression
+        """What is cut at `step`. Raises `Diverged` for a model without HSVs."""
         model = eqx.combine(state.params, self.static)
         try:
-            if compression.mode == "tolerance":
-                policy = settle(self._policy(), rehearsed, compression.multiple)
-                gate = compression.gate
-                return self._reduction.plan(model, state.norm_state, policy=policy, gate=gate)
-            number = self._shrinks.index(step) + 1
-            ranks = [
-                min(now, rank_at(compression, number, initial))
-                for now, initial in zip(layer_sizes(model), self.initial_sizes, strict=True)
-            ]
-            return self._reduction.plan(model, state.norm_state, ranks=ranks)
+            return self._shrinker.plan(model, state.norm_state, step, rehearsed)
         except ValueError as error:
             raise Diverged(f"cannot shrink at step {step}: {error}") from error
 
@@ -360,20 +354,26 @@ class Run:
                 self.emit("compile", seconds=seconds, what=what, background=True)
             loss_before = self.measure(self._calibration)
             start = time.perf_counter()
-            before = self.model
-            planned = self._plan_shrink(self.state, self.step, rehearsed)
+            before = self.state
+            planned = self._plan_shrink(before, self.step, rehearsed)
+            self._shrinker.remember(planned)
             plan_seconds = time.perf_counter() - start
             start = time.perf_counter()
             after, opt_state = compress(
-                before, self.state.opt_state, plan=planned, moments=compression.moments
+                self.model, before.opt_state, plan=planned, moments=compression.moments
             )
             params = eqx.filter(after, eqx.is_array)
-            self.state = self.state._replace(params=params, opt_state=opt_state)
+            self.state = before._replace(params=params, opt_state=opt_state)
             compress_seconds = time.perf_counter() - start
             loss_after = self.measure(self._calibration)
             sizes = layer_sizes(after)
-            certificates = self._reduction.certificates(planned, layers_of(after))
+            certificates = self._shrinker.reduction.certificates(planned, layers_of(after))
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
+            rejected = (
+                compression.guard is not None and loss_after - loss_before > compression.guard
+            )
+            if rejected:
+                self.state = before
         if outcome:
             self.emit(
                 "rehearsal",
@@ -389,7 +389,7 @@ class Run:
                 {
                     "path": layer.path,
                     "before": layer.rank_before,
-                    "after": size,
+                    "after": layer.rank_before if rejected else size,
                     "sigma": layer.sigma,
                     "gramians": layer.gramians,
                     **certificate,
@@ -400,10 +400,47 @@ class Run:
             ],
             loss_before=loss_before,
             loss_after=loss_after,
+            rejected=sizes if rejected else None,
             plan_seconds=plan_seconds,
             compress_seconds=compress_seconds,
             duration=time.perf_counter() - started,
         )
+
+    def _try_on(self, shrinking: bool) -> bool:
+        """In mode `pragmatic`: judge the cut before; take it back, or note how the model does.
+
+        Returns whether another cut may be tried.
+        """
+        if self._trial.stopped:
+            return False
+        with self.clock.phase("evaluate"):
+            measured = self.objective.report(self.measure(self.task.splits["validation"]))
+        measure = self.objective.measure
+        if self._trial.passes(measured[measure.key], measure):
+            self._trial.note(measured[measure.key])
+            if shrinking:
+                self._save_to(self._trial.checkpoints)
+            return True
+        failed = self.step, layer_sizes(self.model)
+        if self._rehearsal is not None:
+            self._rehearsal.finish()
+        self._restore_from(self._trial.checkpoints, self._trial.saved_step)
+        self._rehearsal = self._rehearsed = None
+        self._trial.stop()
+        self._checkpoints.forget_from(self.step)
+        for sink in self.sinks:
+            sink.rewind(self.step)
+        self.emit(
+            "rollback",
+            from_step=failed[0],
+            tried=failed[1],
+            d_state=layer_sizes(self.model),
+            measured=measured[measure.key],
+            needed=self._trial.memory["best"],
+        )
+        self._saved = None
+        self.save()
+        return False
 
     # The whole
 
@@ -416,10 +453,12 @@ class Run:
             self.rehearse()
         while self.step < self.config.steps:
             self.train_to(self._next_stop(), interrupt)
-            last = self.step == self.config.steps
-            shrinking = self.step in self._shrinks
+            shrinking = self.step in self._shrinker.steps
+            if self.step in self._trial.steps:
+                shrinking = self._try_on(shrinking) and shrinking
             if shrinking:
                 self.shrink()
+            last = self.step == self.config.steps
             if not interrupt.requested and (self.step % loop.evaluate_every == 0 or last):
                 self.evaluate("validation")
                 self.report_spectra()
@@ -432,35 +471,7 @@ class Run:
             self.evaluate("validation")
         self.evaluate("test")
         self.emit("end")
-        return self.summary()
-
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds."""
-        model = self.model
-        seconds = self.clock.read()
-        device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
-        waited = seconds.get("host", 0.0)
-        return {
-            "task": self.task.name,
-            "kind": self.task.kind,
-            "model": self.config.model,
-            "seed": self.config.seed,
-            "total_steps": self.config.steps,
-            "parameters_before": self.parameters_before,
-            "parameters_after": parameter_count(self.state.params),
-            **self.results,
-            "baselines": dict(self.task.baselines),
-            "layers": [
-                {"path": path, "before": before, "after": after}
-                for path, before, after in zip(
-                    layer_paths(model), self.initial_sizes, layer_sizes(model), strict=True
-                )
-            ],
-            "seconds": seconds,
-            "host_share": 1 - device / seconds["total"],
-            "data_share": waited / max(seconds.get("train", 0.0) + waited, 1e-9),
-            "phases": self.phases,
-        }
+        return summarize(self)
 
     def close(self) -> None:
         """Wait for the last checkpoint, and for a rehearsal to come to an end."""
@@ -468,10 +479,7 @@ class Run:
             self._rehearsal.cancel()
         with self.clock.phase("checkpoint"):
             self._checkpoints.close()
-
-
-def _signature(x: Any) -> tuple[Any, ...]:
-    return (x.shape, x.dtype)
+            self._trial.close()
 
 
 def _is_inexact_struct(x: Any) -> bool:

@@ -19,7 +19,8 @@ in [0, 1]):
                 (the first of them), error (measured H-infinity error), holds (whether it is within
                 the bound); the last two null where nothing was cut, the last four for a selective
                 layer}],
-                loss_before, loss_after (on the calibration sequences),
+                loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
+                that compression.guard did not let pass, or null),
                 plan_seconds, compress_seconds, duration (all of it, with what it waited for);
                 where nothing was cut, before == after
     rehearsal   step (of the shrink, whose event comes next), ranks [states that each layer was
@@ -29,6 +30,9 @@ in [0, 1]):
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
                 went on meanwhile; told at the shrink that it was for)
     checkpoint  step
+    rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
+                now], measured (validation measure of the model that was given up), needed (what it
+                had to reach); the events between the two steps are gone from the log
     resume      step
     interrupt   step
     end         step
@@ -39,14 +43,13 @@ further keys. A run that resumes goes on with the log it has, which begins with 
 other sinks that event is handed again, since they need the names and sizes in it.
 """
 
-import io
 import json
 import numbers
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -61,6 +64,10 @@ class Sink(Protocol):
 
     def write(self, event: Event) -> None:
         """Takes one event. The sink must not change it."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Takes back what happened after the training of step `step` was reported."""
         ...
 
     def close(self) -> None:
@@ -169,6 +176,16 @@ def truncate_after(path: str | Path, step: int) -> None:
     write_atomically(path, [raw + b"\n" for raw, _ in kept])
 
 
+def rewind_to(path: str | Path, step: int) -> None:
+    """Takes the log at `path` back, atomically, to before anything but training came of `step`."""
+    kept = [
+        raw
+        for raw, event in _read(path)
+        if event["step"] < step or (event["step"] == step and event["event"] == "train")
+    ]
+    write_atomically(path, [raw + b"\n" for raw in kept])
+
+
 class EventLog:
     """The sink that writes `metrics.jsonl`: one event a line, flushed as it is written.
 
@@ -187,9 +204,11 @@ class EventLog:
                     file.truncate(len(content) - len(rest))
                 else:
                     file.write(b"\n")
-        self._file: io.TextIOWrapper = open(  # noqa: SIM115 (closed by `close`)
-            path, "a" if append else "w", encoding="utf-8", newline="\n"
-        )
+        self._path = path
+        self._file = self._open("a" if append else "w")
+
+    def _open(self, mode: str) -> IO[str]:
+        return open(self._path, mode, encoding="utf-8", newline="\n")  # closed by `close`
 
     def write(self, event: Event) -> None:
         """Appends `event`.
@@ -199,6 +218,12 @@ class EventLog:
         """
         self._file.write(_line(event))
         self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Drops the events after the training of step `step`."""
+        self._file.close()
+        rewind_to(self._path, step)
+        self._file = self._open("a")
 
     def close(self) -> None:
         """Closes the file."""
@@ -224,13 +249,22 @@ class TensorBoardMirror:
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None):
-        from tensorboardX import SummaryWriter  # optional, and slow to import
-
-        purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(directory), purge_step=purge)
+        self._directory = str(directory)
+        self._writer = self._open(resume_step)
         self._paths: list[str] = []
         self._measured = measured_keys({})
         self._closed = False
+
+    def _open(self, resume_step: int | None) -> Any:
+        from tensorboardX import SummaryWriter  # optional, and slow to import
+
+        purge = None if resume_step is None else resume_step + 1
+        return SummaryWriter(self._directory, purge_step=purge)
+
+    def rewind(self, step: int) -> None:
+        """Has TensorBoard hide what was written after step `step`."""
+        self._writer.close()
+        self._writer = self._open(step)
 
     def write(self, event: Event) -> None:
         """Mirrors what `event` holds in scalars."""
@@ -258,6 +292,9 @@ class TensorBoardMirror:
             case "shrink":
                 for layer in event["layers"]:
                     self._scalar(f"state/{layer['path']}", layer["after"], step)
+            case "rollback":
+                for path, size in zip(self._paths, event["d_state"], strict=False):
+                    self._scalar(f"state/{path}", size, step)
 
     def _scalar(self, tag: str, value: float | int | None, step: int) -> None:
         if value is not None:

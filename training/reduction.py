@@ -12,10 +12,11 @@ from jaxtyping import Float
 from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
 from compress.record import record
+from compress.selection import Selection, random_values, smallest_values
 from data.task import Batch, Split
 from zoo import AbstractSelectiveSSM
 
-from .config import CompressionConfig
+from .config import RunConfig
 from .step import run_sequence
 
 
@@ -29,20 +30,28 @@ def calibration_split(train: Split, size: int, seed: int) -> Split:
 class Reduction:
     """Plans the cuts of a model, by white noise or by what its layers do on calibration data."""
 
-    def __init__(self, config: CompressionConfig, calibration: Split):
-        self.config = config
+    def __init__(self, config: RunConfig[Any, Any], calibration: Split):
+        self.config, self._seed = config.compression, config.seed
         self._batch = calibration.take(np.arange(len(calibration)))
-        self.form: Form = "complex" if config.method == "paper" else "real"
+        self.form: Form = "complex" if self.config.method == "paper" else "real"
 
-    def plan(self, model: Any, norm_state: eqx.nn.State, **how: Any) -> Plan:
-        """`compress.plan` of the configured method; `how` says how many states stay."""
+    def plan(self, model: Any, norm_state: eqx.nn.State, step: int = 0, **how: Any) -> Plan:
+        """`compress.plan` of the configured method; `how` says how many states stay.
+
+        `step` tells one shrink's random choice of states from another's.
+        """
         if self.config.method != "data":
-            return plan(model, form=self.form, **how)
+            return plan(model, form=self.form, select=self._select(step), **how)
         inputs, gradients = (
             {name.removeprefix("[0]."): _padded_before(x, self._batch) for name, x in seen.items()}
             for seen in record((model, norm_state), self._batch, _outputs, gradients=True)
         )
         return plan(model, inputs=inputs, gradients=gradients, **how)
+
+    def _select(self, step: int) -> Selection | None:
+        if self.config.keep == "random":
+            return random_values(np.random.SeedSequence([self._seed, step]).generate_state(1)[0])
+        return smallest_values if self.config.keep == "smallest" else None
 
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
         """The bounds and the measured error of every layer; empty values where nothing was cut."""

@@ -28,13 +28,15 @@ def learning_rate_schedule(
 def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
     """The steps after which the layers shrink: equally spaced, the last one at the window's end.
 
+    The window begins after the share `start` of the steps.
     They depend on nothing but the length of the run, not on when it logs or evaluates. A run too
     short for all of them has fewer.
     """
     if config.mode == "none":
         return ()
     window = config.window * steps
-    times = {round(window * (k + 1) / config.shrinks) for k in range(config.shrinks)}
+    start = config.start * steps
+    times = {round(start + window * (k + 1) / config.shrinks) for k in range(config.shrinks)}
     return tuple(sorted(t for t in times if 1 <= t < steps))
 
 

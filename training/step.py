@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from data.task import Batch
 from zoo import BATCH_AXIS
 
+from .auxiliary import Join
 from .objective import Objective, Totals
 
 
@@ -49,27 +50,34 @@ def run_batch(
 
 
 def make_train_steps(
-    static: Any, optimizer: optax.GradientTransformation, objective: Objective
+    static: Any,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    join: Join | None = None,
 ) -> Callable[..., tuple[TrainState, Totals]]:
-    """The jitted function `(state, totals, batches, count, key) -> (state, totals)`.
+    """The jitted function `(state, totals, batches, count, key, arrays=()) -> (state, totals)`.
 
     `batches` is a `Batch` of arrays [K, B, ...]: K batches, of which the first `count` are trained
     on, one step each; a traced count lets one program serve every dispatch. The state and the
     totals, to which the steps' are added, are donated. Dropout of step k draws from
-    `fold_in(key, k)`.
+    `fold_in(key, k)`. `join` adds to the loss, with the help of `arrays` (`training.auxiliary`);
+    the totals are those of the task's own loss.
 
     The programs differ by the shapes of the state alone: after a shrink, the same function is
     traced once more.
     """
 
-    def loss_of(params, norm_state, batch: Batch, key):
+    def loss_of(params, norm_state, batch: Batch, key, arrays):
         model = eqx.combine(params, static)
         size = len(batch.labels)
         outputs, norm_state = run_batch(model, norm_state, batch, jax.random.split(key, size))
         totals = objective.totals(outputs, batch, jnp.ones(size))
-        return totals.loss / totals.number, (norm_state, totals)
+        loss = totals.loss / totals.number
+        if join is not None:
+            loss = join(loss, model, outputs, batch, arrays)
+        return loss, (norm_state, totals)
 
-    def train_step(state: TrainState, totals: Totals, batch: Batch, key: PRNGKeyArray):
+    def train_step(state: TrainState, totals: Totals, batch: Batch, key: PRNGKeyArray, arrays):
         differentiable, fixed = eqx.partition(state.params, eqx.is_inexact_array)
         (_, (norm_state, seen)), grads = jax.value_and_grad(
             lambda p: loss_of(
@@ -77,6 +85,7 @@ def make_train_steps(
                 state.norm_state,
                 batch,
                 jax.random.fold_in(key, state.step),
+                arrays,
             ),
             has_aux=True,
         )(differentiable)
@@ -85,10 +94,10 @@ def make_train_steps(
         totals = jax.tree.map(jnp.add, totals, seen)
         return TrainState(params, norm_state, opt_state, state.step + 1), totals
 
-    def train_steps(state, totals, batches: Batch, count, key):
+    def train_steps(state, totals, batches: Batch, count, key, arrays=()):
         def body(k, carry):
             state, totals = carry
-            return train_step(state, totals, jax.tree.map(lambda x: x[k], batches), key)
+            return train_step(state, totals, jax.tree.map(lambda x: x[k], batches), key, arrays)
 
         return jax.lax.fori_loop(0, count, body, (state, totals))
 

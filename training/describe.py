@@ -1,0 +1,56 @@
+"""What a run says about itself: at its start, and at its end."""
+
+from typing import TYPE_CHECKING, Any
+
+from .network import layer_paths, layer_sizes, parameter_count
+
+if TYPE_CHECKING:
+    from .loop import Run
+
+
+def describe(run: "Run") -> dict[str, Any]:
+    """What the "start" event says."""
+    return {
+        "task": run.task.name,
+        "model": run.config.model,
+        "seed": run.config.seed,
+        "total_steps": run.config.steps,
+        "parameters": run.parameters_before,
+        "length": run.task.length,
+        "kind": run.task.kind,
+        "outputs": run.task.outputs,
+        "baselines": dict(run.task.baselines),
+        "layers": [
+            {"path": path, "d_state": size}
+            for path, size in zip(layer_paths(run.model), run.initial_sizes, strict=True)
+        ],
+    }
+
+
+def summarize(run: "Run") -> dict[str, Any]:
+    """What summary.json holds."""
+    model = run.model
+    seconds = run.clock.read()
+    device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
+    waited = seconds.get("host", 0.0)
+    return {
+        "task": run.task.name,
+        "kind": run.task.kind,
+        "model": run.config.model,
+        "seed": run.config.seed,
+        "total_steps": run.config.steps,
+        "parameters_before": run.parameters_before,
+        "parameters_after": parameter_count(run.state.params),
+        **run.results,
+        "baselines": dict(run.task.baselines),
+        "layers": [
+            {"path": path, "before": before, "after": after}
+            for path, before, after in zip(
+                layer_paths(model), run.initial_sizes, layer_sizes(model), strict=True
+            )
+        ],
+        "seconds": seconds,
+        "host_share": 1 - device / seconds["total"],
+        "data_share": waited / max(seconds.get("train", 0.0) + waited, 1e-9),
+        "phases": run.phases,
+    }

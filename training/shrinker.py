@@ -1,0 +1,85 @@
+"""How far the layers of a run are cut, and whether at all: the rules of its configuration."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+
+from compress import Plan, rank
+from compress.rank import JointPolicy, Policy
+from data.task import Split
+
+from .config import RunConfig
+from .network import layer_sizes
+from .reduction import Reduction
+from .rehearsal import settle
+from .schedule import rank_at, shrink_steps
+
+
+class Shrinker:
+    """Plans the shrinks of a run. `memory` is all that it knows besides the configuration."""
+
+    def __init__(self, config: RunConfig[Any, Any], calibration: Split, initial: Sequence[int]):
+        self.config, self.reduction = config.compression, Reduction(config, calibration)
+        self.steps = shrink_steps(config.compression, config.steps)
+        self._initial = initial
+        self._needed: list[int] | None = None
+
+    @property
+    def memory(self) -> list[int] | None:
+        """Ranks that the layers needed when they were last looked at, for `settled`."""
+        return self._needed
+
+    def recall(self, memory: list[int] | None) -> None:
+        """Go on with the `memory` of an earlier run."""
+        self._needed = memory
+
+    def remember(self, planned: Plan) -> None:
+        """Note what a shrink has found; after a cut, the spectrum has to settle anew."""
+        cut = any(layer.cut is not None for layer in planned.layers)
+        self._needed = None if cut else self.needed(planned)
+
+    def needed(self, planned: Plan) -> list[int]:
+        """States that the layers need by their spectra, in mode `tolerance`."""
+        return [self._policy()(layer.sigma) for layer in planned.layers]
+
+    def spectra(self, model: Any, norm_state: eqx.nn.State) -> Plan:
+        """The HSVs of every layer, in a plan that cuts nothing."""
+        return self.reduction.plan(model, norm_state, ranks=layer_sizes(model))
+
+    def plan(
+        self, model: Any, norm_state: eqx.nn.State, step: int, rehearsed: list[int] | None
+    ) -> Plan:
+        """What is cut after `step`. ValueError for a model without HSVs."""
+        if self.config.mode == "tolerance":
+            policy = settle(self._policy(), rehearsed, self.config.multiple)
+            policy = policy if self.config.settled is None else self._when_settled(policy)
+            gate = self.config.gate
+            return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)
+        return self.reduction.plan(model, norm_state, step=step, ranks=self._ranks(model, step))
+
+    def _ranks(self, model: Any, step: int) -> list[int]:
+        sizes = layer_sizes(model)
+        if self.config.mode == "pragmatic":
+            return [max(1, int((1 - self.config.share) * size)) for size in sizes]
+        number = self.steps.index(step) + 1
+        return [
+            min(now, rank_at(self.config, number, initial))
+            for now, initial in zip(sizes, self._initial, strict=True)
+        ]
+
+    def _policy(self) -> Policy:
+        return rank.round_up(rank.tolerance(self.config.tolerance), self.config.multiple)
+
+    def _when_settled(self, policy: JointPolicy) -> JointPolicy:
+        """`policy` once all layers need about what they needed at the last look, else no cut."""
+        before, most = self._needed, self.config.settled or 0.0
+
+        def ranks(sigmas: Sequence[Any], cut: Callable[[list[int]], Any]) -> list[int]:
+            needed = [self._policy()(sigma) for sigma in sigmas]
+            settled = before is not None and all(
+                abs(now - then) <= most * then for now, then in zip(needed, before, strict=True)
+            )
+            return policy.ranks(sigmas, cut) if settled else [len(sigma) for sigma in sigmas]
+
+        return JointPolicy(ranks)

@@ -1,0 +1,75 @@
+"""Cuts on trial, in mode `pragmatic`: kept while validation holds, else taken back for good."""
+
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import Checkpoints
+from .config import RunConfig
+from .objective import Measure
+from .schedule import shrink_steps
+
+
+class Trial:
+    """What the validation measure was before the cut that is on trial, and where that is saved.
+
+    A cut is judged when the next one is due, the last one as long after it as the others. `memory`
+    is all that it knows besides the configuration.
+    """
+
+    def __init__(self, config: RunConfig[Any, Any], folder: Path):
+        self._slack = config.compression.slack
+        self.steps: tuple[int, ...] = ()
+        """When to judge."""
+        if config.compression.mode == "pragmatic":
+            cuts = shrink_steps(config.compression, config.steps)
+            between = cuts[-1] - cuts[-2] if len(cuts) > 1 else max(cuts, default=0)
+            end = min(max(cuts, default=0) + between, config.steps)
+            self.steps = tuple(sorted({*cuts, end} - {0}))
+        self._folder = folder
+        self._checkpoints: Checkpoints | None = None
+        self.memory: dict[str, Any] = {"best": None, "stopped": False}
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The state before the cut on trial."""
+        if self._checkpoints is None:
+            self._checkpoints = Checkpoints(self._folder, keep=1)
+        return self._checkpoints
+
+    @property
+    def saved_step(self) -> int:
+        """The step of that state."""
+        step = self.checkpoints.latest()
+        if step is None:
+            raise FileNotFoundError(f"{self._folder} holds no checkpoint of before the cut")
+        return step
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a cut has been taken back, after which there are no more."""
+        return self.memory["stopped"]
+
+    def passes(self, value: float, measure: Measure) -> bool:
+        """Whether the model does as well as before the cut on trial, within the slack."""
+        best = self.memory["best"]
+        if best is None:
+            return True
+        slack = self._slack if measure.higher_is_better else -self._slack
+        return measure.better(value, best - slack)
+
+    def note(self, value: float) -> None:
+        """What the next cut is judged by."""
+        self.memory = {**self.memory, "best": value}
+
+    def stop(self) -> None:
+        """No more cuts."""
+        self.memory = {**self.memory, "stopped": True}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Go on with the `memory` of an earlier run."""
+        self.memory = dict(memory)
+
+    def close(self) -> None:
+        """Wait until the last save is complete."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
