@@ -109,7 +109,9 @@ def _eliminate(log_lam, decay, generator, pivot):
     phase_re, phase_im = _divide(g_re[0], head, 1), _divide(g_im[0], head, 0)
     u_re, u_im = g_re.at[0].add(phase_re * norm), g_im.at[0].add(phase_im * norm)
     beta = _divide(1, norm * (norm + head), 0)
-    t_re, t_im = beta * (u_re @ real + u_im @ imag), beta * (u_re @ imag - u_im @ real)
+    u = jnp.stack([u_re, u_im])
+    by_re, by_im = u @ real, u @ imag  # each matrix is read once
+    t_re, t_im = beta * (by_re[0] + by_im[1]), beta * (by_im[0] - by_re[1])
     first = jax.lax.complex(
         real[0] - (u_re[0] * t_re - u_im[0] * t_im), imag[0] - (u_im[0] * t_re + u_re[0] * t_im)
     )

@@ -32,6 +32,8 @@ class SelectiveSpectrum:
                 f"batch: {name} is selective, what its states do depends on data, so batch or "
                 "inputs must be given"
             )
+        if not evidence.states:
+            raise ValueError(f"states=False: {name} is selective, allowed there: True")
         self.layer, self._evidence = layer, evidence
         self._planned: dict[int, LayerPlan] = {}
         self.gramians = "data" if evidence.gradients is None else "data and gradients"

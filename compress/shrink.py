@@ -78,6 +78,7 @@ def plan(
     batch: Any = None,
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
+    states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
     select: Selection | None = None,
@@ -110,7 +111,9 @@ def plan(
     come in sums of two; "complex" the complex system, as the paper does. The three above always
     reduce the real map. They have no error bounds, and where the result would be unstable the
     layer falls back to white noise; the plan says so. With data, `refit` fits C and D to the
-    layer's own outputs after the cut, by least squares.
+    layer's own outputs after the cut, by least squares. It does most for cuts by white noise:
+    `states=False` leaves the controllability Gramian as it is, and with `gradients=False` too, the
+    data serve to refit alone and `form` holds.
 
     Selective layers (Mamba) are weighed by data only, so `batch` or `inputs` must be given where
     there are any. All channels of such a layer are cut to one shared basis, which is folded into
@@ -126,7 +129,7 @@ def plan(
     _at_most_one(tolerance=tolerance, policy=policy, ranks=ranks)
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
-    evidence = _evidence(model, layers, batch, inputs, gradients, horizon, refit)
+    evidence = _evidence(model, layers, batch, inputs, gradients, states, horizon, refit)
     if select is not None and (form != "complex" or batch is not None or inputs is not None):
         raise ValueError("select is given, allowed: with form='complex' and white noise alone")
     spectra = _spectra(layers, form, evidence, select)
@@ -148,6 +151,7 @@ def compress(
     batch: Any = None,
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
+    states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
     moments: str = "transport",
@@ -156,10 +160,10 @@ def compress(
 
     `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
     At most one of `tolerance`, `policy`, `ranks` (see `plan`) and `plan` says how many states
-    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `horizon`
-    and `refit` are those of `plan`; without data it is white noise, and the output of a layer then
-    differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double precision; classes,
-    dtypes and settings stay, so a jitted training step is traced again once.
+    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `states`,
+    `horizon` and `refit` are those of `plan`; without data it is white noise, and the output
+    of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double
+    precision; classes, dtypes and settings stay, so a jitted training step is traced again once.
     What is not cut is returned as the same object: model and state themselves if nothing is.
     A layer object that stands in two places is cut alike in both.
 
@@ -180,7 +184,7 @@ def compress(
         raise ValueError(f"moments={moments!r}, allowed: {', '.join(MODES)}")
     layers = _checked_layers(model)
     if plan is None:
-        evidence = _evidence(model, layers, batch, inputs, gradients, horizon, refit)
+        evidence = _evidence(model, layers, batch, inputs, gradients, states, horizon, refit)
         spectra = _spectra(layers, form, evidence)
         plan = _plan(model, layers, spectra, tolerance, policy, ranks, gate)
     else:
@@ -213,6 +217,7 @@ def _evidence(
     batch: Any,
     inputs: Inputs | None,
     gradients: Inputs | bool,
+    states: bool,
     horizon: int | None,
     refit: bool | None,
 ) -> dict[KeyPath, Evidence]:
@@ -227,11 +232,15 @@ def _evidence(
             raise ValueError("refit=True needs data, allowed: with batch or inputs")
         if not isinstance(gradients, bool):
             raise ValueError("gradients are given without inputs, allowed: with inputs")
+        if not states:
+            raise ValueError("states=False needs data, allowed: with batch or inputs")
         return dict.fromkeys(layers, Evidence(horizon=horizon))
     by_layer = _by_layer("inputs", inputs, layers)
     none: dict[KeyPath, Any] = dict.fromkeys(layers)
     weights = none if isinstance(gradients, bool) else _by_layer("gradients", gradients, layers)
-    return {keys: Evidence(u, weights[keys], refit=refit) for keys, u in by_layer.items()}
+    return {
+        keys: Evidence(u, weights[keys], states=states, refit=refit) for keys, u in by_layer.items()
+    }
 
 
 def _by_layer(

@@ -5,15 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from zoo import AbstractSSM
 
-from .balance import Truncation, gramian_factors, truncate
+from .balance import Truncation, all_values, gramian_factors, hankel_svd, truncate
 from .cut import AbstractCut
 from .empirical import data_factor, gradient_factor, horizon_factors, refit
-from .hankel import Form, check_system, hankel_matrix
+from .hankel import Form, check_system
 from .layers import check_parameters
 from .lift import Projection
 from .linear_cut import LinearCut
@@ -54,8 +53,16 @@ class Evidence:
     """The gradients by its outputs [b L d_model]."""
     horizon: int | None = None
     """Samples that the Gramians are summed over."""
+    states: bool = True
+    """Weigh the states by `inputs`; else by white noise, and `inputs` serve to refit alone."""
     refit: bool | None = None
     """Fit C (and D) to the layer's outputs after the cut; None: only where it is selective."""
+
+    @property
+    def white(self) -> bool:
+        """Whether both Gramians are those of white noise."""
+        by_inputs = self.inputs is not None and self.states
+        return not (by_inputs or self.gradients is not None or self.horizon is not None)
 
 
 class Spectrum:
@@ -73,31 +80,28 @@ class Spectrum:
         self._planned: dict[int, LayerPlan] = {}
         self.system = double_lti(layer)
         check_system(self.system, name)
-        self.white = evidence.inputs is None and evidence.horizon is None
-        self.form: Form = form if self.white else "real"
+        self.form: Form = form if evidence.white else "real"
         with one_blas_thread():  # the same digits whatever else runs
             self.gramians, self.factors = self._weighed(evidence)
-            self.sigma = self._sigma()
+            self._svd = hankel_svd(self.form, *self.factors)
+        n = layer.d_state
+        self.sigma: Float[np.ndarray, " n"] = (
+            all_values(self.form, self._svd, n).reshape(n, -1).sum(axis=1)
+        )
 
     def _weighed(self, evidence: Evidence):
         """The words for the Gramians, and their factors."""
         if evidence.horizon is not None:
             return f"{evidence.horizon} samples", horizon_factors(self.system, evidence.horizon)
-        if evidence.inputs is None:
+        if evidence.white:
             return f"white noise, {self.form}", gramian_factors(self.system, self.form)
-        Lp = data_factor(self.system, evidence.inputs)
-        if evidence.gradients is None:
-            return "data", (Lp, gramian_factors(self.system, "real")[1])
-        return "data and gradients", (Lp, gradient_factor(self.system, evidence.gradients))
-
-    def _sigma(self) -> Float[np.ndarray, " n"]:
-        n = self.layer.d_state
-        per_state = 1 if self.form == "complex" else 2
-        sigma = np.zeros(n * per_state)
-        values = np.asarray(scipy.linalg.svdvals(hankel_matrix(self.form, *self.factors)))
-        values = values[: len(sigma)]
-        sigma[: len(values)] = values
-        return sigma.reshape(n, per_state).sum(axis=1)
+        system, u, g = self.system, evidence.inputs, evidence.gradients
+        if g is None:
+            return "data", (data_factor(system, u), gramian_factors(system, "real")[1])
+        Lq = gradient_factor(system, g)
+        if evidence.states:
+            return "data and gradients", (data_factor(system, u), Lq)
+        return "gradients", (gramian_factors(system, "real")[0], Lq)
 
     def planned(self, path: str, rank: int) -> LayerPlan:
         """The plan that leaves the layer `rank` states."""
@@ -116,22 +120,25 @@ class Spectrum:
             form=self.form,
             rounding=rounding_of(self.layer),
             select=self._select,
+            svd=self._svd,
         )
-        if not self.white and reduced.radius >= 1:
-            instead = Spectrum(path, self.layer, self.form, Evidence()).planned(path, rank)
+        white, refitted = self._evidence.white, bool(self._evidence.refit)
+        if not white and reduced.radius >= 1:
+            by = replace(self._evidence, states=False, gradients=None, horizon=None)
+            instead = Spectrum(path, self.layer, self.form, by).planned(path, rank)
             why = f"{self.gramians} would be unstable (radius {reduced.radius:.6f})"
             return replace(instead, gramians=f"{instead.gramians}: {why}")
         cut = None
         if reduced.rank < n:
             lti = reduced.lti
-            if self._evidence.refit:
+            if refitted:
                 with one_blas_thread():
                     lti = refit(self.system, lti, self._evidence.inputs)
             after = from_double_lti(self.layer, lti)
             check_parameters((), after)
             cut = LinearCut(self.layer, after, self.system, _projection(reduced))
-        bound = reduced.bound if self.white else math.inf
-        floor = _at(reduced.sigma, reduced.order) if self.white else 0.0
+        bound = reduced.bound if white and not refitted else math.inf
+        floor = _at(reduced.sigma, reduced.order) if white and not refitted else 0.0
         return LayerPlan(path, sigma, n, reduced.rank, bound, floor, self.gramians, cut)
 
 

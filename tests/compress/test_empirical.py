@@ -303,6 +303,25 @@ def test_refit_in_compress_and_in_silence(getkey):
         compress(layer, ranks=3, refit=True)
 
 
+def test_data_may_serve_to_refit_alone(getkey):
+    layer, u = lru(getkey()), slow_inputs(getkey())
+    alone = {"batch": u, "states": False, "gradients": False}
+    paper = plan(layer, ranks=3, form="complex").layers[0]
+    (row,) = plan(layer, ranks=3, form="complex", refit=True, **alone).layers
+    assert row.gramians == paper.gramians == "white noise, complex"
+    np.testing.assert_array_equal(row.sigma, paper.sigma)
+    assert (row.bound, row.floor) == (math.inf, 0)
+    assert paper.bound < math.inf
+    np.testing.assert_array_equal(row.cut.after.B_re, paper.cut.after.B_re)
+    y = jax.vmap(layer)(u)
+    errors = [jnp.linalg.norm(jax.vmap(x.cut.after)(u) - y) for x in (paper, row)]
+    assert errors[1] < 0.9 * errors[0]
+    (weighed,) = plan(layer, ranks=3, batch=u, states=False).layers
+    assert weighed.gramians == "gradients"
+    with pytest.raises(ValueError, match="states=False needs data, allowed: with batch or inputs"):
+        compress(layer, ranks=3, states=False)
+
+
 def test_gradients_go_with_inputs(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
     with pytest.raises(ValueError, match="gradients are given without inputs"):
