@@ -1,6 +1,7 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
 from .bidirectional import Bidirectional
+from .generate import generate
 from .language_model import LanguageModel, language_model
 from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
 from .lru import LRU
@@ -48,6 +49,7 @@ __all__ = [
     "Regressor",
     "S5Config",
     "classifier",
+    "generate",
     "language_model",
     "layer_config",
     "linear_recurrence",

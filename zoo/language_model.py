@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .layer import AbstractSSM
+from .linear import Linear
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
@@ -26,7 +27,7 @@ class LanguageModel(eqx.Module):
     embedding: eqx.nn.Embedding
     blocks: tuple[Block | MixerBlock, ...]
     norm: SampleNorm
-    head: eqx.nn.Linear | None
+    head: Linear | None
     """Logits from channels; None for the embedding itself, transposed (tied)."""
 
     def __check_init__(self):
@@ -117,7 +118,7 @@ def language_model(
 
     def build() -> LanguageModel:
         weight = EMBEDDING_DEVIATION * jax.random.normal(embedding_key, (vocabulary, d_model))
-        head = eqx.nn.Linear(d_model, vocabulary, use_bias=False, key=head_key)
+        head = Linear.init(d_model, vocabulary, use_bias=False, key=head_key)
         return LanguageModel(
             embedding=eqx.nn.Embedding(weight=weight),
             blocks=residual_blocks(

@@ -45,13 +45,16 @@ def gradients(function, arguments):
     return jax.grad(loss, argnums=tuple(range(6)))(*arguments)
 
 
-@pytest.mark.parametrize("L", [1, 37, 96])
+@pytest.mark.parametrize(("L", "cached"), [(1, 2**15), (37, 2**15), (96, 2**15), (37, 60)])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_values_and_gradients_are_those_of_the_definition(L, precision, request):
+def test_values_and_gradients_are_those_of_the_definition(
+    L, cached, precision, request, monkeypatch
+):
+    monkeypatch.setattr("zoo.selective.CACHED", cached)
     if precision == "float64":
         request.getfixturevalue("x64")
     tolerance = {"float32": 2e-5, "float64": 1e-12}[precision]
-    given = problem(L, 5, 7, precision, batch=(3,))
+    given = problem(L, 5, 7, precision, batch=(4,))
     axes = [None if name == "A" else 0 for name in NAMES]
     ours, theirs = (jax.jit(jax.vmap(f, in_axes=axes)) for f in (selective_scan, oracle))
     arguments = [jnp.asarray(given[name]) for name in NAMES]

@@ -1,0 +1,97 @@
+"""Generation: the same tokens as from whole sequences, whatever the batch and the padding."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import Mamba, generate, language_model
+from zoo.generate import nucleus
+
+
+@pytest.fixture(scope="module")
+def model():
+    def layer(key):
+        return Mamba.init(16, 4, key=key)
+
+    model, _ = language_model(
+        layer, vocabulary=11, d_model=16, blocks=2, dropout=0.3, key=jax.random.key(3)
+    )
+    # sharp logits, which no rounding turns round
+    return eqx.tree_at(lambda m: m.embedding.weight, model, 20 * model.embedding.weight)
+
+
+PROMPT = np.random.default_rng(0).integers(0, 11, (3, 9))
+
+
+def test_greedy_tokens_are_those_of_the_whole_sequence(model):
+    tokens, _ = generate(model, PROMPT, 12, temperature=0)
+    whole = jnp.concatenate([PROMPT, tokens], axis=1)
+    still = eqx.nn.inference_mode(model)
+    logits, _ = jax.vmap(still, in_axes=(0, None), out_axes=(0, None))(whole, eqx.nn.State(still))
+    np.testing.assert_array_equal(jnp.argmax(logits[:, 8:-1], axis=-1), tokens)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_rows_padding_and_pauses_change_nothing(model, temperature):
+    key = jax.random.key(0)
+    tokens, _ = generate(model, PROMPT, 12, temperature=temperature, top_p=0.9, key=key)
+    alone, _ = generate(model, PROMPT[:1], 12, temperature=temperature, top_p=0.9, key=key)
+    np.testing.assert_array_equal(alone, tokens[:1])
+    padded = np.pad(PROMPT, ((0, 0), (0, 4)))
+    again, _ = generate(
+        model, padded, 12, temperature=temperature, top_p=0.9, key=key, lengths=np.full(3, 9)
+    )
+    np.testing.assert_array_equal(again, tokens)
+    if temperature == 0:
+        first, carry = generate(model, PROMPT, 5, temperature=0)
+        second, _ = generate(model, first[:, -1:], 7, temperature=0, carry=carry)
+        np.testing.assert_array_equal(jnp.concatenate([first, second], axis=1), tokens)
+
+
+def test_tokens_are_drawn_from_the_distribution(model):
+    row = jnp.asarray(PROMPT[0])
+    still = eqx.nn.inference_mode(model)
+    logits = np.asarray(still(row, eqx.nn.State(still))[0][-1], float)
+    drawn, _ = generate(model, np.tile(row, (4000, 1)), 1, temperature=20.0, key=jax.random.key(1))
+    expected = np.exp(logits / 20) / np.exp(logits / 20).sum()
+    share = np.bincount(np.asarray(drawn)[:, 0], minlength=11) / 4000
+    assert np.abs(share - expected).max() < 4 * np.sqrt(0.25 / 4000)
+
+
+def test_the_nucleus_is_the_fewest_tokens_with_the_share():
+    probability = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
+    logits = jnp.asarray(np.log(probability), jnp.float32)
+    for share, kept in [(0.3, [1]), (0.5, [1, 3]), (0.84, [1, 3, 4]), (1.0, [0, 1, 2, 3, 4])]:
+        finite = np.flatnonzero(np.isfinite(nucleus(logits, share)))
+        assert finite.tolist() == kept, share
+
+
+def test_memory_does_not_grow_with_the_length(model):
+    from zoo.generate import _generate
+
+    def bytes_of(tokens):
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), model.init_state())
+        arguments = (model, jnp.asarray(PROMPT), jnp.full(3, 9), carry, None, None, None, tokens)
+        compiled = _generate.lower(*arguments).compile()
+        return compiled.compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(400) - bytes_of(100) <= 2 * 4 * 3 * 300 * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokens": 0}, "tokens=0, allowed"),
+        ({"temperature": -1.0}, "temperature=-1.0, allowed"),
+        ({"top_p": 0.0}, "top_p=0.0, allowed"),
+        ({"temperature": 1.0}, "key=None with temperature=1.0, allowed"),
+        ({"prompt": PROMPT + 5}, "prompt has tokens from 5 to 15, allowed: 0 to 10"),
+        ({"lengths": np.array([1, 10, 2])}, "lengths are from 1 to 10, allowed: 1 to 9"),
+    ],
+)
+def test_bad_arguments_are_named(model, settings, message):
+    arguments = {"prompt": PROMPT, "tokens": 3, "temperature": 0} | settings
+    with pytest.raises(ValueError, match=message):
+        generate(model, **arguments)
