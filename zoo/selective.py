@@ -16,8 +16,11 @@ from jaxtyping import Array, Float
 
 from .whole_batch import whole_batch
 
-CHUNK = 16
+CHUNK = 8
 """Samples between two states that the backward pass finds ready; the others it makes again."""
+
+CACHED = 2**15
+"""States of sequences that a CPU treats together: what a few arrays of them take stays in cache."""
 
 
 class Signals(NamedTuple):
@@ -64,7 +67,26 @@ def selective_step(
 
 
 def _selective_scan(A, x, dt, B, C, h0):
-    """Outputs [b L d] and last states [b d N] of a batch.
+    """Outputs [b L d] and last states [b d N] of a batch, on a CPU some sequences at a time."""
+    groups = _groups(*h0.shape) if jax.default_backend() == "cpu" else 1
+    if groups == 1:
+        return _together(A, x, dt, B, C, h0)
+    parts = [a.reshape(groups, -1, *a.shape[1:]) for a in (x, dt, B, C, h0)]
+    y, h = jax.lax.map(lambda part: _together(A, *part), parts)
+    return [y.reshape(x.shape), h.reshape(h0.shape)]
+
+
+_scan = whole_batch(_selective_scan, shared=1)
+
+
+def _groups(batch: int, d: int, N: int) -> int:
+    """The most groups of equal size, each with `CACHED` states or more."""
+    counts = range(1, batch + 1)
+    return max([g for g in counts if batch % g == 0 and batch // g * d * N >= CACHED], default=1)
+
+
+def _together(A, x, dt, B, C, h0):
+    """Outputs [b L d] and last states [b d N] of sequences that go step by step together.
 
     Chunks are of equal length, and near `CHUNK`, as far as L allows; what is left over makes a last
     short one. States are kept as [b N d], so that the loops over channels are contiguous.
@@ -84,11 +106,9 @@ def _selective_scan(A, x, dt, B, C, h0):
     return [y, jnp.swapaxes(h, 1, 2)]
 
 
-_scan = whole_batch(_selective_scan, shared=1)
-
-
 @jax.custom_vjp
 def _chunks(A, x, dt, B, C, h0):
+    """Outputs [K T b d] and last state [b N d] of chunks x, dt [K T b d] and B, C [K T b N]."""
     return _chunks_forward(A, x, dt, B, C, h0)[0]
 
 
@@ -98,8 +118,8 @@ def _chunks_forward(A, x, dt, B, C, h0):
 
         def step(h, inputs):
             v, dt, B, C = inputs
-            h = jnp.exp(dt[:, None] * A) * h + B[:, :, None] * v[:, None]
-            return h, jnp.sum(C[:, :, None] * h, axis=1)
+            h = _advance(A, h, v, dt, B)
+            return h, jnp.einsum("bn,bnd->bd", C, h)
 
         after, y = jax.lax.scan(step, h, (dt * x, dt, B, C))
         return after, (y, h)
@@ -116,43 +136,53 @@ def _chunks_backward(kept, cotangents):
     """
     A, x, dt, B, C, before = kept
     dy, dh = cotangents
+    T = x.shape[1]
 
     def one(carry, inputs):
-        later, dA = carry
+        later, dA, states = carry
         x, dt, B, C, dy, h = inputs
         v = dt * x
 
-        def again(h, inputs):
-            v, dt, B = inputs
-            return jnp.exp(dt[:, None] * A) * h + B[:, :, None] * v[:, None], h
+        def again(t, carry):
+            h, states = carry
+            h = _advance(A, h, v[t], dt[t], B[t])
+            return h, states.at[t + 1].set(h)
 
-        last, previous = jax.lax.scan(again, h, (v, dt, B))
-        current = jnp.concatenate([previous[1:], last[None]])
-        dC = jnp.einsum("tbnd,tbd->tbn", current, dy)
+        _, states = jax.lax.fori_loop(0, T, again, (h, states.at[0].set(h)))
 
-        def adjoint(carry, inputs):
-            later, dA = carry
-            v, dt, B, C, dy, h = inputs
-            g = later + C[:, :, None] * dy[:, None]
-            later = jnp.exp(dt[:, None] * A) * g
-            p = later * h
-            dA = dA + jnp.sum(p * dt[:, None], axis=0)
-            dB = jnp.sum(g * v[:, None], axis=2)
-            dv = jnp.sum(g * B[:, :, None], axis=1)
-            return (later, dA), (dB, dv, jnp.sum(p * A, axis=1))
+        def adjoint(i, carry):
+            later, dA, dv, ddt, dB, dC = carry
+            t = T - 1 - i
+            g = later + C[t][:, :, None] * dy[t][:, None]
+            later = jnp.exp(dt[t][:, None] * A) * g
+            p = later * states[t]
+            return (
+                later,
+                dA + jnp.sum(p * dt[t][:, None], axis=0),
+                dv.at[t].set(jnp.sum(g * B[t][:, :, None], axis=1)),
+                ddt.at[t].set(jnp.sum(p * A, axis=1)),
+                dB.at[t].set(jnp.sum(g * v[t][:, None], axis=2)),
+                dC.at[t].set(jnp.sum(states[t + 1] * dy[t][:, None], axis=2)),
+            )
 
-        (later, dA), (dB, dv, ddt) = jax.lax.scan(
-            adjoint, (later, dA), (v, dt, B, C, dy, previous), reverse=True
-        )
-        return (later, dA), (dt * dv, ddt + x * dv, dB, dC)
+        nothing = [jnp.zeros_like(a) for a in (x, x, B, B)]
+        later, dA, dv, ddt, dB, dC = jax.lax.fori_loop(0, T, adjoint, (later, dA, *nothing))
+        return (later, dA, states), (dt * dv, ddt + x * dv, dB, dC)
 
-    (dh0, dA), (dx, ddt, dB, dC) = jax.lax.scan(
-        one, (dh, jnp.zeros_like(A)), (x, dt, B, C, dy, before), reverse=True
+    # one array for the states of a chunk serves all chunks
+    states = jnp.zeros((T + 1, *dh.shape), dh.dtype)
+    (dh0, dA, _), (dx, ddt, dB, dC) = jax.lax.scan(
+        one, (dh, jnp.zeros_like(A), states), (x, dt, B, C, dy, before), reverse=True
     )
     return dA, dx, ddt, dB, dC, dh0
 
 
 _chunks.defvjp(_chunks_forward, _chunks_backward)
+
+
+def _advance(A, h, v, dt, B):
+    """The states [b N d] one sample on, v = dt x."""
+    return jnp.exp(dt[:, None] * A) * h + B[:, :, None] * v[:, None]
 
 
 def _time_leading(a, K):

@@ -1,0 +1,238 @@
+"""Checkpoints of Hugging Face: the fixture's numbers, exact round trips, named errors."""
+
+import json
+import shutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from zoo import LRU, Mamba, Mamba2, generate, language_model
+from zoo.pretrained import load, read_config, save
+from zoo.selective import selective_scan
+
+MAKERS = {
+    "mamba": lambda key: Mamba.init(8, 4, key=key, bias=True, dt_rank=3),
+    "mamba tied A": lambda key: Mamba.init(8, 4, key=key, tied=True, conv_bias=False),
+    "mamba2": lambda key: Mamba2.init(8, 4, key=key, headdim=4, n_groups=2, dt_limit=(0.0, 0.5)),
+}
+
+
+def small(maker, key, **settings):
+    model, _ = language_model(maker, vocabulary=11, d_model=8, blocks=2, key=key, **settings)
+    return model
+
+
+def tensors_of(folder):
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def same_tensors(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), name
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+@eqx.filter_jit
+def logits_of(model, tokens):
+    state = eqx.nn.State(model)
+    return jax.vmap(lambda row: model(row, state)[0])(tokens)
+
+
+@eqx.filter_jit
+def streams(model, tokens):
+    """The residual stream after each block, the last one after the final norm, and the carries."""
+
+    def one(tokens):
+        h, found, after = model.embedding.weight[tokens], [], []
+        for block, carry in zip(model.blocks, model.init_state(), strict=True):
+            carry, h = block.run(carry, h)
+            after.append(carry)
+            found.append(h)
+        return [*found, jax.vmap(model.norm.norm)(h)], after
+
+    return jax.vmap(one)(tokens)
+
+
+FIXTURES = ["hf_mamba_*", "hf_mamba2_*"]
+
+
+@pytest.fixture(params=FIXTURES)
+def fixtures(request, shared):
+    folders = sorted((shared / "truth" / "parity").glob(request.param))
+    if not folders:
+        pytest.skip(f"no {request.param} in ../shared/truth/parity")
+    return folders
+
+
+def test_parity_in_single_precision(fixtures):
+    for folder in fixtures:
+        io, meta = np.load(folder / "io.npz"), json.loads((folder / "meta.json").read_text())
+        given = meta["tolerance_float32"]
+        model = load(folder)
+        tokens = jnp.asarray(io["input_ids"])
+        np.testing.assert_allclose(logits_of(model, tokens), io["logits"], **given["logits"])
+        hidden, carries = streams(model, tokens)
+        for ours, theirs in zip(hidden[: len(carries) - 1], io["hidden_states"], strict=False):
+            np.testing.assert_allclose(ours[0], theirs, **given["hidden_states"])
+        np.testing.assert_allclose(hidden[-1][0], io["hidden_states"][-1], **given["hidden_states"])
+        for i, carry in enumerate(carries):
+            window = jnp.swapaxes(carry.window, 1, 2)
+            np.testing.assert_allclose(window, io[f"conv_state_{i}"], **given["states"])
+            np.testing.assert_allclose(carry.ssm, io[f"ssm_state_{i}"], **given["states"])
+        prompt, expected = io["gen_prompt"], io["gen_sequences"]
+        count = expected.shape[1] - prompt.shape[1]
+        drawn, _ = generate(model, prompt, count, temperature=0)
+        np.testing.assert_array_equal(drawn, expected[:, prompt.shape[1] :])
+
+
+def test_parity_in_double_precision(fixtures, x64):
+    for folder in fixtures:
+        io, meta = np.load(folder / "io.npz"), json.loads((folder / "meta.json").read_text())
+        model = jax.tree.map(
+            lambda x: x.astype(float) if eqx.is_inexact_array(x) else x, load(folder)
+        )
+        given = meta["tolerance_float32"]["logits_f64 (test run in x64)"]
+        logits = logits_of(model, jnp.asarray(io["input_ids"][:1]))[0]
+        np.testing.assert_allclose(logits, io["logits_f64"], **given)
+        if meta["cls"] == "MambaForCausalLM":
+            x, dt, A, B, C, D = (io[f"layer0_f64_scan_{name}"] for name in ("u", *("dt", *"ABCD")))
+            y, _ = selective_scan(*(jnp.asarray(a) for a in (x, dt, A, B, C)))
+            np.testing.assert_allclose(y + D * x, io["layer0_f64_scan_y"], **given)
+
+
+def test_the_fixture_is_written_back_exactly(fixtures, tmp_path):
+    for folder in fixtures:
+        save(tmp_path, load(folder), config=read_config(folder))
+        same_tensors(tensors_of(folder), tensors_of(tmp_path))
+        assert read_config(tmp_path) == read_config(folder)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_is_saved_is_loaded(maker, getkey, tmp_path):
+    model = small(MAKERS[maker], getkey(), tied=maker != "mamba2")
+    save(tmp_path / "a", model)
+    again = load(tmp_path / "a")
+    save(tmp_path / "b", again)
+    same_tensors(tensors_of(tmp_path / "a"), tensors_of(tmp_path / "b"))
+    assert read_config(tmp_path / "a") == read_config(tmp_path / "b")
+    if maker != "mamba tied A":  # which comes back with A written out
+        assert eqx.tree_equal(again, model)
+
+
+def test_half_precision_keeps_its_bits(getkey, tmp_path):
+    model = small(MAKERS["mamba"], getkey())
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x, model)
+    save(tmp_path, half)
+    again = load(tmp_path)
+    assert read_config(tmp_path)["dtype"] == "bfloat16"
+    assert eqx.tree_equal(again, half)
+
+
+def test_pieces_are_read(getkey, tmp_path):
+    model = small(MAKERS["mamba2"], getkey())
+    save(tmp_path, model)
+    tensors = tensors_of(tmp_path)
+    names = sorted(tensors)
+    places = {name: f"model-{i % 3}.safetensors" for i, name in enumerate(names)}
+    for file in set(places.values()):
+        piece = {name: tensors[name] for name in names if places[name] == file}
+        safetensors.numpy.save_file(piece, tmp_path / file)
+    (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert eqx.tree_equal(load(tmp_path), model)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors, which .* is not there"):
+        load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    save(folder, small(MAKERS["mamba"], jax.random.key(0)))
+    return folder
+
+
+def broken(change):
+    """A change to (tensors, config)."""
+
+    def apply(folder):
+        tensors, config = tensors_of(folder), read_config(folder)
+        change(tensors, config)
+        safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+LAYER = "backbone.layers.1.mixer."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, c: t.pop(LAYER + "A_log"), r"layers\.1\.mixer\.A_log is missing"),
+        (lambda t, c: t.update({LAYER + "E": t[LAYER + "D"]}), r"mixer\.E is unexpected"),
+        (
+            lambda t, c: t.update({LAYER + "D": t[LAYER + "D"][:3]}),
+            r"mixer\.D has shape \(3,\), allowed: \(16,\)",
+        ),
+        (lambda t, c: c.update(state_size=5), r"A_log has shape \(16, 4\), allowed: \(16, 5\)"),
+        (lambda t, c: c.update(use_bias=False), r"in_proj\.bias is unexpected"),
+        (lambda t, c: c.update(hidden_act="relu"), "hidden_act='relu', allowed: 'silu'"),
+        (lambda t, c: c.update(model_type="gpt2"), "model_type='gpt2', allowed: mamba, mamba2"),
+        (
+            lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"] + 1}),
+            r"lm_head\.weight is not backbone\.embeddings\.weight",
+        ),
+        (
+            lambda t, c: t.update({LAYER + "D": np.arange(16)}),
+            "D in .* has dtype I64, allowed: F64, F32, F16, BF16",
+        ),
+        (
+            lambda t, c: t.update({LAYER + "D": t[LAYER + "D"].astype(float)}),
+            r"mixer\.D is float64, allowed where jax_enable_x64 is off",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_named(change, message, saved, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    broken(change)(folder)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_files_that_are_not_there_or_broken_are_named(saved, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is not there"):
+        load(tmp_path)
+    shutil.copy(saved / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(FileNotFoundError, match=r"holds neither model\.safetensors nor"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        load(tmp_path)
+
+
+def test_a_tied_head_may_be_there_twice(saved, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    broken(lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"]}))(folder)
+    assert eqx.tree_equal(load(folder), load(saved))
+
+
+def test_models_that_cannot_be_written_are_refused(getkey, tmp_path):
+    with pytest.raises(ValueError, match="allowed: Mamba or Mamba2"):
+        save(tmp_path, small(lambda key: LRU.init(8, 4, key=key), getkey()))
+    with pytest.raises(ValueError, match="allowed: norm='rms'"):
+        save(tmp_path, small(MAKERS["mamba"], getkey(), norm="layer"))
+    sizes = iter([4, 6])
+    uneven = small(lambda key: Mamba.init(8, next(sizes), key=key), getkey())
+    with pytest.raises(ValueError, match=r"blocks\[1\]\.ssm has state_size=6, allowed: .*4"):
+        save(tmp_path, uneven)

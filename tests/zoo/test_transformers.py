@@ -1,0 +1,101 @@
+"""Against Hugging Face's own code, where it is installed (the extra `hf`), for random configs."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import generate
+from zoo.pretrained import load, save
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+VOCABULARY = 17
+MAMBA = {
+    "plain": {},
+    "biased, untied, wide state": {
+        "state_size": 24,
+        "use_bias": True,
+        "use_conv_bias": False,
+        "tie_word_embeddings": False,
+        "time_step_rank": 5,
+        "conv_kernel": 3,
+        "num_hidden_layers": 3,
+    },
+    "narrow": {"expand": 1, "state_size": 1, "num_hidden_layers": 1, "layer_norm_epsilon": 1e-3},
+}
+MAMBA2 = {
+    "plain": {"chunk_size": 8},
+    "groups, limit": {
+        "n_groups": 2,
+        "time_step_limit": (0.02, 0.3),
+        "chunk_size": 16,
+        "state_size": 3,
+        "use_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "one group, no convolution bias": {
+        "n_groups": 1,
+        "use_conv_bias": False,
+        "head_dim": 8,
+        "num_heads": 4,
+        "num_hidden_layers": 1,
+    },
+}
+CASES = [(False, name) for name in MAMBA] + [(True, name) for name in MAMBA2]
+
+
+def peer(second: bool, name: str):
+    """A model of theirs, with parameters far from their start."""
+    torch.manual_seed(0)
+    common = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "state_size": 4,
+        "num_hidden_layers": 2,
+        "bos_token_id": 0,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
+    if second:
+        settings = common | {"num_heads": 4, "head_dim": 8, "n_groups": 4} | MAMBA2[name]
+        model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**settings))
+    else:
+        settings = common | MAMBA[name]
+        model = transformers.MambaForCausalLM(transformers.MambaConfig(**settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("second", "name"), CASES)
+def test_we_compute_what_they_compute(second, name, tmp_path):
+    theirs = peer(second, name)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (2, 37))
+    with torch.no_grad():
+        expected = theirs(torch.as_tensor(tokens)).logits.numpy()
+    state = eqx.nn.State(ours)
+    logits = jax.vmap(lambda row: ours(row, state)[0])(jnp.asarray(tokens))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * max(1, scale))
+
+    save(tmp_path / "ours", ours)
+    kind = transformers.Mamba2ForCausalLM if second else transformers.MambaForCausalLM
+    again, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    with torch.no_grad():
+        np.testing.assert_array_equal(again(torch.as_tensor(tokens)).logits.numpy(), expected)
+
+    if "limit" not in name:  # which their cached decoding leaves out
+        with torch.no_grad():
+            greedy = again.generate(
+                torch.as_tensor(tokens[:, :9]), max_new_tokens=8, do_sample=False
+            )
+        drawn, _ = generate(ours, tokens[:, :9], 8, temperature=0)
+        np.testing.assert_array_equal(drawn, greedy[:, 9:].numpy())
