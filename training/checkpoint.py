@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from compress.layers import layers_of, replace_layers
 from zoo import AbstractSelectiveSSM, AbstractSSM, DiagonalLTI
 from zoo.layer import as_linear
 
@@ -82,27 +83,26 @@ def _flat(tree: Any) -> dict[str, Any]:
 def resized(model: Any, d_state: list[int]) -> Any:
     """`model`, as shapes only, with the given numbers of states, one for each layer in order."""
 
-    def resize(model: Any) -> Any:
-        sizes = iter(d_state)
-
-        def rebuild(node: Any) -> Any:
-            if not isinstance(node, AbstractSSM):
-                return node
-            n, H = next(sizes), node.d_model
-            if isinstance(node, AbstractSelectiveSSM):
-                return node.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
-            zeros = DiagonalLTI(
-                log_lam=jnp.zeros(n, complex),
-                B=jnp.zeros((n, H), complex),
-                C=jnp.zeros((H, n), complex),
-                D=jnp.zeros(H),
-            )
-            return as_linear(node).from_lti(zeros)
-
-        return jax.tree.map(rebuild, model, is_leaf=lambda node: isinstance(node, AbstractSSM))
-
-    layers = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, AbstractSSM))
-    found = sum(isinstance(node, AbstractSSM) for node in layers)
+    found = len(layers_of(model))
     if found != len(d_state):
         raise ValueError(f"d_state has {len(d_state)} sizes, but the model has {found} layers")
+
+    def resize(model: Any) -> Any:
+        layers = zip(layers_of(model), d_state, strict=True)
+        return replace_layers(model, {keys: _of_size(layer, n) for (keys, layer), n in layers})
+
     return eqx.filter_eval_shape(resize, model)
+
+
+def _of_size(layer: AbstractSSM, n: int) -> AbstractSSM:
+    """A layer like this one, with n states, of zeros."""
+    if isinstance(layer, AbstractSelectiveSSM):
+        return layer.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
+    H = layer.d_model
+    zeros = DiagonalLTI(
+        log_lam=jnp.zeros(n, complex),
+        B=jnp.zeros((n, H), complex),
+        C=jnp.zeros((H, n), complex),
+        D=jnp.zeros(H),
+    )
+    return as_linear(layer).from_lti(zeros)

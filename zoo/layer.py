@@ -160,3 +160,10 @@ def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
             "allowed here: an AbstractLinearSSM"
         )
     return layer
+
+
+MIN_DECAY = 1e-7
+"""Smallest decay -log|lam| per sample that `from_lti` writes: a time constant of 1e7 samples.
+
+An eigenvalue that rounding has put on the unit circle, or past it, comes back inside here.
+"""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 from .initializers import complex_normal, ring
-from .layer import AbstractLinearSSM, check_fits
+from .layer import MIN_DECAY, AbstractLinearSSM, check_fits
 from .lti import DiagonalLTI
 from .recurrence import lti_apply, lti_step
 
@@ -134,9 +134,3 @@ def normalizer_log(nu_log: Float[Array, " N"]) -> Float[Array, " N"]:
 
 MIN_ANGLE = 1e-3
 """Angles [rad/sample] below this are stored one turn further (see `LRU`)."""
-
-MIN_DECAY = 1e-7
-"""Smallest decay -log|lam| per sample that `from_lti` writes: a time constant of 1e7 samples.
-
-An eigenvalue that rounding has put on the unit circle, or past it, comes back inside here.
-"""

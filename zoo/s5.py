@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 from .discretize import RULES, Discretization
 from .initializers import hippo_legs_normal, log_uniform
-from .layer import AbstractTimedSSM, check_fits
+from .layer import MIN_DECAY, AbstractTimedSSM, check_fits
 from .lti import DiagonalLTI
 from .recurrence import linear_recurrence, lti_apply, lti_step
 
@@ -197,7 +197,3 @@ class S5(AbstractTimedSSM):
             log_step,
             discretization=self.discretization,
         )
-
-
-MIN_DECAY = 1e-7
-"""Smallest decay -log|lam| per sample that `from_lti` writes, as for `zoo.lru.LRU`."""
