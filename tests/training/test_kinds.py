@@ -1,0 +1,160 @@
+"""Whole runs of every kind of task, on data of a few numbers that can be learned in seconds."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data import DigitsConfig, Split, Task, text_split
+from training.clock import Clock
+from training.config import (
+    CompressionConfig,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+from training.describe import describe
+from training.interrupt import Interrupt
+from training.loop import Run
+from training.metrics import EventLog, read_events
+from training.network import check_network
+from training.objective import OBJECTIVES
+from training.report import write_report
+from zoo import LRUConfig, MambaConfig, S5Config
+
+L = 12
+LENGTHS = {"train": 64, "validation": 21, "test": 19}
+"""Sizes of the splits; none is a multiple of the evaluation batch."""
+
+
+def splits(make) -> dict[str, Split]:
+    seeds = {"train": 0, "validation": 1, "test": 2}
+    return {name: make(np.random.default_rng(seeds[name]), n) for name, n in LENGTHS.items()}
+
+
+def texts(rng, n) -> Split:
+    """Is the first token of the text a high one? The padding is a token like the others."""
+    inputs = rng.integers(0, 8, (n, L)).astype(np.uint8)
+    lengths = rng.integers(1, L + 1, n).astype(np.int32)
+    labels = (inputs[:, 0] >= 4).astype(np.int32)
+    for row, length in zip(inputs, lengths, strict=True):
+        row[:length] = row[0]
+    return Split(inputs, labels, lengths=lengths, input_kind="tokens")
+
+
+def pairs(rng, n) -> Split:
+    """Do both texts repeat the same of two tokens?"""
+    first, second = rng.integers(0, 2, (2, n))
+    inputs = np.stack([np.repeat(x[:, None], L, axis=1) for x in (first, second)], axis=1)
+    lengths = rng.integers(1, L + 1, (n, 2)).astype(np.int32)
+    labels = (first == second).astype(np.int32)
+    return Split(inputs.astype(np.uint8), labels, lengths=lengths, input_kind="tokens")
+
+
+def pictures(rng, n) -> Split:
+    """How bright is each picture, and what is the mean of all before?"""
+    inputs = rng.integers(0, 256, (n, L, 1)).astype(np.uint8).repeat(64, axis=2)
+    values = inputs[:, :, 0] / 255.0
+    mean = np.cumsum(values, axis=1) / np.arange(1, L + 1)
+    labels = np.stack([values, mean], axis=-1).astype(np.float32)
+    intervals = rng.uniform(0.5, 2, (n, L)).astype(np.float32)
+    lengths = rng.integers(1, L + 1, n).astype(np.int32)
+    return Split(inputs, labels, scale=1 / 255, intervals=intervals, lengths=lengths)
+
+
+def words(rng, n) -> Split:
+    """A text of four tokens in their order, again and again."""
+    del rng
+    return text_split(np.tile(np.arange(4, dtype=np.uint8), n), L, 3)
+
+
+TASKS = {
+    "classification": {"classes": 2, "make": texts, "input_kind": "tokens", "input_size": 8},
+    "pair": {"classes": 2, "make": pairs, "input_kind": "tokens", "input_size": 2},
+    "regression": {"make": pictures, "input_kind": "real", "input_size": 64, "frame": (8, 8)},
+    "language": {"make": words, "input_kind": "tokens", "input_size": 4},
+}
+
+
+def task_of(kind: str) -> Task:
+    fields = dict(TASKS[kind])
+    return Task(name=kind, kind=kind, length=L, splits=splits(fields.pop("make")), **fields)
+
+
+LAYERS = {"lru": LRUConfig(d_state=6), "s5": S5Config(d_state=6), "mamba": MambaConfig(d_state=6)}
+STEPS = 60
+
+
+def config_of(model: str, kind: str) -> RunConfig:
+    causal = kind == "language"
+    return RunConfig(
+        layer=LAYERS[model],
+        data=DigitsConfig(),  # not read: the task is given
+        model=model,
+        task="digits",
+        steps=STEPS,
+        batch_size=16,
+        network=NetworkConfig(
+            d_model=8, blocks=1, norm="rms" if causal else "batch", bidirectional=not causal
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-2, weight_decay=0.0),
+        compression=CompressionConfig(
+            mode="fixed", rank=3, shrinks=1, window=0.5, calibration=20, rehearsal=0
+        ),
+        loop=LoopConfig(
+            log_every=10,
+            evaluate_every=60,
+            checkpoint_every=30,
+            steps_per_dispatch=5,
+            evaluation_batch=8,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("s5", "classification"),
+        ("mamba", "classification"),
+        ("lru", "pair"),
+        ("s5", "regression"),
+        ("lru", "regression"),
+        ("lru", "language"),
+        ("mamba", "language"),
+    ],
+)
+def test_every_kind_trains_shrinks_and_reports(model, kind, tmp_path):
+    task, config = task_of(kind), config_of(model, kind)
+    run = Run(config, task, tmp_path, Clock())
+    run.sinks = [EventLog(tmp_path / "metrics.jsonl", append=False)]
+    run.emit("start", **describe(run))
+    try:
+        summary = run.run(Interrupt())
+    finally:
+        run.close()
+        run.sinks[0].close()
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    events = read_events(tmp_path / "metrics.jsonl")
+    losses = [event["loss"] for event in events if event["event"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    measure = OBJECTIVES[task.kind].measure
+    assert np.isfinite(summary["test"][measure.key])
+    assert [layer["after"] for layer in summary["layers"]] == [3] * len(summary["layers"])
+    (shrink,) = (event for event in events if event["event"] == "shrink")
+    assert np.isfinite([shrink["loss_before"], shrink["loss_after"]]).all()
+    assert f"test {measure.label}" in write_report(tmp_path).read_text()
+    again = Run(config, task, tmp_path, Clock())
+    assert again.restore()
+    again.evaluate("test")
+    again.close()
+    assert again.results["test"] == pytest.approx(summary["test"])
+
+
+def test_a_language_model_must_not_see_the_next_token():
+    task, network = task_of("language"), config_of("lru", "language").network
+    check_network(network, task)
+    for changes in ({"bidirectional": True}, {"norm": "batch"}):
+        with pytest.raises(ValueError, match=f"network.{next(iter(changes))}"):
+            check_network(replace(network, **changes), task)
