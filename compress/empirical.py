@@ -29,7 +29,11 @@ CHUNK = 128
 """Samples whose states exist at the same time."""
 
 ENOUGH = 32_768
-"""Samples that moments are taken over; of more, a random part of this size, spread evenly."""
+"""Samples that moments are taken over; of more, a random part of this size, spread evenly.
+
+With 128 states, 2048 lost no more than all 19 200 of the digits (`results/calibration_digits.md`):
+8 for each of 2n real numbers. This is as many for each at n = 2048, 32 at n = 512.
+"""
 
 
 @jaxtyped(typechecker=beartype)
