@@ -14,25 +14,37 @@ from training.environment import describe_environment
 
 RESULTS = Path(__file__).parents[1] / "results"
 
+TURN = 0.1
+"""Seconds that a job is measured for at a time."""
+
 
 def alternate(jobs: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, dict[str, float]]:
     """Median, lower and upper quartile of each job's seconds, the jobs taking turns.
 
-    Every job runs once before, unmeasured.
+    A turn is one call that is not measured, since memory that another job gave back has to be
+    found again, and then as many as fill `TURN` seconds, whose mean counts.
     """
     seconds: dict[Any, list[float]] = {name: [] for name in jobs}
-    for job in jobs.values():
+    calls = {}
+    for name, job in jobs.items():
         jax.block_until_ready(job())
+        calls[name] = max(1, round(TURN / _seconds(job, 1)))
     for _ in range(repeats):
         for name, job in jobs.items():
-            start = time.perf_counter()
-            result = jax.block_until_ready(job())
-            seconds[name].append(time.perf_counter() - start)
-            del result
+            jax.block_until_ready(job())
+            seconds[name].append(_seconds(job, calls[name]))
     return {
         name: dict(zip(("low", "median", "high"), np.quantile(s, (0.25, 0.5, 0.75)), strict=True))
         for name, s in seconds.items()
     }
+
+
+def _seconds(job: Callable[[], Any], calls: int) -> float:
+    """Mean seconds of a call, each waited for."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        jax.block_until_ready(job())
+    return (time.perf_counter() - start) / calls
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -49,7 +61,7 @@ def temporary_mib(compiled: Any) -> float:
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
-def write(name: str, content: dict[str, Any], lines: list[str]) -> None:
+def write(name: str, content: dict[str, Any], lines: list[str], made_by: str | None = None) -> None:
     """`results/name.json` with versions and hardware, and `results/name.md`; prints the latter."""
     environment = describe_environment()
     content = {"environment": environment, "load_average": os.getloadavg()[0], **content}
@@ -59,7 +71,7 @@ def write(name: str, content: dict[str, Any], lines: list[str]) -> None:
             "",
             f"{environment['processor']}, {environment['cores']} cores (load average "
             f"{content['load_average']:.1f}), {', '.join(environment['devices'])}, jax "
-            f"{environment['versions']['jax']}. Made by `benchmarks/{name}.py`.",
+            f"{environment['versions']['jax']}. Made by `benchmarks/{made_by or name}.py`.",
             "",
         ]
     )

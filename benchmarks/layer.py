@@ -1,10 +1,14 @@
 """All forms of the recurrence over a grid of sizes: is the chosen one the fastest?
 
     python benchmarks/layer.py [--quick]
+    python benchmarks/layer.py --fit
 
 Forward and backward pass of u -> y for a batch, all gradients, alternating in one process; values
 and gradients of every form against the definition. Forms that the cost model puts at more than
 eight times the best are left out. Writes `results/layer.json` and `results/layer.md`.
+
+With `--fit`, all forms over another grid, and the numbers of the cost model that come nearest to
+their times: `results/layer_fit.json` and `results/layer_fit.md`.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from harness import alternate, difference, table, temporary_mib, write
+from scipy.optimize import nnls
 
 from zoo import linear_recurrence, lti_apply
 from zoo.recurrence_choice import (
@@ -21,10 +26,12 @@ from zoo.recurrence_choice import (
     CPU,
     GPU,
     Choice,
+    Machine,
     Size,
     choose_form,
     cost,
     recurrence_form,
+    work,
 )
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
@@ -41,6 +48,23 @@ PAPER = [
     (4, 4096, 256, 192),
 ]
 GRID = list(itertools.product([(1, 4096), (16, 512), (4, 2048)], [8, 32, 128, 512], [16, 64, 256]))
+
+
+FIT = [
+    # between the cells of GRID, and apart from all of PAPER
+    (24, 640, 8, 32),
+    (24, 640, 8, 192),
+    (24, 640, 8, 400),
+    (8, 1024, 24, 48),
+    (8, 1024, 24, 320),
+    (8, 768, 64, 32),
+    (8, 768, 64, 160),
+    (2, 3000, 96, 48),
+    (2, 3000, 16, 96),
+    (1, 6000, 16, 48),
+    (2, 1280, 256, 40),
+    (2, 1280, 256, 200),
+]
 
 
 def sizes(quick: bool) -> list[tuple[int, int, int, int]]:
@@ -69,11 +93,12 @@ def forward_and_backward(log_lam, B, C, u, weights):
     return y, vjp(weights)
 
 
-def measure(batch: int, L: int, H: int, N: int, repeats: int) -> dict:
+def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 8) -> dict:
+    """One cell: all forms whose estimates are `within` that times the least one."""
     arguments = problem(batch, L, H, N)
     size = Size(batch, L, H, H, N)
     estimates = {choice: cost(choice, size, MACHINE) for choice in CANDIDATES[KIND]}
-    tried = [c for c, seconds in estimates.items() if seconds < 8 * min(estimates.values())]
+    tried = [c for c, seconds in estimates.items() if seconds < within * min(estimates.values())]
     programs = {}
     for choice in [ORACLE, *tried]:
         with recurrence_form(*choice):
@@ -109,6 +134,43 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int) -> dict:
         "gain": seconds[ORACLE]["median"] / seconds[chosen]["median"],
         "agreement": max(worst.values()),
     }
+
+
+def fit(rows: list[dict]) -> Machine:
+    """The `Machine` whose estimates have the least squared relative error."""
+    kinds, ones = [], []
+    for row in rows:
+        size = Size(row["batch"], row["L"], row["H"], row["H"], row["N"])
+        for form in row["forms"]:
+            if form["estimate"] is not None:
+                amounts = work(Choice(form["form"], form["chunk"]), size)
+                kinds.append(np.asarray(amounts) / form["seconds"]["low"])
+                ones.append(1.0)
+    columns = np.asarray(kinds)
+    scales = columns.max(axis=0)
+    return Machine(*(nnls(columns / scales, np.asarray(ones))[0] / scales).tolist())
+
+
+def write_fit(rows: list[dict]) -> None:
+    machine = fit(rows)
+    cells = []
+    for row in rows:
+        size = Size(row["batch"], row["L"], row["H"], row["H"], row["N"])
+        for form in row["forms"]:
+            if form["estimate"] is not None:
+                seconds = form["seconds"]["low"]
+                estimate = cost(Choice(form["form"], form["chunk"]), size, machine)
+                name = f"{form['form']} {form['chunk']}"
+                times = [f"{1e3 * s:.1f}" for s in (seconds, estimate)]
+                cells.append([*size[:2], row["H"], row["N"], name, *times])
+    text = [
+        "Fit of the cost model: lower quartiles of the times, and what the model makes of them.",
+        "",
+        ", ".join(f"{name} {value:.2g} s" for name, value in machine._asdict().items()),
+        "",
+        *table(["batch", "L", "H", "N", "form", "ms", "estimate, ms"], cells),
+    ]
+    write("layer_fit", {"machine": machine._asdict(), "cells": rows}, text, made_by="layer")
 
 
 def time_varying(L: int, repeats: int) -> dict:
@@ -177,7 +239,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="two small cells: does it run?")
+    parser.add_argument("--fit", action="store_true", help="fit the cost model")
     options = parser.parse_args()
+    if options.fit:
+        write_fit([measure(*size, options.repeats, within=30) for size in FIT])
+        return
     rows = [measure(*size, options.repeats) for size in sizes(options.quick)]
     recurrence = time_varying(64 if options.quick else 1024, options.repeats)
     wrong = [r for r in [*rows, recurrence] if r["agreement"] > 1e-4]

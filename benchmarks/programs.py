@@ -1,4 +1,4 @@
-"""Whole training steps of our classifier and of the same one on an autodiffed associative scan."""
+"""Whole training steps of our classifier, and of the same network on an associative scan."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,33 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from harness import temporary_mib
-from jaxtyping import Array, Float
+from public import AssociativeLRU, public
 
-from data import Batch
+from data.task import Batch
 from training.config import OptimizerConfig
 from training.objective import OBJECTIVES, Totals
 from training.optimizer import make_optimizer
 from training.step import TrainState, make_train_steps
 from zoo import LRU, classifier
 
-
-class AssociativeLRU(LRU):
-    """The layer as public packages compute it: all states at once, differentiated through."""
-
-    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
-        lti = self.to_lti()
-        lam = jnp.broadcast_to(jnp.exp(lti.log_lam), (len(u), self.d_state))
-        Bu = jax.vmap(lambda u_k: lti.B @ u_k)(u)
-        _, x = jax.lax.associative_scan(_compose, (lam, Bu))
-        return jax.vmap(lambda x_k, u_k: jnp.real(lti.C @ x_k) + self.D * u_k)(x, u)
-
-
-def _compose(first, second):
-    """x -> a x + b, one after the other."""
-    return first[0] * second[0], second[0] * first[1] + second[1]
-
-
-LAYERS: dict[str, type[LRU]] = {"ours": LRU, "associative": AssociativeLRU}
+LAYERS: dict[str, type[LRU]] = {"ours": LRU, "layer": AssociativeLRU, "public": AssociativeLRU}
+"""Our network; only its layer replaced; the whole as public packages write it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,8 @@ class Program:
             dropout=setting.dropout,
             key=jax.random.key(0),
         )
+        if layer == "public":
+            model, norm_state = public(model)
         params, static = eqx.partition(model, eqx.is_array)
         optimizer = make_optimizer(OptimizerConfig(schedule="constant"), steps=1000)
         opt_state = optimizer.init(eqx.filter(params, eqx.is_inexact_array))

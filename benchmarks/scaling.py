@@ -12,9 +12,10 @@ from dataclasses import replace
 import jax
 import matplotlib
 from harness import RESULTS, alternate, table, write
-from programs import LAYERS, Program, Setting
+from programs import Program, Setting
 
 MEMORY_MIB = 4096
+COMPARED = {"ours": "ours", "public": "associative scan"}
 BASE = Setting(blocks=1, d_model=64, L=2048, batch=1, dropout=0.0)
 N = 64
 SWEEPS: dict[str, list[tuple[Setting, int]]] = {
@@ -27,7 +28,7 @@ QUICK = {"L": [(replace(BASE, L=length, d_model=8), 8) for length in (64, 256)]}
 
 
 def measure(sweep: str, setting: Setting, d_state: int, repeats: int) -> list[dict]:
-    programs = {layer: Program(setting, d_state, layer) for layer in LAYERS}
+    programs = {layer: Program(setting, d_state, layer) for layer in COMPARED}
     memory = {layer: program.temporary_mib for layer, program in programs.items()}
     fitting = {k: program for k, program in programs.items() if memory[k] <= MEMORY_MIB}
     seconds = alternate(fitting, repeats)
@@ -43,7 +44,7 @@ def measure(sweep: str, setting: Setting, d_state: int, repeats: int) -> list[di
             "seconds": seconds.get(layer),
             "temporary_mib": memory[layer],
         }
-        for layer in LAYERS
+        for layer in COMPARED
     ]
 
 
@@ -69,7 +70,7 @@ def plot(rows: list[dict]) -> None:
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     figure, axes = pyplot.subplots(2, len(sweeps), figsize=(3.2 * len(sweeps), 5), squeeze=False)
     for column, sweep in zip(axes.T, sweeps, strict=True):
-        for layer, label in (("ours", "ours"), ("associative", "associative scan")):
+        for layer, label in COMPARED.items():
             chosen = [r for r in rows if r["sweep"] == sweep and r["layer"] == layer]
             timed = [r for r in chosen if r["seconds"]]
             values = [r["value"] for r in timed]

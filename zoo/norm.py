@@ -70,9 +70,7 @@ class BatchNorm(AbstractNorm):
             scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
             return (x - mean / gathered) * scale + self.bias, state
         now_mean = _mean_over_batch(x, length)
-        # the variance does not change with the mean that it is taken about, to first order
-        centred = x - jax.lax.stop_gradient(now_mean)
-        now_variance = _mean_over_batch(centred**2, length)
+        now_variance = _mean_over_batch(_square_about(now_mean, x), length)
         y = _normalize(x, now_mean, now_variance, self.weight, self.bias)
         now = jax.lax.stop_gradient((now_mean, now_variance))
         pairs = zip((mean, variance), now, strict=True)
@@ -88,6 +86,20 @@ def _mean_over_batch(
         return jax.lax.pmean(jnp.mean(x, axis=0), BATCH_AXIS)
     total = jnp.sum(x, axis=0, where=within(length, len(x))[:, None])
     return jax.lax.psum(total, BATCH_AXIS) / jax.lax.psum(jnp.asarray(length, x.dtype), BATCH_AXIS)
+
+
+@jax.custom_vjp
+def _square_about(mean: Float[Array, " H"], x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    """About the mean of x itself, of which the mean of this is independent to first order."""
+    return (x - mean) ** 2
+
+
+def _square_backward(kept, d):
+    mean, x = kept
+    return jnp.zeros_like(mean), 2 * d * (x - mean)
+
+
+_square_about.defvjp(lambda mean, x: (_square_about(mean, x), (mean, x)), _square_backward)
 
 
 @jax.custom_vjp

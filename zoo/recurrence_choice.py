@@ -41,11 +41,16 @@ class Machine(NamedTuple):
     step: float
     """One step of a sequential loop, however little is done in it."""
     channel: float
-    """Changing the layout of, or transforming, one channel of one sample."""
+    """Changing the layout of one channel of one sample."""
+    transform: float
+    """One sample's part of a Fourier transform, for each doubling of its length."""
 
 
-CPU = Machine(flop=1.0e-11, state=1.0e-9, step=6e-6, channel=1e-9)
-GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, channel=4e-12)
+CPU = Machine(flop=6.0e-12, state=7e-10, step=5e-7, channel=1e-9, transform=3e-10)
+"""As `benchmarks/layer.py --fit` found it."""
+
+GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, channel=4e-12, transform=4e-12)
+"""Estimates; never measured."""
 
 CANDIDATES = {
     "cpu": [
@@ -102,26 +107,29 @@ def cost(choice: Choice, size: Size, machine: Machine) -> float:
     return sum(amount * each for amount, each in zip(work(choice, size), machine, strict=True))
 
 
-def work(choice: Choice, size: Size) -> tuple[float | int, float | int, float | int, float | int]:
-    """How much of each kind of work of a `Machine` a form does, forward and backward."""
+def work(choice: Choice, size: Size) -> Machine:
+    """How much of each kind of work a form does, forward and backward."""
     b, L, m, p, n = size
     samples, T = b * L, choice.chunk
     into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
-    layout = 3 * samples * (m + p)
+    amounts = dict.fromkeys(Machine._fields, 0.0) | {"channel": 3 * samples * (m + p)}
     if choice.form == "scan":
-        return 3.5 * into_and_out, 12 * samples * n, 3 * L, layout
-    if choice.form == "matmul":
+        amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n, "step": 3 * L}
+    elif choice.form == "matmul":
         blocks = 2 * T * m * p * (samples + T)
         weights = 4 * T * n * (m * p + 4 * (m + p))
-        products = 3 * (into_and_out + blocks + weights)
-        return products, 12 * samples * n / T, 2 * L / T, layout
-    if choice.form == "fft":
+        amounts |= {"flop": 3 * (into_and_out + blocks + weights)}
+        amounts |= {"state": 12 * samples * n / T, "step": 2 * L / T}
+    elif choice.form == "fft":
         response = 4 * L * n * m * p
         spectra = 16 * samples * m * p
         transforms = 3 * (samples * (m + p) + 2 * L * m * p) * math.log2(2 * L)
-        return 3 * (response + spectra), 0, 0, transforms
-    passes = 12 * math.log2(min(T, L) + 1)
-    return 3.5 * into_and_out, passes * samples * n, passes * L / T, layout
+        amounts |= {"flop": 3 * (response + spectra), "transform": transforms}
+    else:
+        passes = 12 * math.log2(min(T, L) + 1)
+        amounts |= {"flop": 3.5 * into_and_out, "state": passes * samples * n}
+        amounts |= {"step": passes * L / T}
+    return Machine(**amounts)
 
 
 def _platform() -> str:

@@ -119,40 +119,84 @@ def matmul(
     the outputs are y_t = Re(C lam^t x) + sum_{s <= t} Re(C lam^(t-s) B) u_s. Only the first is
     sequential, from chunk to chunk.
     """
-    L = u.shape[1]
-    K, T = L // chunk, chunk
-    x = _states_before(log_lam, u, x0)
+    b, L, _ = u.shape
+    whole = L - L % chunk
+    x = _real_states(_states_before(log_lam, u, x0))
     outputs = []
-    if K:
-        y, x = _matmul_chunks(log_lam, B, C, _flat_chunks(u[:, : K * T], K), x, T)
-        outputs.append(_unflat_chunks(y, K * T))
-    if K * T < L:
-        rest = L - K * T
-        y, x = _matmul_chunks(log_lam, B, C, _flat_chunks(u[:, K * T :], 1), x, rest)
-        outputs.append(_unflat_chunks(y, rest))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+    for piece, T in ((u[:, :whole], chunk), (u[:, whole:], L - whole)):
+        if piece.size:
+            chunks = piece.reshape(b, piece.shape[1] // T, -1)
+            y, x = _matmul_chunks(log_lam, B, C, chunks, x, T)
+            outputs.append(y.reshape(b, piece.shape[1], -1))
+    y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+    return y, jax.lax.complex(x[:, 0], x[:, 1])
 
 
 def _matmul_chunks(log_lam, B, C, u, x, T):
-    """Outputs [K b T*p] and last state of chunks [K b T*m]."""
+    """Outputs [b K T*p] and last state, as `_carry` has them, of chunks [b K T*m]."""
     n, m = B.shape
     p = C.shape[0]
     powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
 
     into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
-    step = powers[T]
-
-    def advance(x, b):
-        return step * x + jax.lax.complex(*b), x
-
-    x, before = jax.lax.scan(advance, x, _parts_times(into, u))
+    sources = (u @ jnp.concatenate(_parts(into)).T).reshape(*u.shape[:2], 2, n)
+    before, x = _carry(*_parts(powers[T]), sources, x)
 
     out = powers[:, None, :] * C
     response = _real_of_times(B.T, _parts(out[:T].reshape(T * p, n))).reshape(T, p, m)
     lag = jnp.arange(T)[:, None] - jnp.arange(T)
     within = jnp.where((lag >= 0)[:, :, None, None], response[jnp.maximum(lag, 0)], 0)
     within = within.transpose(0, 2, 1, 3).reshape(T * p, T * m)
-    return u @ within.T + _real_of_times(out[1:].reshape(T * p, n), _parts(before)), x
+    real, imaginary = _parts(out[1:].reshape(T * p, n))
+    onto = jnp.concatenate([real, -imaginary], axis=1)
+    return u @ within.T + before.reshape(*u.shape[:2], 2 * n) @ onto.T, x
+
+
+@jax.custom_vjp
+def _carry(
+    real: Float[Array, " n"],
+    imaginary: Float[Array, " n"],
+    sources: Float[Array, "b K 2 n"],
+    x: Float[Array, "b 2 n"],
+) -> tuple[Float[Array, "b K 2 n"], Float[Array, "b 2 n"]]:
+    """The states before each chunk, and after the last, of x <- a x + source, in real arithmetic.
+
+    a is `real` + i `imaginary`. States are real parts beside imaginary parts, which is what matrix
+    products make and take: a change from or to complex numbers would pass over all of them.
+    """
+    turn = jnp.stack([-imaginary, imaginary])
+
+    def step(k, carry):
+        x, before = carry
+        return real * x + turn * x[:, ::-1] + sources[:, k], before.at[:, k].set(x)
+
+    x, before = jax.lax.fori_loop(0, sources.shape[1], step, (x, jnp.zeros_like(sources)))
+    return before, x
+
+
+def _carry_forward(real, imaginary, sources, x):
+    before, x = _carry(real, imaginary, sources, x)
+    return (before, x), (real, imaginary, before)
+
+
+def _carry_backward(kept, cotangents):
+    real, imaginary, before = kept
+    dbefore, dx = cotangents
+    K = before.shape[1]
+    turn = jnp.stack([imaginary, -imaginary])
+
+    def step(i, carry):
+        dx, dsources = carry
+        k = K - 1 - i
+        return real * dx + turn * dx[:, ::-1] + dbefore[:, k], dsources.at[:, k].set(dx)
+
+    dx, dsources = jax.lax.fori_loop(0, K, step, (dx, jnp.zeros_like(before)))
+    dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
+    crossed = dsources[:, :, ::-1] * before
+    return dreal, jnp.sum(crossed[:, :, 0] - crossed[:, :, 1], axis=(0, 1)), dsources, dx
+
+
+_carry.defvjp(_carry_forward, _carry_backward)
 
 
 def fft(
@@ -229,6 +273,11 @@ def _states_before(log_lam, u, x0):
     return jnp.zeros((len(u), len(log_lam)), log_lam.dtype) if x0 is None else x0
 
 
+def _real_states(x):
+    """[b n] -> [b 2 n], real and imaginary parts."""
+    return jnp.stack(_parts(x), axis=1)
+
+
 def _time_leading(u, K):
     """[b, K T, m] -> [K, T, b, m]."""
     b, L, m = u.shape
@@ -239,16 +288,6 @@ def _batch_leading(y):
     """[K, T, b, p] -> [b, K T, p]."""
     K, T, b, p = y.shape
     return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)
-
-
-def _flat_chunks(u, K):
-    """[b, K T, m] -> [K, b, T m]."""
-    return u.reshape(len(u), K, -1).transpose(1, 0, 2)
-
-
-def _unflat_chunks(y, L):
-    """[K, b, T p] -> [b, K T, p]."""
-    return y.transpose(1, 0, 2).reshape(y.shape[1], L, -1)
 
 
 def _rows(x):
