@@ -14,6 +14,7 @@ from training.objective import OBJECTIVES, Totals
 from training.optimizer import make_optimizer, parameter_labels
 from training.step import TrainState, make_eval_step, make_train_steps
 from zoo import S5Config, classifier
+from zoo.recurrence_choice import CANDIDATES, recurrence_form
 
 B, L, K = 8, 20, 4
 CLASSES = OBJECTIVES["classification"]
@@ -60,6 +61,17 @@ def test_steps_in_one_dispatch_equal_steps_one_by_one(setting):
         np.testing.assert_array_equal(a, b)
     assert int(together.step) == 3
     assert float(metrics.number) == 3 * B
+
+
+@pytest.mark.parametrize("choice", CANDIDATES["gpu"], ids=lambda c: f"{c.form}-{c.chunk}")
+def test_the_step_lowers_for_a_gpu(setting, choice):
+    static, optimizer, state, batches = setting
+    steps = make_train_steps(static, optimizer, CLASSES)
+    with recurrence_form(*choice):
+        exported = jax.export.export(steps, platforms=["cuda"])(
+            state, Totals.zero(), batches, np.int32(1), jax.random.key(1)
+        )
+    assert exported.platforms == ("cuda",)
 
 
 def test_one_program_serves_all_counts_and_a_shrink_costs_one_more(setting):
