@@ -46,7 +46,7 @@ class Machine(NamedTuple):
     """One sample's part of a Fourier transform, for each doubling of its length."""
 
 
-CPU = Machine(flop=6.0e-12, state=7e-10, step=5e-7, channel=1e-9, transform=3e-10)
+CPU = Machine(flop=6.6e-12, state=7.0e-10, step=1.2e-7, channel=7.5e-11, transform=3.7e-10)
 """As `benchmarks/layer.py --fit` found it."""
 
 GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, channel=4e-12, transform=4e-12)

@@ -35,7 +35,9 @@ def small(model="lru", **changes):
         batch_size=16,
         layer=replace(config.layer, d_state=12),
         network=NetworkConfig(d_model=6, blocks=1, dropout=0.1, bidirectional=True),
-        compression=CompressionConfig(tolerance=0.1, shrinks=2, window=0.5, multiple=4),
+        compression=CompressionConfig(
+            tolerance=0.1, shrinks=2, window=0.5, multiple=4, rehearsal=2
+        ),
         loop=LoopConfig(log_every=10, evaluate_every=20, checkpoint_every=10, steps_per_dispatch=4),
     )
     return replace(base, **changes)
