@@ -46,7 +46,7 @@ class AbstractBlock(eqx.Module):
             given["length"] = length
         return x + self.after(self.ssm(y, **given), key=key), state
 
-    def streamed(self) -> tuple[Callable, AbstractSSM]:
+    def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm, AbstractSSM]:
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
         if not isinstance(self.norm, SampleNorm):
             raise ValueError(

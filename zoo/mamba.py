@@ -143,7 +143,8 @@ class Mamba(AbstractSelectiveSSM):
 
     def init_state(self) -> MambaState:
         return MambaState(
-            self.conv1d.init_state(), jnp.zeros((self.d_inner, self.d_state), self.D.dtype)
+            self.conv1d.init_state(),
+            jnp.zeros((self.d_inner, self.d_state), jnp.result_type(self.D, jnp.float32)),
         )
 
     def run(

@@ -26,10 +26,12 @@ class GatedRMSNorm(eqx.Module):
     eps: float = eqx.field(static=True)
 
     def __call__(self, y: Float[Array, "*L d"], z: Float[Array, "*L d"]) -> Float[Array, "*L d"]:
-        r = y * jax.nn.silu(z)
+        kind, dtype = y.dtype, jnp.result_type(y, jnp.float32)
+        r = y.astype(dtype) * jax.nn.silu(z.astype(dtype))
         grouped = r.reshape(*r.shape[:-1], self.groups, -1)
         square = jnp.mean(grouped**2, axis=-1, keepdims=True)
-        return self.weight * (grouped * jax.lax.rsqrt(square + self.eps)).reshape(r.shape)
+        normal = (grouped * jax.lax.rsqrt(square + self.eps)).reshape(r.shape)
+        return self.weight * normal.astype(kind)
 
 
 class Mamba2State(NamedTuple):
@@ -186,7 +188,9 @@ class Mamba2(AbstractSelectiveSSM):
 
     def init_state(self) -> Mamba2State:
         shape = (self.heads, self.headdim, self.d_state)
-        return Mamba2State(self.conv1d.init_state(), jnp.zeros(shape, self.D.dtype))
+        return Mamba2State(
+            self.conv1d.init_state(), jnp.zeros(shape, jnp.result_type(self.D, jnp.float32))
+        )
 
     def run(
         self,

@@ -44,13 +44,14 @@ def selective_scan(
 
     A sample with dt = 0 leaves the state as it is. Differentiable in all arguments. One sequence
     per call; `jax.vmap` for a batch, which is then computed as one. The states of all samples are
-    never in memory at once, forward or backward.
+    never in memory at once, forward or backward. They are in single precision at least.
     """
-    dtype = jnp.result_type(x, dt, A, B, C, *([] if h0 is None else [h0]))
+    kind = x.dtype
+    dtype = jnp.result_type(x, dt, A, B, C, jnp.float32, *([] if h0 is None else [h0]))
     x, dt, A, B, C = (jnp.asarray(a, dtype) for a in (x, dt, A, B, C))
     h0 = jnp.zeros(A.shape, dtype) if h0 is None else jnp.asarray(h0, dtype)
     y, h = _scan(A, x[None], dt[None], B[None], C[None], h0[None])
-    return y[0], h[0]
+    return y[0].astype(kind), h[0]
 
 
 def selective_step(
@@ -62,8 +63,10 @@ def selective_step(
     h: Float[Array, "d N"],
 ) -> tuple[Float[Array, " d"], Float[Array, "d N"]]:
     """One sample of `selective_scan`: its output and the next state."""
+    kind, dtype = x.dtype, jnp.result_type(x, h)
+    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
     h = jnp.exp(dt[:, None] * A) * h + (dt * x)[:, None] * B
-    return h @ C, h
+    return (h @ C).astype(kind), h
 
 
 def _selective_scan(A, x, dt, B, C, h0):

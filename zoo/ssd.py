@@ -28,8 +28,11 @@ def ssd_scan(
     """Outputs y of the scan from the state `h0`, and the last state, in chunks of `chunk` samples.
 
     A sample with dt = 0 leaves the state as it is. One sequence per call; `jax.vmap` for a batch.
-    The backward pass keeps the states between chunks and makes everything else again.
+    The backward pass keeps the states between chunks and makes everything else again. States are in
+    the precision of `h0`.
     """
+    kind, dtype = x.dtype, jnp.result_type(x, h0)
+    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
     L, heads, channels = x.shape
     groups = B.shape[1]
     grouped = (groups, heads // groups)
@@ -46,7 +49,7 @@ def ssd_scan(
         state, y = _chunk(state, *(a[whole:] for a in (v, log_decay, B, C)))
         outputs.append(y.reshape(-1, heads, channels))
     y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs)
-    return y, state.reshape(h0.shape)
+    return y.astype(kind), state.reshape(h0.shape)
 
 
 def ssd_step(
@@ -58,10 +61,12 @@ def ssd_step(
     h: Float[Array, "h p n"],
 ) -> tuple[Float[Array, "h p"], Float[Array, "h p n"]]:
     """One sample of `ssd_scan`: its output and the next state."""
+    kind, dtype = x.dtype, jnp.result_type(x, h)
+    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
     each = len(A) // len(B)
     B, C = jnp.repeat(B, each, axis=0), jnp.repeat(C, each, axis=0)
     h = jnp.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None, :]
-    return jnp.einsum("hpn,hn->hp", h, C), h
+    return jnp.einsum("hpn,hn->hp", h, C).astype(kind), h
 
 
 @partial(jax.checkpoint, prevent_cse=False)

@@ -99,3 +99,16 @@ def test_mamba_starts_as_published(getkey):
     assert 0.8e-1 < steps.max() < 1.01e-1
     tied = Mamba.init(64, 16, key=getkey(), tied=True)
     np.testing.assert_allclose(tied.A, layer.A, rtol=1e-6)
+
+
+@ALL
+def test_half_precision_parameters_keep_states_in_single_precision(make, u, getkey):
+    layer = make(getkey())
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), layer)
+    carry, y = half.run(half.init_state(), u.astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert carry.ssm.dtype == jnp.float32
+    expected = layer(u)
+    assert np.abs(y - expected).max() < 0.05 * np.abs(expected).max()
+    after, y_t = half.step(carry, u[0].astype(jnp.bfloat16))
+    assert (y_t.dtype, after.ssm.dtype) == (jnp.bfloat16, jnp.float32)
