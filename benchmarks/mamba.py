@@ -3,17 +3,21 @@
     python -m benchmarks.mamba --text tinyshakespeare.txt --part train   # minutes
     python -m benchmarks.mamba --text tinyshakespeare.txt --part cuts
     python -m benchmarks.mamba --text tinyshakespeare.txt --part time    # on an idle machine
+    python -m benchmarks.mamba --text tinyshakespeare.txt --part runs
 
 Two layers of 128 channels and 64 states learn the bytes of a text. Then every method of
 `benchmarks.mamba_methods` cuts them to 4, 8, 16 and 32 states: by how much the loss rises at once,
 and after 100 more steps over that of the uncut model after as many, both on text that neither
-training nor calibration has seen. Parts add what they find to `results/mamba.json`.
+training nor calibration has seen. `runs` are whole trainings, cut to 16 states at a tenth, with the
+optimizer's state carried along, against uncut ones of the same seed. Parts add what they find to
+`results/mamba.json`.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from compress import compress
 from compress.layers import layers_of, path_name, replace_layers
 from compress.record import record
 from zoo import AbstractSelectiveSSM, Mamba, Mamba2
@@ -35,7 +40,9 @@ from .mamba_methods import METHODS, TRAINED_ON, Observed
 KINDS = ("mamba", "mamba2")
 D_MODEL, STATES, BLOCKS, LENGTH, BATCH = 64, 64, 2, 256, 16
 STEPS, RATE, FOLLOWED, CALIBRATION, HELD_OUT = 600, 4e-3, 100, 32, 128
+RUN_STEPS = 400
 RANKS = (4, 8, 16, 32)
+SEEDS, CUT_TO = (0, 1, 2), 16
 LARGE = {"d_model": 128, "states": (128, 14), "blocks": 4, "batch": 8}
 """The shape at which a step is to be 2.5 times as fast."""
 
@@ -80,16 +87,34 @@ def optimizer_of(schedule: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
 
 
-def trained(model: Any, state: Any, text: np.ndarray, steps: int, schedule: Any, seed: int) -> Any:
+Cut = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def trained(
+    model: Any,
+    state: Any,
+    text: np.ndarray,
+    steps: int,
+    schedule: Any,
+    seed: int,
+    cut: tuple[int, Cut] | None = None,
+) -> Any:
+    """`model` after so many steps; `cut` is a step, and what it makes of model and optimizer."""
     optimizer = optimizer_of(schedule)
     step = make_step(optimizer)
     model = jax.tree.map(lambda x: jnp.copy(x) if eqx.is_array(x) else x, model)
     opt_state = optimizer.init(eqx.filter(model, eqx.is_array))
     rng = np.random.default_rng(seed)
-    for _ in range(steps):
+    for k in range(steps):
+        if cut is not None and k == cut[0]:
+            model, opt_state = cut[1](model, opt_state)
         tokens = rows(text, rng.integers(0, len(text) - LENGTH - 1, BATCH))
         model, opt_state, _ = step(jnp.asarray(tokens), state, model, opt_state)
     return model
+
+
+def schedule_of_run(steps: int) -> Any:
+    return optax.warmup_cosine_decay_schedule(0, RATE, steps // 10, steps, RATE / 20)
 
 
 class Texts:
@@ -108,26 +133,28 @@ def saved(folder: Path, kind: str) -> Path:
     return folder / f"benchmark_{kind}.eqx"
 
 
-def train(texts: Texts, folder: Path) -> dict[str, Any]:
+def train(texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
     """Models of both kinds, kept in `folder`."""
     found = {}
     for kind in KINDS:
         model, state = build(kind, seed=0)
-        schedule = optax.warmup_cosine_decay_schedule(0, RATE, STEPS // 10, STEPS, RATE / 20)
-        model = trained(model, state, texts.learned, STEPS, schedule, seed=0)
+        model = trained(model, state, texts.learned, STEPS, schedule_of_run(STEPS), seed=0)
         folder.mkdir(parents=True, exist_ok=True)
         eqx.tree_serialise_leaves(saved(folder, kind), model)
         found[kind] = float(held_out_loss(model, state, jnp.asarray(texts.held_out)))
-        print(f"{kind}: {found[kind]:.4f} nats per byte on held-out text", flush=True)
-    return {"trained": {"steps": STEPS, "loss": found}}
+        yield {"trained": {"steps": STEPS, "loss": found}}
 
 
-def cuts(texts: Texts, folder: Path) -> dict[str, Any]:
+def cuts(texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
     """Every method at every rank."""
-    return {"cuts": {kind: _cuts(kind, texts, folder) for kind in KINDS}}
+    found = {}
+    for kind in KINDS:
+        for result in _cuts(kind, texts, folder):
+            found[kind] = result
+            yield {"cuts": found}
 
 
-def _cuts(kind: str, texts: Texts, folder: Path) -> dict[str, Any]:
+def _cuts(kind: str, texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
     model, state = build(kind, seed=0)
     model = eqx.tree_deserialise_leaves(saved(folder, kind), model)
     held_out = jnp.asarray(texts.held_out)
@@ -164,15 +191,45 @@ def _cuts(kind: str, texts: Texts, folder: Path) -> dict[str, Any]:
                 "seconds": seconds,
             }
             found["methods"].append(row)
-            print(kind, {k: v for k, v in row.items() if k != "parameters"}, flush=True)
-    return found
+        yield found
+
+
+def runs(texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
+    """Final losses of whole trainings, uncut and cut to `CUT_TO` states at a tenth."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        for seed in SEEDS:
+            pair = {}
+            for name in ("uncut", "cut"):
+                model, state = build(kind, seed)
+                cut = RUN_STEPS // 10, partial(_cut_in_training, state, texts)
+                start = time.perf_counter()
+                after = trained(
+                    model,
+                    state,
+                    texts.learned,
+                    RUN_STEPS,
+                    schedule_of_run(RUN_STEPS),
+                    seed,
+                    cut if name == "cut" else None,
+                )
+                pair[name] = float(held_out_loss(after, state, jnp.asarray(texts.held_out)))
+                pair[f"{name}_seconds"] = time.perf_counter() - start
+            found.setdefault(kind, []).append({"seed": seed, **pair})
+            yield {"runs": found}
+
+
+def _cut_in_training(state: Any, texts: Texts, model: Any, opt_state: Any) -> tuple[Any, Any]:
+    batch = texts.calibration[:, :-1]
+    (small, _), opt_state = compress((model, state), opt_state, ranks=CUT_TO, batch=batch)
+    return small, opt_state
 
 
 def _parameters(model: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
 
 
-def timings(texts: Texts, folder: Path) -> dict[str, Any]:
+def timings(texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
     """Training steps of whole and cut models, and the recurrence alone."""
     steps = {}
     for kind in KINDS:
@@ -190,7 +247,7 @@ def timings(texts: Texts, folder: Path) -> dict[str, Any]:
                 blocks=LARGE["blocks"],
             )
     scans = {f"{states} states": _scan_job(states) for states in (64, 16)}
-    return {
+    yield {
         "time": {
             "step": alternate(steps, 7),
             "large_step": alternate(large, 5),
@@ -244,19 +301,34 @@ def summary(found: dict[str, Any]) -> list[str]:
         by_method: dict[str, dict[int, Any]] = {}
         for row in result["methods"]:
             by_method.setdefault(row["method"], {})[row["rank"]] = row
+        ranks = sorted({row["rank"] for row in result["methods"]})
         for key, title in (("rise", "right after"), ("rise_followed", f"{FOLLOWED} steps later")):
             body = [
-                [name, *(f"{of_rank[r][key]:+.4f}" for r in RANKS)]
+                [name, *(f"{of_rank[r][key]:+.4f}" for r in ranks)]
                 for name, of_rank in by_method.items()
-                if of_rank[RANKS[0]][key] is not None
+                if of_rank[ranks[0]][key] is not None
             ]
-            lines += [*table([title, *(f"r = {r}" for r in RANKS)], body), ""]
+            lines += [*table([title, *(f"r = {r}" for r in ranks)], body), ""]
         body = [
-            [name, *(of_rank[r]["parameters"] for r in RANKS)]
+            [name, *(of_rank[r]["parameters"] for r in ranks)]
             for name, of_rank in by_method.items()
             if name in TRAINED_ON
         ]
-        lines += [*table(["parameters", *(f"r = {r}" for r in RANKS)], body), ""]
+        lines += [*table(["parameters", *(f"r = {r}" for r in ranks)], body), ""]
+    if "runs" in found:
+        lines += [f"## Cut to {CUT_TO} states at a tenth of {RUN_STEPS} steps", ""]
+        body = [
+            [
+                kind,
+                row["seed"],
+                *(f"{row[name]:.4f}" for name in ("uncut", "cut")),
+                f"{100 * (row['cut'] / row['uncut'] - 1):+.2f} %",
+            ]
+            for kind, seeds in found["runs"].items()
+            for row in seeds
+        ]
+        head = ["layer", "seed", "final loss, uncut", "cut", "difference"]
+        lines += [*table(head, body), ""]
     if "time" in found:
         lines += ["## Time [ms]: median of alternating runs, quartiles", ""]
         body = [
@@ -280,7 +352,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-PARTS = {"train": train, "cuts": cuts, "time": timings}
+PARTS = {"train": train, "cuts": cuts, "time": timings, "runs": runs}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -289,7 +361,8 @@ if __name__ == "__main__":
     parser.add_argument("--models", type=Path, default=Path("runs"), help="where models are kept")
     options = parser.parse_args()
     path = RESULTS / "mamba.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    found = {key: before[key] for key in ("trained", "cuts", "time") if key in before}
-    found |= PARTS[options.part](Texts(options.text), options.models)
-    write("mamba", found, summary(found))
+    for new in PARTS[options.part](Texts(options.text), options.models):
+        # other parts may have been written meanwhile
+        before = json.loads(path.read_text()) if path.exists() else {}
+        found = {key: before[key] for key in ("trained", "cuts", "runs", "time") if key in before}
+        write("mamba", found | new, summary(found | new))

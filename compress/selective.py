@@ -28,6 +28,10 @@ ENOUGH = 4096
 """Samples that moments are taken over; of more, a random part of this size, spread evenly: each
 is one for all channels together."""
 
+SEQUENCES = 32
+"""Sequences that the layer is run on, at least; of more, those spread evenly, until there are twice
+as many samples as are looked at."""
+
 STATES_AT_ONCE = 2**22
 """States that exist at the same time, over sequences, samples and channels."""
 
@@ -129,6 +133,10 @@ def parts(inputs: Any, gradients: Any, states: int) -> Iterator[Part]:
         gradients = np.random.default_rng(0).standard_normal(inputs.shape)
     gradients = np.asarray(gradients, np.float64)
     b, L, _ = inputs.shape
+    most = max(SEQUENCES, -(-2 * ENOUGH // L))
+    if b > most:
+        spread = np.linspace(0, b - 1, most).round().astype(int)
+        inputs, gradients, b = inputs[spread], gradients[spread], most
     chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
     T = -(-L // chunks)
     kept = max(1, min(T, -(-T * ENOUGH // (b * L))))
