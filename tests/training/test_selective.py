@@ -1,0 +1,67 @@
+"""What training needs of selective layers: sizes before a resume, plans by data, empty bounds."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from compress import compress
+from data.task import Split
+from training.checkpoint import resized
+from training.config import CompressionConfig
+from training.presets import preset
+from training.reduction import Reduction
+from zoo import Mamba, Mamba2, classifier
+
+LAYERS = {
+    "mamba": lambda key: Mamba.init(8, 8, key=key),
+    "mamba2": lambda key: Mamba2.init(8, 8, key=key, headdim=4, chunk_size=8),
+}
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def model(request):
+    return classifier(
+        LAYERS[request.param],
+        input_kind="real",
+        input_size=1,
+        classes=3,
+        d_model=8,
+        blocks=2,
+        norm="layer",
+        key=jax.random.key(0),
+    )
+
+
+def configured(**compression):
+    config = preset("mamba", "digits", "small")
+    return replace(config, compression=CompressionConfig(**compression))
+
+
+@pytest.fixture
+def split():
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((6, 16, 1), np.float32)
+    return Split(inputs, rng.integers(0, 3, 6).astype(np.int32))
+
+
+def test_selective_layers_are_planned_by_data_and_resumed_at_their_size(model, split):
+    reduction = Reduction(configured(mode="fixed", rank=3), split)
+    planned = reduction.plan(*model, ranks=3)
+    small, _ = compress(model[0], plan=planned)
+    shapes = resized(model[0], [3, 3])
+    assert jax.tree.structure(shapes) == jax.tree.structure(eqx.filter(small, eqx.is_array))
+    assert [x.shape for x in jax.tree.leaves(shapes)] == [
+        x.shape for x in jax.tree.leaves(eqx.filter(small, eqx.is_array))
+    ]
+    after = [block.ssm for block in small.blocks]
+    (first, _) = reduction.certificates(planned, after)
+    assert first == {"bound": None, "sigma_next": None, "error": None, "holds": None}
+
+
+def test_other_methods_say_that_selective_layers_need_data(model, split):
+    reduction = Reduction(configured(method="real"), split)
+    with pytest.raises(ValueError, match=r"blocks\[0\].ssm is selective"):
+        reduction.plan(*model, tolerance=0.1)
