@@ -1,0 +1,72 @@
+"""Cut a pretrained Mamba or Mamba-2 checkpoint (Hugging Face's format) on a calibration text.
+
+scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from training.post_training import BYTES, read_tokens, shrink_language_model
+from zoo.pretrained import load, read_config, save
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line `argv`; the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        model = load(options.checkpoint)
+        tokens = read_tokens(model.vocabulary, options.text, options.tokens)
+        shrunk = shrink_language_model(
+            model,
+            tokens,
+            tau=options.tolerance,
+            rank=options.rank,
+            sequences=options.sequences,
+            length=options.length,
+            generated=options.generate,
+            seed=options.seed,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    before, after = shrunk.before, shrunk.after
+    unit = "byte" if model.vocabulary == BYTES else "token"
+    print(shrunk.plan)
+    print(f"parameters    {before.parameters:>12} -> {after.parameters}")
+    print(f"bits per {unit:<5}{before.bits:>11.4f} -> {after.bits:.4f}")
+    print(f"tokens/s      {before.tokens_per_second:>12.1f} -> {after.tokens_per_second:.1f}")
+    if options.out is not None:
+        save(options.out, shrunk.model, config=read_config(options.checkpoint))
+        print(f"saved in {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="folder with config.json and model.safetensors",
+    )
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--text", type=Path, help="text, for a model whose tokens are bytes")
+    text.add_argument("--tokens", type=Path, help="token numbers of a text (.npy), for any other")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--tolerance", type=float, help="share of the sum of HSVs that may go")
+    size.add_argument("--rank", type=int, help="states of each layer")
+    parser.add_argument("--out", type=Path, help="folder for the smaller checkpoint")
+    parser.add_argument(
+        "--sequences", type=int, default=32, help="pieces that states are weighed on"
+    )
+    parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
+    parser.add_argument("--generate", type=int, default=128, help="tokens generated for the speed")
+    parser.add_argument("--seed", type=int, default=0, help="which pieces")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""A language model with fewer states after training."""
+
+import jax
+import numpy as np
+import pytest
+
+from training.post_training import bits_per_token, read_tokens, shrink_language_model
+from zoo import Mamba
+from zoo.language_model import language_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return language_model(
+        lambda key: Mamba.init(8, 8, key=key),
+        vocabulary=256,
+        d_model=8,
+        blocks=2,
+        key=jax.random.key(0),
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(0).integers(0, 256, 800).astype(np.int32)
+
+
+def test_a_model_shrinks_to_one_size_and_says_what_it_was_and_is(model, tokens):
+    shrunk = shrink_language_model(
+        model, tokens, tau=0.3, sequences=4, length=24, judged=2, generated=4
+    )
+    sizes = {row.rank_after for row in shrunk.plan.layers}
+    assert len(sizes) == 1
+    assert sizes < {1, 2, 3, 4, 5, 6, 7}
+    assert {block.ssm.d_state for block in shrunk.model.blocks} == sizes
+    assert shrunk.after.parameters < shrunk.before.parameters
+    assert shrunk.before.bits == pytest.approx(8, abs=0.1)  # nothing was learned
+    assert shrunk.after.tokens_per_second > 0
+
+
+def test_bits_are_means_over_all_pieces(model, tokens):
+    pieces = tokens[:600].reshape(24, 25)
+    halves = [bits_per_token(model, half) for half in np.split(pieces, 2)]
+    assert bits_per_token(model, pieces) == pytest.approx(np.mean(halves), rel=1e-5)
+
+
+def test_tokens_of_a_text_are_its_bytes(tmp_path):
+    (tmp_path / "text").write_bytes(b"abc")
+    assert read_tokens(256, text=tmp_path / "text").tolist() == [97, 98, 99]
+    np.save(tmp_path / "numbers.npy", np.array([5, 7]))
+    assert read_tokens(10, tokens=tmp_path / "numbers.npy").tolist() == [5, 7]
+    with pytest.raises(ValueError, match=r"vocabulary of 50280.*tokens=FILE.npy"):
+        read_tokens(50280, text=tmp_path / "text")
+    with pytest.raises(ValueError, match="from 5 to 7, allowed: 0 to 6"):
+        read_tokens(7, tokens=tmp_path / "numbers.npy")
+    with pytest.raises(ValueError, match="just one"):
+        read_tokens(256)
+
+
+def test_arguments_out_of_range_are_named(model, tokens):
+    with pytest.raises(ValueError, match="tau and rank"):
+        shrink_language_model(model, tokens)
+    with pytest.raises(ValueError, match="100 tokens, allowed: 260 or more"):
+        shrink_language_model(model, tokens[:100], rank=2, length=24)

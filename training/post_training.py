@@ -1,0 +1,170 @@
+"""A pretrained language model with fewer states: weighed, cut, and held against what it was."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from compress import Plan, compress, plan
+from compress.rank import alike, fixed, tolerance
+from compress.record import record
+from zoo.generate import generate
+from zoo.language_model import LanguageModel
+
+BYTES = 256
+"""The vocabulary of models that read bytes."""
+
+HELD_OUT = 0.1
+"""Share of the text, at its end, on which the model is judged."""
+
+AT_ONCE = 8
+"""Sequences that are judged at the same time."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How good and how fast a model is."""
+
+    bits: float
+    """Bits per token on held-out text: per byte where tokens are bytes."""
+    tokens_per_second: float
+    """Tokens generated one after the other, one sequence."""
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller model, how it was cut, and what became of its standing."""
+
+    model: LanguageModel
+    plan: Plan
+    before: Standing
+    after: Standing
+
+
+def read_tokens(
+    vocabulary: int, text: Path | None = None, tokens: Path | None = None
+) -> Int[np.ndarray, " n"]:
+    """The tokens in a text file, whose bytes they are, or in a .npy file of token numbers.
+
+    ValueError unless just one is given, where `text` is given for a vocabulary that is not the 256
+    bytes, and for numbers outside of the vocabulary.
+    """
+    if (text is None) == (tokens is None):
+        raise ValueError("text and tokens: allowed is just one of them")
+    if text is not None:
+        if vocabulary != BYTES:
+            raise ValueError(
+                f"text={text}: the checkpoint has a vocabulary of {vocabulary}, and bytes are read "
+                f"as tokens where it is {BYTES}; allowed here: tokens=FILE.npy, the text's token "
+                "numbers by the checkpoint's own tokenizer"
+            )
+        return np.frombuffer(text.read_bytes(), np.uint8).astype(np.int32)
+    assert tokens is not None
+    numbers = np.load(tokens, allow_pickle=False)
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(
+            f"tokens={tokens} holds {numbers.dtype} of shape {numbers.shape}, allowed: whole "
+            "numbers, one dimension"
+        )
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < vocabulary):
+        raise ValueError(
+            f"tokens={tokens} has numbers from {numbers.min()} to {numbers.max()}, allowed: 0 to "
+            f"{vocabulary - 1}"
+        )
+    return numbers.astype(np.int32)
+
+
+def shrink_language_model(
+    model: LanguageModel,
+    tokens: Int[np.ndarray, " n"],
+    *,
+    tau: float | None = None,
+    rank: int | None = None,
+    sequences: int = 32,
+    length: int = 256,
+    judged: int = 64,
+    generated: int = 128,
+    seed: int = 0,
+) -> Shrunk:
+    """`model` with layers of one smaller size, weighed by `sequences` pieces of the text.
+
+    `tau` is the tolerance of the layer that needs the most states, `rank` the size itself; just one
+    is given. The pieces, of `length` tokens, come from anywhere before the last tenth of `tokens`;
+    `judged` pieces of that tenth say how good the model is. ValueError for a text too short.
+    """
+    if (tau is None) == (rank is None):
+        raise ValueError("tau and rank: allowed is just one of them")
+    split = int(len(tokens) * (1 - HELD_OUT))
+    if len(tokens) - split < length + 1:
+        raise ValueError(
+            f"the text has {len(tokens)} tokens, allowed: {math.ceil((length + 2) / HELD_OUT)} or "
+            f"more for pieces of {length}"
+        )
+    held_out = _pieces(tokens[split:], length + 1)[:judged]
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, split - length, sequences)
+    batch = tokens[starts[:, None] + np.arange(length)]
+    policy = alike(fixed(rank) if rank is not None else tolerance(tau or 0.0))
+    inputs, gradients = (
+        {name.removeprefix("[0]."): x for name, x in seen.items()}
+        for seen in record((model, eqx.nn.State(model)), batch, gradients=True)
+    )
+    planned = plan(model, policy=policy, gate=1, inputs=inputs, gradients=gradients)
+    small, _ = compress(model, plan=planned)
+    before, after = (_standing(m, held_out, generated) for m in (model, small))
+    return Shrunk(small, planned, before, after)
+
+
+def _standing(model: LanguageModel, held_out: Int[np.ndarray, "k L"], generated: int) -> Standing:
+    return Standing(
+        bits=bits_per_token(model, held_out),
+        tokens_per_second=generation_speed(model, held_out[:1, :-1], generated),
+        parameters=sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_array))),
+    )
+
+
+def bits_per_token(model: LanguageModel, tokens: Int[np.ndarray, "k L"]) -> float:
+    """Mean bits of each token after the first of its sequence, given those before it."""
+    parts = np.split(tokens, range(AT_ONCE, len(tokens), AT_ONCE))
+    return sum(float(_nats(model, jnp.asarray(part))) for part in parts) / (
+        math.log(2) * tokens[:, 1:].size
+    )
+
+
+def generation_speed(
+    model: LanguageModel, prompt: Int[np.ndarray, "b L"], tokens: int, repeats: int = 3
+) -> float:
+    """Tokens a second, of each sequence, in the fastest of `repeats` greedy continuations."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(generate(model, prompt, tokens, temperature=0)[0])
+        return time.perf_counter() - start
+
+    seconds()  # compiles
+    return tokens / min(seconds() for _ in range(repeats))
+
+
+@eqx.filter_jit
+def _nats(model: LanguageModel, tokens: Int[Array, "b L"]) -> Float[Array, ""]:
+    def of_one(tokens: Array) -> Array:
+        logits, _ = model(tokens[:-1], eqx.nn.State(model))
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            logits.astype(jnp.float32), tokens[1:]
+        )
+        return jnp.sum(losses)
+
+    return jnp.sum(jax.vmap(of_one)(tokens))
+
+
+def _pieces(tokens: Int[np.ndarray, " n"], length: int) -> Int[np.ndarray, "k length"]:
+    count = len(tokens) // length
+    return tokens[: count * length].reshape(count, length)
