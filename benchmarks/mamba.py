@@ -16,7 +16,7 @@ optimizer's state carried along, against uncut ones of the same seed. Parts add 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from .mamba_methods import METHODS, TRAINED_ON, Observed
 KINDS = ("mamba", "mamba2")
 D_MODEL, STATES, BLOCKS, LENGTH, BATCH = 64, 64, 2, 256, 16
 STEPS, RATE, FOLLOWED, CALIBRATION, HELD_OUT = 600, 4e-3, 100, 32, 128
-RUN_STEPS = 400
+RUN_STEPS = 300
 RANKS = (4, 8, 16, 32)
 SEEDS, CUT_TO = (0, 1, 2), 16
 LARGE = {"d_model": 128, "states": (128, 14), "blocks": 4, "batch": 8}
@@ -194,10 +194,10 @@ def _cuts(kind: str, texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def runs(texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
+def runs(texts: Texts, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Final losses of whole trainings, uncut and cut to `CUT_TO` states at a tenth."""
     found: dict[str, Any] = {}
-    for kind in KINDS:
+    for kind in kinds:
         for seed in SEEDS:
             pair = {}
             for name in ("uncut", "cut"):
@@ -352,16 +352,23 @@ def summary(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-PARTS = {"train": train, "cuts": cuts, "time": timings, "runs": runs}
+PARTS = ("train", "cuts", "runs", "time")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True, help="any text file")
     parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS, help="of `runs`")
     parser.add_argument("--models", type=Path, default=Path("runs"), help="where models are kept")
     options = parser.parse_args()
     path = RESULTS / "mamba.json"
-    for new in PARTS[options.part](Texts(options.text), options.models):
+    parts = {
+        "train": train,
+        "cuts": cuts,
+        "time": timings,
+        "runs": lambda texts, _: runs(texts, options.kinds),
+    }
+    for new in parts[options.part](Texts(options.text), options.models):
         # other parts may have been written meanwhile
         before = json.loads(path.read_text()) if path.exists() else {}
         found = {key: before[key] for key in ("trained", "cuts", "runs", "time") if key in before}

@@ -23,8 +23,8 @@ def galerkin(P: Gramian, Q: Gramian, A: Float[np.ndarray, " N"], rank: int) -> B
 
     States are scaled so that diag P = diag Q, and the leading eigenvectors U of P / tr P + Q / tr Q
     kept. As U^T U = I, U^T diag(A) U is symmetric, and for A < 0 negative definite: its eigenvalues
-    lie between those of A, and its eigenvectors make it diagonal. Balancing proper (`balanced`)
-    keeps a little more, but mostly has complex eigenvalues.
+    lie between those of A, and its eigenvectors make it diagonal. Balancing proper keeps a little
+    more, but mostly has complex eigenvalues.
     """
     scale = _equal_diagonals(P, Q)
     P, Q = P * scale[:, None] * scale, Q / scale[:, None] / scale
@@ -32,15 +32,6 @@ def galerkin(P: Gramian, Q: Gramian, A: Float[np.ndarray, " N"], rank: int) -> B
     U = np.linalg.eigh((total + total.T) / 2)[1][:, ::-1][:, :rank]
     U = U @ np.linalg.eigh(U.T @ (A[:, None] * U))[1][:, ::-1]
     return U / scale[:, None], U.T * scale
-
-
-def balanced(P: Gramian, Q: Gramian, rank: int) -> Basis:
-    """The balancing basis by the square root method (`compress.balance`): best for A = a I."""
-    Lp, Lq = _root(P), _root(Q)
-    X, sigma, Yh = np.linalg.svd(Lq.T @ Lp)
-    root = np.sqrt(np.maximum(sigma[:rank], len(P) * np.finfo(float).eps * max(sigma[0], TINY)))
-    V, W = Lp @ Yh[:rank].T / root, (Lq @ X[:, :rank] / root).T
-    return V, np.linalg.solve(W @ V, W)
 
 
 def least_missed(K: Gramian, rank: int) -> list[int]:
