@@ -150,14 +150,14 @@ PAPER: dict[str, Preset] = {
 SMALL: dict[str, Preset] = {
     # What two cores do in minutes.
     "smnist": Preset(
-        # The paper's network and batch, a fiftieth of its steps at a higher rate: of 4e-3 (ssm x
-        # 0.5) and 1e-2 (ssm x 1) the better one on seed 0's validation split, 91.3 against 88.7 %.
+        # The paper's network and batch, a fiftieth of its steps, a higher rate. Accuracy of seed 0
+        # on the validation split, %: 88.7 at 4e-3, 91.6 at 1e-2 (91.3 with ssm x 1), 88.8 at 2e-2.
         steps=4000,
         batch_size=50,
         d_state=256,
         selective_state=32,
         network=NetworkConfig(d_model=8, blocks=1, dropout=0.1),
-        optimizer=OptimizerConfig(learning_rate=1e-2, ssm_factor=1.0, weight_decay=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-2, ssm_factor=0.5, weight_decay=0.0),
         compression=CompressionConfig(tolerance=0.02, multiple=4),
         loop=LoopConfig(evaluate_every=1000, checkpoint_every=1000),
     ),
