@@ -20,7 +20,7 @@ from rich.table import Table
 
 from data.pathfinder_geometry import GEOMETRIES
 from data.pathfinder_pictures import DiscCells, disc_distance, draw_pictures, estimate_acceptance
-from data.pathfinder_workers import Job
+from data.pathfinder_job import PathfinderJob
 from data.task import cell_baseline
 
 CASES = ((16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14))
@@ -31,7 +31,7 @@ def measure(resolution: int, length: int, seconds: float) -> dict:
     start = time.process_time()
     acceptance = estimate_acceptance(geometry, length, seed=0)
     trials = time.process_time() - start
-    chunk = Job(resolution, length, 0, acceptance).chunk
+    chunk = PathfinderJob(resolution, length, 0, acceptance).chunk
     parts, start = [], time.process_time()
     while time.process_time() - start < seconds or len(parts) < 2:
         rng = np.random.default_rng([1, len(parts)])

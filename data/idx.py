@@ -1,11 +1,11 @@
 """The IDX files in which MNIST is distributed (http://yann.lecun.com/exdb/mnist)."""
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+
+from .raw import read_bytes
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
@@ -13,7 +13,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
 
     ValueError, naming the file, for one that is damaged, cut short or of another kind.
     """
-    raw = _bytes(path)
+    raw = read_bytes(path)
     header = 4 + 4 * dimensions
     magic = bytes([0, 0, 8, dimensions])
     if raw[:4] != magic:
@@ -29,11 +29,3 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
             f"{path}: holds {len(raw) - header} bytes of data, but its header says {shape}"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error

@@ -3,7 +3,8 @@
 Linsley et al. 2018, https://arxiv.org/abs/1805.08315; Tay et al. 2021 (Long Range Arena).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,47 @@ class PathfinderConfig:
             raise ValueError(f"workers must be at least 1 or None, got {self.workers}")
 
 
+@dataclass(frozen=True)
+class PathXConfig:
+    """Which Path-X pictures, of 128x128 pixels, and how many."""
+
+    contour_length: int = 14
+    """Dashes of a contour: 6 is easy, 9 medium, 14 hard."""
+    train: int = 20_000
+    """Pictures to draw for training. With official pictures, all of those are used instead."""
+    validation: int = 1_000
+    """Pictures to draw for validation."""
+    test: int = 2_000
+    """Pictures to draw for testing."""
+    seed: int = 0
+    """Seed of the drawn pictures, and of the split of the official ones."""
+    workers: int | None = None
+    """Processes that draw pictures (None: one per core; 1: none but this one). Does not change
+    them."""
+
+    def __post_init__(self):
+        _ = self.pictures
+
+    @property
+    def pictures(self) -> PathfinderConfig:
+        """The same pictures as a kind of Pathfinder."""
+        return PathfinderConfig(resolution=128, **vars(self))
+
+
+def load_pathx(
+    config: PathXConfig,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """Path-X as a task: Pathfinder in 16384 steps, drawn, or read from `pathfinder128`."""
+    task = load_pathfinder(
+        config.pictures, data_dir=data_dir, cache_dir=cache_dir, progress=progress
+    )
+    return replace(task, name="pathx")
+
+
 def load_pathfinder(
     config: PathfinderConfig,
     *,
@@ -69,7 +111,8 @@ def load_pathfinder(
 
     Raises FileNotFoundError when `data_dir` lacks files, ValueError when one of them is damaged.
     """
-    from .pathfinder_builder import PathfinderBuilderConfig, prepare  # 0.5 s to import
+    from .builder import Recipe, prepare  # 0.5 s to import
+    from .pathfinder_builder import Pathfinder
 
     name = f"r{config.resolution}_c{config.contour_length}_s{config.seed}"
     official = None
@@ -79,23 +122,13 @@ def load_pathfinder(
         name += f"_lra_{official.fingerprint}"
     else:
         name += f"_n{config.train}_{config.validation}_{config.test}"
-    arrays, skipped = prepare(
-        PathfinderBuilderConfig(
-            name=name,
-            resolution=config.resolution,
-            contour_length=config.contour_length,
-            sizes={split: getattr(config, split) for split in ("train", "validation", "test")},
-            seed=config.seed,
-            official=official,
-            workers=config.workers,
-            progress=progress,
-        ),
-        data_cache(cache_dir),
-    )
+    recipe = Recipe(name=name, settings=config, source=official, progress=progress)
+    prepared = prepare(Pathfinder, recipe, data_cache(cache_dir))
+    arrays = prepared.splits
     splits = {
         split: Split(
             inputs=features["image"].reshape(len(features["label"]), -1, 1),
-            labels=features["label"].astype(np.int32),
+            labels=features["label"],
             offset=127.5,
             scale=1 / 127.5,
         )
@@ -109,11 +142,11 @@ def load_pathfinder(
         classes=2,
         splits=splits,
         baselines=_baselines(arrays, splits, config.resolution),
-        notes=tuple(f"skipped {path}, which is empty in the release" for path in skipped),
+        notes=tuple(prepared.metadata["notes"]),
     )
 
 
-def _baselines(arrays: dict, splits: dict[str, Split], resolution: int) -> dict[str, float]:
+def _baselines(arrays: Mapping, splits: dict[str, Split], resolution: int) -> dict[str, float]:
     train, test = splits["train"], splits["test"]
     baselines = {"majority": majority_baseline(train, test)}
     if "discs" in arrays["train"]:

@@ -1,167 +1,84 @@
-"""The tensorflow-datasets builder of Pathfinder: pictures made here, or the official ones.
+"""The tensorflow-datasets builder of Pathfinder: pictures made here, or the official ones."""
 
-Nothing here needs TensorFlow: records are array_record, pictures are uint8 tensors. A data set is
-written to a folder of its own beside the final one and renamed when it is complete, so a run that
-is killed leaves nothing that could be taken for prepared data.
-"""
-
-import dataclasses
-import itertools
-import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from .builder import AbstractTaskBuilder, Records, tensor
 from .pathfinder_geometry import GEOMETRIES
-from .pathfinder_official import OfficialFolder
+from .pathfinder_job import PathfinderJob
+from .pathfinder_official import OfficialFolder, Sample
 from .pathfinder_pictures import Acceptance, estimate_acceptance
-from .pathfinder_workers import Job, draw_in_parallel
-from .task import Progress
+from .workers import chunks_of, draw_in_parallel
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
-class PathfinderBuilderConfig(tfds.core.BuilderConfig):
-    """What is in the data set; `name` must differ wherever any of this does."""
+class Pathfinder(AbstractTaskBuilder):
+    """Pictures with two discs and dashed contours; label 1: one contour connects the discs.
 
-    resolution: int
-    contour_length: int
-    sizes: Mapping[str, int]
-    seed: int
-    official: OfficialFolder | None = None
-    """Where to read pictures from; None: draw them."""
-    workers: int | None = None
-    progress: Progress | None = None
+    The recipe's settings are a `PathfinderConfig`, its source an `OfficialFolder` or None.
+    """
 
-
-class Pathfinder(tfds.core.GeneratorBasedBuilder):
-    """Pictures with two discs and dashed contours; label 1: one contour connects the discs."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        config = self._settings
-        features = {
-            "image": tfds.features.Tensor(
-                shape=(config.resolution, config.resolution, 1), dtype=np.uint8
-            ),
-            "label": tfds.features.ClassLabel(num_classes=2),
-        }
-        if config.official is None:
-            features["discs"] = tfds.features.Tensor(shape=(2, 2), dtype=np.uint8)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Do the two discs sit on the ends of one dashed contour?",
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(),
-            homepage="https://github.com/google-research/long-range-arena",
-            citation=(
-                "Linsley, Kim, Veerabadran, Windolf, Serre: Learning long-range spatial "
-                "dependencies with horizontal gated recurrent units. NeurIPS 2018. "
-                "Tay et al.: Long Range Arena. ICLR 2021."
-            ),
-        )
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version.", "1.1.0": "Pictures stored as bytes."}
+    DESCRIPTION = "Do the two discs sit on the ends of one dashed contour?"
+    HOMEPAGE = "https://github.com/google-research/long-range-arena"
+    CITATION = (
+        "Linsley, Kim, Veerabadran, Windolf, Serre: Learning long-range spatial dependencies with "
+        "horizontal gated recurrent units. NeurIPS 2018. Tay et al.: Long Range Arena. ICLR 2021."
+    )
 
     @property
-    def _settings(self) -> PathfinderBuilderConfig:
-        assert isinstance(self.builder_config, PathfinderBuilderConfig)
-        return self.builder_config
+    def work(self) -> str:
+        return f"{'drawing' if self.recipe.source is None else 'reading'} Pathfinder pictures"
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        config = self._settings
-        if config.official is None:
+    def features(self) -> dict:
+        side = self.recipe.settings.resolution
+        features = {"image": tensor((side, side, 1), np.uint8), "label": tensor((), np.int32)}
+        if self.recipe.source is None:
+            features["discs"] = tensor((2, 2), np.uint8)
+        return features
+
+    def records(self) -> dict[str, Records]:
+        config, official = self.recipe.settings, self.recipe.source
+        if official is None:
             acceptance = estimate_acceptance(
                 GEOMETRIES[config.resolution], config.contour_length, config.seed
             )
-            return {split: self._drawn(split, acceptance) for split in SPLITS}
-        samples, skipped = config.official.samples()
-        assert isinstance(self.info.metadata, dict)
-        self.info.metadata["skipped"] = [str(path) for path in skipped]
+            return {
+                split: Records(getattr(config, split), self._drawn(split, acceptance))
+                for split in SPLITS
+            }
+        samples, skipped = official.samples()
+        for path in skipped:
+            self.add_note(f"skipped {path}, which is empty in the release")
         order = np.random.default_rng(config.seed).permutation(len(samples))
         bounds = [8 * len(samples) // 10, 9 * len(samples) // 10]
-        done = itertools.count(1)
         return {
-            split: self._read([samples[i] for i in sorted(rows)], done, len(samples))
+            split: Records(len(rows), self._read([samples[i] for i in sorted(rows)], official))
             for split, rows in zip(SPLITS, np.split(order, bounds), strict=True)
         }
 
-    def _generate_examples(self) -> Iterator:
-        raise NotImplementedError("splits are generated by _drawn and _read")
-
-    def _drawn(self, split: str, acceptance: Acceptance) -> Iterator[tuple[int, dict]]:
-        config = self._settings
-        total = sum(config.sizes.values())
-        done = sum(config.sizes[earlier] for earlier in SPLITS[: SPLITS.index(split)])
-        job = Job(
+    def _drawn(self, split: str, acceptance: Acceptance) -> Iterator[dict]:
+        config = self.recipe.settings
+        job = PathfinderJob(
             config.resolution,
             config.contour_length,
             config.seed,
             acceptance,
             stream=SPLITS.index(split),
         )
-        key = itertools.count()
-        for pictures in draw_in_parallel(job, config.sizes[split], config.workers):
+        chunks = chunks_of(getattr(config, split), job.chunk)
+        for pictures in draw_in_parallel(job, chunks, config.workers):
             for image, label, discs in zip(*pictures, strict=True):
-                yield next(key), {"image": image[..., None], "label": int(label), "discs": discs}
-            done += len(pictures[0])
-            if config.progress is not None:
-                config.progress(done, total, "drawing Pathfinder pictures")
+                yield {"image": image[..., None], "label": label, "discs": discs}
 
-    def _read(self, samples, done: Iterator[int], total: int) -> Iterator[tuple[int, dict]]:
-        config = self._settings
-        assert config.official is not None
-        for key, sample in enumerate(samples):
-            image = config.official.read(sample.path)
-            yield key, {"image": image[..., None], "label": sample.label}
-            count = next(done)
-            if config.progress is not None and (count % 500 == 0 or count == total):
-                config.progress(count, total, "reading Pathfinder pictures")
-
-    def _log_download_bytes(self) -> None:
-        """Nothing: the base class prints, and tells of downloads that there are not."""
-
-    def _log_download_done(self) -> None:
-        """Nothing, likewise."""
-
-
-def prepare(
-    config: PathfinderBuilderConfig, folder: Path
-) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
-    """All records of the data set as arrays by split and feature, and the skipped files' names.
-
-    Writes the data set below `folder` first unless it is there.
-    """
-    builder = _builder(config, folder)
-    if not builder.data_path.exists():
-        tfds.disable_progress_bar()
-        try:
-            builder.download_and_prepare(file_format="array_record")
-        except OSError:
-            # another process may have finished the same data set first
-            if not builder.data_path.exists():
-                raise
-            builder = _builder(config, folder)
-    arrays = {}
-    for split in SPLITS:
-        source = cast(Any, builder).as_data_source(split)
-        records = source.__getitems__(range(len(source)))
-        arrays[split] = {
-            name: np.stack([record[name] for record in records]) for name in records[0]
-        }
-    return arrays, list((builder.info.metadata or {}).get("skipped", []))
-
-
-def _builder(config: PathfinderBuilderConfig, folder: Path) -> Pathfinder:
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of every config that a builder's class does not list
-    try:
-        return Pathfinder(config=config, data_dir=str(folder), file_format="array_record")
-    finally:
-        log.setLevel(level)
+    def _read(self, samples: list[Sample], official: OfficialFolder) -> Iterator[dict]:
+        for sample in samples:
+            yield {
+                "image": official.read(sample.path)[..., None],
+                "label": np.int32(sample.label),
+            }

@@ -6,8 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .aan import AANConfig, load_aan
+from .charlm import CharLMConfig, load_charlm
 from .digits import DigitsConfig, load_digits
-from .pathfinder import PathfinderConfig, load_pathfinder
+from .imdb import IMDBConfig, load_imdb
+from .listops import ListOpsConfig, load_listops
+from .pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, load_pathx
+from .pendulum import PendulumConfig, load_pendulum
+from .scifar import SCIFARConfig, load_scifar
 from .smnist import SMNISTConfig, load_smnist
 from .task import Progress, Task
 
@@ -23,9 +29,16 @@ class TaskEntry:
 
 TASKS: Mapping[str, TaskEntry] = MappingProxyType(
     {
-        "pathfinder": TaskEntry(PathfinderConfig, load_pathfinder),
-        "digits": TaskEntry(DigitsConfig, load_digits),
         "smnist": TaskEntry(SMNISTConfig, load_smnist),
+        "scifar": TaskEntry(SCIFARConfig, load_scifar),
+        "listops": TaskEntry(ListOpsConfig, load_listops),
+        "imdb": TaskEntry(IMDBConfig, load_imdb),
+        "aan": TaskEntry(AANConfig, load_aan),
+        "pathfinder": TaskEntry(PathfinderConfig, load_pathfinder),
+        "pathx": TaskEntry(PathXConfig, load_pathx),
+        "digits": TaskEntry(DigitsConfig, load_digits),
+        "charlm": TaskEntry(CharLMConfig, load_charlm),
+        "pendulum": TaskEntry(PendulumConfig, load_pendulum),
     }
 )
 
@@ -48,12 +61,14 @@ def load_task(
     """The task `name` with its data in memory, prepared first where that has not been done before.
 
     `config` is the task's config dataclass (None: its defaults). `data_dir` is a folder with the
-    task's official raw files; without it the task makes or finds its own data. `cache_dir` is where
+    task's official raw files; without it what has been prepared before is taken, else the files are
+    downloaded or the data is made. `cache_dir` is where
     prepared data is kept (None: `store.default_cache_dir()`). `progress(done, total, what)` is
     called during long work.
 
-    Raises ValueError for an unknown name or a config of another task, FileNotFoundError when
-    `data_dir` lacks files.
+    Raises ValueError for an unknown name, a config of another task or damaged files,
+    FileNotFoundError when `data_dir` lacks files, or without it nothing is there and nothing can be
+    downloaded.
     """
     entry = task_entry(name)
     config = entry.config_class() if config is None else config

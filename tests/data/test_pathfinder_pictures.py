@@ -16,7 +16,8 @@ from data.pathfinder_pictures import (
     estimate_acceptance,
     render,
 )
-from data.pathfinder_workers import Job, draw_in_parallel
+from data.pathfinder_job import PathfinderJob
+from data.workers import chunks_of, draw_in_parallel
 from data.task import cell_baseline
 
 CASES = [(16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14)]
@@ -137,9 +138,9 @@ def test_labels_are_balanced_and_discs_in_no_order():
     assert 60 < first_is_origin.sum() < 140
 
 
-def make_job(**changes) -> Job:
+def make_job(**changes) -> PathfinderJob:
     acceptance = estimate_acceptance(GEOMETRIES[16], 3, seed=0, pairs=200)
-    return replace(Job(16, 3, seed=0, acceptance=acceptance), **changes)
+    return replace(PathfinderJob(16, 3, seed=0, acceptance=acceptance), **changes)
 
 
 def test_pictures_do_not_depend_on_the_number_of_processes():
@@ -147,7 +148,7 @@ def test_pictures_do_not_depend_on_the_number_of_processes():
     one, two = (
         [
             np.concatenate(parts)
-            for parts in zip(*draw_in_parallel(make_job(), count, workers), strict=True)
+            for parts in zip(*draw_in_parallel(make_job(), chunks_of(count, make_job().chunk), workers), strict=True)
         ]
         for workers in (1, 2)
     )
@@ -158,7 +159,7 @@ def test_pictures_do_not_depend_on_the_number_of_processes():
 
 def test_pictures_depend_on_seed_and_stream():
     images = [
-        next(draw_in_parallel(make_job(**changes), 50, 1))[0]
+        next(draw_in_parallel(make_job(**changes), [(0, 50)], 1))[0]
         for changes in ({}, {}, {"seed": 1}, {"stream": 1})
     ]
     assert np.array_equal(images[0], images[1])

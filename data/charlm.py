@@ -1,0 +1,99 @@
+"""Character-level language modelling: which character comes next?
+
+By default on tinyshakespeare (Karpathy 2015), with the split 90/5/5; any text file will do.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .task import Progress, Task, text_split
+from .text import BYTES
+
+
+@dataclass(frozen=True)
+class CharLMConfig:
+    """Which text, in which tokens, in windows of which length."""
+
+    text: Path | None = None
+    """A text file. None: the one in --data-dir, else tinyshakespeare."""
+    vocabulary: Literal["characters", "bytes"] = "characters"
+    """Tokens: the characters that the text has, or the 256 bytes. The measure is bits per token."""
+    length: int = 256
+    """Tokens that a model sees at once."""
+    validation: float = 0.05
+    """Share of the text, before the test split, that is for validation."""
+    test: float = 0.05
+    """Share of the text, at its end, that is for testing."""
+
+    def __post_init__(self):
+        if self.vocabulary not in ("characters", "bytes"):
+            raise ValueError(f"vocabulary must be characters or bytes, got {self.vocabulary!r}")
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+        for name in ("validation", "test"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+
+
+def load_charlm(
+    config: CharLMConfig,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """A text as a task: `length` tokens, and at each the token that comes next.
+
+    Training has a window at every token; validation and test ask for each token once. `data_dir`
+    may be a text file, or a folder with one. FileNotFoundError when there is no text, ValueError
+    when it is too short or not UTF-8 (with vocabulary characters) or has over 256 characters.
+    """
+    from .charlm_builder import FILE, CharLM, find_files  # 0.5 s to import
+    from .files import prepare_from_files
+
+    if config.text is not None and data_dir is not None:
+        raise ValueError(f"text={config.text} and data_dir={data_dir} name two texts: give one")
+    prepared = prepare_from_files(
+        CharLM,
+        config,
+        f"{config.vocabulary}_v{config.validation}_t{config.test}",
+        find_files,
+        (FILE,),
+        data_dir=config.text or data_dir,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    characters = prepared.metadata["characters"]
+    symbols = BYTES if characters is None else tuple(characters)
+    texts = {
+        name: arrays["block"].reshape(-1)[: arrays["used"].sum()]
+        for name, arrays in prepared.splits.items()
+    }
+    for name, text in texts.items():
+        if len(text) <= config.length:
+            raise ValueError(
+                f"length must be below the {len(text)} tokens of split {name}, got {config.length}"
+            )
+    return Task(
+        name="charlm",
+        kind="language",
+        length=config.length,
+        input_kind="tokens",
+        input_size=len(symbols),
+        splits={
+            name: text_split(text, config.length, 1 if name == "train" else config.length)
+            for name, text in texts.items()
+        },
+        symbols=symbols,
+        baselines={"frequencies": _frequency_bits(texts["train"], texts["test"], len(symbols))},
+        notes=tuple(prepared.metadata["notes"]),
+    )
+
+
+def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:
+    """Bits per token of `test` for a predictor that knows how often each is in `train`, plus one."""
+    counts = np.bincount(train, minlength=size) + 1
+    return float(-np.log2(counts / counts.sum())[test].mean())

@@ -1,0 +1,75 @@
+"""IMDB reviews byte by byte: is the film liked?
+
+Maas et al., ACL 2011; as bytes: Tay et al., ICLR 2021 (Long Range Arena).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .task import Progress, Split, Task, majority_baseline
+from .text import BYTES
+
+
+@dataclass(frozen=True)
+class IMDBConfig:
+    """How much of the reviews is read, and how they are split."""
+
+    length: int = 4096
+    """Bytes of a review that are read; the rest is dropped."""
+    validation: int = 0
+    """Training reviews that are held out for validation; 0, as is usual: the test reviews serve."""
+    seed: int = 0
+    """Seed of that choice."""
+
+    def __post_init__(self):
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+        if self.validation < 0:
+            raise ValueError(f"validation must not be negative, got {self.validation}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+def load_imdb(
+    config: IMDBConfig,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """IMDB as a task: up to `length` bytes, 2 classes (1: liked).
+
+    Reads `aclImdb`, packed or not, from `data_dir`, or downloads it. FileNotFoundError when it is
+    missing, ValueError when it is damaged or a review is empty or not UTF-8.
+    """
+    from .files import prepare_from_files  # 0.5 s to import
+    from .imdb_builder import FILE, IMDB, find_files
+
+    prepared = prepare_from_files(
+        IMDB,
+        config,
+        f"l{config.length}_v{config.validation}_s{config.seed}",
+        find_files,
+        (FILE,),
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    splits = {
+        name: Split(
+            arrays["text"], arrays["label"], lengths=arrays["length"], input_kind="tokens"
+        )
+        for name, arrays in prepared.splits.items()
+    }
+    splits.setdefault("validation", splits["test"])
+    return Task(
+        name="imdb",
+        length=config.length,
+        input_kind="tokens",
+        input_size=len(BYTES),
+        classes=2,
+        splits=splits,
+        symbols=BYTES,
+        baselines={"majority": majority_baseline(splits["train"], splits["test"])},
+        notes=tuple(prepared.metadata["notes"]),
+    )

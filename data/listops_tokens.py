@@ -1,0 +1,109 @@
+"""The language of ListOps: its tokens, what an expression is worth, and the files it comes in.
+
+Nangia and Bowman, NAACL-SRW 2018, arXiv 1804.06028; Tay et al., ICLR 2021 (Long Range Arena).
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from jaxtyping import UInt8
+
+VOCABULARY = ("pad", "end", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
+"""The token with index i; `pad` fills up a row after `end`."""
+SYMBOLS = tuple(f"{word} " for word in VOCABULARY)
+"""How each token is shown."""
+PAD, END, ZERO, MIN, CLOSE = 0, 1, 2, 12, 16
+_INDEX = {word: index for index, word in enumerate(VOCABULARY)}
+_OPERATIONS = (
+    min,
+    max,
+    lambda values: int(median(values)),
+    lambda values: sum(values) % 10,
+)
+
+
+def tokenize(source: str) -> UInt8[np.ndarray, " L"]:
+    """The tokens of an expression as the files have it, without an end.
+
+    The parentheses there repeat the structure in binary form and are dropped, as usual. ValueError
+    for a word that ListOps does not have.
+    """
+    words = source.replace("(", " ").replace(")", " ").split()
+    try:
+        return np.array([_INDEX[word] for word in words], np.uint8)
+    except KeyError as error:
+        raise ValueError(f"word {error.args[0]!r} is none of ListOps'") from None
+
+
+def evaluate(tokens: UInt8[np.ndarray, " L"]) -> int:
+    """What an expression is worth, 0 to 9, by running through it once with a stack.
+
+    MED is the median, rounded down; SM the sum modulo 10. ValueError for tokens that are not one
+    whole expression.
+    """
+    stack: list[list[int]] = [[]]
+    operators: list[int] = []
+    for token in tokens.tolist():
+        if ZERO <= token < MIN:
+            stack[-1].append(token - ZERO)
+        elif MIN <= token < CLOSE:
+            operators.append(token - MIN)
+            stack.append([])
+        elif token == CLOSE and operators and stack[-1]:
+            values = stack.pop()
+            stack[-1].append(_OPERATIONS[operators.pop()](values))
+        else:
+            raise ValueError(f"token {VOCABULARY[token]!r} where none can be")
+    if operators or len(stack[0]) != 1:
+        raise ValueError(
+            f"{len(operators)} operators left open and {len(stack[0])} values at the end, "
+            "allowed: 0 and 1"
+        )
+    return stack[0][0]
+
+
+def read_tsv(path: Path) -> Iterator[tuple[UInt8[np.ndarray, " L"], int]]:
+    """The expressions of a file and what they are worth, recomputed and compared, in its order.
+
+    Reads, plain or gzipped, the files of Long Range Arena (a header; expression, tab, value) and
+    those of the original authors (no header; value, tab, expression). ValueError naming the file
+    and the line where one of them is damaged.
+    """
+    for number, line in _lines(path):
+        if number == 1 and line == "Source\tTarget":
+            continue
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise ValueError(f"{path}, line {number}: {len(columns)} columns, allowed: 2")
+        source, value = columns if len(columns[0]) > len(columns[1]) else columns[::-1]
+        if len(value) != 1 or value not in "0123456789":
+            raise ValueError(f"{path}, line {number}: value {value!r}, allowed: 0 to 9")
+        try:
+            tokens = tokenize(source)
+            worth = evaluate(tokens)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        if worth != int(value):
+            raise ValueError(
+                f"{path}, line {number}: value {value}, but the expression is worth {worth}"
+            )
+        yield tokens, worth
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="ascii") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.rstrip("\n")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path}: the gzip data is damaged or cut short after line {number} ({error})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not plain ASCII after line {number} ({error})") from error

@@ -1,0 +1,22 @@
+"""Text as tokens: a byte is its own token."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+BYTES = tuple(chr(byte) if 32 <= byte < 127 or byte == 10 else f"\\x{byte:02x}" for byte in range(256))
+"""How each byte is shown. Padding is zeros; how long a text is, is told apart from them."""
+
+
+def padded(text: bytes, length: int) -> tuple[UInt8[np.ndarray, " length"], np.int32]:
+    """The first `length` bytes, filled up with zeros, and how many they are."""
+    row = np.zeros(length, np.uint8)
+    cut = text[:length]
+    row[: len(cut)] = np.frombuffer(cut, np.uint8)
+    return row, np.int32(len(cut))
+
+
+def show(tokens: Int[np.ndarray, " L"] | UInt8[np.ndarray, " L"], symbols: Sequence[str]) -> str:
+    """Tokens as text."""
+    return "".join(symbols[token] for token in tokens)
