@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
 
 from .builder import AbstractTaskBuilder, Records, tensor
 from .download import RemoteFile
@@ -97,7 +96,7 @@ def _in_characters(text: bytes, path: Path) -> tuple[bytes, str]:
     return np.searchsorted(np.unique(codes), codes).astype(np.uint8).tobytes(), characters
 
 
-def _blocks(text: bytes) -> Iterator[dict[str, UInt8[np.ndarray, " block"] | np.int32]]:
+def _blocks(text: bytes) -> Iterator[dict]:
     for start in range(0, len(text), _BLOCK):
         block, used = padded(text[start : start + _BLOCK], _BLOCK)
         yield {"block": block, "used": used}

@@ -56,9 +56,7 @@ def load_imdb(
         progress=progress,
     )
     splits = {
-        name: Split(
-            arrays["text"], arrays["label"], lengths=arrays["length"], input_kind="tokens"
-        )
+        name: Split(arrays["text"], arrays["label"], lengths=arrays["length"], input_kind="tokens")
         for name, arrays in prepared.splits.items()
     }
     splits.setdefault("validation", splits["test"])

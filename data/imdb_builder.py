@@ -84,7 +84,9 @@ class IMDB(AbstractTaskBuilder):
                 self.recipe.progress(sum(map(len, parts.values())), total, "unpacking reviews")
         for part, reviews in parts.items():
             if {review.label for review in reviews} != {0, 1}:
-                raise ValueError(f"{next(iter(source.values()))}: no reviews of both kinds in {part}")
+                raise ValueError(
+                    f"{next(iter(source.values()))}: no reviews of both kinds in {part}"
+                )
             reviews.sort(key=lambda review: review.name)
         self.compare(PUBLISHED, {part: len(reviews) for part, reviews in parts.items()})
         train = parts["train"]

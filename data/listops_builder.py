@@ -18,7 +18,7 @@ from .workers import draw_in_parallel
 PUBLISHED = {"train": 96_000, "validation": 2_000, "test": 2_000}
 _FILES = {"train": "basic_train.tsv", "validation": "basic_val.tsv", "test": "basic_test.tsv"}
 _CHUNK = 1000
-_Sample = tuple[UInt8[np.ndarray, " L"], int]
+_Sample = tuple[UInt8[np.ndarray, "_"], int]
 
 
 def find_files(folder: Path) -> dict[str, Path]:
@@ -33,9 +33,7 @@ def find_files(folder: Path) -> dict[str, Path]:
         "https://storage.googleapis.com/long-range-arena/lra_release.gz; without --data-dir "
         "expressions like them are made"
     )
-    return {
-        split: find_file(place, (name, f"{name}.gz"), what) for split, name in _FILES.items()
-    }
+    return {split: find_file(place, (name, f"{name}.gz"), what) for split, name in _FILES.items()}
 
 
 class ListOps(AbstractTaskBuilder):

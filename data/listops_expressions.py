@@ -46,7 +46,7 @@ class Expressions:
     lengths: Int32[np.ndarray, " n"]
     labels: Int32[np.ndarray, " n"]
 
-    def split(self) -> list[UInt8[np.ndarray, " L"]]:
+    def split(self) -> list[UInt8[np.ndarray, "_"]]:
         """The tokens of each expression."""
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1])
 

@@ -51,7 +51,5 @@ class Pendulum(AbstractTaskBuilder):
         config = self.recipe.settings
         angles, _ = simulate(getattr(config, split), config.seed, stream)
         rng = np.random.default_rng([config.seed, stream])
-        for images, targets, intervals in zip(
-            *observe(angles, config.samples, rng), strict=True
-        ):
+        for images, targets, intervals in zip(*observe(angles, config.samples, rng), strict=True):
             yield {"images": images, "targets": targets, "intervals": intervals}

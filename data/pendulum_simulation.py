@@ -59,9 +59,7 @@ def simulate(
         noise = jax.ShapeDtypeStruct((), jnp.float32)
         path = diffrax.UnsafeBrownianPath(noise, path_key)
         return diffrax.diffeqsolve(
-            diffrax.MultiTerm(
-                diffrax.ODETerm(drift), diffrax.ControlTerm(disturbance, path)
-            ),
+            diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(disturbance, path)),
             diffrax.Heun(),
             t0=0.0,
             t1=(INSTANTS - 1) * STEP,

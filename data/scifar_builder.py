@@ -79,7 +79,7 @@ class SCIFAR(AbstractTaskBuilder):
         }
 
 
-def _batches(paths: dict[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "n 3073"]]]:
+def _batches(paths: dict[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "_ 3073"]]]:
     """The files by name, wherever they are."""
     if "archive" not in paths:
         for name, path in paths.items():

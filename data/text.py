@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, UInt8
 
-BYTES = tuple(chr(byte) if 32 <= byte < 127 or byte == 10 else f"\\x{byte:02x}" for byte in range(256))
+BYTES = tuple(
+    chr(byte) if 32 <= byte < 127 or byte == 10 else f"\\x{byte:02x}" for byte in range(256)
+)
 """How each byte is shown. Padding is zeros; how long a text is, is told apart from them."""
 
 

@@ -24,9 +24,7 @@ class Job(Protocol):
 
 def chunks_of(count: int, size: int) -> list[Chunk]:
     """The chunks, of `size` but for the last, that hold `count` samples."""
-    return [
-        (index, min(size, count - start)) for index, start in enumerate(range(0, count, size))
-    ]
+    return [(index, min(size, count - start)) for index, start in enumerate(range(0, count, size))]
 
 
 def draw_in_parallel(job: Job, chunks: Iterable[Chunk], workers: int | None = None) -> Iterator:

@@ -148,7 +148,10 @@ def test_pictures_do_not_depend_on_the_number_of_processes():
     one, two = (
         [
             np.concatenate(parts)
-            for parts in zip(*draw_in_parallel(make_job(), chunks_of(count, make_job().chunk), workers), strict=True)
+            for parts in zip(
+                *draw_in_parallel(make_job(), chunks_of(count, make_job().chunk), workers),
+                strict=True,
+            )
         ]
         for workers in (1, 2)
     )
