@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.pathfinder_geometry import GEOMETRIES
-from data.pathfinder_pictures import DiscCells, disc_distance, draw_pictures, estimate_acceptance
 from data.pathfinder_job import PathfinderJob
+from data.pathfinder_pictures import DiscCells, disc_distance, draw_pictures, estimate_acceptance
 from data.task import cell_baseline
 
 CASES = ((16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14))

@@ -18,8 +18,8 @@ class AANConfig:
     """Which pairs of texts."""
 
     source: Literal["official", "generated"] = "official"
-    """`official` pairs need --data-dir; `generated` ones are no papers, but made-up texts that do or
-    do not share their topic: something to try a model for pairs on."""
+    """`official` pairs need --data-dir; `generated` ones are no papers, but made-up texts that do
+    or do not share their topic: something to try a model for pairs on."""
     length: int = 4000
     """Bytes of a text that are read; the rest is dropped."""
     train: int = 4_000

@@ -1,8 +1,8 @@
 """Made-up texts on made-up topics, for a matching task of the shape of AAN.
 
-There are 24 topics, each with 12 words of its own, and 240 words that all texts use. A text is about
-one topic: every fifth of its words, at random, is one of the topic's. Two texts belong together
-when they are about the same topic; half of the pairs are.
+There are 24 topics, each with 12 words of its own, and 240 words that all texts use. A text is
+about one topic: every fifth of its words, at random, is one of the topic's. Two texts belong
+together when they are about the same topic; half of the pairs are.
 """
 
 from collections.abc import Iterator

@@ -66,8 +66,6 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     DESCRIPTION: ClassVar[str]
     CITATION: ClassVar[str]
     HOMEPAGE: ClassVar[str]
-    ORDERED: ClassVar[bool] = False
-    """Whether samples keep their order; else they are shuffled, the same way each time."""
 
     @property
     @abstractmethod
@@ -120,7 +118,7 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             metadata=tfds.core.MetadataDict(),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            disable_shuffling=self.ORDERED,
+            disable_shuffling=True,  # samples keep their order: the loader shuffles
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:

@@ -94,6 +94,6 @@ def load_charlm(
 
 
 def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:
-    """Bits per token of `test` for a predictor that knows how often each is in `train`, plus one."""
+    """Bits per token of `test` by the frequencies in `train`, with one more of each."""
     counts = np.bincount(train, minlength=size) + 1
     return float(-np.log2(counts / counts.sum())[test].mean())

@@ -46,7 +46,6 @@ class CharLM(AbstractTaskBuilder):
     DESCRIPTION = "A text, to be read character by character."
     HOMEPAGE = "https://github.com/karpathy/char-rnn"
     CITATION = "Karpathy: The unreasonable effectiveness of recurrent neural networks. 2015."
-    ORDERED = True
 
     @property
     def work(self) -> str:

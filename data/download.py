@@ -67,6 +67,10 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _fetch(file: RemoteFile, part: Path, progress: Progress | None) -> None:
     """Brings `part` to the size of the file."""
     failures = 0

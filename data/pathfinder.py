@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from .pathfinder_official import OfficialFolder
 from .pathfinder_pictures import DiscCells
 from .store import data_cache

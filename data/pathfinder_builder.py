@@ -22,8 +22,11 @@ class Pathfinder(AbstractTaskBuilder):
     The recipe's settings are a `PathfinderConfig`, its source an `OfficialFolder` or None.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version.", "1.1.0": "Pictures stored as bytes."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "First version.",
+        "2.0.0": "Pictures stored as bytes, in the order in which they are drawn.",
+    }
     DESCRIPTION = "Do the two discs sit on the ends of one dashed contour?"
     HOMEPAGE = "https://github.com/google-research/long-range-arena"
     CITATION = (

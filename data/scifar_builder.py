@@ -42,7 +42,7 @@ def find_files(folder: Path) -> dict[str, Path]:
 
 
 class SCIFAR(AbstractTaskBuilder):
-    """Small photographs of ten kinds of things. Settings: a `SCIFARConfig`; source: `find_files`."""
+    """Small photographs in ten classes. Settings: a `SCIFARConfig`; source: `find_files`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}

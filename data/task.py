@@ -165,6 +165,8 @@ class Task:
     kind: Kind = "classification"
     frame: tuple[int, int] | None = None
     """Height and width where the channels of a step are the pixels of a picture, row by row."""
+    symbols: tuple[str, ...] | None = None
+    """How each token is shown, for people to read; None where inputs are no tokens."""
     baselines: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -191,6 +193,10 @@ class Task:
             raise ValueError(f"input_kind must be tokens for kind {self.kind}, got real")
         if self.frame is not None and self.frame[0] * self.frame[1] != self.input_size:
             raise ValueError(f"frame {self.frame} must have {self.input_size} pixels (input_size)")
+        if self.symbols is not None and len(self.symbols) != self.input_size:
+            raise ValueError(
+                f"symbols must be one for each of {self.input_size} tokens, got {len(self.symbols)}"
+            )
         for name, split in self.splits.items():
             self._check(name, split)
 

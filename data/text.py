@@ -1,7 +1,5 @@
 """Text as tokens: a byte is its own token."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -19,6 +17,6 @@ def padded(text: bytes, length: int) -> tuple[UInt8[np.ndarray, " length"], np.i
     return row, np.int32(len(cut))
 
 
-def show(tokens: Int[np.ndarray, " L"] | UInt8[np.ndarray, " L"], symbols: Sequence[str]) -> str:
+def show(tokens: Int[np.ndarray, " L"] | UInt8[np.ndarray, " L"], symbols: tuple[str, ...]) -> str:
     """Tokens as text."""
     return "".join(symbols[token] for token in tokens)

@@ -2,6 +2,7 @@
 
 scripts/tasks.py prepare pathfinder --resolution 16 --contour-length 3
 scripts/tasks.py inspect digits --picture digits.png
+scripts/tasks.py inspect imdb --data-dir FOLDER
 """
 
 import argparse
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data import TASKS, Task, load_task, task_entry
+from data import TASKS, Split, Task, load_task, task_entry
 from data.sheet import write_sheet
 
 
@@ -77,19 +78,52 @@ def _options(task: str) -> type:
 
 def _show(task: Task, console: Console) -> None:
     console.print(
-        f"{task.name}: {task.length} steps of {task.input_size} "
-        f"{'channels' if task.input_kind == 'real' else 'tokens'}, {task.classes} classes"
+        f"{task.name} ({task.kind}): {task.length} steps of {task.input_size} "
+        f"{'channels' if task.input_kind == 'real' else 'tokens'}, {task.outputs} "
+        f"{ASKED[task.kind][0]}"
     )
-    table = Table("split", "samples", "inputs", "samples of each label")
+    table = Table("split", "samples", "inputs", "lengths", _labels_title(task))
     for name, split in task.splits.items():
-        histogram = np.bincount(split.labels, minlength=task.outputs)
         stored = f"{split.inputs.dtype} {list(split.inputs.shape)}"
-        table.add_row(name, str(len(split)), stored, " ".join(map(str, histogram)))
+        lengths = "all the same"
+        if split.lengths is not None:
+            low, middle, high = np.quantile(split.lengths, (0, 0.5, 1)).astype(int)
+            lengths = f"{low} to {high}, median {middle}"
+        table.add_row(name, str(len(split)), stored, lengths, _labels(task, split))
     console.print(table)
-    for name, accuracy in task.baselines.items():
-        console.print(f"test accuracy of {name} alone: {accuracy:.3f}")
+    for name, value in task.baselines.items():
+        console.print(f"{ASKED[task.kind][1]} of {name} alone: {value:.3f}")
     for note in task.notes:
         console.print(note)
+
+
+ASKED = {
+    "classification": ("classes", "test accuracy"),
+    "pair": ("classes", "test accuracy"),
+    "regression": ("values at each step", "test mean squared error"),
+    "language": ("tokens that may follow", "test bits per token"),
+}
+"""What is asked by each kind of task, and the measure of its baselines."""
+
+
+def _labels_title(task: Task) -> str:
+    if task.classes is not None:
+        return "samples of each label"
+    return "mean of each value" if task.kind == "regression" else "commonest tokens"
+
+
+def _labels(task: Task, split: Split) -> str:
+    """How often each label occurs; of many, the commonest; of values, their mean."""
+    if task.kind == "regression":
+        return " ".join(f"{mean:.3f}" for mean in split.labels.mean(axis=(0, 1)))
+    # windows of text overlap: their last tokens are those of the text
+    last = split.labels if task.classes is not None else split.labels[:, -1]
+    counts = np.bincount(last, minlength=task.outputs)
+    if task.classes is not None:
+        return " ".join(map(str, counts))
+    symbols = task.symbols or tuple(map(str, range(task.outputs)))
+    commonest = np.argsort(-counts)[:6]
+    return ", ".join(f"{symbols[i]!r} {counts[i] / len(last):.1%}" for i in commonest)
 
 
 if __name__ == "__main__":

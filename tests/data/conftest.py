@@ -8,6 +8,13 @@ import pytest
 import data.download
 
 
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> Path:
+    """The default folder for prepared data: one of the test's own."""
+    monkeypatch.setenv("COMPRESSM_ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def offline(monkeypatch):
     """Nobody answers, at once, whether or not the machine has a network."""

@@ -5,13 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import TASKS, DigitsConfig, PathfinderConfig, default_cache_dir, load_task
+from data import (
+    TASKS,
+    AANConfig,
+    CharLMConfig,
+    DigitsConfig,
+    IMDBConfig,
+    ListOpsConfig,
+    PathfinderConfig,
+    PathXConfig,
+    PendulumConfig,
+    SCIFARConfig,
+    default_cache_dir,
+    load_task,
+)
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match="task must be one of pathfinder, digits, smnist, got 'mnist'"
-    ):
+    names = "smnist, scifar, listops, imdb, aan, pathfinder, pathx, digits, charlm, pendulum"
+    with pytest.raises(ValueError, match=f"task must be one of {names}, got 'mnist'"):
         load_task("mnist")
 
 
@@ -67,6 +79,19 @@ def test_digits_depend_on_the_seed_alone():
         (lambda: PathfinderConfig(train=0), "train must be at least 1, got 0"),
         (lambda: PathfinderConfig(workers=0), "workers must be at least 1 or None, got 0"),
         (lambda: PathfinderConfig(seed=-2), "seed must not be negative, got -2"),
+        (lambda: PathXConfig(contour_length=1), "contour_length must be between 2 and 14"),
+        (lambda: SCIFARConfig(validation=1.0), r"validation must be in \(0, 1\), got 1.0"),
+        (lambda: IMDBConfig(length=0), "length must be at least 1, got 0"),
+        (lambda: IMDBConfig(validation=-1), "validation must not be negative, got -1"),
+        (lambda: ListOpsConfig(max_args=1), "max_args must be at least 2, got 1"),
+        (lambda: ListOpsConfig(max_depth=99), "max_depth must be between 2 and 20, got 99"),
+        (lambda: ListOpsConfig(min_length=1995), "min_length must be between 0 and .*= 1990"),
+        (lambda: AANConfig(source="generated", length=9), "length must be at least 100, got 9"),
+        (lambda: AANConfig(test=0), "test must be at least 1, got 0"),
+        (lambda: PendulumConfig(samples=101), "samples must be between 2 and 100, got 101"),
+        (lambda: PendulumConfig(seed=2**32), r"seed must be in \[0, 2\*\*32\), got 4294967296"),
+        (lambda: CharLMConfig(length=0), "length must be at least 1, got 0"),
+        (lambda: CharLMConfig(test=0.5), r"test must be in \(0, 0.5\), got 0.5"),
     ],
 )
 def test_bad_configs_are_refused(config, message):

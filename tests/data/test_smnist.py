@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 
 from data import load_task
 from data.idx import read_idx
-from data.smnist import FILES, SMNISTConfig
+from data.smnist import SMNISTConfig
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
 CONFIG = SMNISTConfig(validation=4)
 
 
@@ -23,11 +28,13 @@ def idx(array: np.ndarray) -> bytes:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
     for (images, labels), count in zip(FILES.values(), (20, 6), strict=True):
         pictures = rng.integers(0, 256, (count, 28, 28))
-        (tmp_path / f"{images}.gz").write_bytes(gzip.compress(idx(pictures)))
-        (tmp_path / labels).write_bytes(idx(np.arange(count) % 10))  # plain files are read as well
-    return tmp_path
+        (folder / f"{images}.gz").write_bytes(gzip.compress(idx(pictures)))
+        (folder / labels).write_bytes(idx(np.arange(count) % 10))  # plain files are read as well
+    return folder
 
 
 def test_pictures_become_sequences_in_reading_order(folder):
@@ -51,9 +58,31 @@ def test_no_picture_is_in_two_splits(folder):
     assert len(rows["train"] | rows["validation"]) == 20
 
 
-def test_the_wanted_files_are_named():
+def test_without_files_or_network_the_wanted_file_is_named(offline):
     with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz.*--data-dir"):
         load_task("smnist")
+
+
+def test_what_was_prepared_in_full_needs_no_files(folder, offline, monkeypatch):
+    monkeypatch.setattr("data.smnist_builder.PUBLISHED", {"train": 20, "test": 6})
+    first = load_task("smnist", CONFIG, data_dir=folder)
+    shutil.rmtree(folder)
+    again = load_task("smnist", CONFIG)
+    assert again.notes == first.notes == ()
+    for name, split in first.splits.items():
+        assert np.array_equal(again.splits[name].inputs, split.inputs)
+    with pytest.raises(FileNotFoundError):  # another split is another data set
+        load_task("smnist", SMNISTConfig(validation=5))
+
+
+def test_what_was_prepared_in_part_is_not_taken_for_the_whole(folder, offline):
+    task = load_task("smnist", CONFIG, data_dir=folder)
+    assert task.notes == (
+        "the files hold 20 of the 60000 train samples",
+        "the files hold 6 of the 10000 test samples",
+    )
+    with pytest.raises(FileNotFoundError):
+        load_task("smnist", CONFIG)
 
 
 def test_a_missing_file_is_named(folder):
@@ -90,16 +119,16 @@ def test_labels_must_fit(folder):
 
 
 def test_validation_leaves_something_to_train_on(folder):
-    with pytest.raises(ValueError, match="must leave some of the 20 training pictures, got 20"):
+    with pytest.raises(ValueError, match="must leave some of the 20 training samples, got 20"):
         load_task("smnist", SMNISTConfig(validation=20), data_dir=folder)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs MNIST's files in ../shared/data/mnist")
-def test_the_real_files():
-    images = read_idx(REAL / f"{FILES['train'][0]}.gz", 3)
+def test_the_real_files(raw):
+    images = read_idx(raw("mnist") / f"{FILES['train'][0]}.gz", 3)
     whole = idx(images)
     assert hashlib.md5(whole).hexdigest() == "6bbc9ace898e44ae57da46a324031adb"
-    task = load_task("smnist", data_dir=REAL)
+    task = load_task("smnist", data_dir=raw("mnist"))
+    assert task.notes == ()
     assert [len(split) for split in task.splits.values()] == [54_000, 6_000, 10_000]
     assert np.bincount(task.splits["test"].labels).tolist() == [
         *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)

@@ -20,7 +20,13 @@ def test_inspect_shows_splits_labels_and_a_picture(tmp_path):
     picture = tmp_path / "sheet.png"
     done = run("inspect", "digits", "--test", "250", "--picture", str(picture))
     assert done.returncode == 0, done.stderr
-    for text in ("64 steps of 1 channels, 10 classes", "1347", "200", "250", "majority"):
+    for text in (
+        "digits (classification): 64 steps of 1 channels, 10 classes",
+        "1347",
+        "200",
+        "250",
+        "majority",
+    ):
         assert text in done.stdout
     with Image.open(picture) as sheet:
         assert sheet.width > 700
@@ -45,6 +51,20 @@ def test_prepare_makes_the_data(tmp_path):
     assert list(tmp_path.rglob("dataset_info.json"))
 
 
+def test_inspect_tells_of_lengths_and_tokens(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abab cdcd\n" * 300)
+    done = run("inspect", "charlm", "--text", str(path), "--length", "20")
+    assert done.returncode == 0, done.stderr
+    for text in ("charlm (language): 20 steps of 6 tokens", "'a' 20.0%", "bits per token"):
+        assert text in " ".join(done.stdout.split())
+    options = ["--source", "generated", "--length", "200", "--train", "20", "--test", "10"]
+    done = run("inspect", "aan", *options)
+    assert done.returncode == 0, done.stderr
+    for text in ("aan (generated) (pair): 200 steps", "10 10", "median", "not those of AAN"):
+        assert text in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -53,6 +73,8 @@ def test_prepare_makes_the_data(tmp_path):
         (("inspect", "pathfinder", "--colour", "red"), "colour"),
         (("prepare", "pathfinder", "--data-dir", "/nowhere"), "error: no Pathfinder metadata"),
         (("prepare", "digits", "--data-dir", "/nowhere"), "error: data_dir must be left out"),
+        (("prepare", "imdb", "--data-dir", "/nowhere"), "error: data_dir /nowhere does not exist"),
+        (("inspect", "aan"), "error: "),
         ((), "usage"),
     ],
 )
