@@ -70,9 +70,13 @@ class CharLM(AbstractTaskBuilder):
             for share in (1 - config.validation - config.test, 1 - config.test)
         ]
         parts = (text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])
+        by_split = dict(zip(("train", "validation", "test"), parts, strict=True))
+        for split, part in by_split.items():
+            if not part:
+                raise ValueError(f"{path}: its {len(text)} tokens leave none for split {split}")
         return {
             split: Records(-(-len(part) // _BLOCK), _blocks(part))
-            for split, part in zip(("train", "validation", "test"), parts, strict=True)
+            for split, part in by_split.items()
         }
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data import TASKS, Split, Task, load_task, task_entry
+from data import TASKS, Task, load_task, task_entry
 from data.sheet import write_sheet
 
 
@@ -89,7 +89,10 @@ def _show(task: Task, console: Console) -> None:
         if split.lengths is not None:
             low, middle, high = np.quantile(split.lengths, (0, 0.5, 1)).astype(int)
             lengths = f"{low} to {high}, median {middle}"
-        table.add_row(name, str(len(split)), stored, lengths, _labels(task, split))
+        # training windows of text begin at every token: each token once
+        every = task.length if task.kind == "language" and name == "train" else 1
+        labels = _labels(task, split.labels[::every])
+        table.add_row(name, str(len(split)), stored, lengths, labels)
     console.print(table)
     for name, value in task.baselines.items():
         console.print(f"{ASKED[task.kind][1]} of {name} alone: {value:.3f}")
@@ -112,18 +115,16 @@ def _labels_title(task: Task) -> str:
     return "mean of each value" if task.kind == "regression" else "commonest tokens"
 
 
-def _labels(task: Task, split: Split) -> str:
+def _labels(task: Task, labels: np.ndarray) -> str:
     """How often each label occurs; of many, the commonest; of values, their mean."""
     if task.kind == "regression":
-        return " ".join(f"{mean:.3f}" for mean in split.labels.mean(axis=(0, 1)))
-    # windows of text overlap: their last tokens are those of the text
-    last = split.labels if task.classes is not None else split.labels[:, -1]
-    counts = np.bincount(last, minlength=task.outputs)
+        return " ".join(f"{mean:.3f}" for mean in labels.mean(axis=(0, 1)))
+    counts = np.bincount(labels.reshape(-1), minlength=task.outputs)
     if task.classes is not None:
         return " ".join(map(str, counts))
     symbols = task.symbols or tuple(map(str, range(task.outputs)))
-    commonest = np.argsort(-counts)[:6]
-    return ", ".join(f"{symbols[i]!r} {counts[i] / len(last):.1%}" for i in commonest)
+    commonest = np.argsort(-counts, kind="stable")[:6]
+    return ", ".join(f"{symbols[i]!r} {counts[i] / labels.size:.1%}" for i in commonest)
 
 
 if __name__ == "__main__":

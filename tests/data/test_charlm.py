@@ -80,8 +80,11 @@ def test_texts_that_cannot_be_read_are_named(path):
     path.write_text("".join(chr(0x4E00 + i) for i in range(300)))
     with pytest.raises(ValueError, match="300 different characters, allowed: 2 to 256"):
         load_task("charlm", CharLMConfig(text=path, length=5))
-    path.write_text("short, short")
-    with pytest.raises(ValueError, match="length must be below the 1 tokens of split"):
+    path.write_text("short")
+    with pytest.raises(ValueError, match="its 5 tokens leave none for split validation"):
+        load_task("charlm", CharLMConfig(text=path, length=5))
+    path.write_text("short, short " * 3)
+    with pytest.raises(ValueError, match="length must be below the 2 tokens of split"):
         load_task("charlm", CharLMConfig(text=path, length=5))
 
 

@@ -56,7 +56,7 @@ def test_inspect_tells_of_lengths_and_tokens(tmp_path):
     path.write_text("abab cdcd\n" * 300)
     done = run("inspect", "charlm", "--text", str(path), "--length", "20")
     assert done.returncode == 0, done.stderr
-    for text in ("charlm (language): 20 steps of 6 tokens", "'a' 20.0%", "bits per token"):
+    for text in ("charlm (language): 20 steps of 6 tokens", "'a' 20.0%, 'b'", "bits per token"):
         assert text in " ".join(done.stdout.split())
     options = ["--source", "generated", "--length", "200", "--train", "20", "--test", "10"]
     done = run("inspect", "aan", *options)
