@@ -81,7 +81,7 @@ def test_texts_that_cannot_be_read_are_named(path):
     with pytest.raises(ValueError, match="300 different characters, allowed: 2 to 256"):
         load_task("charlm", CharLMConfig(text=path, length=5))
     path.write_text("short")
-    with pytest.raises(ValueError, match="its 5 tokens leave none for split validation"):
+    with pytest.raises(ValueError, match="its 5 tokens leave none for split test"):
         load_task("charlm", CharLMConfig(text=path, length=5))
     path.write_text("short, short " * 3)
     with pytest.raises(ValueError, match="length must be below the 2 tokens of split"):
