@@ -82,9 +82,10 @@ class OptimizerConfig:
 class CompressionConfig:
     """When and how far the layers shrink."""
 
-    mode: Literal["none", "tolerance", "fixed", "pragmatic"] = "tolerance"
-    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `none` never; `pragmatic`
-    cuts off `share` at a time, and takes the last cut back and stops once validation suffers."""
+    mode: Literal["none", "tolerance", "fixed", "budget", "pragmatic"] = "tolerance"
+    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
+    on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
+    at a time, and takes the last cut back and stops once validation suffers."""
     method: Literal["data", "real", "paper"] = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
     white noise and the real map, `paper` white noise and the complex system, as published."""
@@ -93,7 +94,7 @@ class CompressionConfig:
     tolerance: float = 0.02
     """Share of the sum of a layer's HSVs that a shrink may drop."""
     rank: int | None = None
-    """States of each layer after the last shrink, in mode `fixed`."""
+    """States of each layer after the last shrink, in mode `fixed`; on average in `budget`."""
     shrinks: int = 4
     """Shrinks of the run, equally spaced in the window."""
     start: float = 0.0
@@ -126,11 +127,11 @@ class CompressionConfig:
     def __post_init__(self):
         require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "[0, 1)")
         require(
-            (self.rank is not None) == (self.mode == "fixed")
+            (self.rank is not None) == (self.mode in ("fixed", "budget"))
             and (self.rank is None or self.rank >= 1),
             "compression.rank",
             self.rank,
-            "1 or more with compression.mode fixed, None otherwise",
+            "1 or more with compression.mode fixed or budget, None otherwise",
         )
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")

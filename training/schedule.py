@@ -56,10 +56,11 @@ def rehearsal_steps(config: CompressionConfig, steps: int) -> dict[int, int]:
 
 
 def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:
-    """Rank after shrink number `shrink` = 1, 2, ... in mode `fixed`, from `d_state` at the start.
+    """Rank after shrink number `shrink` = 1, 2, ..., from `d_state` at the start.
 
-    Ranks fall geometrically to `rank`, so that every shrink keeps the same share.
+    For the modes `fixed` and `budget`. Ranks fall geometrically to `rank`, so that every shrink
+    keeps the same share.
     """
     if config.rank is None:
-        raise ValueError("rank_at is for mode fixed; compression.rank is None")
+        raise ValueError("rank_at is for modes fixed and budget; compression.rank is None")
     return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / config.shrinks)))

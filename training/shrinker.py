@@ -56,6 +56,9 @@ class Shrinker:
             policy = policy if self.config.settled is None else self._when_settled(policy)
             gate = self.config.gate
             return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)
+        if self.config.mode == "budget":
+            budget = rank.global_budget(sum(self._ranks(model, step)))
+            return self.reduction.plan(model, norm_state, step=step, policy=budget, gate=1.0)
         return self.reduction.plan(model, norm_state, step=step, ranks=self._ranks(model, step))
 
     def _ranks(self, model: Any, step: int) -> list[int]:
@@ -63,10 +66,10 @@ class Shrinker:
         if self.config.mode == "pragmatic":
             return [max(1, int((1 - self.config.share) * size)) for size in sizes]
         number = self.steps.index(step) + 1
-        return [
-            min(now, rank_at(self.config, number, initial))
-            for now, initial in zip(sizes, self._initial, strict=True)
-        ]
+        wanted = [rank_at(self.config, number, initial) for initial in self._initial]
+        if self.config.mode == "budget":
+            return wanted
+        return [min(now, rank) for now, rank in zip(sizes, wanted, strict=True)]
 
     def _policy(self) -> Policy:
         return rank.round_up(rank.tolerance(self.config.tolerance), self.config.multiple)

@@ -12,13 +12,18 @@ from .clock import Clock
 from .loop import Run
 
 
+def check_run(folder: Path) -> None:
+    """`UsageError` unless `folder` is a finished run."""
+    for name in ("config.yaml", "summary.json"):
+        if not (folder / name).is_file():
+            raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
+
+
 def check_trained(folder: Path | None, task: str) -> None:
     """`UsageError` unless `folder` (None passes) is a finished run on the task called `task`."""
     if folder is None:
         return
-    for name in ("config.yaml", "summary.json"):
-        if not (folder / name).is_file():
-            raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
+    check_run(folder)
     found = parse_command(["--resume", str(folder)]).config.task
     if found != task:
         raise UsageError(f"{folder} is a run on {found}, allowed: one on {task}")

@@ -69,7 +69,7 @@ def test_other_states_may_be_kept(tmp_path, keep):
     folder = run(small({**cut, "keep": keep}), tmp_path / keep)
     assert sizes(folder) == [4]
     (shrink,) = events(folder, "shrink")
-    assert shrink["layers"][0]["bound"] > 2 * sum(sorted(shrink["layers"][0]["sigma"])[:4])
+    assert shrink["layers"][0]["error"] > shrink["layers"][0]["sigma_next"]
 
 
 def test_other_states_are_for_the_papers_method_alone():
@@ -94,6 +94,14 @@ def test_an_adaptive_run_cuts_once_its_spectrum_has_settled(tmp_path):
     assert first["after"] == first["before"] == 8  # nothing to compare with yet
     assert second["after"] < second["before"]
     assert third["after"] == third["before"]  # the cut spectrum has to settle anew
+
+
+def test_a_budget_is_spent_on_all_layers_together(tmp_path):
+    config = small({"mode": "budget", "rank": 4, "shrinks": 1, "window": 0.5})
+    folder = run(replace(config, network=replace(config.network, blocks=2)), tmp_path / "budget")
+    first, second = sizes(folder)
+    assert first + second == 8
+    assert 1 <= first < 8
 
 
 def test_a_pragmatic_run_goes_on_cutting_while_validation_holds(tmp_path):

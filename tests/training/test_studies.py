@@ -11,7 +11,8 @@ from training.cli import UsageError
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED
-from training.studies.runner import hardware_slots
+from training.studies.rows import wall_seconds
+from training.studies.runner import finished_runs, hardware_slots
 from training.studies.study import final_state
 
 STEPS = 60
@@ -39,9 +40,15 @@ TINY = Study(
     scaled_down="Everything.",
     seeds=1,
     variants=(
-        Variant("uncompressed", UNCOMPRESSED),
+        Variant("uncompressed", {**UNCOMPRESSED, "loop.keep-systems": True}),
         Variant("compressed", {"compression.tolerance": 0.3}),
         Variant("born", UNCOMPRESSED, born_from="compressed"),
+        Variant("taught", {**UNCOMPRESSED, "layer.d-state": 4}, taught_by="uncompressed"),
+        Variant(
+            "cut",
+            {"compression.mode": "fixed", "compression.rank": 4},
+            cut_from="uncompressed",
+        ),
     ),
 )
 
@@ -79,6 +86,16 @@ def test_the_small_model_is_born_at_the_final_state_of_the_compressed_one(finish
     assert final_state(records["uncompressed-seed0"]["summary"]) == 8
 
 
+def test_what_a_run_builds_on_is_part_of_what_it_cost(finished):
+    records = finished_runs(finished.out / "runs")
+    teacher = wall_seconds(records["uncompressed-seed0"])
+    for name in ("taught-seed0", "cut-seed0"):
+        assert final_state(records[name]["summary"]) == 4
+        assert wall_seconds(records[name]) > teacher
+    taught = finished.runs / "taught-seed0" / "config.yaml"
+    assert f"teacher: {finished.runs / 'uncompressed-seed0'}" in taught.read_text()
+
+
 def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(finished):
     table = (finished.out / "table.md").read_text()
     assert "| uncompressed | 8.0 ± 0.0 |" in table
@@ -87,6 +104,13 @@ def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(fini
     assert len(lines) == 1 + len(TINY.variants)
     for plot in ("accuracy_state", "accuracy_time", "ranks", "spectra"):
         assert "<svg" in (finished.out / f"{plot}.svg").read_text()
+
+
+def test_saved_systems_are_followed(finished):
+    table = (finished.out / "stability.md").read_text()
+    assert "| uncompressed-seed0 | 2 |" in table
+    assert "| always |" in table
+    assert "<svg" in (finished.out / "stability.svg").read_text()
 
 
 def test_finished_runs_are_never_run_again(finished, console, monkeypatch):
@@ -108,11 +132,11 @@ def test_results_of_another_configuration_are_refused(finished, console):
 
 
 def test_a_failure_stops_only_what_builds_on_it(tmp_path, console, monkeypatch):
-    monkeypatch.setattr("training.studies.runner.SCRIPT", tmp_path / "missing.py")
+    monkeypatch.setattr("training.studies.runner.SCRIPTS", tmp_path / "missing")
     command = StudyCommand(TINY, out=tmp_path / "out", runs=tmp_path / "runs", jobs=1)
     outcome = execute_study(command, console)
-    assert set(outcome.failed) == {"uncompressed-seed0", "compressed-seed0", "born-seed0"}
-    assert "missing.py" in outcome.failed["compressed-seed0"]
+    assert set(outcome.failed) == {f"{variant.name}-seed0" for variant in TINY.variants}
+    assert "missing" in outcome.failed["compressed-seed0"]
     assert "builds on" in outcome.failed["born-seed0"]
 
 

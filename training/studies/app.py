@@ -17,6 +17,7 @@ from training.loop import write_json
 
 from .cost import estimate
 from .runner import Active, StudyRunner, finished_runs, hardware_slots
+from .stability import moves_of, write_stability
 from .study import Planned, Scale, Study, describe, plan_runs
 from .summary import write_results
 
@@ -78,8 +79,24 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
         runner.run(planned, progress.report)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "study.json", describe(study, command.scale))
-    write_results(study, command.scale, finished_runs(runner.records), folder)
+    records = finished_runs(runner.records)
+    write_results(study, command.scale, records, folder)
+    kept = {name: runner.runs / name for name in records if any(_systems(runner.runs / name))}
+    if kept:
+        with console.status("following the singular values"):
+            moves = {name: moves_of(run) for name, run in kept.items()}
+            how = f"scripts/reproduce.py {study.name} --scale {command.scale}"
+            write_stability(moves, folder, how)
     return StudyOutcome(folder, runner.failed, time.perf_counter() - started)
+
+
+def _systems(run: Path) -> list[Path]:
+    """The systems that a run has saved, those of linear layers."""
+    return [path for path in (run / "systems").glob("*.npz") if path.stat().st_size > EMPTY_NPZ]
+
+
+EMPTY_NPZ = 64
+"""More bytes than an archive without arrays has."""
 
 
 def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:

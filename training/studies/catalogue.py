@@ -3,84 +3,297 @@
 Published figures are those of the paper's tables for LRU (Chahine et al., ICLR 2026).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from .study import Published, Study, Variant
+from .study import Options, Published, Study, Variant
 
-UNCOMPRESSED = {"compression.mode": "none"}
+UNCOMPRESSED: Options = {"compression.mode": "none"}
+PAPER: Options = {"compression.method": "paper", "compression.multiple": 1}
+NOTHING = Published()
 
 
-def _ordering(
-    tolerances: Mapping[float, Published], born: Mapping[float, Published], full: Published
+def ordering(
+    tolerances: Sequence[float],
+    published: Mapping[str, Published] = MappingProxyType({}),
+    models: Sequence[str] = ("lru", "s5"),
 ) -> tuple[Variant, ...]:
-    """Uncompressed; compressed at each tolerance; born at the final state of each."""
-    compressed = [
-        Variant(f"tolerance {tau:g}", {"compression.tolerance": tau}, published=published)
-        for tau, published in tolerances.items()
-    ]
-    small = [
-        Variant(
-            f"born at the state of {tau:g}",
-            UNCOMPRESSED,
-            born_from=f"tolerance {tau:g}",
-            published=born.get(tau, Published()),
-        )
-        for tau in tolerances
-    ]
-    return (Variant("uncompressed", UNCOMPRESSED, published=full), *compressed, *small)
+    """Uncompressed; compressed at each tolerance; born at the final state of each; by model."""
+    variants = []
+    for model in models:
+        told = published if model == "lru" else {}
+        big = f"{model} uncompressed"
+
+        def variant(name, options=UNCOMPRESSED, born_from=None, model=model, told=told, big=big):
+            return Variant(
+                f"{model} {name}",
+                options,
+                born_from=born_from,
+                model=model,
+                reference=big,
+                published=told.get(name, NOTHING),
+            )
+
+        variants.append(variant("uncompressed"))
+        for tau in tolerances:
+            variants.append(variant(f"tolerance {tau:g}", {"compression.tolerance": tau}))
+        for tau in tolerances:
+            variants.append(variant(f"born as {tau:g}", born_from=f"{model} tolerance {tau:g}"))
+    return tuple(variants)
 
 
-SMNIST = Study(
-    name="smnist",
-    question=(
-        "Does a model that starts large and shrinks end better than one that is born at its final "
-        "state, and near the one that stays large? Sequential MNIST, LRU, the paper's form."
-    ),
-    model="lru",
-    task="smnist",
-    reference="uncompressed",
-    options={"compression.method": "paper", "compression.multiple": 1},
-    cpu={
-        "steps": 10_000,
-        "optimizer.learning-rate": 4e-3,
-        "optimizer.ssm-factor": 0.5,
-        "loop.evaluate-every": 1000,
-        "loop.checkpoint-every": 2000,
-        "loop.log-every": 200,
-    },
-    scaled_down=(
-        "Scaled down: 10 000 steps instead of 200 000 at a learning rate of 4e-3 instead of 4e-4; "
-        "network, batch, data and full length (784) are the paper's."
-    ),
-    variants=_ordering(
+def ordering_study(
+    task: str,
+    tolerances: Sequence[float],
+    scaled_down: str,
+    published: Mapping[str, Published] = MappingProxyType({}),
+    models: Sequence[str] = ("lru", "s5"),
+    options: Options = PAPER,
+    cpu: Options = MappingProxyType({}),
+    name: str | None = None,
+) -> Study:
+    """The paper's main question on one task."""
+    return Study(
+        name=name or task,
+        question=(
+            "Does a model that starts large and shrinks end better than one that is born at its "
+            "final state, and near the one that stays large?"
+        ),
+        model=models[0],
+        task=task,
+        reference=f"{models[0]} uncompressed",
+        options=options,
+        cpu=cpu,
+        scaled_down=scaled_down,
+        variants=ordering(tolerances, published, models),
+    )
+
+
+SMNIST_CPU: Options = {
+    "steps": 10_000,
+    "loop.evaluate-every": 1000,
+    "loop.checkpoint-every": 2000,
+    "loop.log-every": 200,
+}
+SMNIST_SCALED = (
+    "Scaled down: 10 000 steps instead of 200 000, at the small preset's learning rate of 1e-2 with "
+    "a cosine instead of 4e-4; network, batch, data and full length (784) are the paper's."
+)
+SMNIST_SHORT_SCALED = SMNIST_SCALED.replace("10 000", "4000")
+SMALL_SCALED = "Scaled down: network, data and number of steps are those of the small preset."
+
+ORDERINGS = (
+    ordering_study(
+        "smnist",
+        (0.01, 0.02, 0.04),
+        SMNIST_SCALED,
         {
-            0.01: Published(46.8, 96.9),
-            0.02: Published(27.6, 96.9),
-            0.04: Published(12.7, 95.9),
+            "uncompressed": Published(256, 97.3),
+            "tolerance 0.01": Published(46.8, 96.9),
+            "tolerance 0.02": Published(27.6, 96.9),
+            "tolerance 0.04": Published(12.7, 95.9),
+            "born as 0.04": Published(13, 92.6),
         },
-        {0.04: Published(13, 92.6)},
-        Published(256, 97.3),
+        models=("lru",),
+        cpu=SMNIST_CPU,
+    ),
+    ordering_study(
+        "smnist",
+        (0.01, 0.02, 0.04),
+        SMNIST_SCALED,
+        models=("s5",),
+        cpu=SMNIST_CPU,
+        name="smnist-s5",
+    ),
+    ordering_study(
+        "scifar",
+        (0.05, 0.10, 0.15),
+        SMALL_SCALED,
+        {
+            "uncompressed": Published(384, 86.5),
+            "tolerance 0.05": Published(160.8, 85.8),
+            "tolerance 0.1": Published(92.6, 85.7),
+            "tolerance 0.15": Published(57.4, 84.4),
+            "born as 0.15": Published(57, 78.2),
+        },
+    ),
+    ordering_study("listops", (0.05, 0.10), SMALL_SCALED),
+    ordering_study("imdb", (0.05, 0.10), SMALL_SCALED),
+    ordering_study("aan", (0.05, 0.10), SMALL_SCALED),
+    ordering_study("pathfinder", (0.05, 0.10), SMALL_SCALED),
+    ordering_study(
+        "charlm", (0.1, 0.2), SMALL_SCALED, models=("mamba",), options={}, name="charlm-mamba"
+    ),
+    ordering_study(
+        "scifar", (0.1, 0.2), SMALL_SCALED, models=("mamba",), options={}, name="scifar-mamba"
     ),
 )
 
-SMNIST_SHORT = Study(
-    name="smnist-short",
+
+def _fixed(rank: int, **more: object) -> dict[str, object]:
+    """To so many states, whatever the spectrum; `more` are options of the compression."""
+    named = {f"compression.{name}": value for name, value in more.items()}
+    return {"compression.mode": "fixed", "compression.rank": rank, **named}
+
+
+def smnist_study(
+    name: str,
+    question: str,
+    variants: tuple[Variant, ...],
+    seeds: int = 3,
+    options: Options = PAPER,
+) -> Study:
+    """A comparison on sequential MNIST, LRU."""
+    return Study(
+        name=name,
+        question=question,
+        model="lru",
+        task="smnist",
+        reference="uncompressed",
+        options=options,
+        cpu=SMNIST_CPU,
+        scaled_down=SMNIST_SCALED,
+        seeds=seeds,
+        variants=(
+            Variant("uncompressed", UNCOMPRESSED, published=Published(256, 97.3)),
+            *variants,
+        ),
+    )
+
+
+def born(rank: int) -> Variant:
+    """The model that has so many states from the start."""
+    return Variant(f"born at {rank}", {**UNCOMPRESSED, "layer.d-state": rank})
+
+
+COMPARISONS = (
+    smnist_study(
+        "selection",
+        "Which balanced states must stay: those of the largest singular values, the smallest, or "
+        "any? 256 -> 32 in four shrinks.",
+        (
+            *(Variant(keep, _fixed(32, keep=keep)) for keep in ("largest", "smallest", "random")),
+            born(32),
+        ),
+    ),
+    smnist_study(
+        "shrinks",
+        "In how many shrinks should the state fall from 256 to 32?",
+        tuple(Variant(f"R = {k}", _fixed(32, shrinks=k)) for k in (1, 2, 4, 8, 16)),
+    ),
+    smnist_study(
+        "window",
+        "When in training should the state fall from 256 to 32? Four shrinks in a tenth of the "
+        "steps.",
+        tuple(
+            Variant(f"after {start:.0%}", _fixed(32, start=start))
+            for start in (0.0, 0.1, 0.3, 0.5, 0.8)
+        ),
+    ),
+    smnist_study(
+        "pragmatic",
+        "How far does cutting a tenth at a time go, taken back once validation suffers?",
+        (
+            Variant("tolerance 0.02", {"compression.tolerance": 0.02}),
+            *(
+                Variant(
+                    f"a tenth at a time, slack {slack:g}",
+                    {
+                        "compression.mode": "pragmatic",
+                        "compression.shrinks": 30,
+                        "compression.window": 0.6,
+                        "compression.slack": slack,
+                        "compression.rehearsal": 0,
+                    },
+                )
+                for slack in (0.0, 0.01)
+            ),
+        ),
+    ),
+    smnist_study(
+        "modes",
+        "At equal final state, what do the form of the reduction, the data and the optimizer's "
+        "moments give? 256 -> 16 in four shrinks.",
+        (
+            *(
+                Variant(f"{method}, transport", _fixed(16, method=method))
+                for method in ("paper", "real", "data")
+            ),
+            *(
+                Variant(f"data, {moments}", _fixed(16, method="data", moments=moments))
+                for moments in ("slice", "reset")
+            ),
+            born(16),
+        ),
+        options={"compression.multiple": 1},
+    ),
+    smnist_study(
+        "baselines",
+        "At equal final state, is shrinking in training better than learning from a teacher, than "
+        "a price on the singular values, and than cutting after training?",
+        (
+            Variant("in training, paper", _fixed(28, method="paper")),
+            Variant("in training, data", _fixed(28, method="data")),
+            born(28),
+            Variant("distilled", {**UNCOMPRESSED, "layer.d-state": 28}, taught_by="uncompressed"),
+            Variant("priced", {**UNCOMPRESSED, "regularization.hankel": 1e-3}),
+            Variant("priced, cut afterwards", _fixed(28, method="paper"), cut_from="priced"),
+            Variant("cut afterwards, paper", _fixed(28, method="paper"), cut_from="uncompressed"),
+            Variant("cut afterwards, real", _fixed(28, method="real"), cut_from="uncompressed"),
+            Variant("cut afterwards, data", _fixed(28, method="data"), cut_from="uncompressed"),
+        ),
+        options={"compression.multiple": 1},
+    ),
+    smnist_study(
+        "ours",
+        "What do data, a budget for all layers and an adaptive schedule add to the paper's method, "
+        "at equal final state (32 in all, two blocks) and at equal wall time?",
+        (
+            Variant("paper", _fixed(16, method="paper")),
+            Variant("data", _fixed(16, method="data")),
+            Variant(
+                "data, one budget for both layers",
+                {"compression.mode": "budget", "compression.rank": 16},
+            ),
+            Variant(
+                "data, adaptive",
+                {
+                    "compression.method": "data",
+                    "compression.tolerance": 0.02,
+                    "compression.shrinks": 20,
+                    "compression.window": 0.5,
+                    "compression.settled": 0.05,
+                    "compression.guard": 0.02,
+                    "compression.rehearsal": 0,
+                },
+            ),
+            born(16),
+        ),
+        seeds=5,
+        options={"compression.multiple": 1, "network.blocks": 2},
+    ),
+)
+
+STABILITY = Study(
+    name="stability",
     question=(
-        "What do 4000 steps on sequential MNIST give at tolerance 0.02, beside the model that "
-        "stays large and one that is born at the final state? LRU, one block, H = 8, N = 256, the "
-        "small preset as it is."
+        "Are the Hankel singular values as steady in training as in-training compression needs? "
+        "They are followed from one step to another, and their moves held against Weyl's bound "
+        "(lemma 3.1)."
     ),
     model="lru",
     task="smnist",
-    reference="uncompressed",
+    reference="lru",
+    options={**UNCOMPRESSED, "loop.keep-systems": True},
+    cpu={**SMNIST_CPU, "steps": 4000, "loop.evaluate-every": 100},
     scaled_down=(
-        "Scaled down: 4000 steps instead of 200 000, at a learning rate of 1e-2 instead of 4e-4; "
-        "network, batch, data and full length (784) are the paper's."
+        "Scaled down: 4000 steps, spectra every 100; network, batch, data and full length are the "
+        "paper's."
     ),
-    variants=_ordering({0.02: Published(27.6, 96.9)}, {}, Published(256, 97.3)),
+    seeds=1,
+    variants=tuple(Variant(model, {}, model=model) for model in ("lru", "s5", "mamba")),
 )
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (SMNIST, SMNIST_SHORT)}
+    {study.name: study for study in (*ORDERINGS, *COMPARISONS, STABILITY)}
 )

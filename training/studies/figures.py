@@ -12,18 +12,18 @@ from matplotlib.figure import Figure
 
 from training.report_figures import STYLE, thin
 
-from .rows import Record, Records, Row
+from .rows import Record, Records, Row, score_name
 from .study import Study
 
 
 def write_figures(study: Study, rows: Sequence[Row], records: Records, folder: Path) -> list[Path]:
     """Every plot for which there are runs; the files."""
     makers: dict[str, Callable[[], Figure | None]] = {
-        "accuracy_state": lambda: accuracy_against(
-            rows, "states", "final state of a layer", logarithmic=True
+        "accuracy_state": lambda: score_against(
+            score_name(records), rows, "states", "final state of a layer", logarithmic=True
         ),
-        "accuracy_time": lambda: accuracy_against(
-            rows, "seconds", "wall time of a whole run [s]", logarithmic=False
+        "accuracy_time": lambda: score_against(
+            score_name(records), rows, "seconds", "wall time of a whole run [s]", logarithmic=False
         ),
         "ranks": lambda: ranks(study, records),
         "spectra": lambda: spectra(study, records),
@@ -40,10 +40,10 @@ def write_figures(study: Study, rows: Sequence[Row], records: Records, folder: P
     return written
 
 
-def accuracy_against(
-    rows: Sequence[Row], what: str, label: str, *, logarithmic: bool
+def score_against(
+    score: str, rows: Sequence[Row], what: str, label: str, *, logarithmic: bool
 ) -> Figure | None:
-    """Test accuracy of every variant, with its spread over seeds in both directions."""
+    """The score of every variant, with its spread over seeds in both directions."""
     if not rows:
         return None
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
@@ -66,7 +66,7 @@ def accuracy_against(
     if logarithmic:
         axes.set_xscale("log")
     axes.set_xlabel(label)
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(score)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 

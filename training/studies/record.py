@@ -1,6 +1,7 @@
 """What stays of a run of a study: its configuration, its summary, its course in a few numbers."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ SPECTRA = 12
 """Spectra kept of a run, spread over its steps."""
 
 
-def make_record(planned: Planned, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run in `folder`, as JSON can hold it."""
+def make_record(
+    planned: Planned,
+    folder: Path,
+    config: dict[str, Any],
+    finished: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The record of a finished run in `folder`, as JSON can hold it.
+
+    `seconds_before` is the wall time of the run that this one learned from or was cut from: part of
+    what it cost.
+    """
     events = read_events(folder / "metrics.jsonl")
 
     def named(name: str) -> list[dict[str, Any]]:
@@ -24,6 +34,11 @@ def make_record(planned: Planned, folder: Path, config: dict[str, Any]) -> dict[
     return {
         "variant": planned.variant.name,
         "seed": planned.seed,
+        "seconds_before": sum(
+            finished[f"{name}-seed{planned.seed}"]["summary"]["seconds"]["total"]
+            for name in (planned.variant.taught_by, planned.variant.cut_from)
+            if name is not None
+        ),
         "config": config,
         "environment": json.loads((folder / "environment.json").read_text()),
         "summary": json.loads((folder / "summary.json").read_text()),

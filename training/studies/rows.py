@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.objective import OBJECTIVES, Measure
+
 from .study import Study, Variant, final_state
 
 Record = Mapping[str, Any]
@@ -47,9 +49,10 @@ class Row:
 
 def rows_of(study: Study, records: Records) -> list[Row]:
     """A row for every variant with a finished run, in the study's order."""
-    reference = {r["seed"]: r for r in records.values() if r["variant"] == study.reference}
     rows = []
     for variant in study.variants:
+        name = variant.reference or study.reference
+        reference = {r["seed"]: r for r in records.values() if r["variant"] == name}
         runs = sorted(
             (r for r in records.values() if r["variant"] == variant.name), key=lambda r: r["seed"]
         )
@@ -71,13 +74,26 @@ def rows_of(study: Study, records: Records) -> list[Row]:
 
 
 def score_of(record: Record) -> float:
-    """Test accuracy, %."""
-    return 100 * record["summary"]["test"]["accuracy"]
+    """Test accuracy in %, or what else the task is judged by."""
+    measure = measure_of(record)
+    value = record["summary"]["test"][measure.key]
+    return 100 * value if measure.is_share else value
+
+
+def measure_of(record: Record) -> Measure:
+    """What the task of a run is judged by."""
+    return OBJECTIVES[record["summary"].get("kind", "classification")].measure
+
+
+def score_name(records: Records) -> str:
+    """`test accuracy, %`, or what else the scores of these runs are."""
+    measures = {measure_of(record) for record in records.values()}
+    return " or ".join(sorted(f"test {m.label}" + ", %" * m.is_share for m in measures))
 
 
 def wall_seconds(record: Record) -> float:
-    """Whole wall time of a run."""
-    return record["summary"]["seconds"]["total"]
+    """Whole wall time of a run, and of the one that it learned from or was cut from."""
+    return record["seconds_before"] + record["summary"]["seconds"]["total"]
 
 
 def last_rate(record: Record) -> float:

@@ -1,6 +1,7 @@
 """Runs of a study as processes of the training script, several at once, none of them twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from training.loop import write_json
 from training.metrics import read_events, write_atomically
 
 from .record import make_record, read_record
-from .study import Planned
+from .study import Planned, comparable
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 Report = Callable[[str, Any], None]
 """`report(what, run)`: "started", "finished" or "failed", and the `Active` run; now and then
@@ -87,7 +88,7 @@ class StudyRunner:
         for run in planned:
             if any(need not in finished for need in run.needs):
                 continue
-            run = run.settled(finished)
+            run = run.settled(finished, self.runs)
             record = finished.get(run.name)
             if record is not None and not run.is_run_of(record):
                 raise UsageError(
@@ -95,7 +96,11 @@ class StudyRunner:
                     f"choose another --out"
                 )
             file = self.runs / run.name / "config.yaml"
-            if file.exists() and not run.is_run_of({"config": yaml.safe_load(file.read_text())}):
+            if (
+                run.variant.cut_from is None
+                and file.exists()
+                and not run.is_run_of({"config": yaml.safe_load(file.read_text())})
+            ):
                 raise UsageError(
                     f"{file.parent} is a run of another configuration: remove it, or choose "
                     f"another --runs"
@@ -119,7 +124,7 @@ class StudyRunner:
                     if not free:
                         break
                     waiting.remove(run)
-                    active.append(self._start(run.settled(finished), free.pop()))
+                    active.append(self._start(run.settled(finished, self.runs), free.pop()))
                     report("started", active[-1])
                 for each in [a for a in active if a.process.poll() is not None]:
                     active.remove(each)
@@ -137,17 +142,18 @@ class StudyRunner:
 
     def _start(self, run: Planned, slot: Slot) -> Active:
         folder = self.runs / run.name
-        command = [sys.executable, str(SCRIPT)]
-        if (folder / "config.yaml").exists():
-            command += ["--resume", str(folder)]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if run.variant.cut_from is not None:
+            command = self._cutting(run, folder)
+        elif (folder / "config.yaml").exists():
+            command = [str(SCRIPTS / "train.py"), "--resume", str(folder)]
         else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
             file = folder.parent / f"{run.name}.yaml"
             write_atomically(file, write_yaml(run.config))
-            command += ["--config", str(file), "--out", str(folder)]
+            command = [str(SCRIPTS / "train.py"), "--config", str(file), "--out", str(folder)]
         with (folder.parent / f"{run.name}.txt").open("ab") as output:
             process = subprocess.Popen(
-                command,
+                [sys.executable, *command],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -159,13 +165,22 @@ class StudyRunner:
             os.sched_setaffinity(process.pid, slot.cores)
         return Active(run, folder, process, slot)
 
+    def _cutting(self, run: Planned, folder: Path) -> list[str]:
+        """The command that cuts a trained model; what a stopped one left is begun anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        trained = self.runs / f"{run.variant.cut_from}-seed{run.seed}"
+        compression = run.config.compression
+        command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
+        return [*command, "--rank", str(compression.rank), "--method", compression.method]
+
     def _finish(self, each: Active) -> str:
         if each.process.returncode != 0:
             output = each.folder.parent / f"{each.planned.name}.txt"
             said = output.read_text(errors="replace").strip().splitlines()
             self.failed[each.planned.name] = said[-1] if said else f"see {output}"
             return "failed"
-        record = make_record(each.planned, each.folder, plain_config(each.planned.config))
+        config = comparable(plain_config(each.planned.config))
+        record = make_record(each.planned, each.folder, config, finished_runs(self.records))
         self.records.mkdir(parents=True, exist_ok=True)
         write_json(self.records / f"{each.planned.name}.json", record)
         return "finished"

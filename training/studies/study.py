@@ -34,15 +34,18 @@ class Variant:
     taught_by: str | None = None
     """The variant whose final model (same seed) this one learns from."""
     cut_from: str | None = None
-    """The variant whose final model (same seed) is cut after its training, to the final state of
-    `cut_to`."""
-    cut_to: str | None = None
+    """The variant whose final model (same seed) is cut after its training, to `compression.rank`
+    states: nothing is trained."""
+    model: str | None = None
+    """Instead of the study's."""
+    reference: str | None = None
+    """Instead of the study's: what speed-ups are relative to."""
     published: Published = Published()
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The variants that must be finished first."""
-        names = (self.born_from, self.taught_by, self.cut_from, self.cut_to)
+        names = (self.born_from, self.taught_by, self.cut_from)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -77,8 +80,9 @@ class Study:
                         f"study {self.name}: {variant.name} needs {needed!r}, which does not stand "
                         f"before it"
                     )
-        if self.reference not in names:
-            raise ValueError(f"study {self.name}: reference {self.reference!r} is no variant")
+        for reference in (self.reference, *(v.reference for v in self.variants)):
+            if reference is not None and reference not in names:
+                raise ValueError(f"study {self.name}: reference {reference!r} is no variant")
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`."""
@@ -103,13 +107,17 @@ class Planned:
         """Names of the runs that must be finished first."""
         return tuple(f"{name}-seed{self.seed}" for name in self.variant.needs)
 
-    def settled(self, finished: Mapping[str, Mapping[str, Any]]) -> "Planned":
-        """This run with what it takes over from the finished runs of `needs`."""
-        if self.variant.born_from is None:
-            return self
-        before = finished[f"{self.variant.born_from}-seed{self.seed}"]
-        layer = replace(self.config.layer, d_state=max(1, round(final_state(before["summary"]))))
-        return replace(self, config=replace(self.config, layer=layer))
+    def settled(self, finished: Mapping[str, Mapping[str, Any]], runs: Path) -> "Planned":
+        """This run with what it takes over from the finished runs of `needs`, in folder `runs`."""
+        config = self.config
+        if self.variant.born_from is not None:
+            before = finished[f"{self.variant.born_from}-seed{self.seed}"]["summary"]
+            layer = replace(config.layer, d_state=max(1, round(final_state(before))))
+            config = replace(config, layer=layer)
+        if self.variant.taught_by is not None:
+            teacher = runs / f"{self.variant.taught_by}-seed{self.seed}"
+            config = replace(config, distillation=replace(config.distillation, teacher=teacher))
+        return replace(self, config=config)
 
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were."""
@@ -117,8 +125,9 @@ class Planned:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the places of its files."""
-    return {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
+    """A configuration without the places of its files, which differ from machine to machine."""
+    kept = {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
+    return kept | {"distillation": {**kept["distillation"], "teacher": None}}
 
 
 def final_state(summary: Mapping[str, Any]) -> float:
@@ -151,7 +160,7 @@ def plan_runs(
             }
             if data_dir is not None:
                 options["data-dir"] = data_dir
-            argv = ["--model", study.model, "--task", study.task]
+            argv = ["--model", variant.model or study.model, "--task", study.task]
             argv += ["--scale", "small" if scale == "cpu" else "paper"]
             for key, value in options.items():
                 argv += [f"--{key.replace('_', '-')}", str(value)]

@@ -9,7 +9,7 @@ from training.display import format_seconds
 from training.metrics import write_atomically
 
 from .figures import write_figures
-from .rows import Records, Row, rows_of, wall_seconds
+from .rows import Records, Row, rows_of, score_name, wall_seconds
 from .study import Scale, Study
 
 
@@ -25,7 +25,7 @@ def write_results(study: Study, scale: Scale, records: Records, folder: Path) ->
 def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> str:
     """The table for people."""
     head = [
-        "variant", "final state", "published", "test accuracy, %", "published",
+        "variant", "final state", "published", score_name(records) or "score", "published",
         "wall time, s", "speed-up, whole run", "speed-up, last steps", "seeds",
     ]  # fmt: skip
     lines = [f"# {study.name}, scale {scale}", "", study.question, ""]
@@ -93,7 +93,8 @@ def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
     command = f"scripts/reproduce.py {study.name} --scale {scale}"
     return [
         "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
-        f"evaluation and reduction included; speed-ups are against `{study.reference}` of the same "
+        "evaluation and reduction included, and the teacher's or the larger model's where there is "
+        f"one; speed-ups are against `{study.reference}` of the same "
         "seed. Published figures are the paper's, at its setting.",
         "",
         f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "

@@ -1,0 +1,51 @@
+"""Cut the model of a finished run after its training, and measure what is left.
+
+scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from data import default_cache_dir, load_task
+from training.cli import UsageError, parse_command
+from training.compilation import use_compilation_cache
+from training.config import CompressionConfig
+from training.posttraining import cut_trained
+from training.trained import check_run
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line `argv`; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
+    parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
+    parser.add_argument("--method", choices=("data", "real", "paper"), default="data")
+    parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
+    parser.add_argument("--out", type=Path, required=True, help="new run directory")
+    options = parser.parse_args(argv)
+    try:
+        check_run(options.run)
+        config = parse_command(["--resume", str(options.run)]).config
+        compression = CompressionConfig(mode="fixed", rank=options.rank, method=options.method)
+        use_compilation_cache(config.cache_dir)
+        task = load_task(
+            config.task,
+            config.data,
+            data_dir=config.data_dir,
+            cache_dir=config.cache_dir or default_cache_dir(),
+        )
+        summary = cut_trained(options.run, task, options.out, compression, refit=options.refit)
+    except (UsageError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    Console().print({name: summary[name] for name in ("layers", "validation", "test")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

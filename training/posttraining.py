@@ -1,0 +1,95 @@
+"""Reduction after training: a finished run's model, cut and measured, as a run of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+
+from compress import compress
+from data.task import Task
+
+from .clock import Clock
+from .config import CompressionConfig
+from .describe import describe, summarize
+from .environment import describe_environment
+from .loop import Run, write_json
+from .metrics import EventLog, write_atomically
+from .network import layer_sizes
+from .reduction import Reduction, calibration_split
+from .trained import load_run
+
+
+def cut_trained(
+    folder: Path, task: Task, out: Path, compression: CompressionConfig, *, refit: bool = False
+) -> dict[str, Any]:
+    """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
+
+    Every layer is cut to `compression.rank` states by `compression.method`, nothing is trained
+    afterwards. `out` becomes a run directory: its log has the shrink and the losses around it.
+    ValueError if the model has fewer states, or `out` is there already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"out={out} is there already, allowed: a new folder")
+    run = load_run(folder, task)
+    fewest = min(layer_sizes(run.model))
+    if compression.rank is None or compression.rank > fewest:
+        raise ValueError(
+            f"compression.rank={compression.rank}, allowed: 1 to {fewest}, the fewest states of a "
+            f"layer in {folder}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    run.clock = Clock()
+    write_atomically(out / "config.yaml", (folder / "config.yaml").read_text())
+    write_json(out / "environment.json", describe_environment())
+    log = EventLog(out / "metrics.jsonl", append=False)
+    run.sinks = [log]
+    try:
+        run.emit("start", **describe(run))
+        run.report_spectra()
+        _cut(run, task, compression, refit)
+        run.report_spectra()
+        for split in ("validation", "test"):
+            run.evaluate(split)
+        run.emit("end")
+        summary = summarize(run)
+    finally:
+        log.close()
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> None:
+    config = replace(run.config, compression=compression)
+    calibration = calibration_split(task.splits["train"], compression.calibration, config.seed)
+    with run.clock.phase("shrink"):
+        before = run.measure(calibration)
+        planned = Reduction(config, calibration).plan(
+            run.model, run.state.norm_state, ranks=compression.rank, refit=refit
+        )
+        after, _ = compress(run.model, None, plan=planned)
+        run.state = run.state._replace(params=eqx.filter(after, eqx.is_array), opt_state=())
+        losses = before.means()[0], run.measure(calibration).means()[0]
+    run.emit(
+        "shrink",
+        layers=[
+            {
+                "path": row.path,
+                "before": row.rank_before,
+                "after": row.rank_after,
+                "sigma": row.sigma,
+                "gramians": row.gramians,
+                "bound": row.bound,
+                "error": None,
+                "holds": None,
+                "sigma_next": row.floor,
+            }
+            for row in planned.layers
+        ],
+        loss_before=losses[0],
+        loss_after=losses[1],
+        rejected=None,
+        plan_seconds=run.clock.read()["shrink"],
+        compress_seconds=0.0,
+        duration=run.clock.read()["shrink"],
+    )

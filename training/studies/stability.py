@@ -1,0 +1,123 @@
+"""How steadily Hankel singular values move while a model trains: what lemma 3.1 needs.
+
+From the systems that a run with `loop.keep_systems` has saved: how far the values move between two
+spectra, how far Weyl's inequality lets them, and how often two of them change places.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from compress import hankel_singular_values
+from compress.hankel import Form
+from compress.tracking import Match, match, weyl_bound
+from training.metrics import write_atomically
+from training.report_figures import STYLE
+from training.systems import read_systems
+from zoo import DiagonalLTI
+
+
+@dataclass(frozen=True)
+class Move:
+    """One layer between two of its spectra."""
+
+    step: int
+    """Of the later one."""
+    largest: float
+    """max_i |sigma_i(after) - sigma_i(before)|, over sigma_1(before)."""
+    bound: float
+    """Weyl's bound on it, over sigma_1(before)."""
+    found: Match
+    """Which value became which."""
+
+    @property
+    def crossing_share(self) -> float:
+        """Pairs that changed their order, as a share of all pairs that are followed."""
+        followed = int(np.sum(self.found.overlap >= 0.5))
+        return self.found.crossings() / max(1, followed * (followed - 1) // 2)
+
+
+def moves_of(folder: Path, layer: int = 0, form: Form = "complex") -> list[Move]:
+    """The moves of one layer's values between the systems saved in a run directory.
+
+    FileNotFoundError if there are fewer than two of them.
+    """
+    systems = [(step, found[layer]) for step, found in read_systems(folder / "systems")]
+    if len(systems) < 2:
+        raise FileNotFoundError(
+            f"{folder / 'systems'} holds {len(systems)} systems, allowed: 2 or more (a run with "
+            f"--loop.keep-systems True)"
+        )
+    pairs = itertools.pairwise(systems)
+    return [_move(step, before, after, form) for (_, before), (step, after) in pairs]
+
+
+def _move(step: int, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Move:
+    old = np.asarray(hankel_singular_values(before, form=form))
+    new = np.asarray(hankel_singular_values(after, form=form))
+    size = max(len(old), len(new))  # a smaller system's further values are zero
+    old, new = (np.pad(x, (0, size - len(x))) for x in (old, new))
+    return Move(
+        step=step,
+        largest=float(np.max(np.abs(new - old)) / old[0]),
+        bound=weyl_bound(before, after, form=form) / float(old[0]),
+        found=match(before, after, form=form),
+    )
+
+
+def write_stability(moves: dict[str, Sequence[Move]], folder: Path, command: str) -> None:
+    """`stability.md` and `stability.svg` of several runs, by name."""
+    head = [
+        "run", "spectra", "median move / sigma_1", "largest move / sigma_1",
+        "move / Weyl's bound, median", "bound holds", "pairs that cross, median share",
+        "overlap, median",
+    ]  # fmt: skip
+    rows = [head, ["---"] * len(head)]
+    for name, found in moves.items():
+        used = [m.largest / m.bound for m in found if m.bound > 0]
+        rows.append(
+            [
+                name,
+                f"{len(found) + 1}",
+                f"{np.median([m.largest for m in found]):.2g}",
+                f"{max(m.largest for m in found):.2g}",
+                f"{np.median(used):.2f}",
+                "always" if all(m.largest <= m.bound * (1 + 1e-6) for m in found) else "not always",
+                f"{np.median([m.crossing_share for m in found]):.2%}",
+                f"{np.median(np.concatenate([m.found.overlap for m in found])):.3f}",
+            ]
+        )
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    note = (
+        "Between two successive spectra of the first layer. Values above 1e-6 of the first are "
+        "followed by the overlap of their singular vectors; pairs count whose overlaps are 0.5 or "
+        f"more. Made by `{command}`."
+    )
+    write_atomically(folder / "stability.md", "\n".join([*lines, "", note, ""]))
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "stability"}):  # pyright: ignore[reportArgumentType]
+        figure = Figure(figsize=(3.6 * len(moves), 5.4), layout="constrained")
+        FigureCanvasSVG(figure)
+        grid = figure.subplots(2, len(moves), squeeze=False, sharex="col")
+        for k, (name, found) in enumerate(moves.items()):
+            _draw(grid[0, k], grid[1, k], name, found)
+        figure.savefig(folder / "stability.svg", metadata={"Date": None})
+
+
+def _draw(above: Axes, below: Axes, name: str, found: Sequence[Move]) -> None:
+    steps = [move.step for move in found]
+    above.plot(steps, [move.bound for move in found], color="#8fb3c4", label="Weyl's bound")
+    above.plot(steps, [move.largest for move in found], color="#0b6e8a", label="largest move")
+    above.set_yscale("log")
+    above.set_title(name)
+    above.set_ylabel("share of sigma_1")
+    above.legend(fontsize=8)
+    below.plot(steps, [100 * move.crossing_share for move in found], color="#c4472b")
+    below.set_ylabel("pairs that cross, %")
+    below.set_xlabel("training step")
