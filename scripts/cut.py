@@ -13,7 +13,7 @@ from data import default_cache_dir, load_task
 from training.cli import UsageError, parse_command
 from training.compilation import use_compilation_cache
 from training.config import CompressionConfig
-from training.posttraining import cut_trained
+from training.cut_run import cut_run
 from training.trained import check_run
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
             data_dir=config.data_dir,
             cache_dir=config.cache_dir or default_cache_dir(),
         )
-        summary = cut_trained(options.run, task, options.out, compression, refit=options.refit)
+        summary = cut_run(options.run, task, options.out, compression, refit=options.refit)
     except (UsageError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -76,8 +76,8 @@ SMNIST_CPU: Options = {
     "loop.log-every": 200,
 }
 SMNIST_SCALED = (
-    "Scaled down: 10 000 steps instead of 200 000, at the small preset's learning rate of 1e-2 with "
-    "a cosine instead of 4e-4; network, batch, data and full length (784) are the paper's."
+    "Scaled down: 10 000 steps instead of 200 000, at the small preset's learning rate (1e-2, "
+    "cosine) instead of 4e-4; network, batch, data and full length (784) are the paper's."
 )
 SMNIST_SHORT_SCALED = SMNIST_SCALED.replace("10 000", "4000")
 SMALL_SCALED = "Scaled down: network, data and number of steps are those of the small preset."

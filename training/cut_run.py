@@ -20,7 +20,7 @@ from .reduction import Reduction, calibration_split
 from .trained import load_run
 
 
-def cut_trained(
+def cut_run(
     folder: Path, task: Task, out: Path, compression: CompressionConfig, *, refit: bool = False
 ) -> dict[str, Any]:
     """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
