@@ -58,10 +58,10 @@ def score_against(
     if what == "states":
         first = True
         for row, colour in zip(rows, colours, strict=True):
-            states, score = row.variant.published.states, row.variant.published.score
-            if states is not None and score is not None:
+            told = row.variant.published
+            if told.states is not None and told.score is not None:
                 label_once = "published, at the paper's setting" if first else None
-                axes.plot([states], [score], "x", ms=7, color=colour, label=label_once)
+                axes.plot([told.states], [told.score], "x", ms=7, color=colour, label=label_once)
                 first = False
     if logarithmic:
         axes.set_xscale("log")

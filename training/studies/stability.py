@@ -5,7 +5,7 @@ spectra, how far Weyl's inequality lets them, and how often two of them change p
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def _move(step: int, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Mov
     )
 
 
-def write_stability(moves: dict[str, Sequence[Move]], folder: Path, command: str) -> None:
+def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: str) -> None:
     """`stability.md` and `stability.svg` of several runs, by name."""
     head = [
         "run", "spectra", "median move / sigma_1", "largest move / sigma_1",
