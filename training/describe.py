@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .network import layer_paths, layer_sizes, parameter_count
+from .sample import written_sample
 
 if TYPE_CHECKING:
     from .loop import Run
@@ -53,4 +54,5 @@ def summarize(run: "Run") -> dict[str, Any]:
         "host_share": 1 - device / seconds["total"],
         "data_share": waited / max(seconds.get("train", 0.0) + waited, 1e-9),
         "phases": run.phases,
+        "sample": written_sample(model, run.task, run.config.seed),
     }

@@ -381,8 +381,8 @@ def _sample(history: History) -> str:
     if not sample:
         return ""
     return (
-        f"<section><h2>A sample</h2><pre>{_escape(sample)}</pre><figcaption>Written by the model "
-        "after its last step, token by token, each drawn from its predictions.</figcaption>"
+        f"<section><h2>A sample</h2><pre>{_escape(sample)}</pre><figcaption>The beginning of "
+        "the test text, and what the model wrote after it, each token drawn from its predictions.</figcaption>"
         "</section>"
     )
 
