@@ -381,8 +381,9 @@ def _sample(history: History) -> str:
     if not sample:
         return ""
     return (
-        f"<section><h2>A sample</h2><pre>{_escape(sample)}</pre><figcaption>The beginning of "
-        "the test text, and what the model wrote after it, each token drawn from its predictions.</figcaption>"
+        f"<section><h2>A sample</h2><pre>{_escape(sample)}</pre><figcaption>The beginning of the "
+        "test text, and what the model wrote after it, each token drawn from its predictions."
+        "</figcaption>"
         "</section>"
     )
 
