@@ -115,8 +115,8 @@ def test_an_unstable_result_falls_back_and_says_so(getkey, monkeypatch):
     layer = lru(getkey())
     cut = spectrum.truncate
 
-    def unstable_with_data(lti, Lp, Lq, rank, *, form, rounding):
-        reduced = cut(lti, Lp, Lq, rank, form=form, rounding=rounding)
+    def unstable_with_data(lti, Lp, Lq, rank, *, form, **more):
+        reduced = cut(lti, Lp, Lq, rank, form=form, **more)
         Lp_white = spectrum.gramian_factors(lti, form)[0]
         white = Lp.shape == Lp_white.shape and np.allclose(Lp, Lp_white)
         return reduced if white else eqx.tree_at(lambda t: t.radius, reduced, 1.0004)

@@ -116,12 +116,12 @@ def config_of(model: str, kind: str) -> RunConfig:
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
-        ("s5", "classification"),
-        ("mamba", "classification"),
+        pytest.param("s5", "classification", marks=pytest.mark.slow),
+        pytest.param("mamba", "classification", marks=pytest.mark.slow),
         ("lru", "pair"),
         ("s5", "regression"),
-        ("lru", "regression"),
-        ("lru", "language"),
+        pytest.param("lru", "regression", marks=pytest.mark.slow),
+        pytest.param("lru", "language", marks=pytest.mark.slow),
         ("mamba", "language"),
     ],
 )

@@ -110,13 +110,14 @@ def test_a_run_leaves_everything_behind(finished):
     assert json.loads((finished / "environment.json").read_text())["versions"]["jax"]
 
 
-def test_shrinks_happen_when_scheduled_and_keep_their_bound(finished):
+def test_shrinks_happen_when_scheduled_and_say_whether_the_bound_holds(finished):
+    """By data no bound is promised (`test_schedules.py` has the paper's method, where one is)."""
     shrinks = [e for e in read_events(finished / "metrics.jsonl") if e["event"] == "shrink"]
     assert [e["step"] for e in shrinks] == [15, 30]
     for layer in (layer for e in shrinks for layer in e["layers"]):
         if layer["after"] < layer["before"]:
             assert layer["sigma_next"] * (1 - 1e-6) <= layer["error"]
-            assert layer["error"] <= layer["bound"] * (1 + 1e-6)
+            assert layer["holds"] == (layer["error"] <= layer["bound"] * (1 + 1e-5))
 
 
 def test_one_program_for_each_shape(finished):

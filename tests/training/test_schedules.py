@@ -93,6 +93,8 @@ def test_an_adaptive_run_cuts_once_its_spectrum_has_settled(tmp_path):
     first, second, third = (e["layers"][0] for e in events(folder, "shrink"))
     assert first["after"] == first["before"] == 8  # nothing to compare with yet
     assert second["after"] < second["before"]
+    assert second["sigma_next"] * (1 - 1e-6) <= second["error"]
+    assert second["error"] <= second["bound"] * (1 + 1e-6)
     assert third["after"] == third["before"]  # the cut spectrum has to settle anew
 
 

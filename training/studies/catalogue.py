@@ -99,6 +99,18 @@ ORDERINGS = (
     ),
     ordering_study(
         "smnist",
+        (0.02,),
+        SMNIST_SHORT_SCALED,
+        {
+            "uncompressed": Published(256, 97.3),
+            "tolerance 0.02": Published(27.6, 96.9),
+        },
+        models=("lru",),
+        options={},  # the small preset as it is
+        name="smnist-short",
+    ),
+    ordering_study(
+        "smnist",
         (0.01, 0.02, 0.04),
         SMNIST_SCALED,
         models=("s5",),
