@@ -5,6 +5,7 @@
 
 import sys
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -19,10 +20,11 @@ def main(argv: list[str]) -> int:
     console = Console()
     if argv == ["--list"]:
         header, rows = preset_rows()
-        table = Table(*header)
+        table = Table(*header, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        # wider than many a terminal: a cut line can be scrolled to, a squeezed table not be read
+        Console(width=max(console.width, LIST_WIDTH)).print(table, soft_wrap=True)
         return 0
     try:
         command = parse_command(argv)
@@ -37,6 +39,10 @@ def main(argv: list[str]) -> int:
         return 130
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     return 0
+
+
+LIST_WIDTH = 170
+"""Characters that the table of settings needs."""
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ PAPER: dict[str, Preset] = {
         selective_state=128,
         network=NetworkConfig(d_model=256, blocks=1, dropout=0.1),
         optimizer=replace(LRA, ssm_factor=0.1),
-        compression=CompressionConfig(tolerance=0.05, shrinks=3, window=0.08),
+        compression=CompressionConfig(tolerance=0.05, shrinks=3, start=0.02, window=0.06),
         loop=LONG,
     ),
     "aan": Preset(
