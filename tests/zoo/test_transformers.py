@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compress import compress
 from zoo import generate
-from zoo.pretrained import load, save
+from zoo.pretrained import load, read_config, save
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -99,3 +100,26 @@ def test_we_compute_what_they_compute(second, name, tmp_path):
             )
         drawn, _ = generate(ours, tokens[:, :9], 8, temperature=0)
         np.testing.assert_array_equal(drawn, greedy[:, 9:].numpy())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("second", [False, True])
+def test_they_read_a_model_that_was_compressed(second, tmp_path):
+    theirs = peer(second, "plain")
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (6, 20))
+    state = eqx.nn.State(ours)
+    small, _ = compress((ours, state), None, ranks=2, batch=jnp.asarray(tokens))
+    small = small[0]
+    assert {block.ssm.d_state for block in small.blocks} == {2}
+
+    save(tmp_path / "small", small, config=read_config(tmp_path / "theirs"))
+    kind = transformers.Mamba2ForCausalLM if second else transformers.MambaForCausalLM
+    again, report = kind.from_pretrained(tmp_path / "small", output_loading_info=True)
+    assert not any(report.values()), report
+    assert again.config.state_size == 2
+    with torch.no_grad():
+        expected = again(torch.as_tensor(tokens)).logits.numpy()
+    logits = jax.vmap(lambda row: small(row, state)[0])(jnp.asarray(tokens))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
