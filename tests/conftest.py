@@ -15,6 +15,8 @@ COMPILED = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled")
 )
 jax.config.update("jax_compilation_cache_dir", COMPILED)
+# So does data prepared once, which has no business in the user's folder.
+os.environ.setdefault("COMPRESSM_ZOO_CACHE", str(ROOT / ".pytest_cache" / "prepared"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

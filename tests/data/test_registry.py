@@ -1,10 +1,13 @@
 """Tasks by name, and the digits."""
 
+import importlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import data
 from data import (
     TASKS,
     AANConfig,
@@ -19,6 +22,7 @@ from data import (
     default_cache_dir,
     load_task,
 )
+from data.builder import AbstractTaskBuilder
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
@@ -63,6 +67,31 @@ def test_digits_depend_on_the_seed_alone():
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_other_digits_than_the_known_ones_are_refused(monkeypatch, cache):
+    import sklearn.datasets
+
+    def other(return_X_y):
+        return np.zeros((1797, 64)), np.zeros(1797)
+
+    monkeypatch.setattr(sklearn.datasets, "load_digits", other)
+    with pytest.raises(ValueError, match="digits are not the known ones: SHA-256"):
+        load_task("digits")
+    assert not list(cache.rglob("dataset_info.json"))
+
+
+def test_every_task_is_a_builder_with_a_version_and_a_citation():
+    for path in Path(data.__file__).parent.glob("*_builder.py"):
+        importlib.import_module(f"data.{path.stem}")
+    ours = [c for c in AbstractTaskBuilder.__subclasses__() if c.__module__.startswith("data.")]
+    assert {c.name.replace("_", "") for c in ours} == set(TASKS) - {
+        "pathx"
+    }  # which is Pathfinder, larger
+    for builder_class in ours:
+        assert str(builder_class.VERSION) in builder_class.RELEASE_NOTES
+        assert re.search(r"(19|20)\d\d", builder_class.CITATION)
+        assert builder_class.HOMEPAGE.startswith("http")
 
 
 @pytest.mark.parametrize(
