@@ -15,8 +15,11 @@ SPLITS = ("train", "validation", "test")
 class Pendulum(AbstractTaskBuilder):
     """Pictures of pendulums and their angles. Settings: a `PendulumConfig`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "First version.",
+        "2.0.0": "Simulated in chunks with random numbers of their own.",
+    }
     DESCRIPTION = (
         "Noisy pictures of a pendulum at irregular times; the targets are the sine and cosine of "
         "its angle at each of them."

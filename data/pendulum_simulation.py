@@ -10,6 +10,8 @@ There the disturbances are kicks at the 100 instants; here they are a Wiener pro
 a stochastic differential equation. There the rod is drawn large and shrunk; here with soft edges.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ INSTANTS, STEP = 100, 0.01  # of the trajectory, and seconds between them
 _GRAVITY, _FRICTION = 9.81, 0.1
 _DISTURBANCE = 0.1 / STEP**0.5  # rad/s per root of a second
 _SUBSTEPS = 4
+_CHUNK = 250  # pendulums that are simulated at once: whatever the count, one program
 _ROD, _WIDTH = 55 / 128 * SIDE, 8 / 128 * SIDE  # pixels
 _CLEAN = 5  # instants that stay without noise, to begin with
 _ROUGHNESS = 0.2  # largest change of the share of noise from one instant to the next
@@ -40,6 +43,21 @@ def simulate(
 ) -> tuple[Float32[np.ndarray, "n 100"], Float32[np.ndarray, "n 100"]]:
     """Angles from hanging down, in radians, and velocities, in radians per second, of `count`
     pendulums at all instants."""
+    import jax
+
+    key = jax.random.fold_in(jax.random.key(seed), stream)
+    program = _simulation(_DISTURBANCE)
+    chunks = [
+        np.asarray(program(jax.random.split(jax.random.fold_in(key, chunk), _CHUNK)))
+        for chunk in range(-(-count // _CHUNK))
+    ]
+    states = np.concatenate(chunks)[:count]
+    return states[..., 0], states[..., 1]
+
+
+@cache
+def _simulation(disturbance: float) -> Callable:
+    """The compiled simulation of `_CHUNK` pendulums, from a key for each."""
     import diffrax
     import jax
     import jax.numpy as jnp
@@ -50,16 +68,15 @@ def simulate(
         pull = -3 * _GRAVITY * jnp.sin(angle)
         return jnp.stack([velocity, pull - _FRICTION * velocity])
 
-    def disturbance(t, state, args):
-        return jnp.array([0.0, _DISTURBANCE], jnp.float32)
+    def diffusion(t, state, args):
+        return jnp.array([0.0, disturbance], jnp.float32)
 
     def one(key):
         start_key, path_key = jax.random.split(key)
         angle = jax.random.uniform(start_key, (), jnp.float32, -jnp.pi, jnp.pi)
-        noise = jax.ShapeDtypeStruct((), jnp.float32)
-        path = diffrax.UnsafeBrownianPath(noise, path_key)
+        path = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct((), jnp.float32), path_key)
         return diffrax.diffeqsolve(
-            diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(disturbance, path)),
+            diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path)),
             diffrax.Heun(),
             t0=0.0,
             t1=(INSTANTS - 1) * STEP,
@@ -70,9 +87,7 @@ def simulate(
             max_steps=INSTANTS * _SUBSTEPS + 10,
         ).ys
 
-    key = jax.random.fold_in(jax.random.key(seed), stream)
-    states = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, count)))
-    return states[..., 0], states[..., 1]
+    return jax.jit(jax.vmap(one))
 
 
 def observe(

@@ -40,6 +40,12 @@ def test_disturbances_are_as_large_as_published():
     assert abs(together) < 0.03
 
 
+def test_a_pendulum_does_not_depend_on_how_many_there_are():
+    few, many = simulate(3, 0, 0)[0], simulate(260, 0, 0)[0]
+    assert np.array_equal(few, many[:3])
+    assert len(np.unique(many[:, 0])) == 260  # in a second chunk others
+
+
 @pytest.mark.parametrize("angle", np.linspace(-np.pi, np.pi, 9))
 def test_the_rod_points_where_the_angle_says(angle):
     picture = draw(np.array(angle))
