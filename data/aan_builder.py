@@ -1,6 +1,7 @@
 """The tensorflow-datasets builder of AAN: the official pairs, or generated ones."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +11,10 @@ import tensorflow_datasets as tfds
 from .aan_topics import TopicTexts
 from .builder import AbstractTaskBuilder, Records, tensor
 from .raw import find_file
+from .release import RELEASE, unpack_release
 from .text import padded
 
+fetch = partial(unpack_release, "tsv_data")
 PUBLISHED = {"train": 147_086, "validation": 18_090, "test": 17_437}
 _FILES = {
     "train": "new_aan_pairs.train.tsv",
@@ -27,9 +30,8 @@ def find_files(folder: Path) -> dict[str, Path]:
     place = folder / "tsv_data"
     place = place if place.is_dir() else folder
     what = (
-        "AAN of Long Range Arena: unpack lra_release/tsv_data of "
-        "https://storage.googleapis.com/long-range-arena/lra_release.gz, 7.7 GB, into a folder "
-        "and name that by --data-dir; or take the stand-in, source generated"
+        f"AAN of Long Range Arena: tsv_data of {RELEASE.url}, unpacked, is the folder to be named "
+        f"by --data-dir; without it all is downloaded; source generated makes a stand-in"
     )
     return {split: find_file(place, (name,), what) for split, name in _FILES.items()}
 

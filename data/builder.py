@@ -33,8 +33,9 @@ class Recipe(tfds.core.BuilderConfig):
 
     settings: Any
     """The task's config."""
-    source: Any = None
-    """Where the raw files are, in a form of the builder's; None: the data is generated."""
+    source: Mapping[str, Path] | None = None
+    """The raw files by names of the builder's, none where what has been made of them is there;
+    None: the data is generated."""
     progress: Progress | None = None
 
 
@@ -78,6 +79,12 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         assert isinstance(self.builder_config, Recipe)
         return self.builder_config
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The raw files, of a builder that generates nothing."""
+        assert self.recipe.source is not None
+        return self.recipe.source
+
     @abstractmethod
     def features(self) -> dict[str, Any]:
         """The features of a sample by name."""
@@ -94,8 +101,7 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     @cached_property
     def digests(self) -> dict[str, str]:
         """The SHA-256 of the raw files by name; not of those in raw folders."""
-        source = self.recipe.source
-        paths = source.values() if isinstance(source, Mapping) else ()
+        paths = (self.recipe.source or {}).values()
         return {path.name: file_digest(path) for path in paths if path.is_file()}
 
     def compare(self, published: Mapping[str, int], found: Mapping[str, int]) -> None:

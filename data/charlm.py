@@ -3,13 +3,15 @@
 By default on tinyshakespeare (Karpathy 2015), with the split 90/5/5; any text file will do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from .task import Progress, Task, text_split
+from .checks import check_at_least, check_choice
+from .store import Places
+from .task import Task, text_split
 from .text import BYTES
 
 
@@ -29,42 +31,36 @@ class CharLMConfig:
     """Share of the text, at its end, that is for testing."""
 
     def __post_init__(self):
-        if self.vocabulary not in ("characters", "bytes"):
-            raise ValueError(f"vocabulary must be characters or bytes, got {self.vocabulary!r}")
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+        check_choice(self, "vocabulary", ("characters", "bytes"))
+        check_at_least(self, length=1)
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
 
 
-def load_charlm(
-    config: CharLMConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_charlm(config: CharLMConfig, places: Places) -> Task:
     """A text as a task: `length` tokens, and at each the token that comes next.
 
     Training has a window at every token; validation and test ask for each token once. `data_dir`
     may be a text file, or a folder with one. FileNotFoundError when there is no text, ValueError
     when it is too short or not UTF-8 (with vocabulary characters) or has over 256 characters.
     """
-    from .charlm_builder import FILE, CharLM, find_files  # 0.5 s to import
+    from .charlm_builder import CharLM, fetch, find_files  # 0.5 s to import
     from .files import prepare_from_files
 
-    if config.text is not None and data_dir is not None:
-        raise ValueError(f"text={config.text} and data_dir={data_dir} name two texts: give one")
+    if config.text is not None:
+        if places.data_dir is not None:
+            raise ValueError(
+                f"text={config.text} and data_dir={places.data_dir} name two texts: give one"
+            )
+        places = replace(places, data_dir=config.text)
     prepared = prepare_from_files(
         CharLM,
         config,
         f"{config.vocabulary}_v{config.validation}_t{config.test}",
         find_files,
-        (FILE,),
-        data_dir=config.text or data_dir,
-        cache_dir=cache_dir,
-        progress=progress,
+        fetch,
+        places,
     )
     characters = prepared.metadata["characters"]
     symbols = BYTES if characters is None else tuple(characters)

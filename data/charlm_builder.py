@@ -1,6 +1,7 @@
 """The tensorflow-datasets builder of a text, in blocks that keep their order."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from .builder import AbstractTaskBuilder, Records, tensor
-from .download import RemoteFile
+from .download import RemoteFile, download_all
 from .raw import read_bytes
 from .text import padded
 
@@ -18,6 +19,7 @@ FILE = RemoteFile(
     1115394,
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 )
+fetch = partial(download_all, "charlm", (FILE,))
 _BLOCK = 4096
 
 
@@ -55,7 +57,7 @@ class CharLM(AbstractTaskBuilder):
         return {"block": tensor((_BLOCK,), np.uint8), "used": tensor((), np.int32)}
 
     def records(self) -> dict[str, Records]:
-        config, path = self.recipe.settings, self.recipe.source["text"]
+        config, path = self.recipe.settings, self.files["text"]
         text = read_bytes(path)
         characters = None
         if config.vocabulary == "characters":

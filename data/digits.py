@@ -6,10 +6,10 @@ UCI 1998), 1797 pictures of 17 grey levels, as scikit-learn ships them.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from .store import data_cache
-from .task import Progress, Split, Task, majority_baseline
+from .checks import check_at_least
+from .store import Places
+from .task import Split, Task, majority_baseline
 
 _SAMPLES = 1797
 
@@ -26,37 +26,26 @@ class DigitsConfig:
     """Seed of the split; every split holds each digit as often, give or take a few."""
 
     def __post_init__(self):
-        for name in ("validation", "test"):
-            if getattr(self, name) < 10:
-                raise ValueError(f"{name} must be at least 10, got {getattr(self, name)}")
+        check_at_least(self, validation=10, test=10, seed=0)
         if self.validation + self.test > _SAMPLES - 10:
             raise ValueError(
                 f"validation + test must leave at least 10 of the {_SAMPLES} digits for training, "
                 f"got {self.validation} + {self.test}"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
-def load_digits(
-    config: DigitsConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_digits(config: DigitsConfig, places: Places) -> Task:
     """The digits as a task: 64 steps of one value in [0, 1], 10 classes. Needs no raw files."""
-    from .builder import Recipe, prepare  # 0.5 s to import
     from .digits_builder import Digits
+    from .files import prepare_without_files  # 0.5 s to import
 
-    if data_dir is not None:
-        raise ValueError(
-            f"data_dir must be left out for the task digits, whose data comes with scikit-learn; "
-            f"got {data_dir}"
-        )
-    name = f"v{config.validation}_t{config.test}_s{config.seed}"
-    recipe = Recipe(name=name, settings=config, progress=progress)
-    prepared = prepare(Digits, recipe, data_cache(cache_dir))
+    prepared = prepare_without_files(
+        Digits,
+        config,
+        f"v{config.validation}_t{config.test}_s{config.seed}",
+        "for the task digits, whose data comes with scikit-learn",
+        places,
+    )
     splits = {
         name: Split(
             arrays["image"].reshape(len(arrays["label"]), 64, 1), arrays["label"], scale=1 / 16

@@ -1,11 +1,15 @@
 """Fetching official files: resumed where a connection broke off, and checked when complete."""
 
+import base64
 import fcntl
+import hashlib
 import http.client
 import queue
+import shutil
 import threading
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -24,51 +28,113 @@ class RemoteFile:
     name: str
     url: str
     size: int
-    """In bytes."""
-    sha256: str
+    """In bytes; without a checksum roughly, for people to read."""
+    sha256: str | None = None
+    """None where no checksum is published: then what the server announces must come, its length
+    and, if it tells one as Google Cloud Storage does, its MD5."""
+
+    def described(self) -> str:
+        """The name and the size."""
+        large = self.size >= 1e9
+        return f"{self.name} ({self.size / (1e9 if large else 1e6):.1f} {'G' if large else 'M'}B)"
+
+
+def download_all(
+    name: str, files: Sequence[RemoteFile], downloads: Path, progress: Progress | None = None
+) -> Path:
+    """The folder `name` in `downloads`, with all `files` in it (`download`)."""
+    for file in files:
+        download(file, downloads / name, progress)
+    return downloads / name
 
 
 def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -> Path:
     """The file in `folder`, fetched unless it is there already.
 
     What has arrived is kept as `<name>.part` if the connection breaks off, and the rest is asked
-    for, at once and at the next call. The file gets its name when its SHA-256 is right.
+    for, at once and at the next call. The file gets its name when it is known to be right.
+    `progress` hears of the size before anything is fetched.
 
     Raises FileNotFoundError, within 5 s when nobody answers, saying where the file may be had and
-    where to put it; ValueError when what came is another file.
+    where to put it; OSError when the disk has no room for it; ValueError when what came is another
+    file.
     """
     target = folder / file.name
     if target.is_file():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{file.name}.part"
-    with (folder / f"{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of one run, one fetches
+    with locked(target):
         if target.is_file():
             return target
+        if file.sha256 is None:
+            file, checksum = _announced(file, folder)
+        else:
+            checksum = ("sha256", file.sha256)
+        part = folder / f"{file.name}.part"
+        _check_room(file, part)
+        if progress is not None:
+            progress(_size(part), file.size, f"downloading {file.described()}")
         _fetch(file, part, progress)
-        digest = file_digest(part)
-        if digest != file.sha256:
-            part.unlink()
-            raise ValueError(
-                f"{file.url}: what came is not the published file: SHA-256 {digest}, "
-                f"allowed: {file.sha256}"
-            )
+        if checksum is not None:
+            algorithm, wanted = checksum
+            found = file_digest(part, algorithm)
+            if found != wanted:
+                part.unlink()
+                raise ValueError(
+                    f"{file.url}: what came is not the published file: {algorithm.upper()} "
+                    f"{found}, allowed: {wanted}"
+                )
         part.replace(target)
     return target
 
 
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = sha256()
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time makes `path`; its folder is made first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """A checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _announced(file: RemoteFile, folder: Path) -> tuple[RemoteFile, tuple[str, str] | None]:
+    """The file with the size that its server announces, and the MD5, if it tells that."""
+    try:
+        with _open(Request(file.url, method="HEAD")) as answer:
+            headers = answer.headers
+    except (OSError, http.client.HTTPException) as error:
+        raise _out_of_reach(file, folder, error) from error
+    if not (headers["Content-Length"] or "").isdecimal():
+        raise ValueError(f"{file.url}: the server announces no length, but one is needed")
+    hashes = ",".join(headers.get_all("x-goog-hash", ())).split(",")
+    told = {name.strip(): value for name, _, value in (each.partition("=") for each in hashes)}
+    checksum = ("md5", base64.b64decode(told["md5"]).hex()) if "md5" in told else None
+    return replace(file, size=int(headers["Content-Length"])), checksum
+
+
+def _check_room(file: RemoteFile, part: Path) -> None:
+    needed, free = file.size - _size(part), shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise OSError(
+            f"{file.described()} needs {needed / 1e9:.1f} GB in {part.parent}, which has "
+            f"{free / 1e9:.1f} GB left: make room, or name another --cache-dir"
+        )
+
+
+def _out_of_reach(file: RemoteFile, folder: Path, error: Exception) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{file.described()} could not be downloaded from {file.url} ({error}): get it there and "
+        f"put it into {folder}, or have what is in it in a folder of your own that --data-dir names"
+    )
 
 
 def _fetch(file: RemoteFile, part: Path, progress: Progress | None) -> None:
@@ -84,35 +150,31 @@ def _fetch(file: RemoteFile, part: Path, progress: Progress | None) -> None:
             failures = failures + 1 if _size(part) <= start else 0
             # nobody there: say so at once; a connection that breaks off is tried again
             if failures == _ATTEMPTS or _size(part) == 0:
-                raise FileNotFoundError(
-                    f"{file.name} ({file.size / 1e6:.1f} MB) could not be downloaded from "
-                    f"{file.url} ({error}): get it there and put it into {part.parent}, or into "
-                    f"a folder of your own that --data-dir names"
-                ) from error
+                raise _out_of_reach(file, part.parent, error) from error
 
 
 def _append(file: RemoteFile, part: Path, start: int, progress: Progress | None) -> None:
-    with _open(file.url, start) as answer:
+    with _open(Request(file.url, headers={"Range": f"bytes={start}-"} if start else {})) as answer:
         resumes = answer.status == HTTPStatus.PARTIAL_CONTENT
-        if resumes and not answer.headers["Content-Range"].startswith(f"bytes {start}-"):
-            raise OSError(f"asked for bytes from {start}, got {answer.headers['Content-Range']}")
+        range_sent = answer.headers["Content-Range"]
+        if resumes and not (range_sent or "").startswith(f"bytes {start}-"):
+            raise OSError(f"asked for bytes from {start}, got {range_sent}")
         with part.open("ab" if resumes else "wb") as out:
             done = start if resumes else 0
             while done < file.size and (block := answer.read(min(1 << 18, file.size - done))):
                 out.write(block)
                 done += len(block)
                 if progress is not None:
-                    progress(done, file.size, f"downloading {file.name}")
+                    progress(done, file.size, f"downloading {file.described()}")
     if done < file.size:
         raise OSError(f"the connection broke off after {done} of {file.size} bytes")
 
 
-def _open(url: str, start: int) -> http.client.HTTPResponse:
-    """The answer to a request for all but the first `start` bytes.
+def _open(request: Request) -> http.client.HTTPResponse:
+    """The answer to a request.
 
     In a thread of its own, because nothing else bounds the time that looking up a name may take.
     """
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     answers: queue.SimpleQueue[IO | Exception] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -1,14 +1,16 @@
-"""From official raw files to prepared data, wherever the files are."""
+"""From official raw files, or from nothing, to prepared data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .builder import AbstractTaskBuilder, Prepared, Recipe, find_complete, prepare
-from .download import RemoteFile, download
-from .store import data_cache
+from .store import Places
 from .task import Progress
+
+Fetch = Callable[[Path, Progress | None], Path]
+"""Brings official files below the folder for downloads; gives the folder that holds them."""
 
 
 def prepare_from_files(
@@ -16,21 +18,18 @@ def prepare_from_files(
     settings: Any,
     settings_name: str,
     find: Callable[[Path], Mapping[str, Path]],
-    remote: Sequence[RemoteFile],
-    *,
-    data_dir: Path | None,
-    cache_dir: Path | None,
-    progress: Progress | None,
+    fetch: Fetch,
+    places: Places,
 ) -> Prepared:
     """The data set that `builder_class` makes of the files that `find` finds in a folder.
 
     The folder is `data_dir`; without it, whatever has been prepared in full before is taken, with
-    these settings, and else the files `remote` are downloaded. `settings_name` must differ wherever
-    what the builder makes of the same files does.
+    these settings, and else `fetch` downloads the files. `settings_name` must differ wherever what
+    the builder makes of the same files does.
     """
-    folder = data_cache(cache_dir)
-    if data_dir is not None:
-        raw = Path(data_dir).expanduser()
+    folder, progress = places.prepared, places.progress
+    if places.data_dir is not None:
+        raw = places.data_dir
         if not raw.exists():
             raise FileNotFoundError(f"data_dir {raw} does not exist")
     else:
@@ -38,13 +37,33 @@ def prepare_from_files(
         if known is not None:
             recipe = Recipe(name=known, settings=settings, source={}, progress=progress)
             return prepare(builder_class, recipe, folder)
-        raw = folder / "downloads" / builder_class.name
-        for file in remote:
-            download(file, raw, progress)
+        raw = fetch(folder / "downloads", progress)
     paths = find(raw)
     name = f"{settings_name}_files_{fingerprint(paths)}"
     recipe = Recipe(name=name, settings=settings, source=paths, progress=progress)
     return prepare(builder_class, recipe, folder)
+
+
+def prepare_without_files(
+    builder_class: type[AbstractTaskBuilder],
+    settings: Any,
+    settings_name: str,
+    why: str,
+    places: Places,
+) -> Prepared:
+    """The data set that `builder_class` makes by itself. `settings_name` must tell all of it.
+
+    ValueError saying `why` there are no files, if `data_dir` names some.
+    """
+    if places.data_dir is not None:
+        raise ValueError(f"data_dir must be left out {why}; got {places.data_dir}")
+    recipe = Recipe(name=settings_name, settings=settings, progress=places.progress)
+    return prepare(builder_class, recipe, places.prepared)
+
+
+def is_official(source: Literal["official", "generated"] | None, places: Places) -> bool:
+    """Whether a task that can also be generated is to be read from official files."""
+    return places.data_dir is not None if source is None else source == "official"
 
 
 def fingerprint(paths: Mapping[str, Path]) -> str:

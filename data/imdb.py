@@ -4,10 +4,11 @@ Maas et al., ACL 2011; as bytes: Tay et al., ICLR 2021 (Long Range Arena).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from .task import Progress, Split, Task, majority_baseline
-from .text import BYTES
+from .checks import check_at_least
+from .store import Places
+from .task import Task, majority_baseline
+from .text import BYTES, token_splits
 
 
 @dataclass(frozen=True)
@@ -22,43 +23,27 @@ class IMDBConfig:
     """Seed of that choice."""
 
     def __post_init__(self):
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
-        if self.validation < 0:
-            raise ValueError(f"validation must not be negative, got {self.validation}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_at_least(self, length=1, validation=0, seed=0)
 
 
-def load_imdb(
-    config: IMDBConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_imdb(config: IMDBConfig, places: Places) -> Task:
     """IMDB as a task: up to `length` bytes, 2 classes (1: liked).
 
     Reads `aclImdb`, packed or not, from `data_dir`, or downloads it. FileNotFoundError when it is
     missing, ValueError when it is damaged or a review is empty or not UTF-8.
     """
     from .files import prepare_from_files  # 0.5 s to import
-    from .imdb_builder import FILE, IMDB, find_files
+    from .imdb_builder import IMDB, fetch, find_files
 
     prepared = prepare_from_files(
         IMDB,
         config,
         f"l{config.length}_v{config.validation}_s{config.seed}",
         find_files,
-        (FILE,),
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        progress=progress,
+        fetch,
+        places,
     )
-    splits = {
-        name: Split(arrays["text"], arrays["label"], lengths=arrays["length"], input_kind="tokens")
-        for name, arrays in prepared.splits.items()
-    }
+    splits = token_splits(prepared.splits, "text", "length")
     splits.setdefault("validation", splits["test"])
     return Task(
         name="imdb",

@@ -4,6 +4,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from .builder import AbstractTaskBuilder, Records, tensor
-from .download import RemoteFile
+from .download import RemoteFile, download_all
 from .raw import hold_out
 from .text import padded
 
@@ -21,6 +22,7 @@ FILE = RemoteFile(
     84125825,
     "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
 )
+fetch = partial(download_all, "imdb", (FILE,))
 PUBLISHED = {"train": 25_000, "test": 25_000}
 _LABELS = {"neg": 0, "pos": 1}
 
@@ -74,7 +76,7 @@ class IMDB(AbstractTaskBuilder):
         }
 
     def records(self) -> dict[str, Records]:
-        config, source = self.recipe.settings, self.recipe.source
+        config, source = self.recipe.settings, self.files
         parts: dict[str, list[Review]] = {"train": [], "test": []}
         walk = _in_archive if "archive" in source else _in_folder
         for part, review in walk(*source.values()):

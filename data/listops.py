@@ -5,20 +5,25 @@ Range Arena).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
 
+from .checks import check_at_least, check_choice, check_workers
 from .listops_tokens import SYMBOLS, VOCABULARY
-from .store import data_cache
-from .task import Progress, Split, Task, majority_baseline
+from .store import Places
+from .task import Split, Task, majority_baseline
+from .text import token_splits
 
 
 @dataclass(frozen=True)
 class ListOpsConfig:
     """Which expressions, and how many."""
 
+    source: Literal["official", "generated"] | None = None
+    """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: made here,
+    by the same procedure; None: official with --data-dir, generated without."""
     train: int = 96_000
     """Expressions to make for training. With official files, all of those are used instead."""
     validation: int = 2_000
@@ -40,11 +45,8 @@ class ListOpsConfig:
     them."""
 
     def __post_init__(self):
-        for name in ("train", "validation", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_args < 2:
-            raise ValueError(f"max_args must be at least 2, got {self.max_args}")
+        check_choice(self, "source", ("official", "generated", None))
+        check_at_least(self, train=1, validation=1, test=1, max_args=2, seed=0)
         if not 2 <= self.max_depth <= 20:
             raise ValueError(f"max_depth must be between 2 and 20, got {self.max_depth}")
         if not 0 <= self.min_length <= self.max_length - 10:
@@ -52,10 +54,7 @@ class ListOpsConfig:
                 f"min_length must be between 0 and max_length - 10 = {self.max_length - 10}, got "
                 f"{self.min_length}"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1 or None, got {self.workers}")
+        check_workers(self.workers)
 
     @property
     def length(self) -> int:
@@ -63,50 +62,31 @@ class ListOpsConfig:
         return 1 << (self.max_length - 1).bit_length()
 
 
-def load_listops(
-    config: ListOpsConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_listops(config: ListOpsConfig, places: Places) -> Task:
     """ListOps as a task: up to `config.length` tokens, 10 classes.
 
-    Without `data_dir` the expressions are made, once, and kept under `cache_dir`. With it they are
-    read from `basic_{train,val,test}.tsv` of the Long Range Arena release. Either way each value is
-    computed anew from the tokens, and compared.
+    Expressions are made, once, and kept under `cache_dir`; or read from
+    `basic_{train,val,test}.tsv` below `data_dir`; or, with source official and no `data_dir`, from
+    the Long Range Arena release, which is downloaded. Each value is computed anew from the tokens,
+    and compared.
 
-    Raises FileNotFoundError when `data_dir` lacks files, ValueError when one of them is damaged or
+    Raises FileNotFoundError when files cannot be had, ValueError when one of them is damaged or
     holds a wrong value.
     """
-    from .builder import Recipe, prepare  # 0.5 s to import
-    from .files import prepare_from_files
-    from .listops_builder import ListOps, find_files
+    from .files import is_official, prepare_from_files, prepare_without_files  # 0.5 s to import
+    from .listops_builder import ListOps, fetch, find_files
 
-    if data_dir is None:
+    if is_official(config.source, places):
+        prepared = prepare_from_files(
+            ListOps, config, f"l{config.length}", find_files, fetch, places
+        )
+    else:
         name = (
             f"l{config.min_length}_{config.max_length}_d{config.max_depth}_a{config.max_args}"
             f"_s{config.seed}_n{config.train}_{config.validation}_{config.test}"
         )
-        recipe = Recipe(name=name, settings=config, progress=progress)
-        prepared = prepare(ListOps, recipe, data_cache(cache_dir))
-    else:
-        prepared = prepare_from_files(
-            ListOps,
-            config,
-            f"l{config.length}",
-            find_files,
-            (),
-            data_dir=data_dir,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
-    splits = {
-        name: Split(
-            arrays["tokens"], arrays["label"], lengths=arrays["length"], input_kind="tokens"
-        )
-        for name, arrays in prepared.splits.items()
-    }
+        prepared = prepare_without_files(ListOps, config, name, "with source generated", places)
+    splits = token_splits(prepared.splits, "tokens", "length")
     train, test = splits["train"], splits["test"]
     return Task(
         name="listops",

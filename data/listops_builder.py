@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,8 +14,10 @@ from .builder import AbstractTaskBuilder, Records, tensor
 from .listops_expressions import ExpressionJob
 from .listops_tokens import END, PAD, read_tsv
 from .raw import find_file
+from .release import RELEASE, unpack_release
 from .workers import draw_in_parallel
 
+fetch = partial(unpack_release, "listops-1000")
 PUBLISHED = {"train": 96_000, "validation": 2_000, "test": 2_000}
 _FILES = {"train": "basic_train.tsv", "validation": "basic_val.tsv", "test": "basic_test.tsv"}
 _CHUNK = 1000
@@ -29,9 +32,8 @@ def find_files(folder: Path) -> dict[str, Path]:
     place = folder / "listops-1000"
     place = place if place.is_dir() else folder
     what = (
-        "ListOps of Long Range Arena, in lra_release/listops-1000 of "
-        "https://storage.googleapis.com/long-range-arena/lra_release.gz; without --data-dir "
-        "expressions like them are made"
+        f"ListOps of Long Range Arena, listops-1000 of {RELEASE.url}; without --data-dir "
+        f"expressions like them are made"
     )
     return {split: find_file(place, (name, f"{name}.gz"), what) for split, name in _FILES.items()}
 

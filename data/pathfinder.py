@@ -5,19 +5,24 @@ Linsley et al. 2018, https://arxiv.org/abs/1805.08315; Tay et al. 2021 (Long Ran
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
-from .pathfinder_official import OfficialFolder
+from .checks import check_at_least, check_choice, check_workers
+from .pathfinder_official import find_metadata, release_folder
 from .pathfinder_pictures import DiscCells
-from .store import data_cache
-from .task import Progress, Split, Task, cell_baseline, majority_baseline
+from .release import unpack_release
+from .store import Places
+from .task import Split, Task, cell_baseline, majority_baseline
 
 
 @dataclass(frozen=True)
 class PathfinderConfig:
     """Which Pathfinder pictures, and how many."""
 
+    source: Literal["official", "generated"] | None = None
+    """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: drawn
+    here, by the same procedure; None: official with --data-dir, generated without."""
     resolution: Literal[16, 32, 64, 128] = 32
     """Side of the pictures in pixels; a sequence has resolution^2 steps."""
     contour_length: int = 14
@@ -35,27 +40,27 @@ class PathfinderConfig:
     them."""
 
     def __post_init__(self):
-        if self.resolution not in (16, 32, 64, 128):
-            raise ValueError(f"resolution must be 16, 32, 64 or 128, got {self.resolution}")
+        check_choice(self, "resolution", (16, 32, 64, 128))
+        check_choice(self, "source", ("official", "generated", None))
         longest = 5 if self.resolution == 16 else 14
         if not 2 <= self.contour_length <= longest:
             raise ValueError(
                 f"contour_length must be between 2 and {longest} at resolution "
                 f"{self.resolution}, got {self.contour_length}"
             )
-        for name in ("train", "validation", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1 or None, got {self.workers}")
+        check_at_least(self, train=1, validation=1, test=1, seed=0)
+        check_workers(self.workers)
+        if self.source == "official":
+            release_folder(self.resolution, self.contour_length)
 
 
 @dataclass(frozen=True)
 class PathXConfig:
     """Which Path-X pictures, of 128x128 pixels, and how many."""
 
+    source: Literal["official", "generated"] | None = None
+    """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: drawn
+    here, by the same procedure; None: official with --data-dir, generated without."""
     contour_length: int = 14
     """Dashes of a contour: 6 is easy, 9 medium, 14 hard."""
     train: int = 20_000
@@ -79,49 +84,39 @@ class PathXConfig:
         return PathfinderConfig(resolution=128, **vars(self))
 
 
-def load_pathx(
-    config: PathXConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_pathx(config: PathXConfig, places: Places) -> Task:
     """Path-X as a task: Pathfinder in 16384 steps, drawn, or read from `pathfinder128`."""
-    task = load_pathfinder(
-        config.pictures, data_dir=data_dir, cache_dir=cache_dir, progress=progress
-    )
-    return replace(task, name="pathx")
+    return replace(load_pathfinder(config.pictures, places), name="pathx")
 
 
-def load_pathfinder(
-    config: PathfinderConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_pathfinder(config: PathfinderConfig, places: Places) -> Task:
     """Pathfinder as a task: resolution^2 steps of one value in [-1, 1], 2 classes.
 
-    Without `data_dir` the pictures are drawn, once, and kept under `cache_dir`. With it they are
-    read from the folder of the Long Range Arena release (`pathfinder32`, say, or its parent), all
-    of them, split 80/10/10. The baselines of drawn pictures say what the positions of the discs
-    tell about the label: little, because the pictures are chosen so.
+    The pictures are drawn, once, and kept under `cache_dir`; or read from the folder of the
+    Long Range Arena release (`pathfinder32`, say, or its parent) that `data_dir` names; or,
+    with source official and no such folder, from the release, which is downloaded. Official
+    pictures are read in full and split 80/10/10. The baselines of drawn pictures say what the
+    positions of the discs tell about the label: little, because the pictures are chosen so.
 
-    Raises FileNotFoundError when `data_dir` lacks files, ValueError when one of them is damaged.
+    Raises FileNotFoundError when files cannot be had, ValueError when one of them is damaged.
     """
-    from .builder import Recipe, prepare  # 0.5 s to import
+    from .files import is_official, prepare_from_files, prepare_without_files  # 0.5 s to import
     from .pathfinder_builder import Pathfinder
 
     name = f"r{config.resolution}_c{config.contour_length}_s{config.seed}"
-    official = None
-    if data_dir is not None:
-        folder = Path(data_dir).expanduser()
-        official = OfficialFolder(folder, config.resolution, config.contour_length)
-        name += f"_lra_{official.fingerprint}"
+    if is_official(config.source, places):
+        kind = config.resolution, config.contour_length
+        prepared = prepare_from_files(
+            Pathfinder,
+            config,
+            name,
+            lambda folder: find_metadata(folder, *kind),
+            partial(unpack_release, release_folder(*kind)),
+            places,
+        )
     else:
         name += f"_n{config.train}_{config.validation}_{config.test}"
-    recipe = Recipe(name=name, settings=config, source=official, progress=progress)
-    prepared = prepare(Pathfinder, recipe, data_cache(cache_dir))
+        prepared = prepare_without_files(Pathfinder, config, name, "with source generated", places)
     arrays = prepared.splits
     splits = {
         split: Split(

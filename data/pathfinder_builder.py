@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from .builder import AbstractTaskBuilder, Records, tensor
 from .pathfinder_geometry import GEOMETRIES
 from .pathfinder_job import PathfinderJob
-from .pathfinder_official import OfficialFolder, Sample
+from .pathfinder_official import PUBLISHED, Sample, list_samples, read_picture
 from .pathfinder_pictures import Acceptance, estimate_acceptance
 from .workers import chunks_of, draw_in_parallel
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 class Pathfinder(AbstractTaskBuilder):
     """Pictures with two discs and dashed contours; label 1: one contour connects the discs.
 
-    The recipe's settings are a `PathfinderConfig`, its source an `OfficialFolder` or None.
+    Settings: a `PathfinderConfig`; source: `find_metadata` of the official folder, or None to draw.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -46,8 +46,8 @@ class Pathfinder(AbstractTaskBuilder):
         return features
 
     def records(self) -> dict[str, Records]:
-        config, official = self.recipe.settings, self.recipe.source
-        if official is None:
+        config, metadata = self.recipe.settings, self.recipe.source
+        if metadata is None:
             acceptance = estimate_acceptance(
                 GEOMETRIES[config.resolution], config.contour_length, config.seed
             )
@@ -55,13 +55,14 @@ class Pathfinder(AbstractTaskBuilder):
                 split: Records(getattr(config, split), self._drawn(split, acceptance))
                 for split in SPLITS
             }
-        samples, skipped = official.samples()
+        samples, skipped = list_samples(metadata.values())
         for path in skipped:
             self.add_note(f"skipped {path}, which is empty in the release")
+        self.compare({"official": PUBLISHED}, {"official": len(samples) + len(skipped)})
         order = np.random.default_rng(config.seed).permutation(len(samples))
         bounds = [8 * len(samples) // 10, 9 * len(samples) // 10]
         return {
-            split: Records(len(rows), self._read([samples[i] for i in sorted(rows)], official))
+            split: Records(len(rows), self._read([samples[i] for i in sorted(rows)]))
             for split, rows in zip(SPLITS, np.split(order, bounds), strict=True)
         }
 
@@ -79,9 +80,7 @@ class Pathfinder(AbstractTaskBuilder):
             for image, label, discs in zip(*pictures, strict=True):
                 yield {"image": image[..., None], "label": label, "discs": discs}
 
-    def _read(self, samples: list[Sample], official: OfficialFolder) -> Iterator[dict]:
+    def _read(self, samples: list[Sample]) -> Iterator[dict]:
         for sample in samples:
-            yield {
-                "image": official.read(sample.path)[..., None],
-                "label": np.int32(sample.label),
-            }
+            image = read_picture(sample.path, self.recipe.settings.resolution)
+            yield {"image": image[..., None], "label": np.int32(sample.label)}

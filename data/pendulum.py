@@ -5,12 +5,12 @@ models: Smith, Warrington, Linderman, ICLR 2023 (S5).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from .store import data_cache
-from .task import Progress, Split, Task
+from .checks import check_at_least
+from .store import Places
+from .task import Split, Task
 
 
 @dataclass(frozen=True)
@@ -29,35 +29,27 @@ class PendulumConfig:
     """Seed of the motion, the instants and the noise."""
 
     def __post_init__(self):
-        for name in ("train", "validation", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, train=1, validation=1, test=1)
         if not 2 <= self.samples <= 100:
             raise ValueError(f"samples must be between 2 and 100, got {self.samples}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
 
 
-def load_pendulum(
-    config: PendulumConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_pendulum(config: PendulumConfig, places: Places) -> Task:
     """Pendulum as a task: a picture of 24x24 pixels in [0, 1] at each step; the sine and cosine of
     the angle at each step, and the time before it."""
-    from .builder import Recipe, prepare  # 0.5 s to import
+    from .files import prepare_without_files  # 0.5 s to import
     from .pendulum_builder import Pendulum
     from .pendulum_simulation import SIDE
 
-    if data_dir is not None:
-        raise ValueError(
-            f"data_dir must be left out for the task pendulum, which is simulated; got {data_dir}"
-        )
-    name = f"l{config.samples}_s{config.seed}_n{config.train}_{config.validation}_{config.test}"
-    recipe = Recipe(name=name, settings=config, progress=progress)
-    prepared = prepare(Pendulum, recipe, data_cache(cache_dir))
+    prepared = prepare_without_files(
+        Pendulum,
+        config,
+        f"l{config.samples}_s{config.seed}_n{config.train}_{config.validation}_{config.test}",
+        "for the task pendulum, which is simulated",
+        places,
+    )
     splits = {
         name: Split(
             arrays["images"].reshape(len(arrays["images"]), config.samples, SIDE**2),

@@ -15,6 +15,7 @@ from .pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, load_pat
 from .pendulum import PendulumConfig, load_pendulum
 from .scifar import SCIFARConfig, load_scifar
 from .smnist import SMNISTConfig, load_smnist
+from .store import Places
 from .task import Progress, Task
 
 
@@ -23,8 +24,7 @@ class TaskEntry:
     """A task's config dataclass, and the function that turns one into the task."""
 
     config_class: type
-    load: Callable[..., Task]
-    """`load(config, data_dir=..., cache_dir=..., progress=...)`."""
+    load: Callable[[Any, Places], Task]
 
 
 TASKS: Mapping[str, TaskEntry] = MappingProxyType(
@@ -76,4 +76,4 @@ def load_task(
         raise ValueError(
             f"config of task {name} must be a {entry.config_class.__name__}, got {config!r}"
         )
-    return entry.load(config, data_dir=data_dir, cache_dir=cache_dir, progress=progress)
+    return entry.load(config, Places(data_dir, cache_dir, progress))

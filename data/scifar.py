@@ -5,11 +5,12 @@ Arena (grey) and Gu et al. 2022 (in colour, as here).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from .task import Progress, Split, Task, majority_baseline
+from .checks import check_at_least
+from .store import Places
+from .task import Split, Task, majority_baseline
 
 MEAN = (0.4914, 0.4822, 0.4465)
 DEVIATION = (0.2470, 0.2435, 0.2616)
@@ -27,34 +28,25 @@ class SCIFARConfig:
     def __post_init__(self):
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be in (0, 1), got {self.validation}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_at_least(self, seed=0)
 
 
-def load_scifar(
-    config: SCIFARConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_scifar(config: SCIFARConfig, places: Places) -> Task:
     """Sequential CIFAR-10 as a task: 1024 steps of three normalised channels, 10 classes.
 
     Reads the binary version, packed or not, from `data_dir`, or downloads it. FileNotFoundError
     when it is missing, ValueError when it is damaged.
     """
     from .files import prepare_from_files  # 0.5 s to import
-    from .scifar_builder import FILE, SCIFAR, find_files
+    from .scifar_builder import SCIFAR, fetch, find_files
 
     prepared = prepare_from_files(
         SCIFAR,
         config,
         f"v{config.validation}_s{config.seed}",
         find_files,
-        (FILE,),
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        progress=progress,
+        fetch,
+        places,
     )
     offset = 255 * np.array(MEAN, np.float32)
     scale = 1 / (255 * np.array(DEVIATION, np.float32))

@@ -5,7 +5,8 @@ A record there is a byte with the label and 3072 with the picture: all of red, t
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from .builder import AbstractTaskBuilder, Records, tensor
-from .download import RemoteFile
+from .download import RemoteFile, download_all
 from .raw import hold_out
 
 FILE = RemoteFile(
@@ -23,6 +24,7 @@ FILE = RemoteFile(
     170052171,
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
+fetch = partial(download_all, "scifar", (FILE,))
 PUBLISHED = {"train": 50_000, "test": 10_000}
 _RECORD = 1 + 3 * 32 * 32
 
@@ -61,7 +63,7 @@ class SCIFAR(AbstractTaskBuilder):
         return {"image": tensor((32, 32, 3), np.uint8), "label": tensor((), np.int32)}
 
     def records(self) -> dict[str, Records]:
-        config, paths = self.recipe.settings, self.recipe.source
+        config, paths = self.recipe.settings, self.files
         batches = dict(_batches(paths))
         if "test_batch.bin" not in batches or len(batches) < 2:
             raise ValueError(
@@ -79,7 +81,7 @@ class SCIFAR(AbstractTaskBuilder):
         }
 
 
-def _batches(paths: dict[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "_ 3073"]]]:
+def _batches(paths: Mapping[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "_ 3073"]]]:
     """The files by name, wherever they are."""
     if "archive" not in paths:
         for name, path in paths.items():

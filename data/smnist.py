@@ -5,9 +5,10 @@ arXiv 1504.00941.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from .task import Progress, Split, Task, majority_baseline
+from .checks import check_at_least
+from .store import Places
+from .task import Split, Task, majority_baseline
 
 
 @dataclass(frozen=True)
@@ -20,36 +21,25 @@ class SMNISTConfig:
     """Seed of that choice."""
 
     def __post_init__(self):
-        if self.validation < 1:
-            raise ValueError(f"validation must be at least 1, got {self.validation}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_at_least(self, validation=1, seed=0)
 
 
-def load_smnist(
-    config: SMNISTConfig,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> Task:
+def load_smnist(config: SMNISTConfig, places: Places) -> Task:
     """Sequential MNIST as a task: 784 steps of one value in [0, 1], 10 classes.
 
     Reads the four IDX files, gzipped or not, from `data_dir`, or downloads them. FileNotFoundError
     when one is missing, ValueError when one is damaged or does not go with the others.
     """
     from .files import prepare_from_files  # 0.5 s to import
-    from .smnist_builder import FILES, SMNIST, find_files
+    from .smnist_builder import SMNIST, fetch, find_files
 
     prepared = prepare_from_files(
         SMNIST,
         config,
         f"v{config.validation}_s{config.seed}",
         find_files,
-        FILES,
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        progress=progress,
+        fetch,
+        places,
     )
     splits = {
         name: Split(

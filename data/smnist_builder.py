@@ -1,6 +1,7 @@
 """The tensorflow-datasets builder of MNIST, from its IDX files."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from .builder import AbstractTaskBuilder, Records, tensor
-from .download import RemoteFile
+from .download import RemoteFile, download_all
 from .idx import read_idx
 from .raw import find_file, hold_out
 
@@ -39,6 +40,7 @@ FILES = (
         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     ),
 )
+fetch = partial(download_all, "smnist", FILES)
 PUBLISHED = {"train": 60_000, "test": 10_000}
 
 
@@ -74,7 +76,7 @@ class SMNIST(AbstractTaskBuilder):
         return {"image": tensor((28, 28, 1), np.uint8), "label": tensor((), np.int32)}
 
     def records(self) -> dict[str, Records]:
-        config, paths = self.recipe.settings, self.recipe.source
+        config, paths = self.recipe.settings, self.files
         images, labels = _pictures(paths, "train")
         test = _pictures(paths, "test")
         self.compare(PUBLISHED, {"train": len(labels), "test": len(test[1])})

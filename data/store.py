@@ -1,7 +1,32 @@
-"""Where prepared data is kept."""
+"""Where raw files and prepared data are."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from .task import Progress
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a task's files are, and who hears of long work on them."""
+
+    data_dir: Path | None = None
+    """The folder with the user's own raw files, if there is one."""
+    cache_dir: Path | None = None
+    """Where prepared data is kept; None: `default_cache_dir()`."""
+    progress: Progress | None = None
+
+    def __post_init__(self):
+        for name in ("data_dir", "cache_dir"):
+            folder = getattr(self, name)
+            if folder is not None:
+                object.__setattr__(self, name, Path(folder).expanduser())
+
+    @property
+    def prepared(self) -> Path:
+        """The folder for prepared data. Not created here."""
+        return (default_cache_dir() if self.cache_dir is None else self.cache_dir) / "data"
 
 
 def default_cache_dir() -> Path:
@@ -12,8 +37,3 @@ def default_cache_dir() -> Path:
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg).expanduser() / "compressm-zoo"
     return Path("~/.cache/compressm-zoo").expanduser()
-
-
-def data_cache(cache_dir: Path | None) -> Path:
-    """The folder for prepared data below `cache_dir` (None: the default one). Not created here."""
-    return (default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()) / "data"

@@ -125,7 +125,7 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
 
 @contextmanager
 def _preparation_progress(console: Console) -> Iterator[Progress]:
-    """A bar for each thing that is prepared, on a terminal; nothing elsewhere."""
+    """A bar for each thing that is prepared, on a terminal; elsewhere a line when it begins."""
     with rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(),
         console=console,
@@ -136,6 +136,8 @@ def _preparation_progress(console: Console) -> Iterator[Progress]:
         def progress(done: int, total: int, what: str) -> None:
             if what not in known:
                 known[what] = bars.add_task(what, total=total)
+                if not console.is_terminal:
+                    console.print(what, highlight=False)
             bars.update(known[what], completed=done, total=total)
 
         yield progress

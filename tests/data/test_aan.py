@@ -61,9 +61,14 @@ def test_empty_texts_are_skipped_and_reported(folder):
     assert f"skipped 2 of the pairs in {path}, one text of which is empty: lines 7, 8" in task.notes
 
 
-def test_without_files_the_wanted_one_and_the_stand_in_are_named():
-    with pytest.raises(FileNotFoundError, match=r"new_aan_pairs\.train\.tsv.*source generated"):
+def test_without_a_network_the_wanted_file_is_named(offline):
+    with pytest.raises(FileNotFoundError, match=r"lra_release\.gz \(7\.7 GB\) .* --data-dir"):
         load_task("aan")
+
+
+def test_a_folder_without_them_names_the_wanted_file_and_the_stand_in(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"new_aan_pairs\.train\.tsv.*source generated"):
+        load_task("aan", data_dir=tmp_path)
 
 
 def test_generated_texts_take_no_folder(tmp_path):

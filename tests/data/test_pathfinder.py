@@ -93,7 +93,7 @@ def test_the_official_folder_is_read_and_split(release, tmp_path, parent):
         assert np.array_equal(grey % 2, split.labels)
         seen.extend(grey)
     assert sorted(seen) == list(range(60))
-    assert task.notes == ()
+    assert task.notes == ("the files hold 60 of the 200000 official samples",)
 
 
 def test_the_picture_that_is_known_to_be_empty_is_skipped_and_reported(release, tmp_path):
@@ -102,7 +102,7 @@ def test_the_picture_that_is_known_to_be_empty_is_skipped_and_reported(release, 
     for _ in range(2):  # prepared, then from the cache
         task = load_task("pathfinder", OFFICIAL, data_dir=release, cache_dir=tmp_path / "cache")
         assert sum(map(len, task.splits.values())) == 59
-        assert task.notes == (f"skipped {empty}, which is empty in the release",)
+        assert task.notes[0] == f"skipped {empty}, which is empty in the release"
 
 
 def break_other(release: Path) -> Path:
@@ -169,3 +169,5 @@ def test_a_folder_without_pictures_says_what_is_wanted(tmp_path):
 def test_only_published_lengths_can_be_read(tmp_path):
     with pytest.raises(ValueError, match="contour_length must be 6, 9 or 14"):
         load_task("pathfinder", PathfinderConfig(contour_length=7), data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"resolution must be 32, 64 or 128 .* got 16"):
+        PathfinderConfig(source="official", resolution=16, contour_length=3)

@@ -71,10 +71,10 @@ def test_inspect_tells_of_lengths_and_tokens(tmp_path):
         (("inspect", "mnist"), "invalid choice: 'mnist'"),
         (("inspect", "pathfinder", "--contour-length", "99"), "contour_length must be between"),
         (("inspect", "pathfinder", "--colour", "red"), "colour"),
-        (("prepare", "pathfinder", "--data-dir", "/nowhere"), "error: no Pathfinder metadata"),
+        (("prepare", "pathfinder", "--data-dir", "/dev"), "error: no Pathfinder metadata"),
         (("prepare", "digits", "--data-dir", "/nowhere"), "error: data_dir must be left out"),
         (("prepare", "imdb", "--data-dir", "/nowhere"), "error: data_dir /nowhere does not exist"),
-        (("inspect", "aan"), "error: "),
+        (("inspect", "aan", "--data-dir", "/dev"), "error: /dev has no new_aan_pairs"),
         ((), "usage"),
     ],
 )
