@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .whole_batch import whole_batch
 
-CHUNK = 8
+CHUNK = 16
 """Samples between two states that the backward pass finds ready; the others it makes again."""
 
 CACHED = 2**15
@@ -142,42 +142,57 @@ def _chunks_backward(kept, cotangents):
     T = x.shape[1]
 
     def one(carry, inputs):
-        later, dA, states = carry
+        later, total, states, p = carry
         x, dt, B, C, dy, h = inputs
         v = dt * x
+        decay = jnp.exp(dt[:, :, None] * A)
+        states, dC = _again(decay, v, B, dy, _put(states, h, 0))
+        later, p, dv, dB = _adjoint(decay, v, B, C, dy, states, later, p)
+        # XLA's sums of products with A or dt are several times slower than products, then sums
+        ddt = jnp.einsum("tbnd,tbn->tbd", p * A, jnp.ones_like(B))
+        total = total + sum(p[t] * dt[t][:, None] for t in range(T))
+        return (later, total, states, p), (dt * dv, ddt + x * dv, dB, dC)
 
-        def again(t, carry):
-            h, states = carry
-            h = _advance(A, h, v[t], dt[t], B[t])
-            return h, states.at[t + 1].set(h)
-
-        _, states = jax.lax.fori_loop(0, T, again, (h, states.at[0].set(h)))
-
-        def adjoint(i, carry):
-            later, dA, dv, ddt, dB, dC = carry
-            t = T - 1 - i
-            g = later + C[t][:, :, None] * dy[t][:, None]
-            later = jnp.exp(dt[t][:, None] * A) * g
-            p = later * states[t]
-            return (
-                later,
-                dA + jnp.sum(p * dt[t][:, None], axis=0),
-                dv.at[t].set(jnp.sum(g * B[t][:, :, None], axis=1)),
-                ddt.at[t].set(jnp.sum(p * A, axis=1)),
-                dB.at[t].set(jnp.sum(g * v[t][:, None], axis=2)),
-                dC.at[t].set(jnp.sum(states[t + 1] * dy[t][:, None], axis=2)),
-            )
-
-        nothing = [jnp.zeros_like(a) for a in (x, x, B, B)]
-        later, dA, dv, ddt, dB, dC = jax.lax.fori_loop(0, T, adjoint, (later, dA, *nothing))
-        return (later, dA, states), (dt * dv, ddt + x * dv, dB, dC)
-
-    # one array for the states of a chunk serves all chunks
-    states = jnp.zeros((T + 1, *dh.shape), dh.dtype)
-    (dh0, dA, _), (dx, ddt, dB, dC) = jax.lax.scan(
-        one, (dh, jnp.zeros_like(A), states), (x, dt, B, C, dy, before), reverse=True
+    # one pair of arrays for the states and the p of a chunk serves all chunks
+    room = [jnp.zeros((size, *dh.shape), dh.dtype) for size in (T + 1, T)]
+    (dh0, total, *_), (dx, ddt, dB, dC) = jax.lax.scan(
+        one, (dh, jnp.zeros_like(dh), *room), (x, dt, B, C, dy, before), reverse=True
     )
-    return dA, dx, ddt, dB, dC, dh0
+    return jnp.sum(total, axis=0), dx, ddt, dB, dC, dh0
+
+
+def _again(decay, v, B, dy, states):
+    """The states [T + 1, b N d] of a chunk, of which the first is given, and dC."""
+
+    def step(t, carry):
+        states, dC = carry
+        h = _at(decay, t) * _at(states, t) + _at(B, t)[:, :, None] * _at(v, t)[:, None]
+        return _put(states, h, t + 1), _put(dC, jnp.einsum("bnd,bd->bn", h, _at(dy, t)), t)
+
+    return jax.lax.fori_loop(0, len(v), step, (states, jnp.zeros_like(B)))
+
+
+def _adjoint(decay, v, B, C, dy, states, later, p):
+    """a_k g_k of the first sample of a chunk, p_k of all (in the place of `p`), d(dt x) and dB.
+
+    `later` is a_k g_k of the sample after the chunk.
+    """
+    T = len(v)
+
+    def step(k, carry):
+        later, p, dv, dB = carry
+        t = T - 1 - k
+        g = later + _at(C, t)[:, :, None] * _at(dy, t)[:, None]
+        later = _at(decay, t) * g
+        return (
+            later,
+            _put(p, later * _at(states, t), t),
+            _put(dv, jnp.einsum("bnd,bn->bd", g, _at(B, t)), t),
+            _put(dB, jnp.einsum("bnd,bd->bn", g, _at(v, t)), t),
+        )
+
+    start = later, p, jnp.zeros_like(v), jnp.zeros_like(B)
+    return jax.lax.fori_loop(0, T, step, start)
 
 
 _chunks.defvjp(_chunks_forward, _chunks_backward)
@@ -186,6 +201,16 @@ _chunks.defvjp(_chunks_forward, _chunks_backward)
 def _advance(A, h, v, dt, B):
     """The states [b N d] one sample on, v = dt x."""
     return jnp.exp(dt[:, None] * A) * h + B[:, :, None] * v[:, None]
+
+
+def _at(a, t):
+    """a[t] for 0 <= t < len(a), without the checks that indexing compiles to."""
+    return jax.lax.dynamic_index_in_dim(a, t, keepdims=False, allow_negative_indices=False)
+
+
+def _put(a, x, t):
+    """`a` with a[t] = x, as `_at`."""
+    return jax.lax.dynamic_update_index_in_dim(a, x, t, 0, allow_negative_indices=False)
 
 
 def _time_leading(a, K):
