@@ -36,9 +36,9 @@ class Setting:
 
 
 class Program:
-    """A compiled training step and what it has been trained to so far."""
+    """Compiled training steps, `steps` to a dispatch, and what the model is trained to by now."""
 
-    def __init__(self, setting: Setting, d_state: int, layer: str):
+    def __init__(self, setting: Setting, d_state: int, layer: str, steps: int = 1):
         model, norm_state = classifier(
             lambda key: LAYERS[layer].init(setting.d_model, d_state, key=key),
             input_kind="real",
@@ -57,18 +57,18 @@ class Program:
         opt_state = optimizer.init(eqx.filter(params, eqx.is_inexact_array))
         state = TrainState(params, norm_state, opt_state, jnp.zeros((), jnp.int32))
         rng = np.random.default_rng(0)
-        shape = (1, setting.batch, setting.L, setting.channels)
+        shape = (steps, setting.batch, setting.L, setting.channels)
         self.data = (
             Batch(
                 rng.normal(size=shape).astype(np.float32),
                 rng.integers(setting.classes, size=shape[:2]).astype(np.int32),
             ),
-            jnp.ones((), jnp.int32),
+            jnp.asarray(steps, jnp.int32),
             jax.random.key(1),
         )
         self.carry = state, Totals.zero()
-        steps = make_train_steps(static, optimizer, OBJECTIVES["classification"])
-        self.compiled = steps.lower(*self.carry, *self.data).compile()
+        train = make_train_steps(static, optimizer, OBJECTIVES["classification"])
+        self.compiled = train.lower(*self.carry, *self.data).compile()
         self.temporary_mib = temporary_mib(self.compiled)
 
     def __call__(self) -> Any:

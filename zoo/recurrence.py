@@ -8,7 +8,7 @@ from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from .lti import Array as AnyArray
 from .recurrence_choice import Choice, Size, choose_form, recurrence_override
-from .recurrence_forms import FORMS
+from .recurrence_forms import FORMS, put
 from .whole_batch import whole_batch
 
 
@@ -115,7 +115,7 @@ def _time_varying(reverse, a, b, x0):
         x, states = carry
         k = L - 1 - i if reverse else i
         x = _sample(a, k) * x + _sample(b, k)
-        return x, _put(states, x, k)
+        return x, put(states, x, k)
 
     return jax.lax.fori_loop(0, L, step, (x0, jnp.zeros_like(b)))[1]
 
@@ -139,7 +139,7 @@ def _time_varying_backward(reverse, kept, dx):
         before = k + 1 if reverse else k - 1
         g = _sample(dx, k) + later
         previous = jnp.where(i == L - 1, x0, _sample(x, jnp.clip(before, 0, L - 1)))
-        return _sample(a, k) * g, _put(da, g * previous, k), _put(db, g, k)
+        return _sample(a, k) * g, put(da, g * previous, k), put(db, g, k)
 
     nothing = jnp.zeros_like(x)
     dx0, da, db = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), nothing, nothing))
@@ -151,7 +151,3 @@ _time_varying.defvjp(_time_varying_forward, _time_varying_backward)
 
 def _sample(x, k):
     return jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)
-
-
-def _put(x, x_k, k):
-    return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis=1)

@@ -40,21 +40,27 @@ class Machine(NamedTuple):
     """Passing once over one complex state of one sample."""
     step: float
     """One step of a sequential loop, however little is done in it."""
+    chunk: float
+    """One chunk of a scan: products of few rows, sums carried along."""
     channel: float
     """Changing the layout of one channel of one sample."""
     transform: float
     """One sample's part of a Fourier transform, for each doubling of its length."""
 
 
-CPU = Machine(flop=6.6e-12, state=7.0e-10, step=1.2e-7, channel=7.5e-11, transform=3.7e-10)
+CPU = Machine(
+    flop=5.5e-12, state=6.0e-10, step=4.5e-9, chunk=6.7e-5, channel=2.7e-10, transform=3.4e-10
+)
 """As `benchmarks/layer.py --fit` found it."""
 
-GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, channel=4e-12, transform=4e-12)
+GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, chunk=1e-5, channel=4e-12, transform=4e-12)
 """Estimates; never measured."""
 
 CANDIDATES = {
     "cpu": [
         Choice("scan", 128),
+        Choice("scan", 256),
+        Choice("matmul", 2),
         Choice("matmul", 4),
         Choice("matmul", 8),
         Choice("matmul", 16),
@@ -114,7 +120,8 @@ def work(choice: Choice, size: Size) -> Machine:
     into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
     amounts = dict.fromkeys(Machine._fields, 0.0) | {"channel": 3 * samples * (m + p)}
     if choice.form == "scan":
-        amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n, "step": 3 * L}
+        amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n}
+        amounts |= {"step": 3 * L, "chunk": L / T, "channel": 7 * samples * (m + p)}
     elif choice.form == "matmul":
         blocks = 2 * T * m * p * (samples + T)
         weights = 4 * T * n * (m * p + 4 * (m + p))

@@ -168,7 +168,7 @@ def _carry(
 
     def step(k, carry):
         x, before = carry
-        return real * x + turn * x[:, ::-1] + sources[:, k], before.at[:, k].set(x)
+        return real * x + turn * x[:, ::-1] + sources[:, k], put(before, x, k)
 
     x, before = jax.lax.fori_loop(0, sources.shape[1], step, (x, jnp.zeros_like(sources)))
     return before, x
@@ -188,7 +188,7 @@ def _carry_backward(kept, cotangents):
     def step(i, carry):
         dx, dsources = carry
         k = K - 1 - i
-        return real * dx + turn * dx[:, ::-1] + dbefore[:, k], dsources.at[:, k].set(dx)
+        return real * dx + turn * dx[:, ::-1] + dbefore[:, k], put(dsources, dx, k)
 
     dx, dsources = jax.lax.fori_loop(0, K, step, (dx, jnp.zeros_like(before)))
     dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
@@ -271,6 +271,11 @@ FORMS: dict[str, Callable[..., Result]] = {
 
 def _states_before(log_lam, u, x0):
     return jnp.zeros((len(u), len(log_lam)), log_lam.dtype) if x0 is None else x0
+
+
+def put(x, x_k, k):
+    """x[:, k] = x_k, in place in a loop; `x.at` would check the index at every step."""
+    return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis=1)
 
 
 def _real_states(x):
