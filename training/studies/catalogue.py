@@ -286,6 +286,26 @@ COMPARISONS = (
     ),
 )
 
+CHARLM_CUT = Study(
+    name="charlm-cut",
+    question=(
+        "Does a Mamba of 64 states that is cut to 16 at a tenth of training end within 0.5 % of "
+        "the loss of one that is never cut?"
+    ),
+    model="mamba",
+    task="charlm",
+    reference="uncompressed",
+    cpu={"steps": 1000},
+    scaled_down=(
+        "Scaled down: 1000 steps, two layers of d_model 64, sequences of 128 characters (the small "
+        "preset)."
+    ),
+    variants=(
+        Variant("uncompressed", UNCOMPRESSED),
+        Variant("cut to 16", _fixed(16, shrinks=1)),
+    ),
+)
+
 STABILITY = Study(
     name="stability",
     question=(
@@ -307,5 +327,5 @@ STABILITY = Study(
 )
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (*ORDERINGS, *COMPARISONS, STABILITY)}
+    {study.name: study for study in (*ORDERINGS, *COMPARISONS, CHARLM_CUT, STABILITY)}
 )
