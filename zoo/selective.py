@@ -20,7 +20,10 @@ CHUNK = 16
 """Samples between two states that the backward pass finds ready; the others it makes again."""
 
 CACHED = 2**15
-"""States of sequences that a CPU treats together: what a few arrays of them take stays in cache."""
+"""States that a CPU treats together: what a few arrays of them take stays in cache."""
+
+VECTOR = 64
+"""Channels that are treated together at least."""
 
 
 class Signals(NamedTuple):
@@ -70,22 +73,54 @@ def selective_step(
 
 
 def _selective_scan(A, x, dt, B, C, h0):
-    """Outputs [b L d] and last states [b d N] of a batch, on a CPU some sequences at a time."""
-    groups = _groups(*h0.shape) if jax.default_backend() == "cpu" else 1
-    if groups == 1:
-        return _together(A, x, dt, B, C, h0)
-    parts = [a.reshape(groups, -1, *a.shape[1:]) for a in (x, dt, B, C, h0)]
-    y, h = jax.lax.map(lambda part: _together(A, *part), parts)
-    return [y.reshape(x.shape), h.reshape(h0.shape)]
+    """Outputs [b L d] and last states [b d N] of a batch, on a CPU a part of them at a time."""
+    sequences, channels = _parts(*h0.shape) if jax.default_backend() == "cpu" else (1, 1)
+
+    def of_sequences(part):
+        x, dt, B, C, h0 = part
+        if channels == 1:
+            return _together(A, x, dt, B, C, h0)
+        own = (_split(A, 0, channels), *(_split(a, -1, channels) for a in (x, dt)))
+        y, h = jax.lax.map(
+            lambda own: _together(*own[:3], B, C, own[3]), (*own, _split(h0, 1, channels))
+        )
+        return [_join(y, -1), _join(h, 1)]
+
+    if sequences == 1:
+        return of_sequences((x, dt, B, C, h0))
+    parts = tuple(_split(a, 0, sequences) for a in (x, dt, B, C, h0))
+    return [_join(a, 0) for a in jax.lax.map(of_sequences, parts)]
 
 
 _scan = whole_batch(_selective_scan, shared=1)
 
 
-def _groups(batch: int, d: int, N: int) -> int:
-    """The most groups of equal size, each with `CACHED` states or more."""
-    counts = range(1, batch + 1)
-    return max([g for g in counts if batch % g == 0 and batch // g * d * N >= CACHED], default=1)
+def _parts(batch: int, d: int, N: int) -> tuple[int, int]:
+    """In how many parts of equal size sequences and channels are treated.
+
+    The most with `CACHED` states or more in each, and not less than two sequences, for one alone
+    compiles to slower products of matrices, nor than `VECTOR` channels.
+    """
+
+    def most(size: int, least: int, others: int) -> int:
+        counts = [k for k in range(1, size + 1) if size % k == 0 and size // k >= least]
+        return max([k for k in counts if size // k * others >= CACHED], default=1)
+
+    sequences = most(batch, 2, d * N)
+    return sequences, most(d, VECTOR, batch // sequences * N)
+
+
+def _split(a, axis, count):
+    """The parts of an axis, as a leading axis."""
+    axis %= a.ndim
+    return jnp.moveaxis(a.reshape(*a.shape[:axis], count, -1, *a.shape[axis + 1 :]), axis, 0)
+
+
+def _join(a, axis):
+    """The inverse of `_split`."""
+    axis %= a.ndim - 1
+    a = jnp.moveaxis(a, 0, axis)
+    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
 
 
 def _together(A, x, dt, B, C, h0):
