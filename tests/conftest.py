@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Compilation takes most of the time of these tests, and optimizing more than half of that. Set
+# before JAX is imported, and handed on to the processes that tests start.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 import pytest
 

@@ -1,5 +1,6 @@
 """Reduction after training: a finished run's model, cut and measured, as a run of its own."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from data.task import Task
 
 from .clock import Clock
 from .config import CompressionConfig
-from .describe import describe, summarize
+from .describe import describe, describe_cut, summarize
 from .environment import describe_environment
 from .loop import Run, write_json
 from .metrics import EventLog, write_atomically
-from .network import layer_sizes
+from .network import layer_sizes, layers_of
 from .reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -62,34 +63,28 @@ def cut_run(
 def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> None:
     config = replace(run.config, compression=compression)
     calibration = calibration_split(task.splits["train"], compression.calibration, config.seed)
+    reduction = Reduction(config, calibration)
+    started = time.perf_counter()
     with run.clock.phase("shrink"):
-        before = run.measure(calibration)
-        planned = Reduction(config, calibration).plan(
+        loss_before = run.measure(calibration).means()[0]
+        start = time.perf_counter()
+        planned = reduction.plan(
             run.model, run.state.norm_state, ranks=compression.rank, refit=refit
         )
+        plan_seconds = time.perf_counter() - start
+        start = time.perf_counter()
         after, _ = compress(run.model, None, plan=planned)
         run.state = run.state._replace(params=eqx.filter(after, eqx.is_array), opt_state=())
-        losses = before.means()[0], run.measure(calibration).means()[0]
+        compress_seconds = time.perf_counter() - start
+        loss_after = run.measure(calibration).means()[0]
+        certificates = reduction.certificates(planned, layers_of(after))
     run.emit(
         "shrink",
-        layers=[
-            {
-                "path": row.path,
-                "before": row.rank_before,
-                "after": row.rank_after,
-                "sigma": row.sigma,
-                "gramians": row.gramians,
-                "bound": row.bound,
-                "error": None,
-                "holds": None,
-                "sigma_next": row.floor,
-            }
-            for row in planned.layers
-        ],
-        loss_before=losses[0],
-        loss_after=losses[1],
+        layers=describe_cut(planned, layer_sizes(after), certificates),
+        loss_before=loss_before,
+        loss_after=loss_after,
         rejected=None,
-        plan_seconds=run.clock.read()["shrink"],
-        compress_seconds=0.0,
-        duration=run.clock.read()["shrink"],
+        plan_seconds=plan_seconds,
+        compress_seconds=compress_seconds,
+        duration=time.perf_counter() - started,
     )

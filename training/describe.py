@@ -1,6 +1,9 @@
 """What a run says about itself: at its start, and at its end."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from compress import Plan
 
 from .network import layer_paths, layer_sizes, parameter_count
 from .sample import written_sample
@@ -26,6 +29,26 @@ def describe(run: "Run") -> dict[str, Any]:
             for path, size in zip(layer_paths(run.model), run.initial_sizes, strict=True)
         ],
     }
+
+
+def describe_cut(
+    planned: Plan, sizes: Sequence[int], certificates: Sequence[Mapping[str, float | bool | None]]
+) -> list[dict[str, Any]]:
+    """What the "shrink" event says of the layers, whose `sizes` are those after it.
+
+    `certificates` are those of `Reduction.certificates`.
+    """
+    return [
+        {
+            "path": layer.path,
+            "before": layer.rank_before,
+            "after": size,
+            "sigma": layer.sigma,
+            "gramians": layer.gramians,
+            **certificate,
+        }
+        for layer, size, certificate in zip(planned.layers, sizes, certificates, strict=True)
+    ]
 
 
 def summarize(run: "Run") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .auxiliary import make_auxiliary
 from .checkpoint import Checkpoints, resized
 from .clock import Clock
 from .config import RunConfig
-from .describe import summarize
+from .describe import describe_cut, summarize
 from .feed import Feed
 from .interrupt import Interrupt
 from .metrics import Sink, write_atomically
@@ -385,19 +385,7 @@ class Run:
             )
         self.emit(
             "shrink",
-            layers=[
-                {
-                    "path": layer.path,
-                    "before": layer.rank_before,
-                    "after": layer.rank_before if rejected else size,
-                    "sigma": layer.sigma,
-                    "gramians": layer.gramians,
-                    **certificate,
-                }
-                for layer, size, certificate in zip(
-                    planned.layers, sizes, certificates, strict=True
-                )
-            ],
+            layers=describe_cut(planned, layer_sizes(self.model), certificates),
             loss_before=loss_before,
             loss_after=loss_after,
             rejected=sizes if rejected else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.metrics import read_events
 
-from .study import Planned
+from .study import Planned, run_name
 
 SPECTRA = 12
 """Spectra kept of a run, spread over its steps."""
@@ -35,7 +35,7 @@ def make_record(
         "variant": planned.variant.name,
         "seed": planned.seed,
         "seconds_before": sum(
-            finished[f"{name}-seed{planned.seed}"]["summary"]["seconds"]["total"]
+            finished[run_name(name, planned.seed)]["summary"]["seconds"]["total"]
             for name in (planned.variant.taught_by, planned.variant.cut_from)
             if name is not None
         ),

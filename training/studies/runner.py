@@ -19,7 +19,7 @@ from training.loop import write_json
 from training.metrics import read_events, write_atomically
 
 from .record import make_record, read_record
-from .study import Planned, comparable
+from .study import Planned, comparable, run_name
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -144,7 +144,7 @@ class StudyRunner:
         folder = self.runs / run.name
         folder.parent.mkdir(parents=True, exist_ok=True)
         if run.variant.cut_from is not None:
-            command = self._cutting(run, folder)
+            command = self._cutting(run, run.variant.cut_from, folder)
         elif (folder / "config.yaml").exists():
             command = [str(SCRIPTS / "train.py"), "--resume", str(folder)]
         else:
@@ -165,10 +165,10 @@ class StudyRunner:
             os.sched_setaffinity(process.pid, slot.cores)
         return Active(run, folder, process, slot)
 
-    def _cutting(self, run: Planned, folder: Path) -> list[str]:
-        """The command that cuts a trained model; what a stopped one left is begun anew."""
+    def _cutting(self, run: Planned, variant: str, folder: Path) -> list[str]:
+        """The command that cuts what `variant` trained; what a stopped one left is begun anew."""
         shutil.rmtree(folder, ignore_errors=True)
-        trained = self.runs / f"{run.variant.cut_from}-seed{run.seed}"
+        trained = self.runs / run_name(variant, run.seed)
         compression = run.config.compression
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
         return [*command, "--rank", str(compression.rank), "--method", compression.method]

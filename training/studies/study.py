@@ -1,5 +1,6 @@
 """What a study is: variants of one run, over seeds, and the configurations that they come to."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -73,6 +74,9 @@ class Study:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"study {self.name}: two variants are called {name!r}")
+            same = [each for each in names if run_name(each, 0) == run_name(name, 0)]
+            if len(same) > 1:
+                raise ValueError(f"study {self.name}: the files of {same} would have one name")
         for k, variant in enumerate(self.variants):
             for needed in variant.needs:
                 if needed not in names[:k]:
@@ -99,29 +103,34 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """`uncompressed-seed0`."""
-        return f"{self.variant.name}-seed{self.seed}"
+        """`uncompressed-seed0`: what its folder and its record are called."""
+        return run_name(self.variant.name, self.seed)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the runs that must be finished first."""
-        return tuple(f"{name}-seed{self.seed}" for name in self.variant.needs)
+        return tuple(run_name(name, self.seed) for name in self.variant.needs)
 
     def settled(self, finished: Mapping[str, Mapping[str, Any]], runs: Path) -> "Planned":
         """This run with what it takes over from the finished runs of `needs`, in folder `runs`."""
         config = self.config
         if self.variant.born_from is not None:
-            before = finished[f"{self.variant.born_from}-seed{self.seed}"]["summary"]
+            before = finished[run_name(self.variant.born_from, self.seed)]["summary"]
             layer = replace(config.layer, d_state=max(1, round(final_state(before))))
             config = replace(config, layer=layer)
         if self.variant.taught_by is not None:
-            teacher = runs / f"{self.variant.taught_by}-seed{self.seed}"
+            teacher = runs / run_name(self.variant.taught_by, self.seed)
             config = replace(config, distillation=replace(config.distillation, teacher=teacher))
         return replace(self, config=config)
 
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were."""
         return comparable(plain_config(self.config)) == comparable(record["config"])
+
+
+def run_name(variant: str, seed: int) -> str:
+    """`lru-tolerance-0.02-seed0`: a variant and a seed as a file name, without blanks."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', variant).strip('-')}-seed{seed}"
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
