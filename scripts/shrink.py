@@ -22,6 +22,7 @@ def main(argv: list[str]) -> int:
             tokens,
             tau=options.tolerance,
             rank=options.rank,
+            guard=options.guard,
             sequences=options.sequences,
             length=options.length,
             generated=options.generate,
@@ -58,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--tolerance", type=float, help="share of the sum of HSVs that may go")
     size.add_argument("--rank", type=int, help="states of each layer")
+    parser.add_argument(
+        "--guard",
+        type=float,
+        help="largest rise of the loss [nats per token] that the cut may cause on text of its own",
+    )
     parser.add_argument("--out", type=Path, help="folder for the smaller checkpoint")
     parser.add_argument(
         "--sequences", type=int, default=32, help="pieces that states are weighed on"

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from compress import Plan, compress, plan
-from compress.rank import alike, fixed, tolerance
+from compress.rank import JointPolicy, alike, fixed, tolerance
 from compress.record import record
 from zoo.generate import generate
 from zoo.language_model import LanguageModel
@@ -88,6 +88,7 @@ def shrink_language_model(
     *,
     tau: float | None = None,
     rank: int | None = None,
+    guard: float | None = None,
     sequences: int = 32,
     length: int = 256,
     judged: int = 64,
@@ -98,10 +99,15 @@ def shrink_language_model(
 
     `tau` is the tolerance of the layer that needs the most states, `rank` the size itself; just one
     is given. The pieces, of `length` tokens, come from anywhere before the last tenth of `tokens`;
-    `judged` pieces of that tenth say how good the model is. ValueError for a text too short.
+    `judged` pieces of that tenth say how good the model is. With `guard`, the largest rise of the
+    loss [nats per token] right after the cut, layers keep as many states more as it takes on up to
+    `judged` pieces of the tenth before, which the states are then not weighed on. ValueError for a
+    text too short and for a guard that is not positive.
     """
     if (tau is None) == (rank is None):
         raise ValueError("tau and rank: allowed is just one of them")
+    if guard is not None and not guard > 0:
+        raise ValueError(f"guard={guard}, allowed: above 0")
     split = int(len(tokens) * (1 - HELD_OUT))
     if len(tokens) - split < length + 1:
         raise ValueError(
@@ -109,10 +115,13 @@ def shrink_language_model(
             f"more for pieces of {length}"
         )
     held_out = _pieces(tokens[split:], length + 1)[:judged]
+    weighed = split if guard is None else int(len(tokens) * (1 - 2 * HELD_OUT))
     rng = np.random.default_rng(seed)
-    starts = rng.integers(0, split - length, sequences)
+    starts = rng.integers(0, weighed - length, sequences)
     batch = tokens[starts[:, None] + np.arange(length)]
     policy = alike(fixed(rank) if rank is not None else tolerance(tau or 0.0))
+    if guard is not None:
+        policy = _guarded(policy, model, _pieces(tokens[weighed:split], length + 1)[:judged], guard)
     inputs, gradients = (
         {name.removeprefix("[0]."): x for name, x in seen.items()}
         for seen in record((model, eqx.nn.State(model)), batch, gradients=True)
@@ -121,6 +130,36 @@ def shrink_language_model(
     small, _ = compress(model, plan=planned)
     before, after = (_standing(m, held_out, generated) for m in (model, small))
     return Shrunk(small, planned, before, after)
+
+
+def _guarded(
+    policy: JointPolicy, model: LanguageModel, tokens: Int[np.ndarray, "k L"], most: float
+) -> JointPolicy:
+    """The ranks of `policy`, or the least above them that raise the loss by no more than `most`.
+
+    By bisection, as if more states never were worse.
+    """
+
+    def ranks(sigmas, cut):
+        whole = bits_per_token(model, tokens)
+
+        def at_least(rank):
+            return [max(rank, n) for n in wanted]
+
+        def fits(rank):
+            rise = bits_per_token(cut(at_least(rank)), tokens) - whole
+            return rise * math.log(2) <= most
+
+        wanted = policy.ranks(sigmas, cut)
+        low, high = min(wanted), min(len(sigma) for sigma in sigmas)
+        if fits(low):
+            return wanted
+        while high - low > 1:  # too few at `low`, enough at `high`
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return at_least(high)
+
+    return JointPolicy(ranks)
 
 
 def _standing(model: LanguageModel, held_out: Int[np.ndarray, "k L"], generated: int) -> Standing:

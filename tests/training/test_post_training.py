@@ -38,6 +38,21 @@ def test_a_model_shrinks_to_one_size_and_says_what_it_was_and_is(model, tokens):
     assert shrunk.after.tokens_per_second > 0
 
 
+def test_a_guard_takes_back_what_costs_too_much(model, tokens, monkeypatch):
+    """The loss is made up: nothing lost with five states, one bit with fewer."""
+    monkeypatch.setattr(
+        "training.post_training.bits_per_token",
+        lambda model, _: 8.0 + (model.blocks[0].ssm.d_state < 5),
+    )
+    given = {"rank": 2, "sequences": 4, "length": 24, "judged": 2, "generated": 4}
+    guarded = shrink_language_model(model, tokens, guard=0.1, **given)
+    assert {row.rank_after for row in guarded.plan.layers} == {5}
+    loose = shrink_language_model(model, tokens, guard=1.0, **given)
+    assert {row.rank_after for row in loose.plan.layers} == {2}
+    with pytest.raises(ValueError, match=r"guard=0.0, allowed: above 0"):
+        shrink_language_model(model, tokens, guard=0.0, **given)
+
+
 def test_bits_are_means_over_all_pieces(model, tokens):
     pieces = tokens[:600].reshape(24, 25)
     halves = [bits_per_token(model, half) for half in np.split(pieces, 2)]
