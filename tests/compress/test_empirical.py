@@ -43,6 +43,11 @@ def slow_inputs(key, b=8):
     return jnp.cumsum(jax.random.normal(key, (b, LENGTH, H)), axis=1) / 10
 
 
+@eqx.filter_jit
+def run(layer, u):
+    return jax.vmap(layer)(u)
+
+
 def values(Lp, Lq):
     return np.linalg.svd(hankel_matrix("real", Lp, Lq), compute_uv=False)
 
@@ -85,11 +90,11 @@ def test_a_horizon_of_one_sees_one_sample(getkey):
 def test_data_tells_what_to_keep(make, getkey):
     layer = make(getkey())
     seen, new = slow_inputs(getkey()), slow_inputs(getkey())
-    y = jax.vmap(layer)(new)
+    y = run(layer, new)
 
     def error(**weigh):
         small, _ = compress(layer, ranks=4, **weigh)
-        return jnp.linalg.norm(jax.vmap(small)(new) - y) / jnp.linalg.norm(y)
+        return jnp.linalg.norm(run(small, new) - y) / jnp.linalg.norm(y)
 
     assert error(batch=seen) < 0.5 * min(error(form="complex"), error(form="real"))
 
@@ -277,11 +282,11 @@ def test_refit_is_the_least_squares_solution(make, getkey):
     layer, u = make(getkey()), slow_inputs(getkey())
     cut, _ = compress(layer, ranks=3, form="complex")
     lti = refit(double_lti(layer), double_lti(cut), u)
-    y = jax.vmap(layer)(u)
+    y = run(layer, u)
 
     def error(C, D):
         candidate = cut.from_lti(DiagonalLTI(lti.log_lam, lti.B, C, D))
-        return jnp.sum((jax.vmap(candidate)(u) - y) ** 2)
+        return jnp.sum((run(candidate, u) - y) ** 2)
 
     C, D = jnp.asarray(lti.C, jnp.complex64), jnp.asarray(lti.D, jnp.float32)
     assert error(C, D) < 0.9 * error(cut.to_lti().C, cut.D)
@@ -292,10 +297,10 @@ def test_refit_is_the_least_squares_solution(make, getkey):
 
 def test_refit_in_compress_and_in_silence(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
-    y, (row,) = jax.vmap(layer)(u), plan(layer, ranks=3, batch=u, refit=True).layers
+    y, (row,) = run(layer, u), plan(layer, ranks=3, batch=u, refit=True).layers
     assert row.bound == math.inf
     plain, fitted = (compress(layer, ranks=3, batch=u, refit=refit)[0] for refit in (False, True))
-    errors = [jnp.linalg.norm(jax.vmap(small)(u) - y) for small in (plain, fitted)]
+    errors = [jnp.linalg.norm(run(small, u) - y) for small in (plain, fitted)]
     assert errors[1] < errors[0]
     silent, _ = compress(layer, ranks=3, batch=0 * u, refit=True)
     np.testing.assert_allclose(silent.D, layer.D)  # nothing was said of it
@@ -313,8 +318,8 @@ def test_data_may_serve_to_refit_alone(getkey):
     assert (row.bound, row.floor) == (math.inf, 0)
     assert paper.bound < math.inf
     np.testing.assert_array_equal(row.cut.after.B_re, paper.cut.after.B_re)
-    y = jax.vmap(layer)(u)
-    errors = [jnp.linalg.norm(jax.vmap(x.cut.after)(u) - y) for x in (paper, row)]
+    y = run(layer, u)
+    errors = [jnp.linalg.norm(run(x.cut.after, u) - y) for x in (paper, row)]
     assert errors[1] < 0.9 * errors[0]
     (weighed,) = plan(layer, ranks=3, batch=u, states=False).layers
     assert weighed.gramians == "gradients"

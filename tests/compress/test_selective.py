@@ -54,11 +54,18 @@ def redundant(tied: bool) -> Mamba:
     return eqx.tree_at(lambda m: m.A_log, made, full)
 
 
+@eqx.filter_jit
+def run(made, u):
+    return jax.vmap(made)(u)
+
+
 def outputs(made, u):
-    return np.asarray(jax.vmap(made)(jnp.asarray(u)))
+    return np.asarray(run(made, jnp.asarray(u)))
 
 
-def loss(made, u):
+@eqx.filter_jit
+@eqx.filter_grad
+def gradient_of_a_loss(made, u):
     return jnp.sum(jnp.sin(jax.vmap(made)(u)) * jnp.cos(jnp.arange(D_MODEL)))
 
 
@@ -106,12 +113,9 @@ def test_the_result_is_a_layer_like_any_other():
     like = Mamba.init(D_MODEL, 4, key=jax.random.key(0), dt_rank=2)
     assert jax.tree.structure(small) == jax.tree.structure(like)
     assert [x.shape for x in jax.tree.leaves(small)] == [x.shape for x in jax.tree.leaves(like)]
-    u = inputs(3)[0]
-    carry, steps = small.init_state(), []
-    for u_t in u:
-        carry, y_t = small.step(carry, jnp.asarray(u_t))
-        steps.append(y_t)
-    np.testing.assert_allclose(np.stack(steps), outputs(small, u[None])[0], atol=1e-5)
+    u = jnp.asarray(inputs(3))
+    _, steps = jax.lax.scan(lambda carry, u_t: small.step(carry, u_t), small.init_state(), u[0])
+    np.testing.assert_allclose(steps, outputs(small, u)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -128,9 +132,9 @@ def test_the_optimizer_state_fits(mode):
 @pytest.mark.parametrize("tied", [False, True])
 def test_carried_gradients_are_the_gradients(tied):
     made, u = redundant(tied), jnp.asarray(inputs(4))
-    gradient = eqx.filter_grad(loss)(made, u)
+    gradient = gradient_of_a_loss(made, u)
     small, carried = compress(made, {"mu": gradient}, tolerance=1e-9, batch=inputs())
-    expected = eqx.filter_grad(loss)(small, u)
+    expected = gradient_of_a_loss(small, u)
     for x, y in zip(jax.tree.leaves(carried["mu"]), jax.tree.leaves(expected), strict=True):
         cosine = np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y)))
         assert cosine > 0.99
@@ -142,9 +146,9 @@ def test_a_change_of_order_and_scale_carries_gradients_exactly(tied):
     V = (np.eye(N) * np.linspace(0.5, 2, N))[:, ::-1]
     basis = SharedBasis(V[None], np.linalg.inv(V)[None])
     other = fold(made, basis)
-    leaves = dict(enumerate(map(np.asarray, jax.tree.leaves(eqx.filter_grad(loss)(made, u)))))
+    leaves = dict(enumerate(map(np.asarray, jax.tree.leaves(gradient_of_a_loss(made, u)))))
     carried = FoldedCut(made, other, basis).gradients(leaves)
-    expected = jax.tree.leaves(eqx.filter_grad(loss)(other, u))
+    expected = jax.tree.leaves(gradient_of_a_loss(other, u))
     for k, x in carried.items():
         np.testing.assert_allclose(x, expected[k], atol=1e-4 * np.abs(expected[k]).max())
 
@@ -200,7 +204,7 @@ def test_mamba2_keeps_the_states_that_work():
 
 def test_mamba2_carries_its_moments():
     made, u = layer2(), jnp.asarray(inputs(4))
-    gradient = eqx.filter_grad(loss)(made, u)
+    gradient = gradient_of_a_loss(made, u)
     small, carried = compress(made, {"mu": gradient}, ranks=N // 2, batch=inputs())
     assert jax.tree.structure(carried["mu"]) == jax.tree.structure(
         eqx.filter(small, eqx.is_inexact_array)
