@@ -80,10 +80,13 @@ def _selective_scan(A, x, dt, B, C, h0):
         x, dt, B, C, h0 = part
         if channels == 1:
             return _together(A, x, dt, B, C, h0)
-        own = (_split(A, 0, channels), *(_split(a, -1, channels) for a in (x, dt)))
-        y, h = jax.lax.map(
-            lambda own: _together(*own[:3], B, C, own[3]), (*own, _split(h0, 1, channels))
-        )
+
+        def of_channels(part):
+            A, x, dt, h0 = part
+            return _together(A, x, dt, B, C, h0)
+
+        own = [_split(a, axis, channels) for a, axis in ((A, 0), (x, -1), (dt, -1), (h0, 1))]
+        y, h = jax.lax.map(of_channels, own)
         return [_join(y, -1), _join(h, 1)]
 
     if sequences == 1:
