@@ -54,8 +54,9 @@ def gradients(form, weights):
 
 
 @EVERY_FORM
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("L", [1, 8, 27])
+@pytest.mark.parametrize(
+    ("dtype", "L"), [("float64", 1), ("float64", 8), ("float64", 27), ("float32", 27)]
+)
 def test_values_and_every_gradient_equal_the_definition(x64, choice, dtype, L):
     rng = np.random.default_rng(L)
     log_lam, B, C, x0 = system(rng, dtype)
