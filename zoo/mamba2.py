@@ -79,7 +79,7 @@ class Mamba2(AbstractSelectiveSSM):
     dt_limit: tuple[float, float] = eqx.field(static=True)
     """Smallest and largest step size [samples]."""
     chunk_size: int = eqx.field(static=True)
-    """Samples that the parallel call takes at once. Does not change what is computed."""
+    """The most samples that the parallel call takes at once. Does not change what is computed."""
 
     def __check_init__(self):
         low, high = self.dt_limit
@@ -158,6 +158,15 @@ class Mamba2(AbstractSelectiveSSM):
         return self.d_inner // self.heads
 
     @property
+    def chunk(self) -> int:
+        """Samples in a chunk of the scan: as many as states, from 16 to `chunk_size`.
+
+        Work within chunks grows with their length, work between them with the number of states, so
+        that a layer with fewer states is the faster for shorter chunks.
+        """
+        return min(self.chunk_size, max(16, self.d_state))
+
+    @property
     def n_groups(self) -> int:
         """Number of groups of heads, each with its own B and C."""
         return self.norm.groups
@@ -204,7 +213,7 @@ class Mamba2(AbstractSelectiveSSM):
         if length is not None:
             # a sample of no duration leaves the state as it is
             dt = jnp.where((jnp.arange(len(u)) < length)[:, None], dt, 0)
-        y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk_size)
+        y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
     def step(
