@@ -67,6 +67,9 @@ def main(argv: list[str]) -> int:
         return 130
     for name, why in outcome.failed.items():
         print(f"error: {name}: {why}", file=sys.stderr)
+    if outcome.folder is None:
+        console.print("not started")
+        return 0
     console.print(f"{outcome.folder / 'table.md'} after {format_seconds(outcome.seconds)}")
     return 1 if outcome.failed else 0
 

@@ -42,7 +42,8 @@ class StudyCommand:
 class StudyOutcome:
     """Where the results are, and what went wrong."""
 
-    folder: Path
+    folder: Path | None
+    """None where the user did not want the study to start."""
     failed: dict[str, str]
     seconds: float
 
@@ -74,7 +75,7 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     runner.check(planned)
     task = _prepare(planned[0], console)
     if command.scale == "paper" and not _agreed(command, planned, done, task, len(slots), console):
-        return StudyOutcome(folder, {}, time.perf_counter() - started)
+        return StudyOutcome(None, {}, time.perf_counter() - started)
     with _Progress(console, planned, len([r for r in planned if r.name in done])) as progress:
         runner.run(planned, progress.report)
     folder.mkdir(parents=True, exist_ok=True)
