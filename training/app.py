@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import rich.progress
 from rich.console import Console
 
@@ -29,6 +30,7 @@ from .metrics import (
     write_atomically,
 )
 from .network import check_network
+from .placement import Placement
 from .report import write_report
 from .trained import check_trained, load_trained
 
@@ -40,6 +42,10 @@ def execute(command: Command, console: Console) -> Path:
     `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
     """
     config, clock = command.config, Clock()
+    if command.together is not None:
+        together = command.together
+        jax.distributed.initialize(together.coordinator, together.processes, together.process)
+    placement = Placement()
     folder = command.out or _new_folder(config)
     if folder.exists() and not command.resume and any(folder.iterdir()):
         raise UsageError(
@@ -52,14 +58,17 @@ def execute(command: Command, console: Console) -> Path:
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
         task = _prepare(config, progress)
+    placement.wait("all have found the folder as it must be")
     folder.mkdir(parents=True, exist_ok=True)
-    if not command.resume:
+    if not command.resume and placement.is_first:
         write_atomically(folder / "config.yaml", write_yaml(config))
         write_json(folder / "environment.json", describe_environment())
     with Interrupt() as interrupt:
         summary = _train(config, task, folder, clock, make_display(console), interrupt)
-    write_json(folder / "summary.json", summary)
-    write_report(folder)
+    if placement.is_first:
+        write_json(folder / "summary.json", summary)
+        write_report(folder)
+    placement.wait("the report is written")
     return folder
 
 
@@ -75,6 +84,11 @@ def _train(
     run = Run(config, task, folder, clock, _teacher(config, task))
     log = folder / "metrics.jsonl"
     restored = run.restore()
+    if not run.placement.is_first:  # the first process reports
+        try:
+            return run.run(interrupt)
+        finally:
+            run.close()
     if restored:
         truncate_after(log, run.step)
     mirror = TensorBoardMirror(folder / "tensorboard", run.step if restored else None)
@@ -119,6 +133,11 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
     if config.batch_size > available:
         raise UsageError(
             f"batch_size={config.batch_size}, allowed: up to {available}, all there is"
+        )
+    if config.batch_size % jax.device_count():
+        raise UsageError(
+            f"batch_size={config.batch_size}, allowed: a multiple of the {jax.device_count()} "
+            f"devices"
         )
     return task
 

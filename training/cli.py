@@ -32,6 +32,18 @@ class Command:
     out: Path | None
     """Run directory; None: a new one with a name of its own under runs/."""
     resume: bool
+    together: "Together | None" = None
+    """The processes that train together; None: this one alone."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """This process among several, as `jax.distributed.initialize` takes it."""
+
+    coordinator: str | None
+    """Address of process 0, HOST:PORT; None, like the others: as the cluster tells."""
+    processes: int | None
+    process: int | None
 
 
 def parse_command(argv: Sequence[str]) -> Command:
@@ -48,13 +60,19 @@ def parse_command(argv: Sequence[str]) -> Command:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", type=Path, nargs="?", const=Path())
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             first, rest = parser.parse_known_args(argv)
     except SystemExit:
         raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
+    together = _together(first.coordinator, first.processes, first.process)
     out, resume = first.out, first.resume is not None
+    if together and not out and not resume:
+        raise UsageError("--out must be given where several processes train together")
     if resume:
         out = _run_to_resume(first.resume, first.out)
     if resume and first.config:
@@ -85,7 +103,27 @@ def parse_command(argv: Sequence[str]) -> Command:
             f"{_first_difference(config, asked_for)} cannot change in a resumed run; "
             f"start a new one with --config {file}"
         )
-    return Command(asked_for, out, resume)
+    return Command(asked_for, out, resume, together)
+
+
+def _together(
+    coordinator: str | None, processes: int | None, process: int | None
+) -> Together | None:
+    """What `--coordinator`, `--processes` and `--process` mean."""
+    if coordinator is None and processes is None and process is None:
+        return None
+    if coordinator == "auto" and processes is None and process is None:
+        return Together(None, None, None)
+    if coordinator in (None, "auto") or processes is None or process is None:
+        raise UsageError(
+            "--coordinator HOST:PORT, --processes and --process go together, or --coordinator auto "
+            "alone"
+        )
+    if not 0 <= process < processes:
+        raise UsageError(
+            f"--process {process}, allowed: 0 to {processes - 1} (--processes {processes})"
+        )
+    return Together(coordinator, processes, process)
 
 
 def _run_to_resume(resume: Path, out: Path | None) -> Path:
@@ -113,6 +151,13 @@ def _parse_options(default: RunConfig[Any, Any], argv: Sequence[str]) -> RunConf
         """YAML file with any of these options, as `compression: {tolerance: 0.1}`."""
         resume: Path | None = None
         """Go on with an interrupted run: --resume runs/NAME."""
+        coordinator: str | None = None
+        """For several processes that train together: the address of process 0, HOST:PORT, the same
+        for all; auto on a cluster that JAX knows. They need one --out on a shared disk."""
+        processes: int | None = None
+        """How many they are."""
+        process: int | None = None
+        """Which one this is, from 0."""
 
     said = io.StringIO()
     try:

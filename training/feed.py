@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable
 
-import jax
-
 from data.pipeline import train_batch
 from data.task import Batch, Split
 
 from .clock import Clock
+from .placement import Placement
 
 
 class Feed:
@@ -17,9 +16,17 @@ class Feed:
     Time in which the device has nothing to do, since its batches are not there, counts as "host".
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, dispatch: int, clock: Clock):
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        dispatch: int,
+        clock: Clock,
+        placement: Placement,
+    ):
         self._arguments = split, batch_size, seed
-        self._dispatch, self._clock = dispatch, clock
+        self._dispatch, self._clock, self._placement = dispatch, clock, placement
         self._ahead: tuple[int, Batch] | None = None
 
     def batches(self, step: int) -> Batch:
@@ -40,4 +47,5 @@ class Feed:
             self._clock.move(time.perf_counter() - start, "train", "host")
 
     def _draw(self, step: int) -> Batch:
-        return jax.device_put(train_batch(*self._arguments, step, self._dispatch))
+        place = self._placement
+        return place.split(train_batch(*self._arguments, step, self._dispatch, place.shard), axis=1)

@@ -27,6 +27,7 @@ from .metrics import Sink, write_atomically
 from .network import build_model, layer_sizes, layers_of, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
+from .placement import Placement
 from .programs import Programs
 from .reduction import calibration_split
 from .rehearsal import Rehearsal
@@ -65,6 +66,7 @@ class Run:
     ):
         self.config, self.task, self.folder, self.clock = config, task, folder, clock
         self.sinks: list[Sink] = []
+        self.placement = Placement()
         self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
         self.optimizer = make_optimizer(config.optimizer, config.steps)
         model, norm_state = build_model(config, task)
@@ -80,9 +82,9 @@ class Run:
         auxiliary = make_auxiliary(config, teacher, run_batch)
         self._arrays = auxiliary.arrays
         self._train_steps = make_train_steps(
-            self.static, self.optimizer, self.objective, auxiliary.join
+            self.static, self.optimizer, self.objective, auxiliary.join, self.placement.outputs
         )
-        self._eval_step = make_eval_step(self.static, self.objective)
+        self._eval_step = make_eval_step(self.static, self.objective, self.placement.outputs)
         self._programs = Programs()
         self._feed = Feed(
             task.splits["train"],
@@ -90,6 +92,7 @@ class Run:
             config.seed,
             config.loop.steps_per_dispatch,
             clock,
+            self.placement,
         )
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self._saved: int | None = None
@@ -190,25 +193,34 @@ class Run:
         later = [s for s in (*self._shrinker.steps, *self._trial.steps) if s > self.step]
         return min(*stops, self.config.steps, *later)
 
-    def train_to(self, stop: int, interrupt: Interrupt) -> None:
-        """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen."""
+    def train_to(self, stop: int, interrupt: Interrupt) -> bool:
+        """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen.
+
+        Returns whether one was seen, by any process.
+        """
+        interrupted = False
         dispatch = self.config.loop.steps_per_dispatch
         first, totals = self.step, Totals.zero()
         seconds_before = self.clock.read().get("train", 0.0)
         with self.clock.phase("train"):
-            while self.step < stop and not interrupt.requested:
+            while self.step < stop:
+                if interrupted := self.placement.any(interrupt.requested):
+                    break
                 later = [s - self.step for s in self._rehearsals if s > self.step]
                 count = min(dispatch, stop - self.step, *later)
                 batches = self._feed.batches(self.step)
-                args = (self.state, totals, batches, np.int32(count), self.key, self._arrays)
-                self.state, totals = self._program("train step", self._train_steps, *args)(*args)
+                args = self.placement.share(
+                    (self.state, totals, batches, np.int32(count), self.key, self._arrays)
+                )
+                done = self._program("train step", self._train_steps, *args)(*args)
+                self.state, totals = self.placement.own(done)
                 self.step += count
                 if self.step < self.config.steps:
                     self._feed.look_ahead(self.step, totals.loss.is_ready)
                 if self.step in self._rehearsals and not self._trial.stopped:
                     self.rehearse()
             if self.step == first:
-                return
+                return interrupted
             measured = self.objective.report(totals)  # waits for the device
         seconds = self.clock.read()
         self._note_phase(first, seconds["train"] - seconds_before)
@@ -233,6 +245,7 @@ class Run:
                 f"the loss is {loss} between steps {first} and {self.step}; "
                 f"the last checkpoint is from step {latest}: lower optimizer.learning_rate"
             )
+        return interrupted
 
     def _note_phase(self, first: int, seconds: float) -> None:
         """Add the steps since `first` to the present phase: the steps between two shrinks."""
@@ -249,17 +262,22 @@ class Run:
     def measure(self, split: Split, limit: int | None = None) -> Totals:
         """Sums over a split, or over its first `limit` batches; does not wait for them."""
         totals = Totals.zero()
-        for k, batch in enumerate(eval_batches(split, self._evaluation_batch())):
+        for k, batch in enumerate(self._eval_batches(split)):
             if limit is not None and k >= limit:
                 break
-            args = (self.state.params, self.state.norm_state, totals, *batch)
-            totals = self._program("eval step", self._eval_step, *args)(*args)
+            args = self.placement.share((self.state.params, self.state.norm_state, totals, *batch))
+            totals = self.placement.own(self._program("eval step", self._eval_step, *args)(*args))
         return totals
+
+    def _eval_batches(self, split: Split) -> Iterator[Any]:
+        batches = eval_batches(split, self._evaluation_batch(), self.placement.shard)
+        return map(self.placement.split, batches)
 
     def _evaluation_batch(self) -> int:
         """One size for all splits, so that one program serves them."""
         sizes = (len(self.task.splits[name]) for name in ("validation", "test"))
-        return min(self.config.loop.evaluation_batch, *sizes)
+        size, devices = min(self.config.loop.evaluation_batch, *sizes), self.placement.devices
+        return max(size // devices, 1) * devices
 
     def evaluate(self, name: str) -> None:
         """Measure the loss and what else counts on the split called `name`, and report it."""
@@ -281,7 +299,7 @@ class Run:
         with self.clock.phase("spectra"):
             model = self.model
             layers = self._shrinker.spectra(model, self.state.norm_state).layers
-            if self.config.loop.keep_systems:
+            if self.config.loop.keep_systems and self.placement.is_first:
                 save_systems(self.folder / "systems" / f"{self.step}.npz", model)
         self.emit(
             "spectrum",
@@ -321,11 +339,12 @@ class Run:
         )
         yield layer_sizes(after)
         smaller = state._replace(params=eqx.filter(after, eqx.is_array), opt_state=opt_state)
-        args = (smaller, Totals.zero(), batches, np.int32(1), self.key, self._arrays)
+        share = self.placement.share
+        args = share((smaller, Totals.zero(), batches, np.int32(1), self.key, self._arrays))
         yield "train step", self._programs.make("train step", self._train_steps, args)[1]
-        batch = next(eval_batches(self._calibration, self._evaluation_batch()))
+        batch = next(self._eval_batches(self._calibration))
         for each in (state, smaller):
-            args = (each.params, each.norm_state, Totals.zero(), *batch)
+            args = share((each.params, each.norm_state, Totals.zero(), *batch))
             yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
         self._shrinker.reduction.certificates(planned, layers_of(after))
 
@@ -363,7 +382,7 @@ class Run:
                 self.model, before.opt_state, plan=planned, moments=compression.moments
             )
             params = eqx.filter(after, eqx.is_array)
-            self.state = before._replace(params=params, opt_state=opt_state)
+            self.state = self.placement.agree(before._replace(params=params, opt_state=opt_state))
             compress_seconds = time.perf_counter() - start
             loss_after = self.measure(self._calibration)
             sizes = layer_sizes(after)
@@ -440,19 +459,21 @@ class Run:
         elif self._rehearsed is not None:
             self.rehearse()
         while self.step < self.config.steps:
-            self.train_to(self._next_stop(), interrupt)
-            shrinking = self.step in self._shrinker.steps
-            if self.step in self._trial.steps:
+            first = self.step
+            interrupted = self.train_to(self._next_stop(), interrupt)
+            moved = self.step > first  # else all that is due here has been done before
+            shrinking = moved and self.step in self._shrinker.steps
+            if moved and self.step in self._trial.steps:
                 shrinking = self._try_on(shrinking) and shrinking
             if shrinking:
                 self.shrink()
             last = self.step == self.config.steps
-            if not interrupt.requested and (self.step % loop.evaluate_every == 0 or last):
+            if not interrupted and (self.step % loop.evaluate_every == 0 or last):
                 self.evaluate("validation")
                 self.report_spectra()
-            if shrinking or interrupt.requested or last or self.step % loop.checkpoint_every == 0:
+            if shrinking or interrupted or last or self.step % loop.checkpoint_every == 0:
                 self.save()
-            if interrupt.requested and not last:
+            if interrupted and not last:
                 self.emit("interrupt")
                 raise Interrupted(self.step, self.folder)
         if "validation" not in self.results:  # resumed at the last step

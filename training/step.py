@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from data.task import Batch
@@ -54,6 +55,7 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     join: Join | None = None,
+    outputs: NamedSharding | None = None,
 ) -> Callable[..., tuple[TrainState, Totals]]:
     """The jitted function `(state, totals, batches, count, key, arrays=()) -> (state, totals)`.
 
@@ -61,7 +63,8 @@ def make_train_steps(
     on, one step each; a traced count lets one program serve every dispatch. The state and the
     totals, to which the steps' are added, are donated. Dropout of step k draws from
     `fold_in(key, k)`. `join` adds to the loss, with the help of `arrays` (`training.auxiliary`);
-    the totals are those of the task's own loss.
+    the totals are those of the task's own loss. `outputs` is where the results go on several
+    devices (`training.placement`).
 
     The programs differ by the shapes of the state alone: after a shrink, the same function is
     traced once more.
@@ -101,10 +104,12 @@ def make_train_steps(
 
         return jax.lax.fori_loop(0, count, body, (state, totals))
 
-    return jax.jit(train_steps, donate_argnums=(0, 1))
+    return jax.jit(train_steps, donate_argnums=(0, 1), out_shardings=outputs)
 
 
-def make_eval_step(static: Any, objective: Objective) -> Callable[..., Totals]:
+def make_eval_step(
+    static: Any, objective: Objective, outputs: NamedSharding | None = None
+) -> Callable[..., Totals]:
     """The jitted function `(params, norm_state, totals, batch, mask) -> totals`.
 
     Running BatchNorm statistics, no dropout; rows where `mask` is false do not count.
@@ -122,4 +127,4 @@ def make_eval_step(static: Any, objective: Objective) -> Callable[..., Totals]:
         seen = objective.totals(outputs, batch, mask.astype(jnp.float32))
         return jax.tree.map(jnp.add, totals, seen)
 
-    return jax.jit(eval_step)
+    return jax.jit(eval_step, out_shardings=outputs)

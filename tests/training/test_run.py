@@ -147,7 +147,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(finished, tmp_path, sto
     def interrupted(self, to, interrupt):
         if to > stop:
             signal.raise_signal(signal.SIGINT)
-        train_to(self, to, interrupt)
+        return train_to(self, to, interrupt)
 
     monkeypatch.setattr(Run, "train_to", interrupted)
     with pytest.raises(Interrupted):

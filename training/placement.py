@@ -1,0 +1,99 @@
+"""Where a run's arrays are: on one device, or on every device of all processes.
+
+Between programs a run holds its state as arrays of its own process, alike in all of them, so that
+whatever cuts, weighs or saves a model need not know of the others. For a program they become arrays
+of all devices, each of which has all of the state and its part of the batch; XLA adds what has to
+be added across them. A random number does not depend on where it is drawn.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from data.pipeline import Shard
+
+_AXIS = "batch"
+
+
+class Placement:
+    """All devices of the processes that train together (`jax.distributed`).
+
+    On a single device nothing is moved.
+    """
+
+    def __init__(self):
+        self.devices = jax.device_count()
+        self.shard = Shard(jax.process_index(), jax.process_count())
+        mesh = jax.make_mesh((self.devices,), (_AXIS,), axis_types=(AxisType.Auto,))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._split = [NamedSharding(mesh, PartitionSpec(*[None] * k, _AXIS)) for k in range(2)]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and reports."""
+        return self.shard.index == 0
+
+    @property
+    def outputs(self) -> NamedSharding | None:
+        """Where a program's results are to be, for `jax.jit`."""
+        return None if self.devices == 1 else self._everywhere
+
+    def share(self, tree: Any) -> Any:
+        """Arrays of this process, alike in all processes, as arrays of all devices.
+
+        Those that `split` has given stay as they are.
+        """
+        return tree if self.devices == 1 else jax.tree.map(self._share, tree)
+
+    def _share(self, x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        if len(x.sharding.device_set) == self.devices:
+            return x
+        copies = [jax.device_put(x, device) for device in jax.local_devices()]
+        return jax.make_array_from_single_device_arrays(x.shape, self._everywhere, copies)
+
+    def own(self, tree: Any) -> Any:
+        """Results of a program, which are alike on all devices, as arrays of this process."""
+        return tree if self.devices == 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+    def split(self, tree: Any, axis: int = 0) -> Any:
+        """This process's rows, along `axis`, as the batch of all processes.
+
+        Those of the whole batch must be a multiple of the devices.
+        """
+        if self.devices == 1:
+            return jax.device_put(tree)
+        where = self._split[axis]
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), tree)
+
+    def agree(self, tree: Any) -> Any:
+        """The arrays of the first process, in all of them. AssertionError if shapes differ."""
+        if self.shard.count == 1:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        arrays = [np.asarray(x) for x in leaves]
+        sizes = np.array([size for x in arrays for size in (x.ndim, *x.shape)])
+        multihost_utils.assert_equal(sizes, "the processes hold states of different sizes")
+        sent = b"".join(x.tobytes() for x in arrays)
+        got = multihost_utils.broadcast_one_to_all(np.frombuffer(sent, np.uint8)).tobytes()
+        agreed, start = [], 0
+        for x in arrays:
+            part = np.frombuffer(got[start : start + x.nbytes], x.dtype).reshape(x.shape)
+            agreed.append(jnp.asarray(part))
+            start += x.nbytes
+        return jax.tree.unflatten(structure, agreed)
+
+    def wait(self, what: str) -> None:
+        """Until all processes are here; `what` has happened then."""
+        if self.shard.count > 1:
+            multihost_utils.sync_global_devices(what)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set in any process, the same answer in all of them."""
+        if self.shard.count == 1:
+            return flag
+        return bool(multihost_utils.process_allgather(np.array(flag)).any())
