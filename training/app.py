@@ -134,10 +134,11 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
         raise UsageError(
             f"batch_size={config.batch_size}, allowed: up to {available}, all there is"
         )
-    if config.batch_size % jax.device_count():
+    devices = Placement().devices
+    if config.batch_size % devices:
         raise UsageError(
-            f"batch_size={config.batch_size}, allowed: a multiple of the {jax.device_count()} "
-            f"devices"
+            f"batch_size={config.batch_size}, allowed: a multiple of the {devices} devices "
+            f"of all processes"
         )
     return task
 

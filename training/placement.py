@@ -1,4 +1,4 @@
-"""Where a run's arrays are: on one device, or on every device of all processes.
+"""Where a run's arrays are: on one device, or on every device of several processes.
 
 Between programs a run holds its state as arrays of its own process, alike in all of them, so that
 whatever cuts, weighs or saves a model need not know of the others. For a program they become arrays
@@ -22,13 +22,16 @@ _AXIS = "batch"
 class Placement:
     """All devices of the processes that train together (`jax.distributed`).
 
-    On a single device nothing is moved.
+    A process alone uses one device, and nothing is moved.
     """
 
     def __init__(self):
-        self.devices = jax.device_count()
+        self.devices = jax.device_count() if jax.process_count() > 1 else 1
         self.shard = Shard(jax.process_index(), jax.process_count())
-        mesh = jax.make_mesh((self.devices,), (_AXIS,), axis_types=(AxisType.Auto,))
+        devices = jax.devices()[: self.devices]
+        mesh = jax.make_mesh(
+            (self.devices,), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        )
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._split = [NamedSharding(mesh, PartitionSpec(*[None] * k, _AXIS)) for k in range(2)]
 
