@@ -4,8 +4,8 @@
     python benchmarks/layer.py --fit
 
 Forward and backward pass of u -> y for a batch, all gradients, alternating in one process; values
-and gradients of every form against the definition. Forms that the cost model puts at more than
-three times the best are left out. Writes `results/layer.json` and `results/layer.md`.
+and gradients of every form against those in double precision. Forms that the cost model puts at
+more than three times the best are left out. Writes `results/layer.json` and `results/layer.md`.
 
 With `--fit`, all forms over another grid, and the numbers of the cost model that come nearest to
 their times: `results/layer_fit.json` and `results/layer_fit.md`.
@@ -93,6 +93,13 @@ def forward_and_backward(log_lam, B, C, u, weights):
     return y, vjp(weights)
 
 
+def in_double_precision(arguments):
+    """Outputs and gradients of these single-precision arguments, with all their digits."""
+    with jax.enable_x64(True), recurrence_form("scan", 256):
+        wide = [np.asarray(x).astype(np.result_type(x.dtype, np.float64)) for x in arguments]
+        return jax.tree.map(np.asarray, jax.jit(lambda *a: forward_and_backward(*a))(*wide))
+
+
 def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3) -> dict:
     """One cell: all forms whose estimates are `within` that times the least one."""
     arguments = problem(batch, L, H, N)
@@ -105,7 +112,7 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
             # a function of its own: traces of one function are shared between forms
             program = jax.jit(lambda *a: forward_and_backward(*a))
             programs[choice] = program.lower(*arguments).compile()
-    expected = jax.tree.map(np.asarray, programs[ORACLE](*arguments))
+    expected = in_double_precision(arguments)
     worst = {c: difference(program(*arguments), expected) for c, program in programs.items()}
     timed = {c: lambda c=c: programs[c](*arguments) for c in programs}
     seconds = alternate(timed, repeats)
@@ -132,7 +139,8 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
         "chosen_over_best": seconds[chosen]["median"] / seconds[best]["median"],
         "chosen_ms": 1e3 * seconds[chosen]["median"],
         "gain": seconds[ORACLE]["median"] / seconds[chosen]["median"],
-        "agreement": max(worst.values()),
+        "agreement": max(error for c, error in worst.items() if c is not ORACLE),
+        "oracle_agreement": worst[ORACLE],
     }
 
 
@@ -225,7 +233,9 @@ def lines(rows: list[dict], recurrence: dict) -> list[str]:
         "",
         f"Chosen over best: median {np.median(ratios):.2f}, worst {ratios[-1]:.2f}; "
         f"{sum(r <= 1.2 for r in ratios)} of {len(ratios)} cells within 20 %. Outputs and gradients"
-        f" of all forms agree to {max(r['agreement'] for r in rows):.0e}.",
+        f" of our forms are within {max(r['agreement'] for r in rows):.0e} of those in double "
+        f"precision (each array's largest error, over its largest entry), the associative scan's "
+        f"within {max(r['oracle_agreement'] for r in rows):.0e}.",
         "",
         "Time-varying recurrence, batch 4, 4096 real states: "
         f"{1e3 * seconds['ours']['median']:.0f} ms against "
@@ -238,7 +248,7 @@ def lines(rows: list[dict], recurrence: dict) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="two small cells: does it run?")
+    parser.add_argument("--quick", action="store_true", help="two small cells, written nowhere")
     parser.add_argument("--fit", action="store_true", help="fit the cost model")
     options = parser.parse_args()
     if options.fit:
@@ -246,9 +256,12 @@ def main() -> None:
         return
     rows = [measure(*size, options.repeats) for size in sizes(options.quick)]
     recurrence = time_varying(64 if options.quick else 1024, options.repeats)
+    if options.quick:
+        print("\n".join(lines(rows, recurrence)))
+    else:
+        write("layer", {"cells": rows, "time_varying": recurrence}, lines(rows, recurrence))
     wrong = [r for r in [*rows, recurrence] if r["agreement"] > 1e-4]
     assert not wrong, wrong
-    write("layer", {"cells": rows, "time_varying": recurrence}, lines(rows, recurrence))
 
 
 if __name__ == "__main__":

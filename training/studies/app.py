@@ -141,11 +141,11 @@ def _agreed(
     """Say what the published setting will cost here, and ask."""
     use_compilation_cache(planned[0].config.cache_dir)
     with console.status("timing a few steps"):
-        seconds = estimate(planned, done, task, slots)
+        least, most = (format_seconds(s) for s in estimate(planned, done, task, slots))
     left = len([run for run in planned if run.name not in done])
     console.print(
-        f"{left} runs, {slots} at a time: about {format_seconds(seconds)} on this machine, if "
-        "compression saved nothing"
+        f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "
+        "machine, if compression saved nothing"
     )
     return not command.ask or Confirm.ask("start?", console=console, default=False)
 

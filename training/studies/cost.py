@@ -1,4 +1,4 @@
-"""What a study will cost, told before it starts, from a few steps of each of its programs."""
+"""What a study will cost, told before it starts, from two dispatches of each of its programs."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,32 +13,34 @@ from training.loop import Run
 
 from .study import Planned
 
-WARM, TIMED = 2, 4
-"""Steps before the clock starts, and steps that are timed."""
-
 
 def seconds_per_step(config: RunConfig[Any, Any], task: Task) -> float:
-    """Seconds of a training step of `config` at its initial state, on this machine."""
+    """Seconds of a training step of `config` at its initial state, on this whole machine.
+
+    A dispatch to warm up, and one that is timed.
+    """
+    steps = config.loop.steps_per_dispatch
     with tempfile.TemporaryDirectory() as place:
         clock = Clock()
         run = Run(config, task, Path(place), clock)
         try:
             interrupt = Interrupt()
-            run.train_to(min(WARM, config.steps), interrupt)
+            run.train_to(steps, interrupt)
             before = clock.read()["train"]
-            run.train_to(min(WARM + TIMED, config.steps), interrupt)
-            return (clock.read()["train"] - before) / TIMED
+            run.train_to(2 * steps, interrupt)
+            return (clock.read()["train"] - before) / steps
         finally:
             run.close()
 
 
 def estimate(
     planned: Sequence[Planned], finished: Mapping[str, Any], task: Task, slots: int
-) -> float:
-    """Seconds that the runs which are not finished will take, `slots` at a time.
+) -> tuple[float, float]:
+    """Seconds that the runs which are not finished will take, `slots` at a time: from, to.
 
-    Steps at the initial state count in full; what compression saves, and what evaluations cost, is
-    not known beforehand and is left out.
+    The first if each goes as fast beside others as alone, the second if they share what one has
+    alone. Steps at the initial state count in full; what compression saves, and what evaluations
+    cost, is not known beforehand and is left out.
     """
     times: dict[Any, float] = {}
     total = 0.0
@@ -49,4 +51,4 @@ def estimate(
         if key not in times:
             times[key] = seconds_per_step(run.config, task)
         total += times[key] * run.config.steps
-    return total / slots
+    return total / slots, total
