@@ -322,7 +322,7 @@ SCHEDULES = Study(
             published=Published(states),
         )
         for tau, states in ((0.04, 12.7), (0.02, 27.6), (0.01, 46.8))
-        for shrinks in (2, 4, 10)
+        for shrinks in (2, 10, 20, 40)
     ),
 )
 
