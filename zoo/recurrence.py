@@ -8,7 +8,8 @@ from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from .lti import Array as AnyArray
 from .recurrence_choice import Choice, Size, choose_form, recurrence_override
-from .recurrence_forms import FORMS, put
+from .recurrence_forms import FORMS
+from .samples import sample_at, with_sample
 from .whole_batch import whole_batch
 
 
@@ -114,8 +115,8 @@ def _time_varying(reverse, a, b, x0):
     def step(i, carry):
         x, states = carry
         k = L - 1 - i if reverse else i
-        x = _sample(a, k) * x + _sample(b, k)
-        return x, put(states, x, k)
+        x = sample_at(a, k, axis=1) * x + sample_at(b, k, axis=1)
+        return x, with_sample(states, x, k, axis=1)
 
     return jax.lax.fori_loop(0, L, step, (x0, jnp.zeros_like(b)))[1]
 
@@ -137,9 +138,13 @@ def _time_varying_backward(reverse, kept, dx):
         later, da, db = carry
         k = i if reverse else L - 1 - i
         before = k + 1 if reverse else k - 1
-        g = _sample(dx, k) + later
-        previous = jnp.where(i == L - 1, x0, _sample(x, jnp.clip(before, 0, L - 1)))
-        return _sample(a, k) * g, put(da, g * previous, k), put(db, g, k)
+        g = sample_at(dx, k, axis=1) + later
+        previous = jnp.where(i == L - 1, x0, sample_at(x, jnp.clip(before, 0, L - 1), axis=1))
+        return (
+            sample_at(a, k, axis=1) * g,
+            with_sample(da, g * previous, k, axis=1),
+            with_sample(db, g, k, axis=1),
+        )
 
     nothing = jnp.zeros_like(x)
     dx0, da, db = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), nothing, nothing))
@@ -147,7 +152,3 @@ def _time_varying_backward(reverse, kept, dx):
 
 
 _time_varying.defvjp(_time_varying_forward, _time_varying_backward)
-
-
-def _sample(x, k):
-    return jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .samples import batch_leading, sample_at, time_leading, with_sample
+
 LogLam = Complex[Array, " n"]
 InputMatrix = Complex[Array, "n m"]
 OutputMatrix = Complex[Array, "p n"]
@@ -33,11 +35,11 @@ def scan(
     T = L // K
     whole = K * T
     x = _states_before(log_lam, u, x0)
-    y, x = _scan_chunks(log_lam, B, C, _time_leading(u[:, :whole], K), x)
-    outputs = [_batch_leading(y)]
+    y, x = _scan_chunks(log_lam, B, C, time_leading(u[:, :whole], K), x)
+    outputs = [batch_leading(y)]
     if whole < L:
-        y, x = _scan_chunks(log_lam, B, C, _time_leading(u[:, whole:], 1), x)
-        outputs.append(_batch_leading(y))
+        y, x = _scan_chunks(log_lam, B, C, time_leading(u[:, whole:], 1), x)
+        outputs.append(batch_leading(y))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
 
 
@@ -168,7 +170,9 @@ def _carry(
 
     def step(k, carry):
         x, before = carry
-        return real * x + turn * x[:, ::-1] + sources[:, k], put(before, x, k)
+        return real * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1), with_sample(
+            before, x, k, axis=1
+        )
 
     x, before = jax.lax.fori_loop(0, sources.shape[1], step, (x, jnp.zeros_like(sources)))
     return before, x
@@ -188,7 +192,9 @@ def _carry_backward(kept, cotangents):
     def step(i, carry):
         dx, dsources = carry
         k = K - 1 - i
-        return real * dx + turn * dx[:, ::-1] + dbefore[:, k], put(dsources, dx, k)
+        return real * dx + turn * dx[:, ::-1] + sample_at(dbefore, k, axis=1), with_sample(
+            dsources, dx, k, axis=1
+        )
 
     dx, dsources = jax.lax.fori_loop(0, K, step, (dx, jnp.zeros_like(before)))
     dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
@@ -248,11 +254,11 @@ def associative(
         _, states = jax.lax.associative_scan(_compose, (lam, b))
         return states[-1], _real_of_times(C, _parts(states))
 
-    x, y = jax.lax.scan(one, x, _time_leading(u[:, : K * T], K))
-    outputs = [_batch_leading(y)]
+    x, y = jax.lax.scan(one, x, time_leading(u[:, : K * T], K))
+    outputs = [batch_leading(y)]
     if K * T < L:
-        x, y = one(x, _time_leading(u[:, K * T :], 1)[0])
-        outputs.append(_batch_leading(y[None]))
+        x, y = one(x, time_leading(u[:, K * T :], 1)[0])
+        outputs.append(batch_leading(y[None]))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
 
 
@@ -273,26 +279,9 @@ def _states_before(log_lam, u, x0):
     return jnp.zeros((len(u), len(log_lam)), log_lam.dtype) if x0 is None else x0
 
 
-def put(x, x_k, k):
-    """x[:, k] = x_k, in place in a loop; `x.at` would check the index at every step."""
-    return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis=1)
-
-
 def _real_states(x):
     """[b n] -> [b 2 n], real and imaginary parts."""
     return jnp.stack(_parts(x), axis=1)
-
-
-def _time_leading(u, K):
-    """[b, K T, m] -> [K, T, b, m]."""
-    b, L, m = u.shape
-    return u.reshape(b, K, L // K, m).transpose(1, 2, 0, 3)
-
-
-def _batch_leading(y):
-    """[K, T, b, p] -> [b, K T, p]."""
-    K, T, b, p = y.shape
-    return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)
 
 
 def _rows(x):

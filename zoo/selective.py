@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .samples import batch_leading, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
 CHUNK = 16
@@ -140,9 +141,9 @@ def _together(A, x, dt, B, C, h0):
     outputs = []
     for begin, end, chunks in [(0, whole, K), (whole, L, 1)]:
         if begin < end:
-            parts = [_time_leading(a[:, begin:end], chunks) for a in (x, dt, B, C)]
+            parts = [time_leading(a[:, begin:end], chunks) for a in (x, dt, B, C)]
             y, h = _chunks(A.T, *parts, h)
-            outputs.append(_batch_leading(y))
+            outputs.append(batch_leading(y))
     y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
     return [y, jnp.swapaxes(h, 1, 2)]
 
@@ -184,7 +185,7 @@ def _chunks_backward(kept, cotangents):
         x, dt, B, C, dy, h = inputs
         v = dt * x
         decay = jnp.exp(dt[:, :, None] * A)
-        states, dC = _again(decay, v, B, dy, _put(states, h, 0))
+        states, dC = _again(decay, v, B, dy, with_sample(states, h, 0))
         later, p, dv, dB = _adjoint(decay, v, B, C, dy, states, later, p)
         # XLA's sums of products with A or dt are several times slower than products, then sums
         ddt = jnp.einsum("tbnd,tbn->tbd", p * A, jnp.ones_like(B))
@@ -204,8 +205,13 @@ def _again(decay, v, B, dy, states):
 
     def step(t, carry):
         states, dC = carry
-        h = _at(decay, t) * _at(states, t) + _at(B, t)[:, :, None] * _at(v, t)[:, None]
-        return _put(states, h, t + 1), _put(dC, jnp.einsum("bnd,bd->bn", h, _at(dy, t)), t)
+        h = (
+            sample_at(decay, t) * sample_at(states, t)
+            + sample_at(B, t)[:, :, None] * sample_at(v, t)[:, None]
+        )
+        return with_sample(states, h, t + 1), with_sample(
+            dC, jnp.einsum("bnd,bd->bn", h, sample_at(dy, t)), t
+        )
 
     return jax.lax.fori_loop(0, len(v), step, (states, jnp.zeros_like(B)))
 
@@ -220,13 +226,13 @@ def _adjoint(decay, v, B, C, dy, states, later, p):
     def step(k, carry):
         later, p, dv, dB = carry
         t = T - 1 - k
-        g = later + _at(C, t)[:, :, None] * _at(dy, t)[:, None]
-        later = _at(decay, t) * g
+        g = later + sample_at(C, t)[:, :, None] * sample_at(dy, t)[:, None]
+        later = sample_at(decay, t) * g
         return (
             later,
-            _put(p, later * _at(states, t), t),
-            _put(dv, jnp.einsum("bnd,bn->bd", g, _at(B, t)), t),
-            _put(dB, jnp.einsum("bnd,bd->bn", g, _at(v, t)), t),
+            with_sample(p, later * sample_at(states, t), t),
+            with_sample(dv, jnp.einsum("bnd,bn->bd", g, sample_at(B, t)), t),
+            with_sample(dB, jnp.einsum("bnd,bd->bn", g, sample_at(v, t)), t),
         )
 
     start = later, p, jnp.zeros_like(v), jnp.zeros_like(B)
@@ -239,25 +245,3 @@ _chunks.defvjp(_chunks_forward, _chunks_backward)
 def _advance(A, h, v, dt, B):
     """The states [b N d] one sample on, v = dt x."""
     return jnp.exp(dt[:, None] * A) * h + B[:, :, None] * v[:, None]
-
-
-def _at(a, t):
-    """a[t] for 0 <= t < len(a), without the checks that indexing compiles to."""
-    return jax.lax.dynamic_index_in_dim(a, t, keepdims=False, allow_negative_indices=False)
-
-
-def _put(a, x, t):
-    """`a` with a[t] = x, as `_at`."""
-    return jax.lax.dynamic_update_index_in_dim(a, x, t, 0, allow_negative_indices=False)
-
-
-def _time_leading(a, K):
-    """[b, K T, m] -> [K, T, b, m]."""
-    b, L, m = a.shape
-    return a.reshape(b, K, L // K, m).transpose(1, 2, 0, 3)
-
-
-def _batch_leading(a):
-    """[K, T, b, m] -> [b, K T, m]."""
-    K, T, b, m = a.shape
-    return a.transpose(2, 0, 1, 3).reshape(b, K * T, m)

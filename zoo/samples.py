@@ -1,0 +1,33 @@
+"""Samples of sequences inside loops: one read, one written, chunks of them with time leading."""
+
+import jax
+from jaxtyping import Array, Inexact, Int
+
+
+def sample_at(
+    x: Inexact[Array, "..."], k: Int[Array, ""] | int, axis: int = 0
+) -> Inexact[Array, "..."]:
+    """Sample `k`, 0 <= k, along `axis`, without the checks that indexing compiles to."""
+    return jax.lax.dynamic_index_in_dim(x, k, axis, keepdims=False, allow_negative_indices=False)
+
+
+def with_sample(
+    x: Inexact[Array, "..."],
+    x_k: Inexact[Array, "..."],
+    k: Int[Array, ""] | int,
+    axis: int = 0,
+) -> Inexact[Array, "..."]:
+    """`x` with sample `k`, 0 <= k, along `axis` replaced by `x_k`; in place in a loop."""
+    return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis, allow_negative_indices=False)
+
+
+def time_leading(u: Inexact[Array, "b L m"], K: int) -> Inexact[Array, "K T b m"]:
+    """`K` chunks of equal length, for loops over the chunks and over the samples of each."""
+    b, L, m = u.shape
+    return u.reshape(b, K, L // K, m).transpose(1, 2, 0, 3)
+
+
+def batch_leading(y: Inexact[Array, "K T b p"]) -> Inexact[Array, "b L p"]:
+    """The inverse of `time_leading`."""
+    K, T, b, p = y.shape
+    return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)
