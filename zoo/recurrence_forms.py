@@ -30,34 +30,41 @@ def scan(
     What is kept are the states between chunks. Chunks are of equal length, and near `chunk`, as far
     as L allows; the samples that are left over make a last short one.
     """
-    L = u.shape[1]
+    b, L, m = u.shape
     K = -(-L // chunk)
     T = L // K
     whole = K * T
     x = _states_before(log_lam, u, x0)
-    y, x = _scan_chunks(log_lam, B, C, time_leading(u[:, :whole], K), x)
-    outputs = [batch_leading(y)]
-    if whole < L:
-        y, x = _scan_chunks(log_lam, B, C, time_leading(u[:, whole:], 1), x)
-        outputs.append(batch_leading(y))
+    outputs = []
+    for piece, chunks in ((u[:, :whole], K), (u[:, whole:], 1)):
+        if piece.size:
+            y, x = _scan_chunks(log_lam, B, C, piece.reshape(b, chunks, -1, m), x)
+            outputs.append(y.reshape(b, piece.shape[1], -1))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
 
 
 @jax.custom_vjp
 def _scan_chunks(
-    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Float[Array, "K T b m"], x0: States
-) -> tuple[Float[Array, "K T b p"], States]:
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Float[Array, "b K T m"], x0: States
+) -> tuple[Float[Array, "b K T p"], States]:
     return _scan_forward(log_lam, B, C, u, x0)[0]
 
 
 def _scan_forward(log_lam, B, C, u, x0):
+    """Only what has n channels, and only a chunk of it, is turned to have time leading."""
     lam = jnp.exp(log_lam)
+    b, K, T, _ = u.shape
 
-    def one(x, u):
-        after, states = _states(lam, _parts_times(B, u), x)
-        return after, (_real_of_times(C, states), x)
+    def one(k, carry):
+        x, y, before = carry
+        sources = _turned(_parts_times(B, sample_at(u, k, axis=1)))
+        after, states = _states(lam, sources, x)
+        y = with_sample(y, _real_of_times(C, _turned(states)), k, axis=1)
+        return after, y, with_sample(before, x, k)
 
-    last, (y, before) = jax.lax.scan(one, x0, u)
+    y = jnp.zeros((b, K, T, len(C)), u.dtype)
+    before = jnp.zeros((K, *x0.shape), x0.dtype)
+    last, y, before = jax.lax.fori_loop(0, K, one, (x0, y, before))
     return (y, last), (log_lam, B, C, u, before)
 
 
@@ -67,9 +74,10 @@ def _scan_backward(kept, cotangents):
     JAX's cotangents of complex numbers transpose without conjugation. Then du_k = Re(B^T g_k),
     dB = sum g_k u_k^T, dC = sum dy_k x_k^T, dlog_lam = lam * sum g_k x_{k-1}, dx_0 = lam g_1.
     """
-    log_lam, B, C, u, before = kept
-    dy, dx = cotangents
+    log_lam, B, C, all_u, before = kept
+    all_dy, dx = cotangents
     lam = jnp.exp(log_lam)
+    K = len(before)
 
     def adjoint(carry, inputs):
         later, product = carry
@@ -77,29 +85,39 @@ def _scan_backward(kept, cotangents):
         g = later + jax.lax.complex(*source)
         return (lam * g, product + g * jax.lax.complex(*previous)), (jnp.real(g), jnp.imag(g))
 
-    def one(carry, inputs):
-        later, product, dB, dC = carry
-        u, dy, x = inputs
+    def one(i, carry):
+        later, product, dB, dC, du = carry
+        k = K - 1 - i
+        u, dy, x = sample_at(all_u, k, axis=1), sample_at(all_dy, k, axis=1), sample_at(before, k)
         first = jnp.real(x)[None], jnp.imag(x)[None]
-        b = tuple(jnp.concatenate(pair) for pair in zip(first, _parts_times(B, u), strict=True))
-        _, states = _states(lam, b, jnp.zeros_like(x))
-        previous, current = [s[:-1] for s in states], [s[1:] for s in states]
+        sources = _turned(_parts_times(B, u))
+        sources = tuple(jnp.concatenate(pair) for pair in zip(first, sources, strict=True))
+        _, states = _states(lam, sources, jnp.zeros_like(x))
+        previous, current = [s[:-1] for s in states], _turned([s[1:] for s in states])
         (later, product), gs = jax.lax.scan(
-            adjoint, (later, product), (_parts_times(C.T, dy), previous), reverse=True
+            adjoint,
+            (later, product),
+            (_turned(_parts_times(C.T, dy)), previous),
+            reverse=True,
         )
+        gs = _turned(gs)
         dB = [total + _rows(part).T @ _rows(u) for total, part in zip(dB, gs, strict=True)]
         dC = [total + _rows(dy).T @ _rows(part) for total, part in zip(dC, current, strict=True)]
-        return (later, product, dB, dC), _real_of_times(B.T, gs)
+        return later, product, dB, dC, with_sample(du, _real_of_times(B.T, gs), k, axis=1)
 
-    nothing = [jnp.zeros(B.shape, u.dtype)] * 2, [jnp.zeros(C.shape, u.dtype)] * 2
-    (dx0, product, dB, dC), du = jax.lax.scan(
-        one, (dx, jnp.zeros_like(dx), *nothing), (u, dy, before), reverse=True
-    )
+    nothing = [jnp.zeros(B.shape, all_u.dtype)] * 2, [jnp.zeros(C.shape, all_u.dtype)] * 2
+    start = dx, jnp.zeros_like(dx), *nothing, jnp.zeros_like(all_u)
+    dx0, product, dB, dC, du = jax.lax.fori_loop(0, K, one, start)
     dlog_lam = lam * jnp.sum(product, axis=0)
     return dlog_lam, jax.lax.complex(*dB), jax.lax.complex(*dC), du, dx0
 
 
 _scan_chunks.defvjp(_scan_forward, _scan_backward)
+
+
+def _turned(parts):
+    """[b T n] -> [T b n] and back, of each part."""
+    return tuple(jnp.swapaxes(part, 0, 1) for part in parts)
 
 
 def _states(lam, b, x):
