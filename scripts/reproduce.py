@@ -5,6 +5,7 @@ scripts/reproduce.py --list
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -75,4 +76,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     sys.exit(main(sys.argv[1:]))

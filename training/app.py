@@ -1,8 +1,9 @@
 """A run directory from a command: prepare, train, report."""
 
+import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,31 @@ def execute(command: Command, console: Console) -> Path:
         task = _prepare(config, progress)
     placement.wait("all have found the folder as it must be")
     folder.mkdir(parents=True, exist_ok=True)
-    if not command.resume and placement.is_first:
-        write_atomically(folder / "config.yaml", write_yaml(config))
-        write_json(folder / "environment.json", describe_environment())
-    with Interrupt() as interrupt:
-        summary = _train(config, task, folder, clock, make_display(console), interrupt)
-    if placement.is_first:
-        write_json(folder / "summary.json", summary)
-        write_report(folder)
+    with claimed(folder) if placement.is_first else nullcontext():
+        if not command.resume and placement.is_first:
+            write_atomically(folder / "config.yaml", write_yaml(config))
+            write_json(folder / "environment.json", describe_environment())
+        with Interrupt() as interrupt:
+            summary = _train(config, task, folder, clock, make_display(console), interrupt)
+        if placement.is_first:
+            write_json(folder / "summary.json", summary)
+            write_report(folder)
     placement.wait("the report is written")
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Inside, the run directory is this process's alone; a UsageError while it is another's.
+
+    A process that dies, however it dies, lets go of it.
+    """
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{folder} belongs to a run in progress: wait for its end") from error
+        yield
 
 
 def _train(

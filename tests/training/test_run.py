@@ -15,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from training.app import execute
+from training.app import claimed, execute
 from training.checkpoint import Checkpoints
 from training.cli import Command, UsageError
 from training.config import CompressionConfig, LoopConfig, NetworkConfig
@@ -230,6 +230,14 @@ def test_a_finished_run_is_left_alone(finished):
 def test_an_existing_folder_is_not_overwritten(finished):
     with pytest.raises(UsageError, match="is there already"):
         run(small(), finished)
+
+
+def test_a_run_in_progress_is_not_disturbed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("")
+    with claimed(folder), pytest.raises(UsageError, match="in progress"):
+        run(small(), folder, resume=True)
 
 
 def test_bad_data_leaves_nothing_half_written(tmp_path):

@@ -14,7 +14,7 @@ from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED
 from training.studies.rows import wall_seconds
-from training.studies.runner import finished_runs, hardware_slots
+from training.studies.runner import StudyRunner, finished_runs, hardware_slots
 from training.studies.study import final_state
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +150,20 @@ def test_a_failure_stops_only_what_builds_on_it(tmp_path, console, monkeypatch):
     assert set(outcome.failed) == {f"{variant.name}-seed0" for variant in TINY.variants}
     assert "missing" in outcome.failed["compressed-seed0"]
     assert "builds on" in outcome.failed["born-seed0"]
+
+
+def test_nothing_goes_on_when_a_study_ends_early(tmp_path):
+    planned = [run for run in plan_runs(TINY, "cpu", [0]) if run.variant.name == "uncompressed"]
+    runner = StudyRunner(tmp_path / "runs", tmp_path / "records", hardware_slots(1))
+    started = []
+
+    def fail(what, run):
+        started.append(run)
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        runner.run(planned, fail)
+    assert [run.process.poll() is None for run in started] == [False]
 
 
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, console):

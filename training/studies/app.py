@@ -1,5 +1,6 @@
 """A study from a command: check, estimate, run with progress, write the results."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,11 @@ def _agreed(
         f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "
         "machine, if compression saved nothing"
     )
-    return not command.ask or Confirm.ask("start?", console=console, default=False)
+    if not command.ask:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("nobody can be asked whether to start it: give --yes to start it unasked")
+    return Confirm.ask("start?", console=console, default=False)
 
 
 class _Progress:

@@ -109,8 +109,8 @@ class StudyRunner:
     def run(self, planned: Sequence[Planned], report: Report, poll: float = 0.5) -> None:
         """Do all that are not finished, those that others need first.
 
-        What fails is noted in `failed`, with everything that needed it; the rest goes on. On
-        Ctrl-C the runs in progress save and stop, then KeyboardInterrupt goes on.
+        What fails is noted in `failed`, with everything that needed it; the rest goes on. Whatever
+        ends this early, Ctrl-C say, the runs in progress save and stop first.
         """
         finished = finished_runs(self.records)
         waiting = [run for run in planned if run.name not in finished]
@@ -133,12 +133,11 @@ class StudyRunner:
                     finished = finished_runs(self.records)
                 report("running", None)
                 time.sleep(poll)
-        except KeyboardInterrupt:
+        finally:
             for each in active:
                 each.process.send_signal(signal.SIGINT)
             for each in active:
                 each.process.wait()
-            raise
 
     def _start(self, run: Planned, slot: Slot) -> Active:
         folder = self.runs / run.name
