@@ -285,7 +285,7 @@ COMPARISONS = (
     smnist_study(
         "ours",
         "What do data, a budget for all layers and an adaptive schedule add to the paper's method, "
-        "at equal final state (32 in all, two blocks) and at equal wall time?",
+        "at equal final state (2 x 128 -> 32 in all) and at equal wall time?",
         (
             Variant("paper", _fixed(16, method="paper")),
             Variant("data", _fixed(16, method="data")),
@@ -308,7 +308,7 @@ COMPARISONS = (
             born(16),
         ),
         seeds=5,
-        options={"compression.multiple": 1, "network.blocks": 2},
+        options={"compression.multiple": 1, "network.blocks": 2, "layer.d-state": 128},
     ),
 )
 
