@@ -58,7 +58,8 @@ _PAPER_SMNIST = replace(
     batch_size=50,
     network=NetworkConfig(d_model=8, blocks=1, dropout=0.1),
     optimizer=OptimizerConfig(learning_rate=4e-4, weight_decay=0.0, schedule="constant"),
-    compression=CompressionConfig(tolerance=0.02),
+    # every 1000 steps, which comes to the published states (study `schedules`)
+    compression=CompressionConfig(tolerance=0.02, shrinks=20),
 )
 _PAPER_PATHFINDER = replace(
     _PAPER,
@@ -99,7 +100,9 @@ PAPER: dict[str, Preset] = {
     "pathfinder": _PAPER_PATHFINDER,
     # These four are not in the paper's table.
     "pathx": replace(_PAPER_PATHFINDER, batch_size=32, data={}),
-    "digits": replace(_PAPER_SMNIST, steps=5000, loop=LoopConfig()),  # for as many epochs
+    "digits": replace(  # for as many epochs
+        _PAPER_SMNIST, steps=5000, compression=_PAPER.compression, loop=LoopConfig()
+    ),
     "charlm": replace(  # the size of the small language models on which Mamba's cuts are measured
         _PAPER,
         steps=50_000,

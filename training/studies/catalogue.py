@@ -193,7 +193,7 @@ def smnist_study(
         scaled_down=COMPARISON_SCALED,
         seeds=seeds,
         variants=(
-            Variant("uncompressed", UNCOMPRESSED, published=Published(256, 97.3)),
+            Variant("uncompressed", UNCOMPRESSED),
             *variants,
         ),
     )
