@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import write
 
-from training.environment import describe_environment
 from training.presets import preset
 
 ROOT = Path(__file__).parents[1]
@@ -75,11 +75,13 @@ def measure(model: str, task: str, steps: int, seed: int, repeats: int) -> list[
     return rows
 
 
-def table(content: dict[str, Any]) -> str:
-    environment, runs = content["environment"], content["runs"]
+def report(content: dict[str, Any]) -> list[str]:
+    """The table, in Markdown."""
+    runs = content["runs"]
     lines = [
         f"{content['model']} on {content['task']}, small preset, {content['steps']} steps, seed "
-        f"{content['seed']}: wall seconds from the start of the process to its report.",
+        f"{content['seed']}: wall seconds from the start of the process to its report. 1 first and "
+        f"{content['repeats']} later runs of each kind, in turns.",
         "",
         "| compression | first run | later runs, median | least to most | steps alone "
         "| neither training nor evaluation | states | steps/s at the end | test accuracy |",
@@ -105,14 +107,8 @@ def table(content: dict[str, Any]) -> str:
         "",
         f"Without compression a later run takes {medians['none'] / medians['tolerance']:.2f} times "
         "as long.",
-        "",
-        f"{environment['processor']}, {environment['cores']} cores (load average "
-        f"{content['load_average']:.1f}), jax {environment['versions']['jax']}; 1 first and "
-        f"{content['repeats']} later runs of each kind, in turns. "
-        "Made by `benchmarks/end_to_end.py`.",
-        "",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
@@ -128,20 +124,17 @@ def main() -> None:
     repeats = 1 if options.quick else options.repeats
     steps = options.steps or (300 if options.quick else preset(options.model, task, "small").steps)
     content = {
-        "environment": describe_environment(),
         "model": options.model,
         "task": task,
         "steps": steps,
         "seed": options.seed,
         "repeats": repeats,
         "runs": measure(options.model, task, steps, options.seed, repeats),
-        "load_average": os.getloadavg()[0],
     }
-    if not options.quick:
-        (ROOT / "results").mkdir(exist_ok=True)
-        (ROOT / "results" / "end_to_end.json").write_text(json.dumps(content, indent=1) + "\n")
-        (ROOT / "results" / "end_to_end.md").write_text(table(content))
-    print(table(content))
+    if options.quick:
+        print("\n".join(report(content)))
+    else:
+        write("end_to_end", content, report(content))
 
 
 if __name__ == "__main__":

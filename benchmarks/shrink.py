@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import write
 
 from data import default_cache_dir, load_task
 from training.clock import Clock
 from training.compilation import use_compilation_cache
 from training.config import RunConfig
-from training.environment import describe_environment
 from training.interrupt import Interrupt
 from training.loop import Run
 from training.presets import preset
@@ -154,11 +154,12 @@ def measure(model: str, task: str, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def table(content: dict[str, Any]) -> str:
-    environment = content["environment"]
+def report(content: dict[str, Any]) -> list[str]:
+    """The table, in Markdown."""
     lines = [
         f"Stall of a shrink in seconds, {content['model']} on {content['task']}, small preset: "
-        "from the last step before it to the next steps' dispatch.",
+        "from the last step before it to the next steps' dispatch. "
+        f"{content['repeats']} runs of each kind, in turns.",
         "",
         "| | rehearsed | stall, median | worst | of it compiling | waiting for the rehearsal "
         "| plan + compress | ranks foreseen | whole run, s |",
@@ -185,14 +186,7 @@ def table(content: dict[str, Any]) -> str:
                 f"| {median('waited')} | {reduction:.2f} | {foreseen} "
                 f"| {np.median([r['seconds'] for r in runs]):.1f} |"
             )
-    lines += [
-        "",
-        f"{environment['processor']}, {environment['cores']} cores (load average "
-        f"{content['load_average']:.1f}), jax {environment['versions']['jax']}; "
-        f"{content['repeats']} runs of each kind, in turns. Made by `benchmarks/shrink.py`.",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
@@ -212,18 +206,15 @@ def main() -> None:
     repeats = 1 if options.quick else options.repeats
     configuration(options.model, task, None)  # says what is wrong with the names
     content = {
-        "environment": describe_environment(),
         "model": options.model,
         "task": task,
         "repeats": repeats,
         "runs": measure(options.model, task, repeats),
-        "load_average": os.getloadavg()[0],
     }
-    if not options.quick:
-        (ROOT / "results").mkdir(exist_ok=True)
-        (ROOT / "results" / "shrink.json").write_text(json.dumps(content, indent=1) + "\n")
-        (ROOT / "results" / "shrink.md").write_text(table(content))
-    print(table(content))
+    if options.quick:
+        print("\n".join(report(content)))
+    else:
+        write("shrink", content, report(content))
 
 
 if __name__ == "__main__":
