@@ -297,7 +297,7 @@ COMPARISONS = (
                 "data, adaptive",
                 {
                     "compression.method": "data",
-                    "compression.tolerance": 0.02,
+                    "compression.tolerance": 0.05,
                     "compression.shrinks": 20,
                     "compression.window": 0.5,
                     "compression.settled": 0.05,
