@@ -49,7 +49,7 @@ class Machine(NamedTuple):
 
 
 CPU = Machine(
-    flop=5.5e-12, state=6.0e-10, step=4.5e-9, chunk=6.7e-5, channel=2.7e-10, transform=3.4e-10
+    flop=4.2e-12, state=7.1e-10, step=0, chunk=5.3e-05, channel=4.7e-10, transform=4.9e-10
 )
 """As `benchmarks/layer.py --fit` found it."""
 
@@ -58,8 +58,8 @@ GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, chunk=1e-5, channel=4e-12,
 
 CANDIDATES = {
     "cpu": [
+        Choice("scan", 64),
         Choice("scan", 128),
-        Choice("scan", 256),
         Choice("matmul", 2),
         Choice("matmul", 4),
         Choice("matmul", 8),
@@ -121,7 +121,7 @@ def work(choice: Choice, size: Size) -> Machine:
     amounts = dict.fromkeys(Machine._fields, 0.0) | {"channel": 3 * samples * (m + p)}
     if choice.form == "scan":
         amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n}
-        amounts |= {"step": 3 * L, "chunk": L / T, "channel": 7 * samples * (m + p)}
+        amounts |= {"step": 3 * L, "chunk": L / T}
     elif choice.form == "matmul":
         blocks = 2 * T * m * p * (samples + T)
         weights = 4 * T * n * (m * p + 4 * (m + p))
