@@ -1,5 +1,6 @@
 """A study's finished runs as rows: a variant each, over its seeds."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +17,21 @@ Records = Mapping[str, Record]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (of a sample; 0 for one value) over seeds."""
+    """Mean and standard deviation (of a sample; NaN for one value) over seeds."""
 
     mean: float
     deviation: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        """NaN where there are no values."""
+        mean = statistics.fmean(values) if values else math.nan
+        return cls(mean, statistics.stdev(values) if len(values) > 1 else math.nan)
 
     def text(self, digits: int) -> str:
-        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
+        """The mean ± the deviation, as far as there are such."""
+        numbers = [x for x in (self.mean, self.deviation) if not math.isnan(x)]
+        return " ± ".join(f"{x:.{digits}f}" for x in numbers) or "–"
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ def rows_of(study: Study, records: Records) -> list[Row]:
                 states=Spread.of([final_state(r["summary"]) for r in runs]),
                 score=Spread.of([score_of(r) for r in runs]),
                 seconds=Spread.of([wall_seconds(r) for r in runs]),
-                speedup=_ratio([wall_seconds(ref) / wall_seconds(r) for r, ref in beside]),
-                step_speedup=_ratio([last_rate(r) / last_rate(ref) for r, ref in beside]),
+                speedup=Spread.of([wall_seconds(ref) / wall_seconds(r) for r, ref in beside]),
+                step_speedup=Spread.of([last_rate(r) / last_rate(ref) for r, ref in beside]),
             )
         )
     return rows
@@ -99,7 +104,3 @@ def wall_seconds(record: Record) -> float:
 def last_rate(record: Record) -> float:
     """Steps per second in the last phase."""
     return record["summary"]["phases"][-1]["steps_per_second"]
-
-
-def _ratio(values: Sequence[float]) -> Spread:
-    return Spread.of(values) if values else Spread(float("nan"), 0.0)
