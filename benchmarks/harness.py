@@ -14,6 +14,18 @@ from training.environment import describe_environment
 
 RESULTS = Path(__file__).parents[1] / "results"
 
+PAPER = [
+    # batch, L, H, N: the paper's settings and their sizes after shrinks
+    (50, 784, 8, 256),
+    (50, 784, 8, 28),
+    (4, 1024, 128, 256),
+    (4, 1024, 128, 82),
+    (2, 1024, 512, 384),
+    (2, 1024, 512, 93),
+    (4, 4096, 256, 192),
+]
+"""Sizes of a layer and its data."""
+
 TURN = 0.1
 """Seconds that a job is measured for at a time."""
 
@@ -79,6 +91,12 @@ def write(name: str, content: dict[str, Any], lines: list[str], made_by: str | N
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
+
+
+def milliseconds(seconds: Mapping[str, float]) -> str:
+    """A median and its quartiles, of `alternate`."""
+    low, median, high = (f"{1e3 * seconds[name]:.1f}" for name in ("low", "median", "high"))
+    return f"{median} ({low}-{high})"
 
 
 def table(columns: list[str], rows: list[list[Any]]) -> list[str]:

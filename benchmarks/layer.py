@@ -17,7 +17,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import alternate, difference, table, temporary_mib, write
+from harness import PAPER, alternate, difference, table, temporary_mib, write
 from scipy.optimize import nnls
 
 from zoo import linear_recurrence, lti_apply
@@ -37,16 +37,6 @@ from zoo.recurrence_choice import (
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
 MACHINE = CPU if KIND == "cpu" else GPU
 ORACLE = Choice("associative", 2**30)
-PAPER = [
-    # batch, L, H, N: the settings of the issue and their sizes after shrinks
-    (50, 784, 8, 256),
-    (50, 784, 8, 28),
-    (4, 1024, 128, 256),
-    (4, 1024, 128, 82),
-    (2, 1024, 512, 384),
-    (2, 1024, 512, 93),
-    (4, 4096, 256, 192),
-]
 GRID = list(itertools.product([(1, 4096), (16, 512)], [8, 32, 128, 512], [16, 64, 256]))
 
 

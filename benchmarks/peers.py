@@ -19,21 +19,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import alternate, difference, table, temporary_mib, write
+from harness import PAPER, alternate, difference, milliseconds, table, temporary_mib, write
 
 from zoo import LRU
 
-SIZES = [
-    # batch, L, H, N
-    (50, 784, 8, 256),
-    (50, 784, 8, 28),
-    (4, 1024, 128, 256),
-    (4, 1024, 128, 82),
-    (2, 1024, 512, 384),
-    (2, 1024, 512, 93),
-    (4, 4096, 256, 192),
-    (4, 4096, 256, 64),
-]
+SIZES = [*PAPER, (4, 4096, 256, 64)]
 QUICK = [(4, 100, 8, 16)]
 
 
@@ -90,10 +80,6 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int) -> dict[str, Any]:
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """The table, in Markdown."""
-
-    def milliseconds(s: dict[str, float]) -> str:
-        return f"{1e3 * s['median']:.1f} ({1e3 * s['low']:.1f}-{1e3 * s['high']:.1f})"
-
     cells = [
         [
             *row["size"],

@@ -33,7 +33,6 @@ from training.interrupt import Interrupt
 from training.loop import Run
 from training.presets import preset
 
-ROOT = Path(__file__).parents[1]
 AFTER = 50
 """Steps after the last shrink."""
 

@@ -15,7 +15,7 @@ import os
 from dataclasses import replace
 
 import jax
-from harness import RESULTS, alternate, difference, table, write
+from harness import RESULTS, alternate, difference, milliseconds, table, write
 from programs import LAYERS, Program, Setting
 
 from training.environment import describe_environment
@@ -89,9 +89,6 @@ def agree(setting: Setting, n: int) -> float:
 
 
 def lines(rows: list[dict]) -> list[str]:
-    def milliseconds(s: dict) -> str:
-        return f"{1e3 * s['median']:.1f} ({1e3 * s['low']:.1f}-{1e3 * s['high']:.1f})"
-
     cells = [
         [
             f"{r['setting']}: {r['blocks']} x H={r['d_model']}, L={r['L']}, batch {r['batch']}",

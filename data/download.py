@@ -88,11 +88,14 @@ def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time makes `path`; its folder is made first."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """One process at a time makes `path`; its folder is made first.
+
+    Without `wait`, a BlockingIOError if another process is at it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

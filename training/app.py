@@ -1,9 +1,8 @@
 """A run directory from a command: prepare, train, report."""
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import rich.progress
 from rich.console import Console
 
 from data import Progress, Task, default_cache_dir, load_task
+from data.download import locked
 
 from .cli import Command, UsageError, write_yaml
 from .clock import Clock
@@ -80,9 +80,9 @@ def claimed(folder: Path) -> Iterator[None]:
 
     A process that dies, however it dies, lets go of it.
     """
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.enter_context(locked(folder / "metrics.jsonl", wait=False))
         except BlockingIOError as error:
             raise UsageError(f"{folder} belongs to a run in progress: wait for its end") from error
         yield

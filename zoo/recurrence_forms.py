@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .samples import batch_leading, sample_at, time_leading, with_sample
+from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 
 LogLam = Complex[Array, " n"]
 InputMatrix = Complex[Array, "n m"]
@@ -40,7 +40,7 @@ def scan(
         if piece.size:
             y, x = _scan_chunks(log_lam, B, C, piece.reshape(b, chunks, -1, m), x)
             outputs.append(y.reshape(b, piece.shape[1], -1))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+    return joined(outputs), x
 
 
 @jax.custom_vjp
@@ -148,8 +148,7 @@ def matmul(
             chunks = piece.reshape(b, piece.shape[1] // T, -1)
             y, x = _matmul_chunks(log_lam, B, C, chunks, x, T)
             outputs.append(y.reshape(b, piece.shape[1], -1))
-    y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
-    return y, jax.lax.complex(x[:, 0], x[:, 1])
+    return joined(outputs), jax.lax.complex(x[:, 0], x[:, 1])
 
 
 def _matmul_chunks(log_lam, B, C, u, x, T):
@@ -188,9 +187,8 @@ def _carry(
 
     def step(k, carry):
         x, before = carry
-        return real * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1), with_sample(
-            before, x, k, axis=1
-        )
+        after = real * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1)
+        return after, with_sample(before, x, k, axis=1)
 
     x, before = jax.lax.fori_loop(0, sources.shape[1], step, (x, jnp.zeros_like(sources)))
     return before, x
@@ -210,9 +208,8 @@ def _carry_backward(kept, cotangents):
     def step(i, carry):
         dx, dsources = carry
         k = K - 1 - i
-        return real * dx + turn * dx[:, ::-1] + sample_at(dbefore, k, axis=1), with_sample(
-            dsources, dx, k, axis=1
-        )
+        earlier = real * dx + turn * dx[:, ::-1] + sample_at(dbefore, k, axis=1)
+        return earlier, with_sample(dsources, dx, k, axis=1)
 
     dx, dsources = jax.lax.fori_loop(0, K, step, (dx, jnp.zeros_like(before)))
     dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
@@ -277,7 +274,7 @@ def associative(
     if K * T < L:
         x, y = one(x, time_leading(u[:, K * T :], 1)[0])
         outputs.append(batch_leading(y[None]))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1), x
+    return joined(outputs), x
 
 
 def _compose(first, second):

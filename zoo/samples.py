@@ -1,6 +1,9 @@
 """Samples of sequences inside loops: one read, one written, chunks of them with time leading."""
 
+from collections.abc import Sequence
+
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
 
@@ -19,6 +22,11 @@ def with_sample(
 ) -> Inexact[Array, "..."]:
     """`x` with sample `k`, 0 <= k, along `axis` replaced by `x_k`; in place in a loop."""
     return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis, allow_negative_indices=False)
+
+
+def joined(pieces: Sequence[Inexact[Array, "b _ m"]]) -> Inexact[Array, "b L m"]:
+    """Pieces of sequences, one after the other."""
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
 
 def time_leading(u: Inexact[Array, "b L m"], K: int) -> Inexact[Array, "K T b m"]:

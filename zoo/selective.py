@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .samples import batch_leading, sample_at, time_leading, with_sample
+from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
 CHUNK = 16
@@ -144,8 +144,7 @@ def _together(A, x, dt, B, C, h0):
             parts = [time_leading(a[:, begin:end], chunks) for a in (x, dt, B, C)]
             y, h = _chunks(A.T, *parts, h)
             outputs.append(batch_leading(y))
-    y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
-    return [y, jnp.swapaxes(h, 1, 2)]
+    return [joined(outputs), jnp.swapaxes(h, 1, 2)]
 
 
 @jax.custom_vjp
@@ -209,9 +208,8 @@ def _again(decay, v, B, dy, states):
             sample_at(decay, t) * sample_at(states, t)
             + sample_at(B, t)[:, :, None] * sample_at(v, t)[:, None]
         )
-        return with_sample(states, h, t + 1), with_sample(
-            dC, jnp.einsum("bnd,bd->bn", h, sample_at(dy, t)), t
-        )
+        dC_t = jnp.einsum("bnd,bd->bn", h, sample_at(dy, t))
+        return with_sample(states, h, t + 1), with_sample(dC, dC_t, t)
 
     return jax.lax.fori_loop(0, len(v), step, (states, jnp.zeros_like(B)))
 

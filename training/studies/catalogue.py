@@ -69,9 +69,6 @@ def ordering_study(
     )
 
 
-PUBLISHED_SCHEDULE: Options = {**PAPER, "compression.shrinks": 20}
-"""The number of shrinks with which study `schedules` comes to the published states."""
-
 TEN_TIMES_FASTER: Options = {
     "steps": 20_000,
     "optimizer.learning-rate": 4e-3,
@@ -112,7 +109,6 @@ ORDERINGS = (
             "born as 0.04": Published(13, 92.6),
         },
         models=("lru",),
-        options=PUBLISHED_SCHEDULE,
         cpu=TEN_TIMES_FASTER,
     ),
     ordering_study(
@@ -132,7 +128,6 @@ ORDERINGS = (
         (0.01, 0.02, 0.04),
         SMNIST_SCALED,
         models=("s5",),
-        options=PUBLISHED_SCHEDULE,
         cpu=TEN_TIMES_FASTER,
         name="smnist-s5",
     ),
@@ -188,7 +183,7 @@ def smnist_study(
         model="lru",
         task="smnist",
         reference="uncompressed",
-        options=options,
+        options={"compression.shrinks": 4, **options},
         cpu=COMPARISON_CPU,
         scaled_down=COMPARISON_SCALED,
         seeds=seeds,
