@@ -30,17 +30,19 @@ TURN = 0.1
 """Seconds that a job is measured for at a time."""
 
 
-def alternate(jobs: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, dict[str, float]]:
+def alternate(
+    jobs: Mapping[Any, Callable[[], Any]], repeats: int, turn: float = TURN
+) -> dict[Any, dict[str, float]]:
     """Median, lower and upper quartile of each job's seconds, the jobs taking turns.
 
     A turn is one call that is not measured, since memory that another job gave back has to be
-    found again, and then as many as fill `TURN` seconds, whose mean counts.
+    found again, and then as many as fill `turn` seconds, whose mean counts.
     """
     seconds: dict[Any, list[float]] = {name: [] for name in jobs}
     calls = {}
     for name, job in jobs.items():
         jax.block_until_ready(job())
-        calls[name] = max(1, round(TURN / _seconds(job, 1)))
+        calls[name] = max(1, round(turn / _seconds(job, 1)))
     for _ in range(repeats):
         for name, job in jobs.items():
             jax.block_until_ready(job())
@@ -52,10 +54,13 @@ def alternate(jobs: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, 
 
 
 def _seconds(job: Callable[[], Any], calls: int) -> float:
-    """Mean seconds of a call, each waited for."""
-    start = time.perf_counter()
+    """Mean seconds of a call. A CPU's are waited for, one by one; a GPU has the next ones ready."""
+    start, result = time.perf_counter(), None
     for _ in range(calls):
-        jax.block_until_ready(job())
+        result = job()
+        if jax.default_backend() == "cpu":
+            jax.block_until_ready(result)
+    jax.block_until_ready(result)
     return (time.perf_counter() - start) / calls
 
 
@@ -74,9 +79,13 @@ def temporary_mib(compiled: Any) -> float:
 
 
 def write(name: str, content: dict[str, Any], lines: list[str], made_by: str | None = None) -> None:
-    """`results/name.json` with versions and hardware, and `results/name.md`; prints the latter."""
-    environment = describe_environment()
-    content = {"environment": environment, "load_average": os.getloadavg()[0], **content}
+    """`results/name.json` with versions and hardware, and `results/name.md`; prints the latter.
+
+    `content` that was measured before has its own "environment" and "load_average".
+    """
+    now = {"environment": describe_environment(), "load_average": os.getloadavg()[0]}
+    content = now | content
+    environment = content["environment"]
     text = "\n".join(
         [
             *lines,
@@ -93,9 +102,9 @@ def write(name: str, content: dict[str, Any], lines: list[str], made_by: str | N
     print(text)
 
 
-def milliseconds(seconds: Mapping[str, float]) -> str:
+def milliseconds(seconds: Mapping[str, float], digits: int = 1) -> str:
     """A median and its quartiles, of `alternate`."""
-    low, median, high = (f"{1e3 * seconds[name]:.1f}" for name in ("low", "median", "high"))
+    low, median, high = (f"{1e3 * seconds[name]:.{digits}f}" for name in ("low", "median", "high"))
     return f"{median} ({low}-{high})"
 
 

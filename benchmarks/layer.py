@@ -31,12 +31,15 @@ from zoo.recurrence_choice import (
     choose_form,
     cost,
     recurrence_form,
+    stored_states,
     work,
 )
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
 MACHINE = CPU if KIND == "cpu" else GPU
 ORACLE = Choice("associative", 2**30)
+BASELINE = "associative scan over L"
+"""Its name in results."""
 GRID = list(itertools.product([(1, 4096), (16, 512)], [8, 32, 128, 512], [16, 64, 256]))
 
 
@@ -115,7 +118,7 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
         "N": N,
         "forms": [
             {
-                "form": c.form if c is not ORACLE else "associative scan over L",
+                "form": c.form if c is not ORACLE else BASELINE,
                 "chunk": min(c.chunk, L),
                 "seconds": seconds[c],
                 "difference": worst[c],
@@ -134,18 +137,20 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
     }
 
 
-def fit(rows: list[dict]) -> Machine:
+def fit(rows: list[dict], quantile: str = "low") -> Machine:
     """The `Machine` whose estimates have the least squared relative error."""
     kinds, ones = [], []
     for row in rows:
-        size = Size(row["batch"], row["L"], row["H"], row["H"], row["N"])
+        N = stored_states(row["N"], KIND)
+        size = Size(row["batch"], row["L"], row["H"], row["H"], N)
         for form in row["forms"]:
-            if form["estimate"] is not None:
+            if form["form"] != BASELINE:
                 amounts = work(Choice(form["form"], form["chunk"]), size)
-                kinds.append(np.asarray(amounts) / form["seconds"]["low"])
+                kinds.append(np.asarray(amounts) / form["seconds"][quantile])
                 ones.append(1.0)
     columns = np.asarray(kinds)
     scales = columns.max(axis=0)
+    scales[scales == 0] = 1  # no form here does this kind of work
     return Machine(*(nnls(columns / scales, np.asarray(ones))[0] / scales).tolist())
 
 
@@ -155,7 +160,7 @@ def write_fit(rows: list[dict]) -> None:
     for row in rows:
         size = Size(row["batch"], row["L"], row["H"], row["H"], row["N"])
         for form in row["forms"]:
-            if form["estimate"] is not None:
+            if form["form"] != BASELINE:
                 seconds = form["seconds"]["low"]
                 estimate = cost(Choice(form["form"], form["chunk"]), size, machine)
                 name = f"{form['form']} {form['chunk']}"

@@ -5,6 +5,7 @@ scripts/reproduce.py --list
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from training.cli import UsageError
 from training.display import format_seconds
 from training.studies import STUDIES
 from training.studies.app import StudyCommand, execute_study
+from training.studies.runner import SHARED_GPU
 
 
 def main(argv: list[str]) -> int:
@@ -76,5 +78,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.update(SHARED_GPU)  # which is its runs'; this process only asks what there is
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     sys.exit(main(sys.argv[1:]))

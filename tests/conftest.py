@@ -1,14 +1,17 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Compilation takes most of the time of these tests, and optimizing more than half of that. Set
 # before JAX is imported, and handed on to the processes that tests start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
+import jax.export
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +47,25 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared is not there")
     return SHARED
+
+
+@pytest.fixture
+def lowers_for_cuda() -> Callable[..., str]:
+    """A function that lowers a jitted function for an NVIDIA GPU; its module, as text."""
+    kernels = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+
+    def lower(function: Any, *args: Any) -> str:
+        with _some_gpu():
+            exported = jax.export.export(function, platforms=["cuda"], disabled_checks=[kernels])
+            return exported(*args).mlir_module()
+
+    return lower
+
+
+def _some_gpu() -> contextlib.AbstractContextManager[Any]:
+    """What makes JAX from 0.11 on compile a kernel where there is no GPU to ask for its kind."""
+    if not hasattr(jax.sharding, "AbstractDevice"):
+        return contextlib.nullcontext()
+    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("gpu",), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)

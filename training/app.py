@@ -20,15 +20,16 @@ from .compilation import use_compilation_cache
 from .config import RunConfig
 from .describe import describe
 from .display import LiveDisplay, PlainDisplay, make_display
-from .environment import describe_environment
+from .environment import note_environment
 from .interrupt import Interrupt
-from .loop import Run, write_json
+from .loop import Run
 from .metrics import (
     EventLog,
     TensorBoardMirror,
     read_events,
     truncate_after,
     write_atomically,
+    write_json,
 )
 from .network import check_network
 from .placement import Placement
@@ -64,7 +65,8 @@ def execute(command: Command, console: Console) -> Path:
     with claimed(folder) if placement.is_first else nullcontext():
         if not command.resume and placement.is_first:
             write_atomically(folder / "config.yaml", write_yaml(config))
-            write_json(folder / "environment.json", describe_environment())
+        if placement.is_first:
+            note_environment(folder / "environment.json")
         with Interrupt() as interrupt:
             summary = _train(config, task, folder, clock, make_display(console), interrupt)
         if placement.is_first:

@@ -14,8 +14,8 @@ from .clock import Clock
 from .config import CompressionConfig
 from .describe import describe, describe_cut, summarize
 from .environment import describe_environment
-from .loop import Run, write_json
-from .metrics import EventLog, write_atomically
+from .loop import Run
+from .metrics import EventLog, write_atomically, write_json
 from .network import layer_sizes, layers_of
 from .reduction import Reduction, calibration_split
 from .trained import load_run

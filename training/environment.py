@@ -1,5 +1,6 @@
 """What a run ran on: versions, hardware, commit."""
 
+import json
 import os
 import platform
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from .metrics import write_json
 
 LIBRARIES = (
     "compressm-zoo",
@@ -39,8 +42,24 @@ def describe_environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
+        "xla_flags": os.environ.get("XLA_FLAGS"),
         "git_commit": _git_commit(),
     }
+
+
+def note_environment(file: Path) -> None:
+    """Write `describe_environment()` to `file`; what a resumed run finds there, it adds to.
+
+    Under "resumed" are the environments in which a run went on, where they are not the last one.
+    """
+    now = describe_environment()
+    if not file.exists():
+        write_json(file, now)
+        return
+    before = json.loads(file.read_text())
+    resumed = before.pop("resumed", [])
+    if now != [before, *resumed][-1]:
+        write_json(file, {**before, "resumed": [*resumed, now]})
 
 
 def _version(name: str) -> str | None:

@@ -1,6 +1,5 @@
 """A run from its configuration to its report: train, evaluate, shrink, save."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from .config import RunConfig
 from .describe import describe_cut, summarize
 from .feed import Feed
 from .interrupt import Interrupt
-from .metrics import Sink, write_atomically
+from .metrics import Sink
 from .network import build_model, layer_sizes, layers_of, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
@@ -493,8 +492,3 @@ class Run:
 
 def _is_inexact_struct(x: Any) -> bool:
     return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, readable for a person."""
-    write_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -128,6 +128,11 @@ def write_atomically(path: str | Path, content: str | Iterable[bytes]) -> None:
         raise
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, readable for a person."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
 def _parse(raw: bytes) -> Event:
     event = json.loads(raw)
     if not isinstance(event, dict):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from .lti import Array as AnyArray
-from .recurrence_choice import Choice, Size, choose_form, recurrence_override
+from .recurrence_choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .recurrence_forms import FORMS
+from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
 from .samples import sample_at, with_sample
 from .whole_batch import whole_batch
 
@@ -64,8 +65,13 @@ def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
     form, chunk = override or choose_form(Size(b, L, m, *C.shape))
     if reverse:
         u = u[:, ::-1]
+    n = len(log_lam)
+    if more := stored_states(n) - n:
+        log_lam, B = jnp.pad(log_lam, (0, more)), jnp.pad(B, ((0, more), (0, 0)))
+        C = jnp.pad(C, ((0, 0), (0, more)))
+        x0 = None if x0 is None else jnp.pad(x0, ((0, 0), (0, more)))
     y, x = FORMS[form](log_lam, B, C, u, x0, chunk)
-    return [y[:, ::-1] if reverse else y, x]
+    return [y[:, ::-1] if reverse else y, x[:, :n]]
 
 
 _apply = whole_batch(_lti, shared=3)
@@ -110,6 +116,14 @@ _recurrence = whole_batch(_states, shared=0)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _time_varying(reverse, a, b, x0):
+    return with_kernel(
+        lambda a, b, x0: _on_gpu(a, b, x0, "after", reverse)[0],
+        lambda a, b, x0: _states_loop(a, b, x0, reverse),
+        *(a, b, x0),
+    )
+
+
+def _states_loop(a, b, x0, reverse):
     L = a.shape[1]
 
     def step(i, carry):
@@ -131,7 +145,14 @@ def _time_varying_backward(reverse, kept, dx):
 
     JAX's cotangents of complex numbers transpose without conjugation.
     """
-    a, x, x0 = kept
+    return with_kernel(
+        lambda a, x, x0, dx: _adjoint_on_gpu(a, x, x0, dx, reverse),
+        lambda a, x, x0, dx: _adjoint_loop(a, x, x0, dx, reverse),
+        *(*kept, dx),
+    )
+
+
+def _adjoint_loop(a, x, x0, dx, reverse):
     L = a.shape[1]
 
     def step(i, carry):
@@ -149,6 +170,33 @@ def _time_varying_backward(reverse, kept, dx):
     nothing = jnp.zeros_like(x)
     dx0, da, db = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), nothing, nothing))
     return da, db, dx0
+
+
+def _adjoint_on_gpu(a, x, x0, dx, reverse):
+    g, dx0 = _on_gpu(a, dx, jnp.zeros_like(x0), "adjoint", not reverse)
+    ends = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
+    return g * jnp.concatenate(ends, axis=1), g, dx0
+
+
+def _on_gpu(a, b, x, order: Order, reverse: bool):
+    """`recurrence_on_gpu` of real or complex states of any shape."""
+    a, driven, before = _with_parts(a, 2), _with_parts(b, 2), _with_parts(x, 1)
+    states, last = recurrence_on_gpu(a, driven, before, order, reverse)
+    return _without_parts(states, b), _without_parts(last, x)
+
+
+def _with_parts(x, axes: int):
+    """[*axes, *s] -> [*axes, P, n], the real and the imaginary part, if there is one."""
+    x = x.reshape(*x.shape[:axes], -1)
+    parts = [jnp.real(x), jnp.imag(x)] if jnp.iscomplexobj(x) else [x]
+    return jnp.stack(parts, axis=axes)
+
+
+def _without_parts(parts, like):
+    """The inverse of `_with_parts`, for the shape of `like`."""
+    if jnp.iscomplexobj(like):
+        parts = jax.lax.complex(parts[..., 0, :], parts[..., 1, :])
+    return parts.reshape(like.shape)
 
 
 _time_varying.defvjp(_time_varying_forward, _time_varying_backward)

@@ -46,15 +46,34 @@ class Machine(NamedTuple):
     """Changing the layout of one channel of one sample."""
     transform: float
     """One sample's part of a Fourier transform, for each doubling of its length."""
+    start: float
+    """Starting what a matrix form does once, however little there is to do."""
 
 
 CPU = Machine(
-    flop=4.2e-12, state=7.1e-10, step=0, chunk=5.3e-05, channel=4.7e-10, transform=4.9e-10
+    flop=4.2e-12,
+    state=7.1e-10,
+    step=0,
+    chunk=5.3e-05,
+    channel=4.7e-10,
+    transform=4.9e-10,
+    start=0,
 )
 """As `benchmarks/layer.py --fit` found it."""
 
-GPU = Machine(flop=3.0e-14, state=8.0e-12, step=1e-5, chunk=1e-5, channel=4e-12, transform=4e-12)
-"""Estimates; never measured."""
+GPU = Machine(
+    flop=2.7e-15,
+    state=1.5e-12,
+    step=4.0e-08,
+    chunk=0,
+    channel=1.2e-11,
+    transform=7.0e-13,
+    start=1.2e-04,
+)
+"""As `benchmarks/gpu.py` found it on an H200."""
+
+ALIGNED = {"cpu": 1, "gpu": 8}
+"""States are made up to a multiple of this: a GPU's fast matrix products want whole vectors."""
 
 CANDIDATES = {
     "cpu": [
@@ -68,9 +87,12 @@ CANDIDATES = {
         Choice("fft", 32),
     ],
     "gpu": [
+        Choice("matmul", 1),
+        Choice("matmul", 2),
+        Choice("matmul", 4),
+        Choice("matmul", 8),
         Choice("matmul", 16),
         Choice("matmul", 32),
-        Choice("matmul", 64),
         Choice("fft", 32),
         Choice("associative", 1024),
     ],
@@ -103,9 +125,15 @@ def recurrence_override() -> Choice | None:
 
 def choose_form(size: Size, platform: str | None = None) -> Choice:
     """The form of least estimated cost on `platform` (JAX's default one if not given)."""
-    kind = "cpu" if (platform or _platform()) == "cpu" else "gpu"
+    kind = _kind(platform)
     machine = CPU if kind == "cpu" else GPU
     return min(CANDIDATES[kind], key=lambda choice: cost(choice, size, machine))
+
+
+def stored_states(n: int, platform: str | None = None) -> int:
+    """How many states to compute with where a system has `n`; those added are zero."""
+    multiple = ALIGNED[_kind(platform)]
+    return -(-n // multiple) * multiple
 
 
 def cost(choice: Choice, size: Size, machine: Machine) -> float:
@@ -127,16 +155,21 @@ def work(choice: Choice, size: Size) -> Machine:
         weights = 4 * T * n * (m * p + 4 * (m + p))
         amounts |= {"flop": 3 * (into_and_out + blocks + weights)}
         amounts |= {"state": 12 * samples * n / T, "step": 2 * L / T}
+        amounts |= {"start": 1 if L % T == 0 else 2}
     elif choice.form == "fft":
         response = 4 * L * n * m * p
         spectra = 16 * samples * m * p
         transforms = 3 * (samples * (m + p) + 2 * L * m * p) * math.log2(2 * L)
-        amounts |= {"flop": 3 * (response + spectra), "transform": transforms}
+        amounts |= {"flop": 3 * (response + spectra), "transform": transforms, "start": 2}
     else:
         passes = 12 * math.log2(min(T, L) + 1)
         amounts |= {"flop": 3.5 * into_and_out, "state": passes * samples * n}
-        amounts |= {"step": passes * L / T}
+        amounts |= {"step": passes * L / T, "start": 1}
     return Machine(**amounts)
+
+
+def _kind(platform: str | None) -> str:
+    return "cpu" if (platform or _platform()) == "cpu" else "gpu"
 
 
 def _platform() -> str:

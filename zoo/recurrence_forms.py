@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .recurrence_kernel import recurrence_on_gpu, with_kernel
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 
 LogLam = Complex[Array, " n"]
@@ -183,15 +184,7 @@ def _carry(
     a is `real` + i `imaginary`. States are real parts beside imaginary parts, which is what matrix
     products make and take: a change from or to complex numbers would pass over all of them.
     """
-    turn = jnp.stack([-imaginary, imaginary])
-
-    def step(k, carry):
-        x, before = carry
-        after = real * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1)
-        return after, with_sample(before, x, k, axis=1)
-
-    x, before = jax.lax.fori_loop(0, sources.shape[1], step, (x, jnp.zeros_like(sources)))
-    return before, x
+    return _carry_along(jnp.stack([real, imaginary]), sources, x, reverse=False)
 
 
 def _carry_forward(real, imaginary, sources, x):
@@ -200,21 +193,35 @@ def _carry_forward(real, imaginary, sources, x):
 
 
 def _carry_backward(kept, cotangents):
+    """The adjoint is the same recurrence, from the last chunk on, with the conjugate of a."""
     real, imaginary, before = kept
-    dbefore, dx = cotangents
-    K = before.shape[1]
-    turn = jnp.stack([imaginary, -imaginary])
-
-    def step(i, carry):
-        dx, dsources = carry
-        k = K - 1 - i
-        earlier = real * dx + turn * dx[:, ::-1] + sample_at(dbefore, k, axis=1)
-        return earlier, with_sample(dsources, dx, k, axis=1)
-
-    dx, dsources = jax.lax.fori_loop(0, K, step, (dx, jnp.zeros_like(before)))
+    dsources, dx = _carry_along(jnp.stack([real, -imaginary]), *cotangents, reverse=True)
     dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
     crossed = dsources[:, :, ::-1] * before
     return dreal, jnp.sum(crossed[:, :, 0] - crossed[:, :, 1], axis=(0, 1)), dsources, dx
+
+
+def _carry_along(a, sources, x, reverse):
+    """States before each chunk, and the one that the last chunk leaves."""
+    return with_kernel(
+        lambda a, sources, x: recurrence_on_gpu(a[None, None], sources, x, "before", reverse),
+        lambda a, sources, x: _carry_loop(a, sources, x, reverse),
+        *(a, sources, x),
+    )
+
+
+def _carry_loop(a, sources, x, reverse):
+    K = sources.shape[1]
+    turn = jnp.stack([-a[1], a[1]])
+
+    def step(i, carry):
+        x, before = carry
+        k = K - 1 - i if reverse else i
+        after = a[0] * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1)
+        return after, with_sample(before, x, k, axis=1)
+
+    x, before = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
+    return before, x
 
 
 _carry.defvjp(_carry_forward, _carry_backward)

@@ -5,7 +5,9 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -14,7 +16,12 @@ from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED
 from training.studies.rows import wall_seconds
-from training.studies.runner import StudyRunner, finished_runs, hardware_slots
+from training.studies.runner import (
+    QUICKLY_COMPILED,
+    StudyRunner,
+    finished_runs,
+    hardware_slots,
+)
 from training.studies.study import final_state
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +194,19 @@ def test_a_study_names_what_does_not_fit():
         replace(TINY, variants=(Variant("uncompressed"), Variant("uncompressed?")))
     with pytest.raises(ValueError, match="reference"):
         replace(TINY, reference="nobody")
+
+
+def test_slots_share_the_gpus(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(id=k) for k in (3, 5)])
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    devices = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in hardware_slots(3)]
+    assert devices == ["3", "5", "3"]
+    assert len(hardware_slots()) == 2
+    flags = {slot.environment["XLA_FLAGS"] for slot in hardware_slots()}
+    assert flags == {QUICKLY_COMPILED}
+    monkeypatch.setenv("XLA_FLAGS", "--mine=1")
+    assert hardware_slots(1)[0].environment["XLA_FLAGS"] == "--mine=1"
 
 
 def test_slots_share_the_cores():

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from zoo.recurrence import linear_recurrence, lti_apply, lti_step
-from zoo.recurrence_choice import Choice, Size, choose_form, recurrence_form
+from zoo.recurrence_choice import (
+    ALIGNED,
+    Choice,
+    Size,
+    choose_form,
+    recurrence_form,
+    stored_states,
+)
 
 FORMS = [
     Choice("scan", 8),
@@ -79,6 +86,25 @@ def test_a_missing_state_is_zero(x64, choice):
     with recurrence_form(*choice):
         ours = gradients(lti_apply, weights)(*arrays, u)
     assert_close(ours, gradients(sequential, weights)(*arrays, u))
+
+
+@EVERY_FORM
+def test_states_added_for_a_gpu_change_nothing(x64, monkeypatch, choice):
+    rng = np.random.default_rng(4)
+    *arrays, x0 = system(rng)
+    arguments, weights = (*arrays, inputs(rng, 11, 2), x0), inputs(rng, 11, 3)
+    monkeypatch.setitem(ALIGNED, "cpu", 8)
+    assert stored_states(5) == 8
+
+    def ours(*arguments):
+        return lti_apply(*arguments)
+
+    with recurrence_form(*choice):
+        assert_close(jax.jit(ours)(*arguments), sequential(*arguments))
+        assert_close(
+            gradients(ours, weights)(*arguments), gradients(sequential, weights)(*arguments)
+        )
+    assert_close(ours(*arguments[:-1]), sequential(*arguments[:-1]))
 
 
 @EVERY_FORM
@@ -202,7 +228,7 @@ def test_memory_of_the_backward_pass_is_that_of_chunks():
         assert compiled.memory_analysis().temp_size_in_bytes < 40 * 2**20, choice
 
 
-def test_the_gradient_lowers_for_a_gpu():
+def test_the_gradient_lowers_for_a_gpu(lowers_for_cuda):
     *arrays, x0 = system(np.random.default_rng(7), "float32")
     u = jax.ShapeDtypeStruct((4, 200, 2), jnp.float32)
     a = jax.ShapeDtypeStruct((4, 20, 8), jnp.float32)
@@ -214,10 +240,11 @@ def test_the_gradient_lowers_for_a_gpu():
     for choice in FORMS:
         with recurrence_form(*choice):
             gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
-            exported = jax.export.export(gradient, platforms=["cuda"])(*arrays, u)
-        assert exported.platforms == ("cuda",)
+            assert ("xla.gpu.triton" in lowers_for_cuda(gradient, *arrays, u)) == (
+                choice.form == "matmul"
+            )
     states = jax.jit(jax.grad(lambda a, b: jnp.sum(jax.vmap(linear_recurrence)(a, b) ** 2)))
-    assert jax.export.export(states, platforms=["cuda"])(a, a).platforms == ("cuda",)
+    assert "xla.gpu.triton" in lowers_for_cuda(states, a, a)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -14,7 +14,7 @@ from data import Task, default_cache_dir, load_task
 from training.cli import UsageError
 from training.compilation import use_compilation_cache
 from training.display import format_seconds
-from training.loop import write_json
+from training.metrics import write_json
 
 from .cost import estimate
 from .runner import Active, StudyRunner, finished_runs, hardware_slots

@@ -15,8 +15,7 @@ import jax
 import yaml
 
 from training.cli import UsageError, plain_config, write_yaml
-from training.loop import write_json
-from training.metrics import read_events, write_atomically
+from training.metrics import read_events, write_atomically, write_json
 
 from .record import make_record, read_record
 from .study import Planned, comparable, run_name
@@ -26,6 +25,14 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 Report = Callable[[str, Any], None]
 """`report(what, run)`: "started", "finished" or "failed", and the `Active` run; now and then
 ("running", None), for those who watch the runs' logs."""
+
+
+SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""The environment of a process that leaves a GPU's memory to others as long as it can."""
+
+QUICKLY_COMPILED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+"""Flags of XLA that choose kernels for matrix products by rule. By trial, as is its habit, takes up
+to half a minute for a training step, and every shrink wants a new one."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,21 @@ class Slot:
 def hardware_slots(count: int | None = None) -> list[Slot]:
     """As many slots as runs fit side by side, or `count`: one for each GPU, else for each core.
 
-    On a core of its own a run of these sizes does more than half of what it does on two.
+    On a core of its own a run of these sizes does more than half of what it does on two. Where
+    there are more slots than GPUs, these are shared, and their memory is taken as it is needed.
     """
     if jax.default_backend() != "cpu":
-        devices = [device.id for device in jax.devices()][:count]
-        return [Slot(environment={"CUDA_VISIBLE_DEVICES": str(device)}) for device in devices]
+        devices = [device.id for device in jax.devices()]
+        return [
+            Slot(
+                environment={
+                    "CUDA_VISIBLE_DEVICES": str(devices[k % len(devices)]),
+                    "XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICKLY_COMPILED),
+                    **SHARED_GPU,
+                }
+            )
+            for k in range(len(devices) if count is None else count)
+        ]
     if not hasattr(os, "sched_getaffinity"):
         return [Slot()] * (count or 1)
     cores = sorted(os.sched_getaffinity(0))

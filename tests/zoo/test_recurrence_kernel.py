@@ -1,0 +1,54 @@
+"""The GPU kernel, interpreted. That it lowers for a GPU is in `test_recurrence`."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo.recurrence_kernel import AHEAD, BLOCK, Order, interpreted
+
+
+def expected(a, b, x, order: Order, reverse: bool):
+    """The definition, in complex or real numbers."""
+    samples = range(b.shape[1])
+    kept = np.zeros_like(b)
+    for k in reversed(samples) if reverse else samples:
+        if order == "after":
+            x = kept[:, k] = a[:, k] * x + b[:, k]
+        elif order == "before":
+            kept[:, k], x = x, a[:, k] * x + b[:, k]
+        else:
+            kept[:, k] = x + b[:, k]
+            x = a[:, k] * kept[:, k]
+    return kept, x
+
+
+def parts(x, axis):
+    return np.stack([x.real, x.imag] if np.iscomplexobj(x) else [x], axis=axis)
+
+
+@pytest.mark.parametrize("order", ["after", "before", "adjoint"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "shared", "L"),
+    [
+        (complex, True, 2 * AHEAD + 5),
+        (complex, False, AHEAD),
+        (float, False, AHEAD + 1),
+        (float, True, 3),
+    ],
+)
+def test_the_kernel_equals_the_definition(x64, kind, shared, L, order, reverse):
+    rng = np.random.default_rng(0)
+    batch, n = 2, BLOCK + 13
+
+    def draw(*shape):
+        x = rng.uniform(-0.6, 0.6, shape) + 1j * rng.uniform(-0.6, 0.6, shape)
+        return x if kind is complex else x.real
+
+    a = draw(1, 1, n) if shared else draw(batch, L, n)
+    b, x = draw(batch, L, n), draw(batch, n)
+    arrays = [jnp.asarray(each) for each in (parts(a, -2), parts(b, -2), parts(x, -2))]
+    ours = interpreted(*arrays, order, reverse)
+    theirs = expected(np.broadcast_to(a, b.shape), b, x, order, reverse)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, parts(other, -2), rtol=0, atol=1e-12)
