@@ -168,6 +168,11 @@ def work(choice: Choice, size: Size) -> Machine:
     return Machine(**amounts)
 
 
+def on_cpu() -> bool:
+    """Whether programs that are traced now are for a CPU."""
+    return _kind(None) == "cpu"
+
+
 def _kind(platform: str | None) -> str:
     return "cpu" if (platform or _platform()) == "cpu" else "gpu"
 

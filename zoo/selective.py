@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .recurrence import linear_recurrence
+from .recurrence_choice import on_cpu
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
@@ -25,6 +27,9 @@ CACHED = 2**15
 
 VECTOR = 64
 """Channels that are treated together at least."""
+
+ON_GPU = 2**26
+"""States, of all samples of a chunk together, that a GPU keeps in memory."""
 
 
 class Signals(NamedTuple):
@@ -75,7 +80,9 @@ def selective_step(
 
 def _selective_scan(A, x, dt, B, C, h0):
     """Outputs [b L d] and last states [b d N] of a batch, on a CPU a part of them at a time."""
-    sequences, channels = _parts(*h0.shape) if jax.default_backend() == "cpu" else (1, 1)
+    if not on_cpu():
+        return _in_long_chunks(A, x, dt, B, C, h0)
+    sequences, channels = _parts(*h0.shape)
 
     def of_sequences(part):
         x, dt, B, C, h0 = part
@@ -125,6 +132,30 @@ def _join(a, axis):
     axis %= a.ndim - 1
     a = jnp.moveaxis(a, 0, axis)
     return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+
+
+def _in_long_chunks(A, x, dt, B, C, h0):
+    """Outputs and last states, with all states of a chunk in memory, and made again backward.
+
+    A GPU has the room, and is slow to start what little there is to do for one sample.
+    """
+    L = x.shape[1]
+    K = -(-L // max(CHUNK, ON_GPU // h0.size))
+    T = L // K
+
+    @jax.checkpoint
+    def one(h, part):
+        x, dt, B, C = part
+        decay = jnp.exp(dt[..., None] * A)
+        states = jax.vmap(linear_recurrence)(decay, (dt * x)[..., None] * B[:, :, None, :], h)
+        return states[:, -1], jnp.einsum("btdn,btn->btd", states, C)
+
+    h, y = jax.lax.scan(one, h0, [_split(a[:, : K * T], 1, K) for a in (x, dt, B, C)])
+    outputs = [_join(y, 1)]
+    if K * T < L:
+        h, y = one(h, [a[:, K * T :] for a in (x, dt, B, C)])
+        outputs.append(y)
+    return [joined(outputs), h]
 
 
 def _together(A, x, dt, B, C, h0):

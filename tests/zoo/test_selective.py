@@ -45,13 +45,27 @@ def gradients(function, arguments):
     return jax.grad(loss, argnums=tuple(range(6)))(*arguments)
 
 
-@pytest.mark.parametrize(("L", "cached"), [(1, 2**15), (37, 2**15), (96, 2**15), (37, 12)])
+@pytest.mark.parametrize(
+    ("L", "cached", "on_gpu"),
+    [
+        (1, 2**15, None),
+        (37, 2**15, None),
+        (96, 2**15, None),
+        (37, 12, None),
+        (1, 2**15, 2**26),
+        (37, 2**15, 2**26),
+        (37, 2**15, 1),
+    ],
+)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_values_and_gradients_are_those_of_the_definition(
-    L, cached, precision, request, monkeypatch
+    L, cached, on_gpu, precision, request, monkeypatch
 ):
     monkeypatch.setattr("zoo.selective.CACHED", cached)
     monkeypatch.setattr("zoo.selective.VECTOR", 1)
+    if on_gpu is not None:
+        monkeypatch.setattr("zoo.selective.on_cpu", lambda: False)
+        monkeypatch.setattr("zoo.selective.ON_GPU", on_gpu)
     if precision == "float64":
         request.getfixturevalue("x64")
     tolerance = {"float32": 2e-5, "float64": 1e-12}[precision]
@@ -97,3 +111,15 @@ def test_memory_does_not_hold_the_states():
     compiled = jax.jit(lambda *a: gradients(run, a)).lower(*shapes).compile()
     states = 4 * 16 * 1024 * 64 * 32
     assert compiled.memory_analysis().temp_size_in_bytes < states / 2
+
+
+def test_on_a_gpu_states_are_computed_by_the_kernel(monkeypatch, lowers_for_cuda):
+    monkeypatch.setattr("zoo.selective.on_cpu", lambda: False)
+    given = problem(40, 6, 5)
+
+    def loss(x, dt, A, B, C, h0):
+        y, h = selective_scan(x, dt, A, B, C, h0)
+        return jnp.sum(y**2) + jnp.sum(h)
+
+    gradient = jax.jit(jax.grad(loss, argnums=tuple(range(6))))
+    assert "xla.gpu.triton" in lowers_for_cuda(gradient, *given.values())
