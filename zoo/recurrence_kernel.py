@@ -46,27 +46,13 @@ def recurrence_on_gpu(
     x: Float[Array, "b P n"],
     order: Order,
     reverse: bool,
+    interpret: bool = False,
 ) -> tuple[Float[Array, "b L P n"], Float[Array, "b P n"]]:
     """What `order` says of all samples, and the state that the last of them leaves.
 
     Complex numbers are P = 2 real ones, real and imaginary part. `reverse` goes from the last
-    sample to the first.
+    sample to the first. `interpret` runs on any platform, slowly: for tests.
     """
-    return _call(a, b, x, order, reverse, interpret=False)
-
-
-def interpreted(
-    a: Float[Array, "#b #L P n"],
-    b: Float[Array, "b L P n"],
-    x: Float[Array, "b P n"],
-    order: Order,
-    reverse: bool,
-) -> tuple[Float[Array, "b L P n"], Float[Array, "b P n"]]:
-    """`recurrence_on_gpu` on any platform, slowly: for tests."""
-    return _call(a, b, x, order, reverse, interpret=True)
-
-
-def _call(a, b, x, order: Order, reverse: bool, interpret: bool):
     batch, L, P, n = b.shape
     kernel: Callable[..., None] = partial(_kernel, order=order, reverse=reverse, n=n)
     per_sequence = pl.BlockSpec((None, L, P, BLOCK), lambda i, j: (i, 0, 0, j))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.recurrence_kernel import AHEAD, BLOCK, Order, interpreted
+from zoo.recurrence_kernel import AHEAD, BLOCK, Order, recurrence_on_gpu
 
 
 def expected(a, b, x, order: Order, reverse: bool):
@@ -48,7 +48,7 @@ def test_the_kernel_equals_the_definition(x64, kind, shared, L, order, reverse):
     a = draw(1, 1, n) if shared else draw(batch, L, n)
     b, x = draw(batch, L, n), draw(batch, n)
     arrays = [jnp.asarray(each) for each in (parts(a, -2), parts(b, -2), parts(x, -2))]
-    ours = interpreted(*arrays, order, reverse)
+    ours = recurrence_on_gpu(*arrays, order, reverse, interpret=True)
     theirs = expected(np.broadcast_to(a, b.shape), b, x, order, reverse)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, parts(other, -2), rtol=0, atol=1e-12)
