@@ -1,9 +1,11 @@
 """The GPU kernel, interpreted. That it lowers for a GPU is in `test_recurrence`."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zoo.recurrence import linear_recurrence
 from zoo.recurrence_kernel import AHEAD, BLOCK, Order, recurrence_on_gpu
 
 
@@ -52,3 +54,10 @@ def test_the_kernel_equals_the_definition(x64, kind, shared, L, order, reverse):
     theirs = expected(np.broadcast_to(a, b.shape), b, x, order, reverse)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, parts(other, -2), rtol=0, atol=1e-12)
+
+
+def test_a_jax_without_triton_has_the_loop(monkeypatch, lowers_for_cuda):
+    monkeypatch.setattr("zoo.recurrence_kernel.triton", None)
+    a = jax.ShapeDtypeStruct((4, 20, 8), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda a, b: jnp.sum(jax.vmap(linear_recurrence)(a, b) ** 2)))
+    assert "xla.gpu.triton" not in lowers_for_cuda(gradient, a, a)
