@@ -104,11 +104,13 @@ class CompressionConfig:
     keep: Literal["largest", "smallest", "random"] = "largest"
     """Which balanced states stay; all but the first are for comparison, with method `paper`."""
     settled: float | None = None
-    """Cut only when every layer needs as many states as at the last look (the shrink before), give
-    or take this share: an adaptive schedule, with many `shrinks`. None: cut every time."""
+    """An adaptive schedule, with many `shrinks`: cut only when the spectrum of every layer asks for
+    what it asked for at the last look (the shrink before), give or take this share. In mode
+    `tolerance` that is the number of states, in `fixed` the share of the HSVs beyond `rank`; there
+    the cut is at once to `rank`, and at the latest at the last shrink. None: cut every time."""
     guard: float | None = None
-    """Largest rise of the calibration loss that a cut may cause; one that causes more is dropped.
-    None: no limit."""
+    """Largest rise of the calibration loss that a cut may cause; one that causes more is dropped,
+    but for the last one of an adaptive schedule in mode `fixed`. None: no limit."""
     share: float = 0.1
     """Share of the states that a cut takes away, in mode `pragmatic`."""
     slack: float = 0.0
@@ -152,10 +154,10 @@ class CompressionConfig:
             value = getattr(self, name)
             require(value is None or value >= 0, f"compression.{name}", value, "0 or more, or None")
         require(
-            self.settled is None or self.mode == "tolerance",
+            self.settled is None or self.mode in ("tolerance", "fixed"),
             "compression.settled",
             self.settled,
-            "None, or a number with compression.mode tolerance",
+            "None, or a number with compression.mode tolerance or fixed",
         )
         require(0 < self.share < 1, "compression.share", self.share, "(0, 1)")
         require(self.slack >= 0, "compression.slack", self.slack, "0 or more")

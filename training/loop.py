@@ -388,7 +388,9 @@ class Run:
             certificates = self._shrinker.reduction.certificates(planned, layers_of(after))
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
             rejected = (
-                compression.guard is not None and loss_after - loss_before > compression.guard
+                compression.guard is not None
+                and loss_after - loss_before > compression.guard
+                and not self._shrinker.must_cut(self.step)
             )
             if rejected:
                 self.state = before

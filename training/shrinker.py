@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 
 from compress import Plan, rank
 from compress.rank import JointPolicy, Policy
@@ -15,6 +16,9 @@ from .reduction import Reduction
 from .rehearsal import settle
 from .schedule import rank_at, shrink_steps
 
+TINY = 1e-300
+"""Stands for the sum of HSVs that are all zero."""
+
 
 class Shrinker:
     """Plans the shrinks of a run. `memory` is all that it knows besides the configuration."""
@@ -23,25 +27,30 @@ class Shrinker:
         self.config, self.reduction = config.compression, Reduction(config, calibration)
         self.steps = shrink_steps(config.compression, config.steps)
         self._initial = initial
-        self._needed: list[int] | None = None
+        self._asked: list[float] | None = None
 
     @property
-    def memory(self) -> list[int] | None:
-        """Ranks that the layers needed when they were last looked at, for `settled`."""
-        return self._needed
+    def memory(self) -> list[float] | None:
+        """What the spectra asked for when they were last looked at, for `settled`."""
+        return self._asked
 
-    def recall(self, memory: list[int] | None) -> None:
+    def recall(self, memory: list[float] | None) -> None:
         """Go on with the `memory` of an earlier run."""
-        self._needed = memory
+        self._asked = memory
 
     def remember(self, planned: Plan) -> None:
         """Note what a shrink has found; after a cut, the spectrum has to settle anew."""
         cut = any(layer.cut is not None for layer in planned.layers)
-        self._needed = None if cut else self.needed(planned)
+        self._asked = None if cut else [self._asks(layer.sigma) for layer in planned.layers]
 
     def needed(self, planned: Plan) -> list[int]:
         """States that the layers need by their spectra, in mode `tolerance`."""
         return [self._policy()(layer.sigma) for layer in planned.layers]
+
+    def must_cut(self, step: int) -> bool:
+        """Whether what is cut after `step` is cut whatever it costs."""
+        adaptive = self.config.mode == "fixed" and self.config.settled is not None
+        return adaptive and step == self.steps[-1]
 
     def spectra(self, model: Any, norm_state: eqx.nn.State) -> Plan:
         """The HSVs of every layer, in a plan that cuts nothing."""
@@ -56,6 +65,11 @@ class Shrinker:
             policy = policy if self.config.settled is None else self._when_settled(policy)
             gate = self.config.gate
             return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)
+        if self.config.mode == "fixed" and self.config.settled is not None:
+            policy = JointPolicy(lambda sigmas, cut: [self._final(sigma) for sigma in sigmas])
+            if not self.must_cut(step):
+                policy = self._when_settled(policy)
+            return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=1.0)
         if self.config.mode == "budget":
             budget = rank.global_budget(sum(self._ranks(model, step)))
             return self.reduction.plan(model, norm_state, step=step, policy=budget, gate=1.0)
@@ -71,17 +85,27 @@ class Shrinker:
             return wanted
         return [min(now, rank) for now, rank in zip(sizes, wanted, strict=True)]
 
+    def _asks(self, sigma: Sequence[float] | np.ndarray) -> float:
+        """What `settled` compares: states, or the share of the HSVs beyond the final rank."""
+        if self.config.mode == "fixed":
+            return float(np.sum(sigma[self._final(sigma) :]) / max(np.sum(sigma), TINY))
+        return float(self._policy()(np.asarray(sigma)))
+
+    def _final(self, sigma: Sequence[float] | np.ndarray) -> int:
+        """The rank of mode `fixed` after the last shrink, for a layer with these HSVs."""
+        return min(len(sigma), self.config.rank or 1)
+
     def _policy(self) -> Policy:
         return rank.round_up(rank.tolerance(self.config.tolerance), self.config.multiple)
 
     def _when_settled(self, policy: JointPolicy) -> JointPolicy:
-        """`policy` once all layers need about what they needed at the last look, else no cut."""
-        before, most = self._needed, self.config.settled or 0.0
+        """`policy` once all layers ask for about what they did at the last look, else no cut."""
+        before, most = self._asked, self.config.settled or 0.0
 
         def ranks(sigmas: Sequence[Any], cut: Callable[[list[int]], Any]) -> list[int]:
-            needed = [self._policy()(sigma) for sigma in sigmas]
+            asked = [self._asks(sigma) for sigma in sigmas]
             settled = before is not None and all(
-                abs(now - then) <= most * then for now, then in zip(needed, before, strict=True)
+                abs(now - then) <= most * then for now, then in zip(asked, before, strict=True)
             )
             return policy.ranks(sigmas, cut) if settled else [len(sigma) for sigma in sigmas]
 

@@ -98,6 +98,16 @@ def test_an_adaptive_run_cuts_once_its_spectrum_has_settled(tmp_path):
     assert third["after"] == third["before"]  # the cut spectrum has to settle anew
 
 
+@pytest.mark.parametrize(("settled", "cut_at"), [(10.0, 1), (0.0, 2)])
+def test_an_adaptive_run_comes_to_its_rank_at_the_latest_in_the_end(tmp_path, settled, cut_at):
+    """At the second look, where everything counts as settled; at the last, where nothing does."""
+    cut = {"mode": "fixed", "rank": 3, "shrinks": 3, "window": 0.5, "settled": settled}
+    folder = run(small({**cut, "guard": 0.0 if settled == 0 else None}), tmp_path / "run")
+    shrinks = [e["layers"][0] for e in events(folder, "shrink")]
+    assert [s["after"] for s in shrinks] == [8] * cut_at + [3] * (3 - cut_at)
+    assert sizes(folder) == [3]
+
+
 def test_a_budget_is_spent_on_all_layers_together(tmp_path):
     config = small({"mode": "budget", "rank": 4, "shrinks": 1, "window": 0.5})
     folder = run(replace(config, network=replace(config.network, blocks=2)), tmp_path / "budget")
