@@ -23,6 +23,7 @@ from training.studies.runner import (
     hardware_slots,
 )
 from training.studies.study import final_state
+from training.studies.summary import write_results
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -90,8 +91,10 @@ def test_every_study_plans_runs_whose_configurations_are_valid():
 def test_records_in_the_repository_have_the_names_of_runs():
     """Those under another name would be run again by --resume."""
     for folder in (ROOT / "results").glob("*/runs"):
-        study = STUDIES[folder.parent.name]
-        planned = {run.name for run in plan_runs(study, "cpu", range(study.seeds))}
+        name = folder.parent.name
+        scale = "paper" if name.endswith("-paper") else "cpu"
+        study = STUDIES[name.removesuffix("-paper")]
+        planned = {run.name for run in plan_runs(study, scale, range(study.seeds))}
         assert {path.stem for path in folder.glob("*.json")} <= planned
 
 
@@ -123,6 +126,17 @@ def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(fini
     assert len(lines) == 1 + len(TINY.variants)
     for plot in ("accuracy_state", "accuracy_time", "ranks", "spectra"):
         assert "<svg" in (finished.out / f"{plot}.svg").read_text()
+
+
+def test_what_moved_from_one_machine_to_another_has_no_times(finished, tmp_path):
+    records = finished_runs(finished.out / "runs")
+    moved = dict(records["compressed-seed0"])
+    moved["environment"] = moved["environment"] | {"resumed": [moved["environment"]]}
+    write_results(TINY, "cpu", {**records, "compressed-seed0": moved}, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith("| compressed ")]
+    assert line.endswith("| – | – | – | 1 |")
+    assert "1 run was finished on another machine" in table
 
 
 def test_saved_systems_are_followed(finished):

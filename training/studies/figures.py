@@ -1,5 +1,6 @@
 """The plots of a study, as SVG files."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def score_against(
     score: str, rows: Sequence[Row], what: str, label: str, *, logarithmic: bool
 ) -> Figure | None:
     """The score of every variant, with its spread over seeds in both directions."""
+    rows = [row for row in rows if not math.isnan(getattr(row, what).mean)]
     if not rows:
         return None
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")

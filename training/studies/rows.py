@@ -45,7 +45,8 @@ class Row:
     score: Spread
     """Test accuracy, %."""
     seconds: Spread
-    """Whole wall time of a run: data, compilation, training, evaluation, reduction, report."""
+    """Whole wall time of a run: data, compilation, training, evaluation, reduction, report; of
+    those that stayed on one machine, as in what follows."""
     speedup: Spread
     """Wall time of the reference over that of this variant, seed by seed."""
     step_speedup: Spread
@@ -63,14 +64,15 @@ def rows_of(study: Study, records: Records) -> list[Row]:
         )
         if not runs:
             continue
-        beside = [(r, reference[r["seed"]]) for r in runs if r["seed"] in reference]
+        timed = [r for r in runs if not moved(r)]
+        beside = [(r, reference[r["seed"]]) for r in timed if r["seed"] in reference]
         rows.append(
             Row(
                 variant=variant,
                 seeds=tuple(r["seed"] for r in runs),
                 states=Spread.of([final_state(r["summary"]) for r in runs]),
                 score=Spread.of([score_of(r) for r in runs]),
-                seconds=Spread.of([wall_seconds(r) for r in runs]),
+                seconds=Spread.of([wall_seconds(r) for r in timed]),
                 speedup=Spread.of([wall_seconds(ref) / wall_seconds(r) for r, ref in beside]),
                 step_speedup=Spread.of([last_rate(r) / last_rate(ref) for r, ref in beside]),
             )
@@ -94,6 +96,11 @@ def score_name(records: Records) -> str:
     """`test accuracy, %`, or what else the scores of these runs are."""
     measures = {measure_of(record) for record in records.values()}
     return " or ".join(sorted(f"test {m.label}" + ", %" * m.is_share for m in measures))
+
+
+def moved(record: Record) -> bool:
+    """Whether a run went on on another machine, or other versions: its times mean nothing."""
+    return bool(record["environment"].get("resumed"))
 
 
 def wall_seconds(record: Record) -> float:

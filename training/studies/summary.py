@@ -9,7 +9,7 @@ from training.display import format_seconds
 from training.metrics import write_atomically
 
 from .figures import write_figures
-from .rows import Records, Row, rows_of, score_name, wall_seconds
+from .rows import Record, Records, Row, moved, rows_of, score_name, wall_seconds
 from .study import Scale, Study
 
 
@@ -88,15 +88,22 @@ def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
     machines = {
         f"{e['processor']}, {e['cores']} cores each, {', '.join(e['devices'])}, jax "
         f"{e['versions']['jax']}"
-        for e in (r["environment"] for r in runs)
+        for r in runs
+        for e in (r["environment"], *r["environment"].get("resumed", []))
     }
     command = f"scripts/reproduce.py {study.name} --scale {scale}"
     return [
         "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
         "evaluation and reduction included, and the teacher's or the larger model's where there is "
         f"one; speed-ups are against `{study.reference}` of the same "
-        "seed. Published figures are the paper's, at its setting.",
+        "seed. Published figures are the paper's, at its setting." + _moves(runs),
         "",
         f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "
         f"{'; '.join(sorted(machines))}. Made by `{command}`.",
     ]
+
+
+def _moves(runs: Sequence[Record]) -> str:
+    number = sum(moved(r) for r in runs)
+    went = "run was" if number == 1 else "runs were"
+    return f" {number} {went} finished on another machine and have no times." if number else ""
