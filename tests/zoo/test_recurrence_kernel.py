@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.recurrence import linear_recurrence
-from zoo.recurrence_kernel import AHEAD, BLOCK, Order, recurrence_on_gpu
+from zoo.recurrence_kernel import BLOCK, Order, recurrence_on_gpu
 
 
 def expected(a, b, x, order: Order, reverse: bool):
@@ -29,17 +29,12 @@ def parts(x, axis):
 
 
 @pytest.mark.parametrize("order", ["after", "before", "adjoint"])
-@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "shared", "L"),
-    [
-        (complex, True, 2 * AHEAD + 5),
-        (complex, False, AHEAD),
-        (float, False, AHEAD + 1),
-        (float, True, 3),
-    ],
+    ("kind", "shared", "L", "reverse"),
+    [(complex, True, 9, True), (complex, False, 4, False), (float, False, 5, True)],
 )
-def test_the_kernel_equals_the_definition(x64, kind, shared, L, order, reverse):
+def test_the_kernel_equals_the_definition(x64, monkeypatch, kind, shared, L, reverse, order: Order):
+    monkeypatch.setattr("zoo.recurrence_kernel.AHEAD", 4)
     rng = np.random.default_rng(0)
     batch, n = 2, BLOCK + 13
 

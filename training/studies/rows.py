@@ -66,6 +66,7 @@ def rows_of(study: Study, records: Records) -> list[Row]:
             continue
         timed = [r for r in runs if not moved(r)]
         beside = [(r, reference[r["seed"]]) for r in timed if r["seed"] in reference]
+        beside = [(r, ref) for r, ref in beside if hardware(r) == hardware(ref)]
         rows.append(
             Row(
                 variant=variant,
@@ -101,6 +102,11 @@ def score_name(records: Records) -> str:
 def moved(record: Record) -> bool:
     """Whether a run went on on another machine, or other versions: its times mean nothing."""
     return bool(record["environment"].get("resumed"))
+
+
+def hardware(record: Record) -> tuple[str, ...]:
+    """What a run ran on; speeds on different hardware are not compared."""
+    return record["environment"]["processor"], *record["environment"]["devices"]
 
 
 def wall_seconds(record: Record) -> float:
