@@ -2,7 +2,7 @@
 
 A loop of XLA starts several kernels for each sample, which takes longer than what they do. Here one
 kernel does all: it reads what drives the states once and writes the states once, and no less can be
-moved. On an H200 that runs at 2.6 TB/s (batch 50, L = 1024, 384 complex states).
+moved.
 """
 
 from collections.abc import Callable
