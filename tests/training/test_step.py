@@ -63,7 +63,9 @@ def test_steps_in_one_dispatch_equal_steps_one_by_one(setting):
     assert float(metrics.number) == 3 * B
 
 
-@pytest.mark.parametrize("choice", CANDIDATES["gpu"], ids=lambda c: f"{c.form}-{c.chunk}")
+@pytest.mark.parametrize(
+    "choice", {c.form: c for c in CANDIDATES["gpu"]}.values(), ids=lambda c: c.form
+)
 def test_the_step_lowers_for_a_gpu(setting, choice, lowers_for_cuda):
     static, optimizer, state, batches = setting
     steps = make_train_steps(static, optimizer, CLASSES)
