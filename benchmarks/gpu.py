@@ -154,7 +154,7 @@ def measure_layers(grid, repeats: int, workers: int) -> list[dict]:
                 "forms": [
                     {
                         "form": BASELINE if c is ORACLE else c.form,
-                        "chunk": min(c.chunk, L),
+                        "chunk": min(c.chunk, size[1]),
                         "seconds": seconds[c],
                         "difference": errors[c],
                         "temporary_mib": temporary_mib(programs[c]),
@@ -168,9 +168,9 @@ def measure_layers(grid, repeats: int, workers: int) -> list[dict]:
     return rows
 
 
-def chosen_in(setting: Setting, n: int) -> Choice:
-    """What `lti_apply` takes in a network of these sizes."""
-    return choose_form(Size(setting.batch, setting.L, setting.d_model, setting.d_model, n), "gpu")
+def chosen(batch: int, L: int, H: int, N: int) -> str:
+    """Name of what `lti_apply` takes for a layer of this size."""
+    return " ".join(map(str, choose_form(Size(batch, L, H, H, N), "gpu")))
 
 
 def measure_steps(settings, repeats: int, workers: int) -> list[dict]:
@@ -184,6 +184,7 @@ def measure_steps(settings, repeats: int, workers: int) -> list[dict]:
     everything = dict(zip(plan, made, strict=True))
     rows = []
     for name, n in sizes:
+        setting = settings[name][0]
         programs, failed = {}, {}
         for layer in PROGRAMS:
             program = everything.pop((name, n, layer))
@@ -202,8 +203,8 @@ def measure_steps(settings, repeats: int, workers: int) -> list[dict]:
             {
                 "setting": name,
                 "d_state": n,
-                **vars(settings[name][0]),
-                "form": " ".join(map(str, chosen_in(settings[name][0], n))),
+                **vars(setting),
+                "form": chosen(setting.batch, setting.L, setting.d_model, n),
                 "seconds": seconds,
                 "failed": failed,
                 "temporary_mib": {k: p.temporary_mib for k, p in programs.items()},
@@ -224,11 +225,6 @@ def agreement(setting: Setting, n: int) -> float:
     return difference(first["ours"], first["public"])
 
 
-def chosen_for(row: dict) -> Choice:
-    """What `lti_apply` takes for the size of this row."""
-    return choose_form(Size(row["batch"], row["L"], row["H"], row["H"], row["N"]), "gpu")
-
-
 def fitted(rows: list[dict]) -> dict[str, float]:
     """The cost model that comes nearest to the medians."""
     return fit(rows, "median")._asdict()
@@ -242,19 +238,19 @@ def lines(found: dict) -> list[str]:
             forms = {f"{f['form']} {f['chunk']}": f for f in row["forms"]}
             baseline = next(f for f in row["forms"] if f["form"] == BASELINE)
             ours = {k: f for k, f in forms.items() if f is not baseline}
-            choice = " ".join(map(str, chosen_for(row)))
+            choice = chosen(row["batch"], row["L"], row["H"], row["N"])
             if choice not in ours:
                 continue
-            chosen = ours[choice]["seconds"]["median"]
+            taken = ours[choice]["seconds"]["median"]
             best = min(ours, key=lambda k: ours[k]["seconds"]["median"])
             cells.append(
                 [
                     *(row[name] for name in ("batch", "L", "H", "N")),
                     choice,
-                    f"{1e3 * chosen:.3f}",
+                    f"{1e3 * taken:.3f}",
                     best,
-                    f"{chosen / ours[best]['seconds']['median']:.2f}",
-                    f"{baseline['seconds']['median'] / chosen:.1f}",
+                    f"{taken / ours[best]['seconds']['median']:.2f}",
+                    f"{baseline['seconds']['median'] / taken:.1f}",
                     f"{ours[choice]['difference']:.0e}",
                     f"{baseline['difference']:.0e}",
                 ]

@@ -65,8 +65,11 @@ def rows_of(study: Study, records: Records) -> list[Row]:
         if not runs:
             continue
         timed = [r for r in runs if not moved(r)]
-        beside = [(r, reference[r["seed"]]) for r in timed if r["seed"] in reference]
-        beside = [(r, ref) for r, ref in beside if hardware(r) == hardware(ref)]
+        beside = [
+            (r, ref)
+            for r in timed
+            if (ref := reference.get(r["seed"])) and hardware(r) == hardware(ref)
+        ]
         rows.append(
             Row(
                 variant=variant,
