@@ -8,7 +8,7 @@ from .listops import ListOpsConfig
 from .pathfinder import PathfinderConfig, PathXConfig
 from .pendulum import PendulumConfig
 from .pipeline import Shard, eval_batches, train_batch
-from .registry import TASKS, TaskEntry, load_task, task_entry
+from .registry import TASKS, TaskEntry, import_builders, load_task, task_entry
 from .scifar import SCIFARConfig
 from .smnist import SMNISTConfig
 from .store import default_cache_dir
@@ -34,6 +34,7 @@ __all__ = [
     "TaskEntry",
     "default_cache_dir",
     "eval_batches",
+    "import_builders",
     "load_task",
     "task_entry",
     "text_split",

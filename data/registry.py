@@ -50,6 +50,15 @@ def task_entry(name: str) -> TaskEntry:
     return TASKS[name]
 
 
+def import_builders() -> None:
+    """Import what prepares data (tensorflow-datasets, 0.5 s), if that has not happened.
+
+    To be called before `load_task` wherever a live display refreshes itself meanwhile: the import
+    replaces `builtins.__import__` for a moment, in which no other thread can import anything.
+    """
+    from . import builder  # noqa: F401
+
+
 def load_task(
     name: str,
     config: Any = None,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data import TASKS, Task, load_task, task_entry
+from data import TASKS, Task, import_builders, load_task, task_entry
 from data.sheet import write_sheet
 
 
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    import_builders()
     with Progress(*columns, console=console, transient=True) as bar:
         line = bar.add_task(f"loading {chosen.task}", total=None)
         task = load_task(

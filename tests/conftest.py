@@ -1,14 +1,18 @@
 """Fixtures that every test may use."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # Compilation takes most of the time of these tests, and optimizing more than half of that. Set
 # before JAX is imported, and handed on to the processes that tests start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if version("jaxlib").startswith("0.10."):  # XLA ends a process that gives it a flag of others
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jax.export
@@ -25,6 +29,12 @@ jax.config.update("jax_compilation_cache_dir", COMPILED)
 # So does data prepared once, which has no business in the user's folder.
 os.environ.setdefault("COMPRESSM_ZOO_CACHE", str(ROOT / ".pytest_cache" / "prepared"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector away from modules, which stay, and from traces, which soon go."""
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import jax
 import rich.progress
 from rich.console import Console
 
-from data import Progress, Task, default_cache_dir, load_task
+from data import Progress, Task, default_cache_dir, import_builders, load_task
 from data.download import locked
 
 from .cli import Command, UsageError, write_yaml
@@ -164,6 +164,7 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
 @contextmanager
 def _preparation_progress(console: Console) -> Iterator[Progress]:
     """A bar for each thing that is prepared, on a terminal; elsewhere a line when it begins."""
+    import_builders()
     with rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(),
         console=console,

@@ -270,7 +270,13 @@ def describe(tree):
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+LIKE_OTHERS = ("amsgrad", "adagrad", "adafactor", "ema", "momentum", "novograd", "rmsprop")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LIKE_OTHERS)) for n in OPTIMIZERS],
+)
 def test_every_optimizer_goes_on(name, getkey):
     optimizer = OPTIMIZERS[name]
     model = {"first": lru(jax.random.key(0)), "second": (s5(jax.random.key(1)),)}

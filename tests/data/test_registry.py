@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from data import (
     load_task,
 )
 from data.builder import AbstractTaskBuilder
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
@@ -126,6 +130,16 @@ def test_every_task_is_a_builder_with_a_version_and_a_citation():
 def test_bad_configs_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         config()
+
+
+def test_builders_are_imported_when_asked_for():
+    """A live display must not run meanwhile: etils replaces `builtins.__import__` for a moment."""
+    imported = "print('tensorflow_datasets' in sys.modules)"
+    program = f"import sys, data; {imported}; data.import_builders(); {imported}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_digits_take_no_folder(tmp_path):

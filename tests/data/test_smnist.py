@@ -123,6 +123,7 @@ def test_validation_leaves_something_to_train_on(folder):
         load_task("smnist", SMNISTConfig(validation=20), data_dir=folder)
 
 
+@pytest.mark.slow
 def test_the_real_files(raw):
     images = read_idx(raw("mnist") / f"{FILES['train'][0]}.gz", 3)
     whole = idx(images)

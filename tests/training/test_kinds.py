@@ -84,20 +84,22 @@ def task_of(kind: str) -> Task:
 
 
 LAYERS = {"lru": LRUConfig(d_state=6), "s5": S5Config(d_state=6), "mamba": MambaConfig(d_state=6)}
-STEPS = 60
+STEPS = 40
 
 
 def config_of(model: str, kind: str) -> RunConfig:
-    causal = kind == "language"
     return RunConfig(
         layer=LAYERS[model],
         data=DigitsConfig(),  # not read: the task is given
         model=model,
         task="digits",
         steps=STEPS,
-        batch_size=16,
+        batch_size=8 if kind == "regression" else 16,  # its convolutions are slow here
         network=NetworkConfig(
-            d_model=8, blocks=1, norm="rms" if causal else "batch", bidirectional=not causal
+            d_model=8,
+            blocks=1,
+            norm="rms" if kind == "language" else "batch",
+            bidirectional=kind == "classification",
         ),
         optimizer=OptimizerConfig(learning_rate=2e-2, weight_decay=0.0),
         compression=CompressionConfig(
@@ -105,8 +107,8 @@ def config_of(model: str, kind: str) -> RunConfig:
         ),
         loop=LoopConfig(
             log_every=10,
-            evaluate_every=60,
-            checkpoint_every=30,
+            evaluate_every=STEPS,
+            checkpoint_every=STEPS,
             steps_per_dispatch=5,
             evaluation_batch=8,
         ),

@@ -28,6 +28,8 @@ from training.schedule import shrink_steps
 from training.systems import read_systems
 from zoo import LRU
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 
 def small(compression, **changes):
     config = preset("lru", "digits", "small")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.prompt import Confirm
 
-from data import Task, default_cache_dir, load_task
+from data import Task, default_cache_dir, import_builders, load_task
 from training.cli import UsageError
 from training.compilation import use_compilation_cache
 from training.display import format_seconds
@@ -119,6 +119,7 @@ def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:
 def _prepare(run: Planned, console: Console) -> Task:
     """Prepare the data once, before several runs want it, and find out early if it is missing."""
     config = run.config
+    import_builders()
     with console.status("preparing the data"):
         try:
             return load_task(

@@ -150,31 +150,30 @@ def plan_runs(
     scale: Scale,
     seeds: Sequence[int],
     data_dir: Path | None = None,
-    extra: Options | None = None,
 ) -> list[Planned]:
     """All runs of a study, every configuration checked.
 
-    `extra` are options for every run, over all others. ValueError (a `UsageError`) names what is
-    wrong with one.
+    ValueError (a `UsageError`) names what is wrong with one.
     """
-    runs = []
-    for seed in seeds:
-        for variant in study.variants:
-            options = {
-                **study.options,
-                **(study.cpu if scale == "cpu" else {}),
-                **variant.options,
-                **(extra or {}),
-                "seed": seed,
-            }
-            if data_dir is not None:
-                options["data-dir"] = data_dir
-            argv = ["--model", variant.model or study.model, "--task", study.task]
-            argv += ["--scale", "small" if scale == "cpu" else "paper"]
-            for key, value in options.items():
-                argv += [f"--{key.replace('_', '-')}", str(value)]
-            runs.append(Planned(variant, seed, parse_command(argv).config))
-    return runs
+    configs = []
+    for variant in study.variants:
+        options = {
+            **study.options,
+            **(study.cpu if scale == "cpu" else {}),
+            **variant.options,
+        }
+        if data_dir is not None:
+            options["data-dir"] = data_dir
+        argv = ["--model", variant.model or study.model, "--task", study.task]
+        argv += ["--scale", "small" if scale == "cpu" else "paper"]
+        for key, value in options.items():
+            argv += [f"--{key.replace('_', '-')}", str(value)]
+        configs.append(parse_command(argv).config)
+    return [
+        Planned(variant, seed, replace(config, seed=seed))
+        for seed in seeds
+        for variant, config in zip(study.variants, configs, strict=True)
+    ]
 
 
 def describe(study: Study, scale: Scale) -> dict[str, Any]:
