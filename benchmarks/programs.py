@@ -36,22 +36,18 @@ class Setting:
 
 
 class Program:
-    """Compiled training steps, `steps` to a dispatch, and what the model is trained to by now."""
+    """Compiled training steps, `steps` to a dispatch, and what the model is trained to by now.
+
+    Inside `jax.enable_x64` all is in double precision, from the same parameters.
+    """
 
     def __init__(self, setting: Setting, d_state: int, layer: str, steps: int = 1):
-        model, norm_state = classifier(
-            lambda key: LAYERS[layer].init(setting.d_model, d_state, key=key),
-            input_kind="real",
-            input_size=setting.channels,
-            classes=setting.classes,
-            d_model=setting.d_model,
-            blocks=setting.blocks,
-            norm=setting.norm,  # pyright: ignore[reportArgumentType]
-            dropout=setting.dropout,
-            key=jax.random.key(0),
+        model, norm_state = _network(setting, d_state, layer)
+        real = jnp.zeros(()).dtype
+        model, norm_state = jax.tree.map(
+            lambda x: x.astype(jnp.result_type(x, real)) if eqx.is_inexact_array(x) else x,
+            (model, norm_state),
         )
-        if layer == "public":
-            model, norm_state = public(model)
         params, static = eqx.partition(model, eqx.is_array)
         optimizer = make_optimizer(OptimizerConfig(schedule="constant"), steps=1000)
         opt_state = optimizer.init(eqx.filter(params, eqx.is_inexact_array))
@@ -60,7 +56,7 @@ class Program:
         shape = (steps, setting.batch, setting.L, setting.channels)
         self.data = (
             Batch(
-                rng.normal(size=shape).astype(np.float32),
+                rng.normal(size=shape).astype(np.float32).astype(real),
                 rng.integers(setting.classes, size=shape[:2]).astype(np.int32),
             ),
             jnp.asarray(steps, jnp.int32),
@@ -84,3 +80,20 @@ class Program:
             if any(getattr(part, "name", None) == "mu" for part in path)
         ]
         return np.asarray(totals.loss), moments
+
+
+def _network(setting: Setting, d_state: int, layer: str) -> tuple[Any, Any]:
+    """The network and its BatchNorm state, in single precision."""
+    with jax.enable_x64(False):
+        model, norm_state = classifier(
+            lambda key: LAYERS[layer].init(setting.d_model, d_state, key=key),
+            input_kind="real",
+            input_size=setting.channels,
+            classes=setting.classes,
+            d_model=setting.d_model,
+            blocks=setting.blocks,
+            norm=setting.norm,  # pyright: ignore[reportArgumentType]
+            dropout=setting.dropout,
+            key=jax.random.key(0),
+        )
+        return public(model) if layer == "public" else (model, norm_state)
