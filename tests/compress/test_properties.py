@@ -83,7 +83,7 @@ def updated(layer, u):
     return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves if eqx.is_inexact_array(x)])
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)  # each rank is compiled anew
+@settings(max_examples=25, deadline=None, derandomize=True)  # each rank is compiled anew
 @given(
     systems(least_decay=1e-6), st.sampled_from([1, 3]), every_form, st.sampled_from(["lru", "s5"])
 )

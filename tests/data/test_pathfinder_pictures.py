@@ -41,7 +41,7 @@ def test_a_flood_from_one_disc_reaches_the_other_just_when_the_label_says_so(res
     corners = np.stack([starts, ends], axis=-2).reshape(len(drawn.labels), 2, 2 * length, 2)
     t = np.linspace(0, 1, 80)[:, None]
     lines = corners[:, :, :-1, None] * (1 - t) + corners[:, :, 1:, None] * t
-    for line, discs, label in zip(lines[:30], drawn.discs, drawn.labels, strict=False):
+    for line, discs, label in zip(lines[:80], drawn.discs, drawn.labels, strict=False):
         canvas = np.zeros((resolution * scale,) * 2, bool)
         canvas[tuple(np.rint(line * scale).astype(int).reshape(-1, 2).T)] = True
         for disc in discs.astype(int) * scale:

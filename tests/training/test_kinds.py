@@ -87,7 +87,7 @@ LAYERS = {"lru": LRUConfig(d_state=6), "s5": S5Config(d_state=6), "mamba": Mamba
 STEPS = 40
 
 
-def config_of(model: str, kind: str) -> RunConfig:
+def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
     return RunConfig(
         layer=LAYERS[model],
         data=DigitsConfig(),  # not read: the task is given
@@ -99,7 +99,7 @@ def config_of(model: str, kind: str) -> RunConfig:
             d_model=8,
             blocks=1,
             norm="rms" if kind == "language" else "batch",
-            bidirectional=kind == "classification",
+            bidirectional=bidirectional,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-2, weight_decay=0.0),
         compression=CompressionConfig(
@@ -116,19 +116,21 @@ def config_of(model: str, kind: str) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"),
+    ("model", "kind", "bidirectional"),
     [
-        pytest.param("s5", "classification", marks=pytest.mark.slow),
-        pytest.param("mamba", "classification", marks=pytest.mark.slow),
-        ("lru", "pair"),
-        ("s5", "regression"),
-        pytest.param("lru", "regression", marks=pytest.mark.slow),
-        pytest.param("lru", "language", marks=pytest.mark.slow),
-        ("mamba", "language"),
+        pytest.param("s5", "classification", True, marks=pytest.mark.slow),
+        pytest.param("mamba", "classification", True, marks=pytest.mark.slow),
+        ("lru", "pair", False),
+        pytest.param("lru", "pair", True, marks=pytest.mark.slow),
+        ("s5", "regression", False),
+        pytest.param("s5", "regression", True, marks=pytest.mark.slow),
+        pytest.param("lru", "regression", True, marks=pytest.mark.slow),
+        pytest.param("lru", "language", False, marks=pytest.mark.slow),
+        ("mamba", "language", False),
     ],
 )
-def test_every_kind_trains_shrinks_and_reports(model, kind, tmp_path):
-    task, config = task_of(kind), config_of(model, kind)
+def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_path):
+    task, config = task_of(kind), config_of(model, kind, bidirectional)
     run = Run(config, task, tmp_path, Clock())
     run.sinks = [EventLog(tmp_path / "metrics.jsonl", append=False)]
     run.emit("start", **describe(run))

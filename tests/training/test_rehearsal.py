@@ -68,6 +68,7 @@ def assert_same_end(ours, theirs):
 
 
 COMPRESSIONS = {"fixed": FIXED, "tolerance": TOLERANCE}
+SLOW_FIXED, SLOW_TOLERANCE = (pytest.param(name, marks=pytest.mark.slow) for name in COMPRESSIONS)
 
 
 @pytest.fixture(scope="module", params=COMPRESSIONS)
@@ -121,14 +122,14 @@ def test_every_program_is_compiled_once_for_each_shape(rehearsal, tmp_path):
     assert sorted(told) == ["eval step"] * 3 + ["train step"] * 3
 
 
-@pytest.mark.parametrize("compression", ["tolerance"], indirect=True)
+@pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
 def test_ranks_that_were_wrong_are_not_taken(compression, plain, tmp_path, monkeypatch):
     monkeypatch.setattr(Rehearsal, "ranks", lambda self: [1])
     folder = run(tmp_path / "run", compression)
     assert_same_end(folder, plain)
 
 
-@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+@pytest.mark.parametrize("compression", ["fixed", SLOW_TOLERANCE], indirect=True)
 def test_shapes_that_were_wrong_are_compiled_at_the_shrink(
     compression, plain, tmp_path, monkeypatch
 ):
@@ -145,10 +146,12 @@ def test_shapes_that_were_wrong_are_compiled_at_the_shrink(
     assert_same_end(folder, plain)
 
 
+@pytest.mark.parametrize("other", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
-    compression, plain, rehearsed, tmp_path, monkeypatch
+    compression, plain, rehearsed, tmp_path, monkeypatch, other
 ):
-    method = "_plan_shrink" if compression.mode == "tolerance" else "_prepare_for"
+    """In the plan or in what follows it: one for each mode, and `other` the other."""
+    method = "_plan_shrink" if (compression.mode == "tolerance") != other else "_prepare_for"
     original = getattr(Run, method)
 
     def fails(self, *args):
@@ -163,7 +166,7 @@ def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
     assert_same_end(folder, plain if method == "_plan_shrink" else rehearsed)
 
 
-@pytest.mark.parametrize("compression", ["tolerance"], indirect=True)
+@pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_interrupt_while_it_plays(compression, rehearsed, tmp_path, monkeypatch, at):
     """The thread ends with the run; the resumed one takes the same ranks, and ends the same."""

@@ -164,25 +164,29 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(finished, tmp_path, sto
     assert numbers(folder) == numbers(finished)
 
 
-def test_a_killed_run_ends_like_an_undisturbed_one(finished, tmp_path):
-    """SIGKILL while it writes what step 20 has to say, between the shrinks; bit for bit."""
-    folder, config = tmp_path / "run", tmp_path / "config.yaml"
-    config.write_text((finished / "config.yaml").read_text())
-    script = [sys.executable, str(ROOT / "scripts" / "train.py")]
-    process = subprocess.Popen(
-        [*script, "--config", str(config), "--out", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+@pytest.mark.parametrize(
+    "markers",
+    [['"step":20'], pytest.param(['"step":20', '"step":40'], marks=pytest.mark.slow)],
+    ids=["once", "twice"],
+)
+def test_killed_at_any_moment(finished, tmp_path, markers):
+    """SIGKILL as soon as a checkpoint or a shrink shows up; resumed each time, bit for bit."""
+    folder = tmp_path / "run"
+    (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    arguments = [*command, "--config", str(tmp_path / "config.yaml"), "--out", str(folder)]
     log = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and '"step":20' in log.read_text()) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    alive = process.poll() is None
-    process.kill()
-    assert alive, process.communicate()[1].decode()
-    process.communicate()
+    for marker in markers:
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while not (log.exists() and marker in log.read_text()) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        alive = process.poll() is None
+        process.kill()
+        assert alive, process.communicate()[1].decode()
+        process.communicate()
+        arguments = [*command, "--resume", str(folder)]
     run(small(), folder, resume=True)
     ours, theirs = arrays(folder), arrays(finished)
     for name in theirs:
@@ -207,10 +211,24 @@ def test_the_seed_matters(finished, tmp_path):
     assert first["loss"] != other["loss"]
 
 
-def test_without_compression_nothing_shrinks(tmp_path):
-    folder = run(small(steps=10, compression=CompressionConfig(mode="none")), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("compression", "sizes"),
+    [
+        (CompressionConfig(mode="none"), [12, 12]),
+        pytest.param(
+            CompressionConfig(mode="fixed", rank=3, shrinks=2, window=0.5),
+            [3, 3],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_modes(compression, sizes, tmp_path):
+    folder = run(small(steps=20, compression=compression, model="s5", layer=S5), tmp_path / "run")
     summary = json.loads((folder / "summary.json").read_text())
-    assert [layer["after"] for layer in summary["layers"]] == [12, 12]
+    assert [layer["after"] for layer in summary["layers"]] == sizes
+
+
+S5 = replace(preset("s5", "digits", "small").layer, d_state=12)
 
 
 def test_a_finished_run_is_left_alone(finished):

@@ -88,6 +88,12 @@ def test_every_study_plans_runs_whose_configurations_are_valid(scale):
         assert all(re.fullmatch(r"[A-Za-z0-9.-]+", run.name) for run in runs)
 
 
+def test_every_seed_is_planned():
+    runs = plan_runs(TINY, "cpu", [0, 3])
+    assert [run.config.seed for run in runs] == [0] * len(TINY.variants) + [3] * len(TINY.variants)
+    assert runs[-1].name == "cut-seed3"
+
+
 def test_records_in_the_repository_have_the_names_of_runs():
     """Those under another name would be run again by --resume."""
     for folder in (ROOT / "results").glob("*/runs"):

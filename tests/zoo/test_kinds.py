@@ -49,7 +49,15 @@ def padded(x, value, axis=1):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize(("bidirectional", "training"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("bidirectional", "training"),
+    [
+        (False, False),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        (True, True),
+    ],
+)
 def test_padding_changes_nothing(layer, bidirectional, training, getkey):
     """Logits, and in training the statistics of the batch, are those of the sequences alone."""
     model, state = make(
