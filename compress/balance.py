@@ -20,6 +20,7 @@ from zoo import DiagonalLTI
 from .hankel import Form, balanced_factor, check_system, error_bound, hankel_matrix
 from .modal import double_arrays, project, project_complex, project_real
 from .selection import Selection
+from .shapes import padded
 from .threads import one_blas_thread
 
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
@@ -187,7 +188,10 @@ def gramian_factors(
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
     """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
     n = lti.d_state
-    arrays = _padded(*double_arrays(lti))
+    log_lam, B, C = double_arrays(lti)
+    # States without input and output are never a pivot: rows and columns in use are the system's.
+    (log_lam, B), (_, C) = padded(log_lam, B), padded(log_lam, C.T)
+    arrays = log_lam, B, C.T
 
     def factor(gramian):
         with jax.enable_x64(True):
@@ -204,25 +208,6 @@ def gramian_factors(
 
 
 _factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1, 2))
-
-
-def _padded(log_lam, B, C):
-    """The system with states that do nothing, up to a size at which a program may be there already.
-
-    Compiling takes a second, running it milliseconds: one program serves all n between two of
-    these sizes, a power of two or 1.5 times one, at least 8. States without input and output
-    are never a pivot, so the factors' rows and columns in use are those of the system.
-    """
-    n = len(log_lam)
-    size = 8
-    while size < n:
-        size = 3 * size // 2 if size & (size - 1) == 0 else 4 * size // 3
-    more = size - n
-    return (
-        np.concatenate([log_lam, np.full(more, -1.0)]),
-        np.pad(B, ((0, more), (0, 0))),
-        np.pad(C, ((0, 0), (0, more))),
-    )
 
 
 class _Basis:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Complex, Float, jaxtyped
 from zoo import DiagonalLTI
 
 from .record import SLICE
+from .shapes import padded
 
 CHUNK = 128
 """Samples whose states exist at the same time."""
@@ -133,7 +134,9 @@ def _state_factor(log_lam, B, u):
 
 def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarray, "k k"]:
     """The mean of z z^T, z = (Re x, Im x), or (Re x, Im x, u)."""
-    size = 2 * len(log_lam) + (u.shape[2] if with_inputs else 0)
+    n, m = B.shape
+    log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
+    size = 2 * len(B) + (m if with_inputs else 0)
     total, counted = np.zeros((size, size)), 0
     kept = max(1, min(CHUNK, -(-CHUNK * ENOUGH // (u.shape[0] * u.shape[1]))))
     rng = np.random.default_rng(0)
@@ -147,7 +150,8 @@ def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarr
             inside = at + CHUNK * np.arange(chunks)[:, None] < u.shape[1]
             counted += len(u[k : k + SLICE]) * int(np.sum(inside))
             total += np.asarray(_second_moments(*arrays, jnp.asarray(part), at, with_inputs))
-    return total / counted
+    used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
+    return total[np.ix_(used, used)] / counted
 
 
 @partial(jax.jit, static_argnums=4)

@@ -8,7 +8,8 @@ from jaxtyping import PyTree, jaxtyped
 
 from zoo import DiagonalLTI
 
-from .hankel import Form, check_system, error_bound, hankel_singular_values
+from .balance import all_values, gramian_factors, hankel_svd
+from .hankel import Form, check_system, error_bound
 from .layers import layers_of, path_name
 from .precision import double_lti
 from .table import Table
@@ -96,7 +97,8 @@ def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, Diagon
 
 def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Certificate:
     error = hinf_error(before, after, form=form)
-    sigma = np.asarray(hankel_singular_values(before, form=form))
+    svd = hankel_svd(form, *gramian_factors(before, form))  # programs that the cut has used
+    sigma = all_values(form, svd, before.d_state)
     log_lam = np.asarray(after.log_lam)
     most = order = len(log_lam)
     if form == "real":  # conjugate pairs count twice, real modes once
