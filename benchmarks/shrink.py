@@ -1,4 +1,4 @@
-"""How long a shrink stalls training: with and without its rehearsal, first run and later ones.
+"""How long a shrink stalls training: with and without work in the background, first run and later.
 
     python benchmarks/shrink.py [--model s5] [--task pathfinder] [--repeats 3]
     python benchmarks/shrink.py --quick     # the digits, once; writes no results
@@ -6,7 +6,7 @@
 The small preset's network, batches and shrinks, up to just after the last shrink. A stall is the
 wall time from the end of the last step before a shrink to the first dispatch of steps after it,
 with all that lies between: planning, reducing, measuring the loss before and after, compiling,
-saving. Every run is a process of its own; a "first run" finds an empty compilation cache, a "later
+saving; and the wait for the programs of the smaller state where they take over. Every run is a process of its own; a "first run" finds an empty compilation cache, a "later
 run" that of the first. Writes `results/shrink.json` (with versions and hardware) and
 `results/shrink.md`.
 """
@@ -33,8 +33,8 @@ from training.interrupt import Interrupt
 from training.loop import Run
 from training.presets import preset
 
-AFTER = 50
-"""Steps after the last shrink."""
+AFTER = 1000
+"""Steps after the last shrink: beyond the takeover."""
 
 
 def configuration(model: str, task: str, rehearsal: int | None) -> RunConfig[Any, Any]:
@@ -105,7 +105,7 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
         run.run(Interrupt())
         seconds = time.perf_counter() - start
         run.close()
-    at = {name: {} for name in ("shrink", "rehearsal")}
+    at = {name: {} for name in ("shrink", "rehearsal", "takeover")}
     for event in notes.events:
         if event["event"] in at:
             at[event["event"]][event["step"]] = event
@@ -124,8 +124,11 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
         if rehearsal_event:
             stall["waited"] = rehearsal_event["waited"]
             stall["rehearsal"] = rehearsal_event["seconds"]
-            stall["agreed"] = rehearsal_event["agreed"]
-    return {"stalls": run.stalls, "seconds": seconds}
+    takeovers = [
+        {name: event[name] for name in ("step", "d_state", "seconds", "waited")}
+        for event in at["takeover"].values()
+    ]
+    return {"stalls": run.stalls, "takeovers": takeovers, "seconds": seconds}
 
 
 def in_a_process(model: str, task: str, rehearsed: bool, cache: str) -> dict[str, Any]:
@@ -160,8 +163,9 @@ def report(content: dict[str, Any]) -> list[str]:
         "from the last step before it to the next steps' dispatch. "
         f"{content['repeats']} runs of each kind, in turns.",
         "",
-        "| | rehearsed | stall, median | worst | of it compiling | waiting for the rehearsal "
-        "| plan + compress | ranks foreseen | whole run, s |",
+        "| | in the background | stall, median | worst | of it compiling, median "
+        "| waiting for the rehearsal (first shrink) | plan + compress, median "
+        "| waiting at takeovers, in all | whole run, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for which in ("first run", "later run"):
@@ -178,11 +182,12 @@ def report(content: dict[str, Any]) -> list[str]:
                 return f"{np.median(found):.2f}" if found else "–"
 
             reduction = np.median([s["plan"] + s["compress"] for s in stalls])
-            foreseen = f"{sum(s['agreed'] for s in stalls)} of {len(stalls)}" if rehearsed else "–"
+            takeovers = np.median([sum(t["waited"] for t in r["takeovers"]) for r in runs])
             lines.append(
                 f"| {which} | {'yes' if rehearsed else 'no'} | {median('seconds')} "
                 f"| {max(s['seconds'] for s in stalls):.2f} | {median('compiled')} "
-                f"| {median('waited')} | {reduction:.2f} | {foreseen} "
+                f"| {median('waited')} | {reduction:.2f} "
+                f"| {f'{takeovers:.2f}' if rehearsed else '–'} "
                 f"| {np.median([r['seconds'] for r in runs]):.1f} |"
             )
     return lines

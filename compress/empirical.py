@@ -151,35 +151,37 @@ def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarr
             counted += len(u[k : k + SLICE]) * int(np.sum(inside))
             total += np.asarray(_second_moments(*arrays, jnp.asarray(part), at, with_inputs))
     used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
-    return total[np.ix_(used, used)] / counted
+    return total[used][:, used] / counted
 
 
 @partial(jax.jit, static_argnums=4)
 def _second_moments(log_lam, B, u, at, with_inputs):
     """The sum of z z^T over samples of u [b L m]; `at` says which ones, in each chunk."""
     lam = jnp.exp(log_lam)
+    rate, turn = jnp.real(lam), jnp.imag(lam)
+    parts_of_B = jnp.stack([jnp.real(B), jnp.imag(B)])
     b, length, m = u.shape
     pad = -length % CHUNK
     u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
     counts = (at + CHUNK * jnp.arange(len(at))[:, None] < length).astype(u.dtype)
     size = 2 * lam.size + (m if with_inputs else 0)
 
+    def step(x, driven):
+        real, imag = x
+        x = jnp.stack([rate * real - turn * imag, rate * imag + turn * real]) + driven
+        return x, x
+
     def chunk(carry, inputs):
         x, total = carry
         u, at, counts = inputs
-
-        def step(x, u_k):
-            x = lam * x + u_k @ B.T
-            return x, x
-
-        x, states = jax.lax.scan(step, x, u)
+        x, states = jax.lax.scan(step, x, jnp.einsum("kbm,pnm->kpbn", u, parts_of_B))
         states = states[at]
-        parts = [jnp.real(states), jnp.imag(states), *([u[at]] if with_inputs else [])]
+        parts = [states[:, 0], states[:, 1], *([u[at]] if with_inputs else [])]
         z = jnp.concatenate(parts, axis=-1) * counts[:, None, None]
         z = z.reshape(-1, size)
         return (x, total + z.T @ z), None
 
-    start = jnp.zeros((b, lam.size), lam.dtype), jnp.zeros((size, size), u.dtype)
+    start = jnp.zeros((2, b, lam.size), u.dtype), jnp.zeros((size, size), u.dtype)
     return jax.lax.scan(chunk, start, (u, at, counts))[0][1]
 
 

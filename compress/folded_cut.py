@@ -22,6 +22,7 @@ from jaxtyping import Float
 from zoo import AbstractSelectiveSSM
 
 from .cut import AbstractCut
+from .layers import first_states
 from .parameters import Leaves
 from .precision import is_inexact, narrow, widen
 
@@ -95,9 +96,7 @@ class FoldedCut(AbstractCut):
         r = self.basis.V.shape[2]
         leaves, structure = jax.tree.flatten(self.before)
         leaves[place] = x
-        tree = structure.unflatten(leaves)
-        first = tree.map_states(lambda B: B[:, :r], lambda C: C[:, :r], lambda log_A: log_A[:, :r])
-        return jax.tree.leaves(first)[place]
+        return jax.tree.leaves(first_states(structure.unflatten(leaves), r))[place]
 
     def _through(self, arrays: Leaves, coefficients: Callable[[Any], Any]) -> Leaves:
         """The adjoint of the lift, or what it is for other `coefficients`."""

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from zoo import AbstractSSM
+from zoo import AbstractSelectiveSSM, AbstractSSM
 
 from .precision import is_inexact
 
@@ -26,6 +26,11 @@ def replace_layers(tree: PyTree, layers: Mapping[KeyPath, AbstractSSM]) -> PyTre
     """`tree` with these layers at these key paths, everything else as it is."""
     nodes, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_node)
     return treedef.unflatten([layers.get(keys, node) for keys, node in nodes])
+
+
+def first_states(layer: AbstractSelectiveSSM, r: int) -> AbstractSelectiveSSM:
+    """`layer` with the first `r` of its states."""
+    return layer.map_states(lambda B: B[:, :r], lambda C: C[:, :r], lambda log_A: log_A[:, :r])
 
 
 def path_name(keys: KeyPath) -> str:

@@ -1,6 +1,8 @@
 """Plan a shrink of a model's layers, and carry it out on the model and its optimizer state."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -273,19 +275,22 @@ def _spectra(
     select: Selection | None = None,
 ) -> dict[KeyPath, Spectrum | SelectiveSpectrum]:
     """The layers' spectra; one for a layer that is in two places and weighed by the same."""
-    made: dict[tuple[int, ...], Spectrum | SelectiveSpectrum] = {}
-    spectra = {}
-    for keys, layer in layers.items():
-        by = evidence[keys]
-        which = id(layer), id(by.inputs), id(by.gradients)
-        if which not in made:
-            name = path_name(keys) or type(layer).__name__
-            if isinstance(layer, AbstractSelectiveSSM):
-                made[which] = SelectiveSpectrum(name, layer, by)
-            else:
-                made[which] = Spectrum(name, layer, form, by, select)
-        spectra[keys] = made[which]
-    return spectra
+    kinds = {
+        keys: (id(layer), id(evidence[keys].inputs), id(evidence[keys].gradients))
+        for keys, layer in layers.items()
+    }
+    first = {kind: keys for keys, kind in reversed(kinds.items())}
+
+    def made(keys: KeyPath) -> Spectrum | SelectiveSpectrum:
+        layer, by = layers[keys], evidence[keys]
+        name = path_name(keys) or type(layer).__name__
+        if isinstance(layer, AbstractSelectiveSSM):
+            return SelectiveSpectrum(name, layer, by)
+        return Spectrum(name, layer, form, by, select)
+
+    with ThreadPoolExecutor(os.cpu_count()) as each:
+        spectra = dict(zip(first, each.map(made, first.values()), strict=True))
+    return {keys: spectra[kind] for keys, kind in kinds.items()}
 
 
 def _plan(

@@ -120,9 +120,9 @@ class CompressionConfig:
     multiple: int = 1
     """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
     rehearsal: int = 1000
-    """Steps before a shrink at which it is tried out in the background, so that everything is
-    compiled when it comes; at most nine tenths of the way from the one before, 0 for never. The
-    ranks found then are taken if they still suffice, by no more than a tenth or a `multiple`."""
+    """Most steps for which training goes on while its next programs are compiled: before the first
+    shrink, which is tried out on a copy of the state, and after each one, in the programs of the
+    larger state (at most a twentieth of the run). 0: shrinks wait for the compiler."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
 

@@ -190,6 +190,9 @@ def _describe(event: Event, total: int | None, objective: Objective) -> str | No
             return f"{at}  compiled the {event['what']} in {took}{meanwhile}"
         case "rehearsal" if event["error"] is not None:
             return f"{at}  the shrink could not be rehearsed: {event['error']}"
+        case "takeover":
+            failed = "" if event["error"] is None else f" (in the background: {event['error']})"
+            return f"{at}  on in programs for state {_sizes(event['d_state'])}{failed}"
         case "checkpoint":
             return f"{at}  checkpoint saved"
         case "resume":

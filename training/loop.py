@@ -16,6 +16,7 @@ from data.pipeline import eval_batches
 from data.task import Split, Task
 
 from .auxiliary import make_auxiliary
+from .background import Background
 from .checkpoint import Checkpoints, resized
 from .clock import Clock
 from .config import RunConfig
@@ -26,11 +27,11 @@ from .metrics import Sink
 from .network import build_model, layer_sizes, layers_of, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
+from .padding import Padding
 from .placement import Placement
 from .programs import Programs
 from .reduction import calibration_split
-from .rehearsal import Rehearsal
-from .schedule import learning_rate_schedule, rehearsal_steps
+from .schedule import grace, last_of_chain, learning_rate_schedule, rehearsal_step
 from .shrinker import Shrinker
 from .step import TrainState, make_eval_step, make_train_steps, run_batch
 from .systems import save_systems
@@ -53,6 +54,8 @@ class Run:
     """One run in progress: its state on the device, its schedule and where it reports to.
 
     All that the run has learned is in `state`; the rest can be made again from the configuration.
+    After a shrink it is held as the programs of the larger state take it (`training.padding`), for
+    some steps that follow from the schedule, in which those of the smaller one are compiled.
     """
 
     def __init__(
@@ -97,11 +100,32 @@ class Run:
         self._saved: int | None = None
         size = config.compression.calibration
         self._calibration = calibration_split(task.splits["train"], size, config.seed)
-        self._shrinker = Shrinker(config, self._calibration, self.initial_sizes)
+        self._shrinker = Shrinker(config, self._calibration, params)
         self._trial = Trial(config, folder / "before_cut")
-        self._rehearsals = rehearsal_steps(config.compression, config.steps)
-        self._rehearsal: Rehearsal | None = None
-        self._rehearsed: list[int] | None = None
+        self._rehearsal_step = rehearsal_step(config.compression, config.steps)
+        self._rehearsal: Background | None = None
+        self._compiling: Background | None = None
+
+    @property
+    def state(self) -> TrainState:
+        """The state, with as many states of the layers as they have."""
+        state = self._state
+        if state is None:
+            state = self._held if self._padding is None else self._padding.narrow(self._held)
+            self._state = state
+        return state
+
+    @state.setter
+    def state(self, state: TrainState) -> None:
+        self._hold(state, None)
+
+    def _hold(self, state: TrainState, padding: Padding | None) -> None:
+        """Go on with `state`, in the programs of its own size or in those of a larger one."""
+        self._state: TrainState | None = state
+        self._padding = padding
+        self._held = state if padding is None else padding.widen(state)
+        self._width = layer_sizes(self._held.params)
+        """States of the layers in the programs."""
 
     @property
     def model(self) -> Any:
@@ -130,7 +154,7 @@ class Run:
             metadata = {
                 "step": self.step,
                 "d_state": layer_sizes(self.model),
-                "rehearsed": self._rehearsed_ranks(),
+                "width": self._width,
                 "needed": self._shrinker.memory,
                 "trial": self._trial.memory,
                 "seconds": self.clock.read(),
@@ -154,18 +178,22 @@ class Run:
     def _restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         """Take over a saved state, and all that goes with it but the clock; its metadata."""
         metadata = checkpoints.metadata(step)
-        model = resized(self.model, metadata["d_state"])
-        params = eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+        sizes = metadata["d_state"]
+        width = metadata.get("width", sizes)
+        params, wide = (
+            eqx.filter(resized(self.model, n), lambda x: isinstance(x, jax.ShapeDtypeStruct))
+            for n in (sizes, width)
+        )
         like = self.state._replace(
             params=params,
             opt_state=eqx.filter_eval_shape(
                 self.optimizer.init, eqx.filter(params, _is_inexact_struct)
             ),
         )
-        self.state = checkpoints.arrays(step, like)
+        state = checkpoints.arrays(step, like)
+        self._hold(state, None if width == sizes else Padding(wide, state.params))
         self.step = step
         self.phases = metadata["phases"]
-        self._rehearsed = metadata["rehearsed"]
         self._shrinker.recall(metadata["needed"])
         self._trial.recall(metadata["trial"])
         return metadata
@@ -190,7 +218,8 @@ class Run:
             for every in (loop.log_every, loop.evaluate_every, loop.checkpoint_every)
         ]
         later = [s for s in (*self._shrinker.steps, *self._trial.steps) if s > self.step]
-        return min(*stops, self.config.steps, *later)
+        takeover = None if self._padding is None else self._takeover_step()
+        return min(*stops, self.config.steps, *later, *([] if takeover is None else [takeover]))
 
     def train_to(self, stop: int, interrupt: Interrupt) -> bool:
         """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen.
@@ -205,18 +234,19 @@ class Run:
             while self.step < stop:
                 if interrupted := self.placement.any(interrupt.requested):
                     break
-                later = [s - self.step for s in self._rehearsals if s > self.step]
-                count = min(dispatch, stop - self.step, *later)
+                count = min(dispatch, stop - self.step)
+                if self._rehearsal_step is not None and self._rehearsal_step > self.step:
+                    count = min(count, self._rehearsal_step - self.step)
                 batches = self._feed.batches(self.step)
                 args = self.placement.share(
-                    (self.state, totals, batches, np.int32(count), self.key, self._arrays)
+                    (self._held, totals, batches, np.int32(count), self.key, self._arrays)
                 )
                 done = self._program("train step", self._train_steps, *args)(*args)
-                self.state, totals = self.placement.own(done)
+                self._state, (self._held, totals) = None, self.placement.own(done)
                 self.step += count
                 if self.step < self.config.steps:
                     self._feed.look_ahead(self.step, totals.loss.is_ready)
-                if self.step in self._rehearsals and not self._trial.stopped:
+                if self.step == self._rehearsal_step and not self._trial.stopped:
                     self.rehearse()
             if self.step == first:
                 return interrupted
@@ -247,10 +277,10 @@ class Run:
         return interrupted
 
     def _note_phase(self, first: int, seconds: float) -> None:
-        """Add the steps since `first` to the present phase: the steps between two shrinks."""
-        sizes = layer_sizes(self.model)
-        if not self.phases or self.phases[-1]["d_state"] != sizes:
-            self.phases.append({"from_step": first, "d_state": sizes, "seconds": 0.0})
+        """Add the steps since `first` to the present phase: steps of one size in one program."""
+        now = {"d_state": layer_sizes(self.model), "width": self._width}
+        if not self.phases or any(self.phases[-1].get(name) != now[name] for name in now):
+            self.phases.append({"from_step": first, **now, "seconds": 0.0})
         phase = self.phases[-1]
         phase["to_step"] = self.step
         phase["seconds"] += seconds
@@ -264,7 +294,7 @@ class Run:
         for k, batch in enumerate(self._eval_batches(split)):
             if limit is not None and k >= limit:
                 break
-            args = self.placement.share((self.state.params, self.state.norm_state, totals, *batch))
+            args = self.placement.share((self._held.params, self._held.norm_state, totals, *batch))
             totals = self.placement.own(self._program("eval step", self._eval_step, *args)(*args))
         return totals
 
@@ -309,53 +339,81 @@ class Run:
         )
 
     def rehearse(self) -> None:
-        """Try out the next shrink in the background, with the state as it is now."""
-        shrink = next(s for s in self._shrinker.steps if s > self.step)
-        ranks, batches = self._rehearsed, self._feed.batches(self.step)
-        snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self.state)
+        """Try out the first shrink in the background, with the state as it is now.
 
-        def plan_ahead() -> tuple[list[int] | None, Plan]:
-            planned = self._plan_shrink(snapshot, shrink, ranks)
-            if self.config.compression.mode != "tolerance":
-                return [layer.rank_after for layer in planned.layers], planned
-            needed = self._shrinker.needed(planned)
-            return (needed if ranks is None else ranks), planned
-
-        self._rehearsal = Rehearsal(
-            plan_ahead, lambda planned: self._prepare_for(snapshot, batches, planned)
-        )
-
-    def _prepare_for(
-        self, state: TrainState, batches: Any, planned: Plan
-    ) -> Iterator[list[int] | tuple[str, float | None]]:
-        """Make all that this shrink of `state` needs, and the steps on `batches` after it.
-
-        The second half of a `Rehearsal`: touches nothing of the run's but its programs.
+        So that what it compiles is there when it comes; its sizes may yet be others.
         """
+        snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self._held)
+        self._rehearsal = Background(self._play(snapshot, self._shrinker.steps[0]))
+
+    def _play(self, state: TrainState, shrink: int) -> Iterator[tuple[str, float | None]]:
+        """Goes through the shrink of `state`, and touches nothing of the run's but its programs."""
+        batch = next(self._eval_batches(self._calibration))
+        args = self.placement.share((state.params, state.norm_state, Totals.zero(), *batch))
+        yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
+        planned = self._plan_shrink(state, shrink)
         model = eqx.combine(state.params, self.static)
-        after, opt_state = compress(
+        after, _ = compress(
             model, state.opt_state, plan=planned, moments=self.config.compression.moments
         )
-        yield layer_sizes(after)
-        smaller = state._replace(params=eqx.filter(after, eqx.is_array), opt_state=opt_state)
-        share = self.placement.share
-        args = share((smaller, Totals.zero(), batches, np.int32(1), self.key, self._arrays))
-        yield "train step", self._programs.make("train step", self._train_steps, args)[1]
-        batch = next(self._eval_batches(self._calibration))
-        for each in (state, smaller):
-            args = share((each.params, each.norm_state, Totals.zero(), *batch))
-            yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
         self._shrinker.reduction.certificates(planned, layers_of(after))
 
-    def _rehearsed_ranks(self) -> list[int] | None:
-        """The ranks that the rehearsal of the next shrink has found, if there was one."""
-        return self._rehearsed if self._rehearsal is None else self._rehearsal.ranks()
+    def _grace(self) -> int:
+        """Steps in the programs of the larger state after a shrink.
 
-    def _plan_shrink(self, state: TrainState, step: int, rehearsed: list[int] | None) -> Plan:
+        0 where a price on HSVs would have to differentiate those of the padding, which are zero.
+        """
+        priced = self.config.regularization.hankel > 0
+        return 0 if priced else grace(self.config.compression, self.config.steps)
+
+    def _last_shrink(self) -> int:
+        """The step of the last shrink, of those that have been or follow closely on it."""
+        compression, steps = self.config.compression, self._shrinker.steps
+        latest = max(step for step in steps if step <= self.step)
+        return last_of_chain(compression, self.config.steps, latest)
+
+    def _takeover_step(self) -> int | None:
+        """When programs of the layers' own size take over, None if the run ends before."""
+        step = max(self.step, self._last_shrink() + self._grace())
+        return step if step < self.config.steps else None
+
+    def _compile_ahead(self) -> None:
+        """Compile the programs of the layers' own size in the background, once they are to last."""
+        if self._padding is None or self._compiling is not None:
+            return
+        if self._last_shrink() <= self.step and self._takeover_step() is not None:
+            self._compiling = Background(self._own_programs(self.state))
+
+    def _own_programs(self, state: TrainState) -> Iterator[tuple[str, float | None]]:
+        share, batches = self.placement.share, self._feed.batches(self.step)
+        args = share((state, Totals.zero(), batches, np.int32(1), self.key, self._arrays))
+        yield "train step", self._programs.make("train step", self._train_steps, args)[1]
+        batch = next(self._eval_batches(self._calibration))
+        args = share((state.params, state.norm_state, Totals.zero(), *batch))
+        yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
+
+    def _take_over(self) -> None:
+        """Go on in programs of the layers' own size."""
+        start = time.perf_counter()
+        with self.clock.phase("compile"):
+            outcome = None if self._compiling is None else self._compiling.finish()
+        self._compiling = None
+        for what, seconds in outcome.compiled if outcome else ():
+            self.emit("compile", seconds=seconds, what=what, background=True)
+        self.state = self.state
+        self.emit(
+            "takeover",
+            d_state=self._width,
+            seconds=outcome.seconds if outcome else 0.0,
+            waited=time.perf_counter() - start,
+            error=outcome.error if outcome else None,
+        )
+
+    def _plan_shrink(self, state: TrainState, step: int) -> Plan:
         """What is cut at `step`. Raises `Diverged` for a model without HSVs."""
         model = eqx.combine(state.params, self.static)
         try:
-            return self._shrinker.plan(model, state.norm_state, step, rehearsed)
+            return self._shrinker.plan(model, state.norm_state, step)
         except ValueError as error:
             raise Diverged(f"cannot shrink at step {step}: {error}") from error
 
@@ -364,16 +422,15 @@ class Run:
         compression = self.config.compression
         started = time.perf_counter()
         with self.clock.phase("shrink"):
-            rehearsed = self._rehearsed_ranks()
             outcome = None if self._rehearsal is None else self._rehearsal.finish()
-            self._rehearsal = self._rehearsed = None
+            self._rehearsal = None
             waited = time.perf_counter() - started
             for what, seconds in outcome.compiled if outcome else ():
                 self.emit("compile", seconds=seconds, what=what, background=True)
             loss_before = self.measure(self._calibration)
             start = time.perf_counter()
-            before = self.state
-            planned = self._plan_shrink(before, self.step, rehearsed)
+            before, held, padding = self.state, self._held, self._padding
+            planned = self._plan_shrink(before, self.step)
             self._shrinker.remember(planned)
             plan_seconds = time.perf_counter() - start
             start = time.perf_counter()
@@ -381,7 +438,9 @@ class Run:
                 self.model, before.opt_state, plan=planned, moments=compression.moments
             )
             params = eqx.filter(after, eqx.is_array)
-            self.state = self.placement.agree(before._replace(params=params, opt_state=opt_state))
+            state = self.placement.agree(before._replace(params=params, opt_state=opt_state))
+            cut = layer_sizes(after) != self._width and self._grace() > 0
+            self._hold(state, Padding(held.params, params) if cut else None)
             compress_seconds = time.perf_counter() - start
             loss_after = self.measure(self._calibration)
             sizes = layer_sizes(after)
@@ -393,12 +452,10 @@ class Run:
                 and not self._shrinker.must_cut(self.step)
             )
             if rejected:
-                self.state = before
+                self._hold(before, padding)
         if outcome:
             self.emit(
                 "rehearsal",
-                ranks=rehearsed,
-                agreed=outcome.d_state == sizes,
                 seconds=outcome.seconds,
                 waited=waited,
                 error=outcome.error,
@@ -430,10 +487,8 @@ class Run:
                 self._save_to(self._trial.checkpoints)
             return True
         failed = self.step, layer_sizes(self.model)
-        if self._rehearsal is not None:
-            self._rehearsal.finish()
+        self._leave_background()
         self._restore_from(self._trial.checkpoints, self._trial.saved_step)
-        self._rehearsal = self._rehearsed = None
         self._trial.stop()
         self._checkpoints.forget_from(self.step)
         for sink in self.sinks:
@@ -448,6 +503,7 @@ class Run:
         )
         self._saved = None
         self.save()
+        self._compile_ahead()
         return False
 
     # The whole
@@ -457,8 +513,10 @@ class Run:
         loop = self.config.loop
         if self._saved is None:
             self.report_spectra()
-        elif self._rehearsed is not None:
+        start = self._rehearsal_step
+        if start is not None and start <= self.step < self._shrinker.steps[0]:
             self.rehearse()
+        self._compile_ahead()
         while self.step < self.config.steps:
             first = self.step
             interrupted = self.train_to(self._next_stop(), interrupt)
@@ -468,6 +526,9 @@ class Run:
                 shrinking = self._try_on(shrinking) and shrinking
             if shrinking:
                 self.shrink()
+                self._compile_ahead()
+            if self._padding is not None and self.step == self._takeover_step():
+                self._take_over()
             last = self.step == self.config.steps
             if not interrupted and (self.step % loop.evaluate_every == 0 or last):
                 self.evaluate("validation")
@@ -484,12 +545,17 @@ class Run:
         return summarize(self)
 
     def close(self) -> None:
-        """Wait for the last checkpoint, and for a rehearsal to come to an end."""
-        if self._rehearsal is not None:
-            self._rehearsal.cancel()
+        """Wait for the last checkpoint, and for what is done in the background."""
+        self._leave_background()
         with self.clock.phase("checkpoint"):
             self._checkpoints.close()
             self._trial.close()
+
+    def _leave_background(self) -> None:
+        for work in (self._rehearsal, self._compiling):
+            if work is not None:
+                work.cancel()
+        self._rehearsal = self._compiling = None
 
 
 def _is_inexact_struct(x: Any) -> bool:

@@ -23,12 +23,13 @@ in [0, 1]):
                 that compression.guard did not let pass, or null),
                 plan_seconds, compress_seconds, duration (all of it, with what it waited for);
                 where nothing was cut, before == after
-    rehearsal   step (of the shrink, whose event comes next), ranks [states that each layer was
-                found to need, or null], agreed (whether the shrink came to the sizes that were
-                rehearsed), seconds (in the background), waited (by the shrink, for its end), error
-                (what went wrong, or null)
+    rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
+                waited (by the shrink, for its end), error (what went wrong, or null)
+    takeover    step, d_state [one for each layer: training goes on in programs of these sizes;
+                from the last shrink until here it was in those of the sizes before], seconds (that
+                compiling took in the background), waited (for its end), error (or null)
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
-                went on meanwhile; told at the shrink that it was for)
+                went on meanwhile; told when that ends)
     checkpoint  step
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it

@@ -17,6 +17,7 @@ from data.task import Batch, Split
 from zoo import AbstractSelectiveSSM
 
 from .config import RunConfig
+from .padding import Padding
 from .step import run_sequence
 
 
@@ -28,10 +29,14 @@ def calibration_split(train: Split, size: int, seed: int) -> Split:
 
 
 class Reduction:
-    """Plans the cuts of a model, by white noise or by what its layers do on calibration data."""
+    """Plans the cuts of a model, by white noise or by what its layers do on calibration data.
 
-    def __init__(self, config: RunConfig[Any, Any], calibration: Split):
-        self.config, self._seed = config.compression, config.seed
+    With `largest`, a model's arrays or their shapes, smaller ones are recorded as if they were of
+    its size: one program serves them all.
+    """
+
+    def __init__(self, config: RunConfig[Any, Any], calibration: Split, largest: Any | None = None):
+        self.config, self._seed, self._largest = config.compression, config.seed, largest
         self._batch = calibration.take(np.arange(len(calibration)))
         self.form: Form = "complex" if self.config.method == "paper" else "real"
 
@@ -44,9 +49,17 @@ class Reduction:
             return plan(model, form=self.form, select=self._select(step), **how)
         inputs, gradients = (
             {name.removeprefix("[0]."): _padded_before(x, self._batch) for name, x in seen.items()}
-            for seen in record((model, norm_state), self._batch, _outputs, gradients=True)
+            for seen in record(
+                (self._as_largest(model), norm_state), self._batch, _outputs, gradients=True
+            )
         )
         return plan(model, inputs=inputs, gradients=gradients, **how)
+
+    def _as_largest(self, model: Any) -> Any:
+        if self._largest is None:
+            return model
+        params, static = eqx.partition(model, eqx.is_array)
+        return eqx.combine(Padding(self._largest, params).widen(params), static)
 
     def _select(self, step: int) -> Selection | None:
         if self.config.keep == "random":

@@ -10,8 +10,8 @@ value of the first measure}, sample (text that a language model wrote), layers [
 after}], seconds {total, train, compile, evaluate, shrink, spectra, host, data, checkpoint},
 host_share (of the wall time in which the device neither trained nor evaluated), data_share (of the
 time of the training steps in which the device waited for their batches),
-phases [{from_step, to_step, d_state [one for each layer], steps_per_second}]. The keys of
-`environment.json` are free: each becomes a line of the summary.
+phases [{from_step, to_step, d_state [one for each layer], width [the same of its programs],
+steps_per_second}]. The keys of `environment.json` are free: each becomes a line of the summary.
 """
 
 import html
@@ -290,12 +290,15 @@ def _summary(history: History, environment: Any) -> str:
         (
             f"{phase['from_step']} to {phase['to_step']}",
             sum(phase["d_state"]),
+            sum(phase.get("width", phase["d_state"])),
             "not measured" if not phase["steps_per_second"] else f"{phase['steps_per_second']:.4g}",
         )
         for phase in history.phases
     ]
     if phases:
-        right += "<h2>Speed</h2>" + _table(("steps", "states", "steps/s"), phases, numeric=(1, 2))
+        right += "<h2>Speed</h2>" + _table(
+            ("steps", "states", "in programs for", "steps/s"), phases, numeric=(1, 2, 3)
+        )
     left = "<h2>Summary</h2>" + _table((), facts)
     return f'<section class="columns"><div>{left}</div><div>{right}</div></section>'
 

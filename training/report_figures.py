@@ -242,7 +242,11 @@ def step_times(history: History) -> Plate | None:
     if len(times) <= 10:
         bars.bar_label(drawn, labels=[f"{time:.3g}" for time in times], padding=2, fontsize=9)
         names = [f"{phase['from_step']}–{phase['to_step']}" for phase in phases]
-        states = [sum(phase["d_state"]) for phase in phases]
+        states = [
+            " in ".join(f"{n}" for n in dict.fromkeys(map(sum, (now, phase.get("width", now)))))
+            for phase in phases
+            for now in [phase["d_state"]]
+        ]
         labels = [f"{name}\nstate {size}" for name, size in zip(names, states, strict=True)]
         bars.set_xticks(np.arange(len(times)), labels, fontsize=9 if len(times) <= 5 else 7)
     bars.set_xlim(-0.6, max(len(times), 3) - 0.4)
@@ -262,9 +266,10 @@ def step_times(history: History) -> Plate | None:
     return Plate(
         "Time of a step",
         _svg(figure, "times"),
-        "Wall time of one training step, in milliseconds: left, for each phase between two shrinks "
-        "(its steps, and the states of all layers together); right, for every stretch between two "
-        f"reports. {_shrink_caption(history)}",
+        "Wall time of one training step, in milliseconds: left, for each phase (its steps, and the "
+        "states of all layers together; for a while after a shrink in programs for more states, "
+        "until those for fewer are compiled); right, for every stretch between two reports. "
+        f"{_shrink_caption(history)}",
     )
 
 

@@ -5,18 +5,20 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from .metrics import Event, objective_of, read_events
 from .objective import Objective
 
 
 class Phase(TypedDict):
-    """A stretch of the run in which no layer changed its size."""
+    """A stretch of the run in which neither the layers nor their programs changed their sizes."""
 
     from_step: int
     to_step: int
     d_state: list[int]
+    width: NotRequired[list[int]]
+    """States of the layers in the programs: for a while after a shrink, those from before it."""
     steps_per_second: float | int | None
 
 

@@ -40,19 +40,30 @@ def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
     return tuple(sorted(t for t in times if 1 <= t < steps))
 
 
-def rehearsal_steps(config: CompressionConfig, steps: int) -> dict[int, int]:
-    """The steps after which shrinks are rehearsed, and the step of the shrink that each is for.
+def rehearsal_step(config: CompressionConfig, steps: int) -> int | None:
+    """The step after which the first shrink is rehearsed, None if it is not.
 
-    `config.rehearsal` steps ahead, but at least a tenth of the way from the shrink before, so
-    that the layers have settled.
+    `config.rehearsal` steps ahead, or at the start, while the main thread compiles training.
     """
-    times, before = {}, 0
-    for shrink in shrink_steps(config, steps):
-        ahead = min(config.rehearsal, 9 * (shrink - before) // 10)
-        if ahead >= 1:
-            times[shrink - ahead] = shrink
-        before = shrink
-    return times
+    shrinks = shrink_steps(config, steps)
+    return max(shrinks[0] - config.rehearsal, 0) if shrinks and config.rehearsal else None
+
+
+def grace(config: CompressionConfig, steps: int) -> int:
+    """Steps that are trained in the programs of the larger state after a shrink."""
+    return min(config.rehearsal, steps // 20)
+
+
+def last_of_chain(config: CompressionConfig, steps: int, shrink: int) -> int:
+    """The last of the shrinks from the one at `shrink` on that follow within each other's `grace`.
+
+    The sizes between them are not worth their programs: what is compiled comes after the last.
+    """
+    last = shrink
+    for later in shrink_steps(config, steps):
+        if last < later <= last + grace(config, steps):
+            last = later
+    return last
 
 
 def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 
 from compress import Plan, rank
@@ -13,7 +14,6 @@ from data.task import Split
 from .config import RunConfig
 from .network import layer_sizes
 from .reduction import Reduction
-from .rehearsal import settle
 from .schedule import rank_at, shrink_steps
 
 TINY = 1e-300
@@ -23,10 +23,13 @@ TINY = 1e-300
 class Shrinker:
     """Plans the shrinks of a run. `memory` is all that it knows besides the configuration."""
 
-    def __init__(self, config: RunConfig[Any, Any], calibration: Split, initial: Sequence[int]):
-        self.config, self.reduction = config.compression, Reduction(config, calibration)
+    def __init__(self, config: RunConfig[Any, Any], calibration: Split, initial: Any):
+        """`initial` are the model's arrays at its start, of which only shapes are kept."""
+        self.config = config.compression
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
+        self.reduction = Reduction(config, calibration, shapes)
         self.steps = shrink_steps(config.compression, config.steps)
-        self._initial = initial
+        self._initial = layer_sizes(initial)
         self._asked: list[float] | None = None
 
     @property
@@ -43,10 +46,6 @@ class Shrinker:
         cut = any(layer.cut is not None for layer in planned.layers)
         self._asked = None if cut else [self._asks(layer.sigma) for layer in planned.layers]
 
-    def needed(self, planned: Plan) -> list[int]:
-        """States that the layers need by their spectra, in mode `tolerance`."""
-        return [self._policy()(layer.sigma) for layer in planned.layers]
-
     def must_cut(self, step: int) -> bool:
         """Whether what is cut after `step` is cut whatever it costs."""
         adaptive = self.config.mode == "fixed" and self.config.settled is not None
@@ -56,12 +55,11 @@ class Shrinker:
         """The HSVs of every layer, in a plan that cuts nothing."""
         return self.reduction.plan(model, norm_state, ranks=layer_sizes(model))
 
-    def plan(
-        self, model: Any, norm_state: eqx.nn.State, step: int, rehearsed: list[int] | None
-    ) -> Plan:
+    def plan(self, model: Any, norm_state: eqx.nn.State, step: int) -> Plan:
         """What is cut after `step`. ValueError for a model without HSVs."""
         if self.config.mode == "tolerance":
-            policy = settle(self._policy(), rehearsed, self.config.multiple)
+            each = self._policy()
+            policy = JointPolicy(lambda sigmas, cut: [each(sigma) for sigma in sigmas])
             policy = policy if self.config.settled is None else self._when_settled(policy)
             gate = self.config.gate
             return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)

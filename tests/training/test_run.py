@@ -74,7 +74,7 @@ def numbers(folder):
     return [{k: v for k, v in event.items() if k not in clocks} for event in events]
 
 
-SESSION = {"compile", "rehearsal", "resume", "interrupt", "checkpoint"}
+SESSION = {"compile", "rehearsal", "takeover", "resume", "interrupt", "checkpoint"}
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +132,6 @@ def test_one_program_for_each_shape(finished):
     )
     compiled = [e for e in events if e["event"] == "compile" and e["what"] == "train step"]
     assert len(compiled) == 1 + cuts
-
-
-def test_the_rehearsals_foresaw_every_shape(finished):
-    """A wrong guess would cost one more program, which nobody runs (`test_rehearsal.py`)."""
-    events = read_events(finished / "metrics.jsonl")
-    assert [e["agreed"] for e in events if e["event"] == "rehearsal"] == [True, True]
 
 
 @pytest.mark.parametrize("stop", [20, *(pytest.param(k, marks=pytest.mark.slow) for k in (7, 40))])

@@ -1,0 +1,293 @@
+"""What is compiled beside training: each program once, and without a trace in what is learned."""
+
+import io
+import json
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from training.app import execute
+from training.checkpoint import Checkpoints
+from training.cli import Command
+from training.config import (
+    CompressionConfig,
+    LoopConfig,
+    NetworkConfig,
+    RegularizationConfig,
+)
+from training.loop import Interrupted, Run
+from training.metrics import read_events
+from training.presets import preset
+from training.programs import Programs
+from training.schedule import grace, last_of_chain, rehearsal_step, shrink_steps
+
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+FIXED = CompressionConfig(method="data", mode="fixed", rank=3, shrinks=2, window=0.5)
+TOLERANCE = CompressionConfig(method="data", tolerance=0.1, shrinks=2, window=0.5, multiple=2)
+
+
+def run(folder, compression=FIXED, resume=False, **more):
+    config = preset("s5", "digits", "small")
+    config = replace(
+        config,
+        steps=40,
+        batch_size=16,
+        layer=replace(config.layer, d_state=10),
+        network=NetworkConfig(d_model=4, blocks=1, dropout=0.1),
+        compression=compression,
+        loop=LoopConfig(log_every=10, evaluate_every=20, checkpoint_every=10, steps_per_dispatch=4),
+        **more,
+    )
+    return execute(Command(config, folder, resume), Console(file=io.StringIO()))
+
+
+def named(folder, name):
+    return [e for e in read_events(folder / "metrics.jsonl") if e["event"] == name]
+
+
+def cuts(folder):
+    """The states of all layers after every shrink."""
+    return [[layer["after"] for layer in e["layers"]] for e in named(folder, "shrink")]
+
+
+def arrays(folder):
+    from orbax.checkpoint import PyTreeCheckpointer
+
+    step = Checkpoints(folder / "checkpoints").latest()
+    return PyTreeCheckpointer().restore(folder / "checkpoints" / str(step) / "arrays")
+
+
+def assert_same_end(ours, theirs):
+    ours, theirs = arrays(ours), arrays(theirs)
+    assert {k: np.shape(x) for k, x in ours.items()} == {k: np.shape(x) for k, x in theirs.items()}
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+COMPRESSIONS = {"fixed": FIXED, "tolerance": TOLERANCE}
+SLOW_FIXED = pytest.param("fixed", marks=pytest.mark.slow)
+GRACE = 2
+"""Steps in larger programs after a shrink of `run`, a twentieth of all."""
+
+
+@pytest.fixture(scope="module", params=COMPRESSIONS)
+def compression(request):
+    return COMPRESSIONS[request.param]
+
+
+@pytest.fixture(scope="module")
+def plain(compression, tmp_path_factory):
+    """A run that does nothing in the background."""
+    return run(tmp_path_factory.mktemp("runs") / "plain", replace(compression, rehearsal=0))
+
+
+@pytest.fixture(scope="module")
+def ahead(compression, tmp_path_factory):
+    """An undisturbed run that does."""
+    return run(tmp_path_factory.mktemp("runs") / "ahead", compression)
+
+
+def test_training_goes_on_while_programs_compile(compression, plain, ahead):
+    """With the same cuts, and parameters that differ by rounding."""
+    assert cuts(ahead) == cuts(plain)
+    assert [e["step"] for e in named(ahead, "rehearsal")] == [10]
+    takeovers = named(ahead, "takeover")
+    cutting = [
+        e for e in named(ahead, "shrink") if e["layers"][0]["after"] < e["layers"][0]["before"]
+    ]
+    assert cutting
+    assert [e["step"] for e in takeovers] == [e["step"] + GRACE for e in cutting]
+    assert [e["d_state"] for e in takeovers] == [[e["layers"][0]["after"]] for e in cutting]
+    assert all(e["error"] is None for e in (*takeovers, *named(ahead, "rehearsal")))
+    assert not named(plain, "rehearsal")
+    assert not named(plain, "takeover")
+    later = [e for e in named(ahead, "compile") if e["step"] > 0]
+    assert {e["what"] for e in later} == {"eval step", "train step"}
+    assert all(e["background"] for e in later)
+    ours, theirs = arrays(ahead), arrays(plain)
+    for name in ours:  # a state and its opposite are as good
+        x, y = np.abs(ours[name]), np.abs(theirs[name])
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+def test_phases_tell_the_programs_apart(compression, ahead):
+    phases = json.loads((ahead / "summary.json").read_text())["phases"]
+    (first,), (second,) = cuts(ahead)
+    told = [(p["from_step"], p["to_step"], p["d_state"], p["width"]) for p in phases]
+    assert told == [
+        (0, 10, [10], [10]),
+        (10, 12, [first], [10]),
+        (12, 20, [first], [first]),
+        (20, 22, [second], [first]),
+        (22, 40, [second], [second]),
+    ]
+
+
+def compiled_in(folder, compression):
+    """The names of the functions that a run of its own compiles, as JAX tells them."""
+    names = []
+
+    def listener(name, *_, fun_name="", **__):
+        if "backend_compile" in name:
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    run(folder, compression)
+    return names
+
+
+@pytest.mark.parametrize("rehearsal", [0, 1000])
+def test_every_program_is_compiled_once_for_each_shape(rehearsal, tmp_path):
+    names = compiled_in(tmp_path / "run", replace(FIXED, rehearsal=rehearsal))
+    sizes = {tuple(e["d_state"]) for e in named(tmp_path / "run", "train")}
+    assert len(sizes) == 3
+    for function in ("train_steps", "eval_step"):
+        assert sum(function in name for name in names) == 3, function
+    told = [e["what"] for e in named(tmp_path / "run", "compile")]
+    assert sorted(told) == ["eval step"] * 3 + ["train step"] * 3
+
+
+def test_sizes_that_do_not_last_are_not_compiled(tmp_path):
+    """Shrinks within each other's grace: one program before them all, and one after."""
+    names = compiled_in(tmp_path / "run", replace(FIXED, shrinks=10))
+    assert len({tuple(e["d_state"]) for e in named(tmp_path / "run", "train")}) > 4
+    assert sum("train_steps" in name for name in names) == 2
+    assert sum("recorded" in name for name in names) <= 1  # another test may have been first
+    assert [e["step"] for e in named(tmp_path / "run", "takeover")] == [20 + GRACE]
+
+
+def test_a_run_that_ends_before_its_takeover_goes_on_in_the_larger_programs(tmp_path):
+    compression = replace(FIXED, shrinks=1, start=0.6, window=0.35)  # at step 38 of 40
+    folder = run(tmp_path / "run", compression)
+    assert cuts(folder) == [[3]]
+    assert not named(folder, "takeover")
+    assert not [e for e in named(folder, "compile") if e["step"] > 38]
+    assert json.loads((folder / "summary.json").read_text())["layers"][0]["after"] == 3
+
+
+def test_priced_hsvs_are_never_padded(tmp_path):
+    """Those of the padding are zero, where a square root has no derivative."""
+    folder = run(tmp_path / "run", FIXED, regularization=RegularizationConfig(hankel=1e-3))
+    assert cuts(folder)[-1] == [3]
+    assert not named(folder, "takeover")
+
+
+@pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
+@pytest.mark.parametrize("method", ["_play", "_own_programs"])
+def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
+    compression, ahead, tmp_path, monkeypatch, method
+):
+    def fails(self, *args):
+        raise RuntimeError("no more memory")
+        yield
+
+    monkeypatch.setattr(Run, method, fails)
+    folder = run(tmp_path / "run", compression)
+    event = "rehearsal" if method == "_play" else "takeover"
+    assert {e["error"] for e in named(folder, event)} == {"RuntimeError: no more memory"}
+    assert_same_end(folder, ahead)
+
+
+@pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
+@pytest.mark.parametrize("at", [1, 11, 22])
+def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
+    """While it is rehearsed, in the larger programs, and where they are left."""
+    folder, dispatch = tmp_path / "run", Run._program
+    compression = replace(compression)
+
+    def interrupted(self, what, function, *args):
+        program = dispatch(self, what, function, *args)
+        if what == "train step" and self.step < at <= self.step + int(args[3]):
+            signal.raise_signal(signal.SIGINT)
+        return program
+
+    monkeypatch.setattr(Run, "_program", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        run(folder, compression)
+    assert at <= stopped.value.step < at + 4
+    assert not [t for t in threading.enumerate() if t.name.startswith("background")]
+    monkeypatch.undo()
+    run(folder, compression, resume=True)
+    assert cuts(folder) == cuts(ahead)
+    assert_same_end(folder, ahead)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40, 1000])
+@pytest.mark.parametrize("rehearsal", [0, 1, 20, 1000])
+def test_the_rehearsal_lies_before_the_first_shrink(steps, rehearsal):
+    config = CompressionConfig(shrinks=4, window=0.5, rehearsal=rehearsal)
+    at, shrinks = rehearsal_step(config, steps), shrink_steps(config, steps)
+    if rehearsal == 0 or not shrinks:
+        assert at is None
+    else:
+        assert at is not None
+        assert 0 <= at < shrinks[0] <= at + rehearsal
+
+
+@pytest.mark.parametrize(
+    ("shrinks", "rehearsal", "last"),
+    [
+        (4, 1000, {100: 100, 200: 200, 400: 400}),  # 100 steps apart, grace 40
+        (4, 0, {100: 100}),
+        (10, 1000, {40: 400, 200: 400}),  # as far apart as the grace is long
+        (10, 39, {40: 40}),
+        (20, 1000, {20: 400, 380: 400, 400: 400}),
+    ],
+)
+def test_which_shrinks_follow_closely(shrinks, rehearsal, last):
+    config = CompressionConfig(shrinks=shrinks, window=0.5, rehearsal=rehearsal)
+    assert grace(config, 800) == min(rehearsal, 40)
+    assert {step: last_of_chain(config, 800, step) for step in last} == last
+
+
+def test_a_program_is_compiled_by_the_first_who_asks():
+    programs, traced = Programs(), []
+
+    @jax.jit
+    def double(x):
+        traced.append(x.shape)
+        time.sleep(0.05)
+        return 2 * x
+
+    found = []
+    x = jnp.ones(3)
+    threads = [
+        threading.Thread(target=lambda: found.append(programs.make("double", double, (x,))))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert traced == [(3,)]
+    assert sum(seconds is not None for _, seconds in found) == 1
+    assert len({id(program) for program, _ in found}) == 1
+    assert programs.find("double", (x,)) is found[0][0]
+    assert programs.find("double", (jnp.ones(4),)) is None
+
+
+def test_a_program_that_failed_is_tried_again():
+    programs, failures = Programs(), [RuntimeError("first")]
+
+    @jax.jit
+    def function(x):
+        if failures:
+            raise failures.pop()
+        return x
+
+    x = jnp.ones(())
+    with pytest.raises(RuntimeError, match="first"):
+        programs.make("f", function, (x,))
+    assert programs.find("f", (x,)) is None
+    program, seconds = programs.make("f", function, (x,))
+    assert float(program(x)) == 1
+    assert seconds is not None
