@@ -3,12 +3,12 @@
     python benchmarks/shrink.py [--model s5] [--task pathfinder] [--repeats 3]
     python benchmarks/shrink.py --quick     # the digits, once; writes no results
 
-The small preset's network, batches and shrinks, up to just after the last shrink. A stall is the
-wall time from the end of the last step before a shrink to the first dispatch of steps after it,
-with all that lies between: planning, reducing, measuring the loss before and after, compiling,
-saving; and the wait for the programs of the smaller state where they take over. Every run is a process of its own; a "first run" finds an empty compilation cache, a "later
-run" that of the first. Writes `results/shrink.json` (with versions and hardware) and
-`results/shrink.md`.
+The small preset, stopped some steps after its last shrink and the takeover that follows. A stall
+is the wall time from the end of the last step before a shrink to the first dispatch of steps after
+it, with all that lies between: planning, reducing, measuring the loss before and after, compiling,
+saving; and the wait for the programs of the smaller state where they take over. Every run is a
+process of its own; a "first run" finds an empty compilation cache, a "later run" that of the first.
+Writes `results/shrink.json` (with versions and hardware) and `results/shrink.md`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from training.clock import Clock
 from training.compilation import use_compilation_cache
 from training.config import RunConfig
 from training.interrupt import Interrupt
-from training.loop import Run
+from training.loop import Interrupted, Run
 from training.presets import preset
 
 AFTER = 1000
@@ -38,18 +39,13 @@ AFTER = 1000
 
 
 def configuration(model: str, task: str, rehearsal: int | None) -> RunConfig[Any, Any]:
-    """The small preset, cut off after its last shrink; shrinks come at the same steps."""
+    """The small preset without evaluations and checkpoints."""
     config = preset(model, task, "small")
     compression = config.compression
-    last = round(compression.window * config.steps)
     if rehearsal is not None:
         compression = replace(compression, rehearsal=rehearsal)
-    return replace(
-        config,
-        steps=last + AFTER,
-        compression=replace(compression, window=last / (last + AFTER)),
-        loop=replace(config.loop, evaluate_every=10 * last, checkpoint_every=10 * last),
-    )
+    loop = replace(config.loop, evaluate_every=config.steps, checkpoint_every=config.steps)
+    return replace(config, compression=compression, loop=loop)
 
 
 class Timed(Run):
@@ -71,6 +67,22 @@ class Timed(Run):
             self.stalls.append({"step": self.step, "seconds": stall})
             self._left = None
         return program
+
+
+class AtStep(Interrupt):
+    """Asks a run to stop once it has come to a step."""
+
+    def __init__(self, run: Run, step: int):
+        self._run, self._step = run, step
+        super().__init__()
+
+    @property
+    def requested(self) -> bool:
+        return self._run.step >= self._step
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        """Only the step counts."""
 
 
 class Notes:
@@ -102,7 +114,8 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
         run = Timed(config, task, Path(folder), Clock())
         run.sinks = [notes]
         start = time.perf_counter()
-        run.run(Interrupt())
+        with suppress(Interrupted):
+            run.run(AtStep(run, round(config.compression.window * config.steps) + AFTER))
         seconds = time.perf_counter() - start
         run.close()
     at = {name: {} for name in ("shrink", "rehearsal", "takeover")}

@@ -29,12 +29,18 @@ from .shapes import padded
 CHUNK = 128
 """Samples whose states exist at the same time."""
 
-ENOUGH = 32_768
-"""Samples that moments are taken over; of more, a random part of this size, spread evenly.
+ENOUGH, ENOUGH_EACH = 4096, 64
+"""Samples that moments are taken over: at least so many, and so many for each state; of more, a
+random part of this size, spread evenly.
 
 With 128 states, 2048 lost no more than all 19 200 of the digits (`results/calibration_digits.md`):
-8 for each of 2n real numbers. This is as many for each at n = 2048, 32 at n = 512.
+16 for each state, of two real numbers.
 """
+
+MOST = 64
+"""Sequences whose states exist at the same time, of layers with up to `WIDE` states."""
+
+WIDE = 512
 
 
 @jaxtyped(typechecker=beartype)
@@ -138,17 +144,19 @@ def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarr
     log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
     size = 2 * len(B) + (m if with_inputs else 0)
     total, counted = np.zeros((size, size)), 0
-    kept = max(1, min(CHUNK, -(-CHUNK * ENOUGH // (u.shape[0] * u.shape[1]))))
+    enough = max(ENOUGH, ENOUGH_EACH * n)
+    kept = max(1, min(CHUNK, -(-CHUNK * enough // (u.shape[0] * u.shape[1]))))
+    rows = min(MOST if n <= WIDE else SLICE, -(-len(u) // SLICE) * SLICE)
     rng = np.random.default_rng(0)
     chunks = -(-u.shape[1] // CHUNK)
     with jax.enable_x64(True):
         arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (log_lam, B)]
-        for k in range(0, len(u), SLICE):
-            part = np.zeros((SLICE, *u.shape[1:]))
-            part[: len(u[k : k + SLICE])] = u[k : k + SLICE]  # silence adds nothing
+        for k in range(0, len(u), rows):
+            part = np.zeros((rows, *u.shape[1:]))
+            part[: len(u[k : k + rows])] = u[k : k + rows]  # silence adds nothing
             at = rng.permuted(np.tile(np.arange(CHUNK), (chunks, 1)), axis=1)[:, :kept]
             inside = at + CHUNK * np.arange(chunks)[:, None] < u.shape[1]
-            counted += len(u[k : k + SLICE]) * int(np.sum(inside))
+            counted += len(u[k : k + rows]) * int(np.sum(inside))
             total += np.asarray(_second_moments(*arrays, jnp.asarray(part), at, with_inputs))
     used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
     return total[used][:, used] / counted
@@ -159,7 +167,7 @@ def _second_moments(log_lam, B, u, at, with_inputs):
     """The sum of z z^T over samples of u [b L m]; `at` says which ones, in each chunk."""
     lam = jnp.exp(log_lam)
     rate, turn = jnp.real(lam), jnp.imag(lam)
-    parts_of_B = jnp.stack([jnp.real(B), jnp.imag(B)])
+    parts_of_B = jnp.concatenate([jnp.real(B), jnp.imag(B)])
     b, length, m = u.shape
     pad = -length % CHUNK
     u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
@@ -167,21 +175,20 @@ def _second_moments(log_lam, B, u, at, with_inputs):
     size = 2 * lam.size + (m if with_inputs else 0)
 
     def step(x, driven):
-        real, imag = x
-        x = jnp.stack([rate * real - turn * imag, rate * imag + turn * real]) + driven
+        (re, im), (by_re, by_im) = x, jnp.split(driven, 2, axis=-1)
+        x = rate * re - turn * im + by_re, rate * im + turn * re + by_im
         return x, x
 
     def chunk(carry, inputs):
         x, total = carry
         u, at, counts = inputs
-        x, states = jax.lax.scan(step, x, jnp.einsum("kbm,pnm->kpbn", u, parts_of_B))
-        states = states[at]
-        parts = [states[:, 0], states[:, 1], *([u[at]] if with_inputs else [])]
-        z = jnp.concatenate(parts, axis=-1) * counts[:, None, None]
-        z = z.reshape(-1, size)
+        driven = (u.reshape(-1, m) @ parts_of_B.T).reshape(CHUNK, b, -1)
+        x, states = jax.lax.scan(step, x, driven)
+        z = jnp.concatenate([a[at] for a in (*states, *([u] if with_inputs else []))], axis=-1)
+        z = (z * counts[:, None, None]).reshape(-1, size)
         return (x, total + z.T @ z), None
 
-    start = jnp.zeros((2, b, lam.size), u.dtype), jnp.zeros((size, size), u.dtype)
+    start = (jnp.zeros((b, lam.size), u.dtype),) * 2, jnp.zeros((size, size), u.dtype)
     return jax.lax.scan(chunk, start, (u, at, counts))[0][1]
 
 
