@@ -78,9 +78,9 @@ def start(task: Task, name: str, seed: int) -> Run:
 def loss_of(run: Run, model: eqx.Module, split: Split) -> float:
     """The loss of `model` in the place of the run's own."""
     own = run.state
-    run.state = own._replace(params=eqx.filter(model, eqx.is_array))
+    run.held.hold(own._replace(params=eqx.filter(model, eqx.is_array)))
     loss = run.measure(split)
-    run.state = own
+    run.held.hold(own)
     return (loss if isinstance(loss, tuple) and len(loss) == 2 else loss.means())[0]
 
 
@@ -107,7 +107,7 @@ def cuts(run: Run) -> list[dict]:
 def followed(run: Run, state, steps: int) -> float:
     """The mean training loss of so many steps from `state`, which is not used up."""
     losses, at = [], run.step
-    run.state = jax.tree.map(jnp.copy, state)
+    run.held.hold(jax.tree.map(jnp.copy, state))
     run.sinks = [_Losses(losses)]
     run.train_to(at + steps, Interrupt())
     run.step, run.sinks = at, []
@@ -131,7 +131,7 @@ def moments(run: Run) -> dict[str, float]:
     state = jax.tree.map(jnp.copy, run.state)
     batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
     uncut = followed(run, state, FOLLOWED)
-    run.state = state
+    run.held.hold(state)
     jumps = {}
     for mode in MODES:
         (small, _), opt_state = compress(
@@ -143,7 +143,7 @@ def moments(run: Run) -> dict[str, float]:
         )
         cut = state._replace(params=eqx.filter(small, eqx.is_array), opt_state=opt_state)
         jumps[mode] = followed(run, cut, FOLLOWED) - uncut
-        run.state = state
+        run.held.hold(state)
     return jumps
 
 

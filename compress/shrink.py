@@ -279,7 +279,9 @@ def _spectra(
         keys: (id(layer), id(evidence[keys].inputs), id(evidence[keys].gradients))
         for keys, layer in layers.items()
     }
-    first = {kind: keys for keys, kind in reversed(kinds.items())}
+    first: dict[tuple[int, ...], KeyPath] = {}
+    for keys, kind in kinds.items():
+        first.setdefault(kind, keys)
 
     def made(keys: KeyPath) -> Spectrum | SelectiveSpectrum:
         layer, by = layers[keys], evidence[keys]

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 
 from compress.layers import layers_of, replace_layers
@@ -92,6 +93,20 @@ def resized(model: Any, d_state: list[int]) -> Any:
         return replace_layers(model, {keys: _of_size(layer, n) for (keys, layer), n in layers})
 
     return eqx.filter_eval_shape(resize, model)
+
+
+def shapes_of(model: Any, d_state: list[int]) -> Any:
+    """The shapes of the arrays of `model` with these numbers of states."""
+    return eqx.filter(resized(model, d_state), lambda x: isinstance(x, jax.ShapeDtypeStruct))
+
+
+def shapes_of_moments(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """The shapes of the optimizer's state for parameters of these shapes."""
+
+    def is_trained(x: Any) -> bool:
+        return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+    return eqx.filter_eval_shape(optimizer.init, eqx.filter(params, is_trained))
 
 
 def _of_size(layer: AbstractSSM, n: int) -> AbstractSSM:

@@ -74,7 +74,8 @@ def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> N
         plan_seconds = time.perf_counter() - start
         start = time.perf_counter()
         after, _ = compress(run.model, None, plan=planned)
-        run.state = run.state._replace(params=eqx.filter(after, eqx.is_array), opt_state=())
+        params = eqx.filter(after, eqx.is_array)
+        run.held.hold(run.state._replace(params=params, opt_state=()))
         compress_seconds = time.perf_counter() - start
         loss_after = run.measure(calibration).means()[0]
         certificates = reduction.certificates(planned, layers_of(after))

@@ -51,6 +51,24 @@ def describe_cut(
     ]
 
 
+def note_phase(
+    phases: list[dict[str, Any]],
+    first: int,
+    step: int,
+    sizes: list[int],
+    width: list[int],
+    seconds: float,
+) -> None:
+    """Add the steps from `first` to `step` to the last phase: steps of one size in one program."""
+    now = {"d_state": sizes, "width": width}
+    if not phases or any(phases[-1].get(name) != now[name] for name in now):
+        phases.append({"from_step": first, **now, "seconds": 0.0})
+    phase = phases[-1]
+    phase["to_step"] = step
+    phase["seconds"] += seconds
+    phase["steps_per_second"] = (step - phase["from_step"]) / phase["seconds"]
+
+
 def summarize(run: "Run") -> dict[str, Any]:
     """What summary.json holds."""
     model = run.model

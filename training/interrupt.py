@@ -2,7 +2,20 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; everything up to `step` is saved in `folder`."""
+
+    def __init__(self, step: int, folder: Path):
+        super().__init__(f"stopped at step {step}")
+        self.step, self.folder = step, folder
+
+
+class Diverged(ArithmeticError):
+    """The loss is no longer a number; the last checkpoint is from before."""
 
 
 class Interrupt:

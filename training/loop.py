@@ -17,37 +17,31 @@ from data.task import Split, Task
 
 from .auxiliary import make_auxiliary
 from .background import Background
-from .checkpoint import Checkpoints, resized
+from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
 from .clock import Clock
 from .config import RunConfig
-from .describe import describe_cut, summarize
+from .describe import describe_cut, note_phase, summarize
 from .feed import Feed
-from .interrupt import Interrupt
+from .held import HeldState
+from .interrupt import Diverged, Interrupt, Interrupted
 from .metrics import Sink
 from .network import build_model, layer_sizes, layers_of, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
-from .padding import Padding
 from .placement import Placement
 from .programs import Programs
 from .reduction import calibration_split
-from .schedule import grace, last_of_chain, learning_rate_schedule, rehearsal_step
+from .schedule import (
+    grace,
+    last_shrink,
+    learning_rates,
+    rehearsal_step,
+    takeover_step,
+)
 from .shrinker import Shrinker
 from .step import TrainState, make_eval_step, make_train_steps, run_batch
 from .systems import save_systems
 from .trial import Trial
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; everything up to `step` is saved in `folder`."""
-
-    def __init__(self, step: int, folder: Path):
-        super().__init__(f"stopped at step {step}")
-        self.step, self.folder = step, folder
-
-
-class Diverged(ArithmeticError):
-    """The loss is no longer a number; the last checkpoint is from before."""
 
 
 class Run:
@@ -74,7 +68,7 @@ class Run:
         model, norm_state = build_model(config, task)
         params, self.static = eqx.partition(model, eqx.is_array)
         opt_state = self.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
-        self.state = TrainState(params, norm_state, opt_state, jnp.zeros((), jnp.int32))
+        self.held = HeldState(TrainState(params, norm_state, opt_state, jnp.zeros((), jnp.int32)))
         self.step = 0
         self.initial_sizes = layer_sizes(model)
         self.parameters_before = parameter_count(params)
@@ -109,23 +103,7 @@ class Run:
     @property
     def state(self) -> TrainState:
         """The state, with as many states of the layers as they have."""
-        state = self._state
-        if state is None:
-            state = self._held if self._padding is None else self._padding.narrow(self._held)
-            self._state = state
-        return state
-
-    @state.setter
-    def state(self, state: TrainState) -> None:
-        self._hold(state, None)
-
-    def _hold(self, state: TrainState, padding: Padding | None) -> None:
-        """Go on with `state`, in the programs of its own size or in those of a larger one."""
-        self._state: TrainState | None = state
-        self._padding = padding
-        self._held = state if padding is None else padding.widen(state)
-        self._width = layer_sizes(self._held.params)
-        """States of the layers in the programs."""
+        return self.held.own
 
     @property
     def model(self) -> Any:
@@ -154,7 +132,7 @@ class Run:
             metadata = {
                 "step": self.step,
                 "d_state": layer_sizes(self.model),
-                "width": self._width,
+                "width": self.held.width,
                 "needed": self._shrinker.memory,
                 "trial": self._trial.memory,
                 "seconds": self.clock.read(),
@@ -180,18 +158,10 @@ class Run:
         metadata = checkpoints.metadata(step)
         sizes = metadata["d_state"]
         width = metadata.get("width", sizes)
-        params, wide = (
-            eqx.filter(resized(self.model, n), lambda x: isinstance(x, jax.ShapeDtypeStruct))
-            for n in (sizes, width)
-        )
-        like = self.state._replace(
-            params=params,
-            opt_state=eqx.filter_eval_shape(
-                self.optimizer.init, eqx.filter(params, _is_inexact_struct)
-            ),
-        )
-        state = checkpoints.arrays(step, like)
-        self._hold(state, None if width == sizes else Padding(wide, state.params))
+        like = self.state._replace(params=shapes_of(self.model, sizes))
+        like = like._replace(opt_state=shapes_of_moments(self.optimizer, like.params))
+        larger = None if width == sizes else shapes_of(self.model, width)
+        self.held.hold(checkpoints.arrays(step, like), larger)
         self.step = step
         self.phases = metadata["phases"]
         self._shrinker.recall(metadata["needed"])
@@ -218,7 +188,7 @@ class Run:
             for every in (loop.log_every, loop.evaluate_every, loop.checkpoint_every)
         ]
         later = [s for s in (*self._shrinker.steps, *self._trial.steps) if s > self.step]
-        takeover = None if self._padding is None else self._takeover_step()
+        takeover = self._takeover_step()
         return min(*stops, self.config.steps, *later, *([] if takeover is None else [takeover]))
 
     def train_to(self, stop: int, interrupt: Interrupt) -> bool:
@@ -239,10 +209,10 @@ class Run:
                     count = min(count, self._rehearsal_step - self.step)
                 batches = self._feed.batches(self.step)
                 args = self.placement.share(
-                    (self._held, totals, batches, np.int32(count), self.key, self._arrays)
+                    (self.held.wide, totals, batches, np.int32(count), self.key, self._arrays)
                 )
                 done = self._program("train step", self._train_steps, *args)(*args)
-                self._state, (self._held, totals) = None, self.placement.own(done)
+                self.held.wide, totals = self.placement.own(done)
                 self.step += count
                 if self.step < self.config.steps:
                     self._feed.look_ahead(self.step, totals.loss.is_ready)
@@ -252,19 +222,17 @@ class Run:
                 return interrupted
             measured = self.objective.report(totals)  # waits for the device
         seconds = self.clock.read()
-        self._note_phase(first, seconds["train"] - seconds_before)
-        schedules = (
-            learning_rate_schedule(self.config.optimizer, self.config.steps, factor)
-            for factor in (1.0, self.config.optimizer.ssm_factor)
-        )
-        rate, rate_ssm = (np.asarray(schedule(self.step - 1)).item() for schedule in schedules)
+        sizes = layer_sizes(self.model)
+        took = seconds["train"] - seconds_before
+        note_phase(self.phases, first, self.step, sizes, self.held.width, took)
+        rate, rate_ssm = learning_rates(self.config.optimizer, self.config.steps, self.step - 1)
         self.emit(
             "train",
             **measured,
             learning_rate=rate,
             learning_rate_ssm=rate_ssm,
-            steps_per_second=(self.step - first) / (seconds["train"] - seconds_before),
-            d_state=layer_sizes(self.model),
+            steps_per_second=(self.step - first) / took,
+            d_state=sizes,
             seconds=seconds["total"],
         )
         loss = measured["loss"]
@@ -276,16 +244,6 @@ class Run:
             )
         return interrupted
 
-    def _note_phase(self, first: int, seconds: float) -> None:
-        """Add the steps since `first` to the present phase: steps of one size in one program."""
-        now = {"d_state": layer_sizes(self.model), "width": self._width}
-        if not self.phases or any(self.phases[-1].get(name) != now[name] for name in now):
-            self.phases.append({"from_step": first, **now, "seconds": 0.0})
-        phase = self.phases[-1]
-        phase["to_step"] = self.step
-        phase["seconds"] += seconds
-        phase["steps_per_second"] = (self.step - phase["from_step"]) / phase["seconds"]
-
     # Evaluation
 
     def measure(self, split: Split, limit: int | None = None) -> Totals:
@@ -294,19 +252,16 @@ class Run:
         for k, batch in enumerate(self._eval_batches(split)):
             if limit is not None and k >= limit:
                 break
-            args = self.placement.share((self._held.params, self._held.norm_state, totals, *batch))
+            state = self.held.wide
+            args = self.placement.share((state.params, state.norm_state, totals, *batch))
             totals = self.placement.own(self._program("eval step", self._eval_step, *args)(*args))
         return totals
 
     def _eval_batches(self, split: Split) -> Iterator[Any]:
-        batches = eval_batches(split, self._evaluation_batch(), self.placement.shard)
-        return map(self.placement.split, batches)
-
-    def _evaluation_batch(self) -> int:
-        """One size for all splits, so that one program serves them."""
+        """Of one size for all splits, so that one program serves them."""
         sizes = (len(self.task.splits[name]) for name in ("validation", "test"))
-        size, devices = min(self.config.loop.evaluation_batch, *sizes), self.placement.devices
-        return max(size // devices, 1) * devices
+        size = self.placement.batch_size(min(self.config.loop.evaluation_batch, *sizes))
+        return map(self.placement.split, eval_batches(split, size, self.placement.shard))
 
     def evaluate(self, name: str) -> None:
         """Measure the loss and what else counts on the split called `name`, and report it."""
@@ -343,7 +298,7 @@ class Run:
 
         So that what it compiles is there when it comes; its sizes may yet be others.
         """
-        snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self._held)
+        snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), self.held.wide)
         self._rehearsal = Background(self._play(snapshot, self._shrinker.steps[0]))
 
     def _play(self, state: TrainState, shrink: int) -> Iterator[tuple[str, float | None]]:
@@ -358,30 +313,17 @@ class Run:
         )
         self._shrinker.reduction.certificates(planned, layers_of(after))
 
-    def _grace(self) -> int:
-        """Steps in the programs of the larger state after a shrink.
-
-        0 where a price on HSVs would have to differentiate those of the padding, which are zero.
-        """
-        priced = self.config.regularization.hankel > 0
-        return 0 if priced else grace(self.config.compression, self.config.steps)
-
-    def _last_shrink(self) -> int:
-        """The step of the last shrink, of those that have been or follow closely on it."""
-        compression, steps = self.config.compression, self._shrinker.steps
-        latest = max(step for step in steps if step <= self.step)
-        return last_of_chain(compression, self.config.steps, latest)
-
     def _takeover_step(self) -> int | None:
-        """When programs of the layers' own size take over, None if the run ends before."""
-        step = max(self.step, self._last_shrink() + self._grace())
-        return step if step < self.config.steps else None
+        """When programs of the layers' own size take over, None if they do not or have done so."""
+        if not self.held.is_padded:
+            return None
+        return takeover_step(self.config, self.step, layer_sizes(self.model))
 
     def _compile_ahead(self) -> None:
         """Compile the programs of the layers' own size in the background, once they are to last."""
-        if self._padding is None or self._compiling is not None:
+        if self._takeover_step() is None or self._compiling is not None:
             return
-        if self._last_shrink() <= self.step and self._takeover_step() is not None:
+        if last_shrink(self.config, self.step, layer_sizes(self.model)) <= self.step:
             self._compiling = Background(self._own_programs(self.state))
 
     def _own_programs(self, state: TrainState) -> Iterator[tuple[str, float | None]]:
@@ -400,10 +342,10 @@ class Run:
         self._compiling = None
         for what, seconds in outcome.compiled if outcome else ():
             self.emit("compile", seconds=seconds, what=what, background=True)
-        self.state = self.state
+        self.held.hold(self.state)
         self.emit(
             "takeover",
-            d_state=self._width,
+            d_state=self.held.width,
             seconds=outcome.seconds if outcome else 0.0,
             waited=time.perf_counter() - start,
             error=outcome.error if outcome else None,
@@ -429,7 +371,7 @@ class Run:
                 self.emit("compile", seconds=seconds, what=what, background=True)
             loss_before = self.measure(self._calibration)
             start = time.perf_counter()
-            before, held, padding = self.state, self._held, self._padding
+            before, larger = self.state, self.held.wide.params
             planned = self._plan_shrink(before, self.step)
             self._shrinker.remember(planned)
             plan_seconds = time.perf_counter() - start
@@ -439,11 +381,11 @@ class Run:
             )
             params = eqx.filter(after, eqx.is_array)
             state = self.placement.agree(before._replace(params=params, opt_state=opt_state))
-            cut = layer_sizes(after) != self._width and self._grace() > 0
-            self._hold(state, Padding(held.params, params) if cut else None)
+            sizes = layer_sizes(after)
+            padded = sizes != self.held.width and grace(self.config) > 0
+            kept, self.held = self.held, HeldState(state, larger if padded else None)
             compress_seconds = time.perf_counter() - start
             loss_after = self.measure(self._calibration)
-            sizes = layer_sizes(after)
             certificates = self._shrinker.reduction.certificates(planned, layers_of(after))
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
             rejected = (
@@ -452,7 +394,7 @@ class Run:
                 and not self._shrinker.must_cut(self.step)
             )
             if rejected:
-                self._hold(before, padding)
+                self.held = kept
         if outcome:
             self.emit(
                 "rehearsal",
@@ -527,7 +469,7 @@ class Run:
             if shrinking:
                 self.shrink()
                 self._compile_ahead()
-            if self._padding is not None and self.step == self._takeover_step():
+            if self.step == self._takeover_step():
                 self._take_over()
             last = self.step == self.config.steps
             if not interrupted and (self.step % loop.evaluate_every == 0 or last):
@@ -556,7 +498,3 @@ class Run:
             if work is not None:
                 work.cancel()
         self._rehearsal = self._compiling = None
-
-
-def _is_inexact_struct(x: Any) -> bool:
-    return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)

@@ -73,6 +73,10 @@ class Placement:
         where = self._split[axis]
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), tree)
 
+    def batch_size(self, most: int) -> int:
+        """The largest multiple of the devices up to `most`, at least one row for each."""
+        return max(most // self.devices, 1) * self.devices
+
     def agree(self, tree: Any) -> Any:
         """The arrays of the first process, in all of them. AssertionError if shapes differ."""
         if self.shard.count == 1:

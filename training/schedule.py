@@ -1,8 +1,12 @@
 """When things happen in a run: learning rates and shrinks, as functions of the step alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import optax
 
-from .config import CompressionConfig, OptimizerConfig
+from .config import CompressionConfig, OptimizerConfig, RunConfig
 
 
 def learning_rate_schedule(
@@ -23,6 +27,15 @@ def learning_rate_schedule(
         decay_steps=steps,
         end_value=config.floor,
     )
+
+
+def learning_rates(config: OptimizerConfig, steps: int, count: int) -> tuple[float, float]:
+    """Learning rates at an optimizer count: the peak's, and that of the layers' dynamics."""
+    rate, dynamics = (
+        np.asarray(learning_rate_schedule(config, steps, factor)(count)).item()
+        for factor in (1.0, config.ssm_factor)
+    )
+    return rate, dynamics
 
 
 def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
@@ -49,21 +62,35 @@ def rehearsal_step(config: CompressionConfig, steps: int) -> int | None:
     return max(shrinks[0] - config.rehearsal, 0) if shrinks and config.rehearsal else None
 
 
-def grace(config: CompressionConfig, steps: int) -> int:
-    """Steps that are trained in the programs of the larger state after a shrink."""
-    return min(config.rehearsal, steps // 20)
+def grace(config: RunConfig[Any, Any]) -> int:
+    """Steps that are trained in the programs of the larger state after a shrink.
+
+    None where a price on HSVs would have to differentiate those of the padding, which are zero.
+    """
+    priced = config.regularization.hankel > 0
+    return 0 if priced else min(config.compression.rehearsal, config.steps // 20)
 
 
-def last_of_chain(config: CompressionConfig, steps: int, shrink: int) -> int:
-    """The last of the shrinks from the one at `shrink` on that follow within each other's `grace`.
+def last_shrink(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) -> int:
+    """The last shrink before `step`, or of those that follow within each other's `grace`.
 
     The sizes between them are not worth their programs: what is compiled comes after the last.
+    `sizes` are those of the layers now, which may leave nothing to cut.
     """
-    last = shrink
-    for later in shrink_steps(config, steps):
-        if last < later <= last + grace(config, steps):
+    compression, shrinks = config.compression, shrink_steps(config.compression, config.steps)
+    last = max(shrink for shrink in shrinks if shrink <= step)
+    if compression.mode == "fixed" and max(sizes) <= (compression.rank or 0):
+        return last
+    for later in shrinks:
+        if last < later <= last + grace(config):
             last = later
     return last
+
+
+def takeover_step(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) -> int | None:
+    """When programs of the layers' own size take over, None if the run ends before."""
+    at = max(step, last_shrink(config, step, sizes) + grace(config))
+    return at if at < config.steps else None
 
 
 def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:

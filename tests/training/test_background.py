@@ -26,7 +26,13 @@ from training.loop import Interrupted, Run
 from training.metrics import read_events
 from training.presets import preset
 from training.programs import Programs
-from training.schedule import grace, last_of_chain, rehearsal_step, shrink_steps
+from training.schedule import (
+    grace,
+    last_shrink,
+    rehearsal_step,
+    shrink_steps,
+    takeover_step,
+)
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 
@@ -239,14 +245,30 @@ def test_the_rehearsal_lies_before_the_first_shrink(steps, rehearsal):
         (4, 1000, {100: 100, 200: 200, 400: 400}),  # 100 steps apart, grace 40
         (4, 0, {100: 100}),
         (10, 1000, {40: 400, 200: 400}),  # as far apart as the grace is long
-        (10, 39, {40: 40}),
-        (20, 1000, {20: 400, 380: 400, 400: 400}),
+        (10, 39, {40: 40, 79: 40}),
+        (20, 1000, {20: 400, 380: 400, 400: 400, 500: 400}),
     ],
 )
 def test_which_shrinks_follow_closely(shrinks, rehearsal, last):
-    config = CompressionConfig(shrinks=shrinks, window=0.5, rehearsal=rehearsal)
-    assert grace(config, 800) == min(rehearsal, 40)
-    assert {step: last_of_chain(config, 800, step) for step in last} == last
+    config = scheduled(mode="fixed", rank=3, shrinks=shrinks, window=0.5, rehearsal=rehearsal)
+    assert grace(config) == min(rehearsal, 40)
+    assert {step: last_shrink(config, step, [9, 4]) for step in last} == last
+    assert last_shrink(config, 119, [3, 2]) <= 119  # nothing is left to cut
+
+
+def test_when_the_layers_own_programs_take_over():
+    config = scheduled(mode="tolerance", shrinks=4, window=0.5, rehearsal=1000)
+    assert takeover_step(config, 100, [9]) == 140
+    assert takeover_step(config, 139, [9]) == 140
+    assert takeover_step(config, 150, [9]) == 150  # late, as after a rollback
+    assert takeover_step(replace(config, steps=120), 60, [9]) == 66
+    late = scheduled(mode="tolerance", shrinks=1, window=0.96)
+    assert takeover_step(late, 768, [9]) is None
+
+
+def scheduled(**compression):
+    config = preset("s5", "digits", "small")
+    return replace(config, steps=800, compression=CompressionConfig(**compression))
 
 
 def test_a_program_is_compiled_by_the_first_who_asks():

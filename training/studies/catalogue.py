@@ -236,7 +236,6 @@ COMPARISONS = (
                         "compression.shrinks": 30,
                         "compression.window": 0.6,
                         "compression.slack": slack,
-                        "compression.rehearsal": 0,
                     },
                 )
                 for slack in (0.0, 0.01)
@@ -297,7 +296,6 @@ COMPARISONS = (
                     window=0.5,
                     settled=0.1,
                     guard=0.02,
-                    rehearsal=0,
                 ),
             ),
             born(16),
