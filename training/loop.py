@@ -16,7 +16,7 @@ from data.pipeline import eval_batches
 from data.task import Split, Task
 
 from .auxiliary import make_auxiliary
-from .background import Background
+from .background import Background, Outcome
 from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
 from .clock import Clock
 from .config import RunConfig
@@ -307,6 +307,7 @@ class Run:
         args = self.placement.share((state.params, state.norm_state, Totals.zero(), *batch))
         yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
         planned = self._plan_shrink(state, shrink)
+        yield "plan", None
         model = eqx.combine(state.params, self.static)
         after, _ = compress(
             model, state.opt_state, plan=planned, moments=self.config.compression.moments
@@ -324,10 +325,11 @@ class Run:
         if self._takeover_step() is None or self._compiling is not None:
             return
         if last_shrink(self.config, self.step, layer_sizes(self.model)) <= self.step:
-            self._compiling = Background(self._own_programs(self.state))
+            work = self._own_programs(self.state, self._feed.batches(self.step))
+            self._compiling = Background(work)
 
-    def _own_programs(self, state: TrainState) -> Iterator[tuple[str, float | None]]:
-        share, batches = self.placement.share, self._feed.batches(self.step)
+    def _own_programs(self, state: TrainState, batches: Any) -> Iterator[tuple[str, float | None]]:
+        share = self.placement.share
         args = share((state, Totals.zero(), batches, np.int32(1), self.key, self._arrays))
         yield "train step", self._programs.make("train step", self._train_steps, args)[1]
         batch = next(self._eval_batches(self._calibration))
@@ -338,10 +340,7 @@ class Run:
         """Go on in programs of the layers' own size."""
         start = time.perf_counter()
         with self.clock.phase("compile"):
-            outcome = None if self._compiling is None else self._compiling.finish()
-        self._compiling = None
-        for what, seconds in outcome.compiled if outcome else ():
-            self.emit("compile", seconds=seconds, what=what, background=True)
+            outcome, self._compiling = self._finished(self._compiling), None
         self.held.hold(self.state)
         self.emit(
             "takeover",
@@ -350,6 +349,13 @@ class Run:
             waited=time.perf_counter() - start,
             error=outcome.error if outcome else None,
         )
+
+    def _finished(self, work: Background | None) -> Outcome | None:
+        """Waits for what is done in the background; tells what it compiled."""
+        outcome = None if work is None else work.finish()
+        for what, seconds in outcome.compiled if outcome else ():
+            self.emit("compile", seconds=seconds, what=what, background=True)
+        return outcome
 
     def _plan_shrink(self, state: TrainState, step: int) -> Plan:
         """What is cut at `step`. Raises `Diverged` for a model without HSVs."""
@@ -364,11 +370,8 @@ class Run:
         compression = self.config.compression
         started = time.perf_counter()
         with self.clock.phase("shrink"):
-            outcome = None if self._rehearsal is None else self._rehearsal.finish()
-            self._rehearsal = None
+            outcome, self._rehearsal = self._finished(self._rehearsal), None
             waited = time.perf_counter() - started
-            for what, seconds in outcome.compiled if outcome else ():
-                self.emit("compile", seconds=seconds, what=what, background=True)
             loss_before = self.measure(self._calibration)
             start = time.perf_counter()
             before, larger = self.state, self.held.wide.params
@@ -396,12 +399,7 @@ class Run:
             if rejected:
                 self.held = kept
         if outcome:
-            self.emit(
-                "rehearsal",
-                seconds=outcome.seconds,
-                waited=waited,
-                error=outcome.error,
-            )
+            self.emit("rehearsal", seconds=outcome.seconds, waited=waited, error=outcome.error)
         self.emit(
             "shrink",
             layers=describe_cut(planned, layer_sizes(self.model), certificates),
