@@ -39,7 +39,9 @@ def small(compression, **changes):
         batch_size=16,
         layer=replace(config.layer, d_state=8),
         network=NetworkConfig(d_model=4, blocks=1),
-        compression=CompressionConfig(method="paper", calibration=16, rehearsal=0, **compression),
+        compression=CompressionConfig(
+            **{"method": "paper", "calibration": 16, "rehearsal": 0, **compression}
+        ),
         loop=LoopConfig(log_every=10, evaluate_every=30, checkpoint_every=30, steps_per_dispatch=5),
     )
     return replace(base, **changes)
@@ -53,9 +55,12 @@ def events(folder, name):
     return [e for e in read_events(folder / "metrics.jsonl") if e["event"] == name]
 
 
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
 def sizes(folder):
-    summary = json.loads((folder / "summary.json").read_text())
-    return [layer["after"] for layer in summary["layers"]]
+    return [layer["after"] for layer in summary(folder)["layers"]]
 
 
 def test_the_window_may_begin_later():
@@ -104,7 +109,8 @@ def test_an_adaptive_run_cuts_once_its_spectrum_has_settled(tmp_path):
 def test_an_adaptive_run_comes_to_its_rank_at_the_latest_in_the_end(tmp_path, settled, cut_at):
     """At the second look, where everything counts as settled; at the last, where nothing does."""
     cut = {"mode": "fixed", "rank": 3, "shrinks": 3, "window": 0.5, "settled": settled}
-    folder = run(small({**cut, "guard": 0.0 if settled == 0 else None}), tmp_path / "run")
+    more = {"guard": 0.0, "rehearsal": 1000} if settled == 0 else {}
+    folder = run(small({**cut, **more}), tmp_path / "run")
     shrinks = [e["layers"][0] for e in events(folder, "shrink")]
     assert [s["after"] for s in shrinks] == [8] * cut_at + [3] * (3 - cut_at)
     assert sizes(folder) == [3]
@@ -124,6 +130,27 @@ def test_a_pragmatic_run_goes_on_cutting_while_validation_holds(tmp_path):
     assert [e["layers"][0]["after"] for e in events(folder, "shrink")] == [7, 6, 5]
     assert not events(folder, "rollback")
     assert sizes(folder) == [5]
+
+
+def test_a_cut_taken_back_in_larger_programs(tmp_path, monkeypatch):
+    """Cuts within each other's grace: what comes back is padded as it was, until its time."""
+    held = []
+
+    def passes(self, *_):
+        held.append(self.memory["best"])
+        return len(held) <= 3
+
+    monkeypatch.setattr("training.trial.Trial.passes", passes)
+    cut = {"mode": "pragmatic", "shrinks": 10, "window": 0.5, "rehearsal": 1000}
+    folder = run(small(cut), tmp_path / "run")
+    (rollback,) = events(folder, "rollback")
+    assert (rollback["step"], rollback["from_step"]) == (9, 12)
+    assert (rollback["tried"], rollback["d_state"]) == ([5], [6])
+    (takeover,) = events(folder, "takeover")
+    assert (takeover["step"], takeover["d_state"]) == (33, [6])
+    widths = [(p["d_state"], p["width"]) for p in summary(folder)["phases"]]
+    assert widths == [([8], [8]), ([7], [8]), ([6], [8]), ([6], [6])]
+    assert sizes(folder) == [6]
 
 
 def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypatch):
