@@ -6,7 +6,7 @@
 Trains the LRU classifiers of `benchmarks/reduction.py` and measures the rise of the loss right
 after all layers are cut to n / 4 and n / 8 states,
 
-- with the moments taken over so many samples (`compress.empirical.ENOUGH`);
+- with the moments taken over so many samples (`compress.empirical.enough`);
 - with C and D refitted after cuts by white noise and by data;
 - with every parameter of a cut layer refined after that, by Adam steps on the squared difference
   of its outputs to the full layer's on the calibration data (the data-optimal reduction that
@@ -90,7 +90,8 @@ def trial(run: Run, seed: int) -> list[dict]:
         (cut, _), _ = compress((model, norm_state), ranks=rank, batch=batch, **how)
         return cut, time.perf_counter() - began
 
-    usual = empirical.ENOUGH
+    enough = empirical.enough
+    usual = enough(max(layer.d_state for _, layer in layers_of(model)))
     for rank in RANKS:
         for way, how in WAYS.items():
             cut, seconds = cut_to(rank, how)
@@ -106,10 +107,10 @@ def trial(run: Run, seed: int) -> list[dict]:
             cut = replace_layers(cut, better)
             note(rank, f"{way}, refined", cut, time.perf_counter() - began, usual)
         for samples in SAMPLES:
-            empirical.ENOUGH = samples
+            empirical.enough = lambda n, samples=samples: samples
             cut, seconds = cut_to(rank, {})
             note(rank, "samples", cut, seconds, samples)
-        empirical.ENOUGH = usual
+        empirical.enough = enough
     return rows
 
 

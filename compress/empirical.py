@@ -29,14 +29,6 @@ from .shapes import padded
 CHUNK = 128
 """Samples whose states exist at the same time."""
 
-ENOUGH, ENOUGH_EACH = 4096, 64
-"""Samples that moments are taken over: at least so many, and so many for each state; of more, a
-random part of this size, spread evenly.
-
-With 128 states, 2048 lost no more than all 19 200 of the digits (`results/calibration_digits.md`):
-16 for each state, of two real numbers.
-"""
-
 MOST = 64
 """Sequences whose states exist at the same time, of layers with up to `WIDE` states."""
 
@@ -115,6 +107,16 @@ def refit(
     return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
 
 
+def enough(n: int) -> int:
+    """Samples that the moments of n states are taken over: of more, a random part, spread evenly.
+
+    With 128 states, 2048 lost no more than all 19 200 of the digits
+    (`results/calibration_digits.md`): 16 for each state, of two real numbers. These are four times
+    as many, and never few.
+    """
+    return max(4096, 64 * n)
+
+
 def _output(lti: DiagonalLTI):
     """y from (Re x, Im x, u)."""
     C, D = np.asarray(lti.C), np.asarray(lti.D, np.float64)
@@ -144,8 +146,7 @@ def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarr
     log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
     size = 2 * len(B) + (m if with_inputs else 0)
     total, counted = np.zeros((size, size)), 0
-    enough = max(ENOUGH, ENOUGH_EACH * n)
-    kept = max(1, min(CHUNK, -(-CHUNK * enough // (u.shape[0] * u.shape[1]))))
+    kept = max(1, min(CHUNK, -(-CHUNK * enough(n) // (u.shape[0] * u.shape[1]))))
     rows = min(MOST if n <= WIDE else SLICE, -(-len(u) // SLICE) * SLICE)
     rng = np.random.default_rng(0)
     chunks = -(-u.shape[1] // CHUNK)
