@@ -216,7 +216,7 @@ class Run:
                 self.step += count
                 if self.step < self.config.steps:
                     self._feed.look_ahead(self.step, totals.loss.is_ready)
-                if self.step == self._rehearsal_step and not self._trial.stopped:
+                if self.step == self._rehearsal_step:
                     self.rehearse()
             if self.step == first:
                 return interrupted
@@ -303,9 +303,7 @@ class Run:
 
     def _play(self, state: TrainState, shrink: int) -> Iterator[tuple[str, float | None]]:
         """Goes through the shrink of `state`, and touches nothing of the run's but its programs."""
-        batch = next(self._eval_batches(self._calibration))
-        args = self.placement.share((state.params, state.norm_state, Totals.zero(), *batch))
-        yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
+        yield self._make_eval_step(state)
         planned = self._plan_shrink(state, shrink)
         yield "plan", None
         model = eqx.combine(state.params, self.static)
@@ -329,12 +327,15 @@ class Run:
             self._compiling = Background(work)
 
     def _own_programs(self, state: TrainState, batches: Any) -> Iterator[tuple[str, float | None]]:
-        share = self.placement.share
-        args = share((state, Totals.zero(), batches, np.int32(1), self.key, self._arrays))
+        args = (state, Totals.zero(), batches, np.int32(1), self.key, self._arrays)
+        args = self.placement.share(args)
         yield "train step", self._programs.make("train step", self._train_steps, args)[1]
+        yield self._make_eval_step(state)
+
+    def _make_eval_step(self, state: TrainState) -> tuple[str, float | None]:
         batch = next(self._eval_batches(self._calibration))
-        args = share((state.params, state.norm_state, Totals.zero(), *batch))
-        yield "eval step", self._programs.make("eval step", self._eval_step, args)[1]
+        args = self.placement.share((state.params, state.norm_state, Totals.zero(), *batch))
+        return "eval step", self._programs.make("eval step", self._eval_step, args)[1]
 
     def _take_over(self) -> None:
         """Go on in programs of the layers' own size."""

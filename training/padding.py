@@ -32,6 +32,11 @@ class Padding:
         self._small = [layer for _, layer in layers_of(small)]
         self._places = [_places(*pair) for pair in zip(self._large, self._small, strict=True)]
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether `large` has more states."""
+        return any(self._places)
+
     def widen(self, tree: Any) -> Any:
         """`tree` with states of zeros behind its own. All arrays are copies."""
 
@@ -72,6 +77,8 @@ class Padding:
 
 def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
     shapes = [x.shape for x in jax.tree.leaves(small)]
+    if shapes == [x.shape for x in jax.tree.leaves(large)]:
+        return {}
     with jax.enable_x64(True):
         numbered = _numbered(large)
         if isinstance(numbered, AbstractSelectiveSSM):

@@ -59,7 +59,8 @@ class Reduction:
         if self._largest is None:
             return model
         params, static = eqx.partition(model, eqx.is_array)
-        return eqx.combine(Padding(self._largest, params).widen(params), static)
+        padding = Padding(self._largest, params)
+        return eqx.combine(padding.widen(params), static) if padding.is_needed else model
 
     def _select(self, step: int) -> Selection | None:
         if self.config.keep == "random":
