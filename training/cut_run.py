@@ -12,11 +12,11 @@ from data.task import Task
 
 from .clock import Clock
 from .config import CompressionConfig
-from .describe import describe, describe_cut, summarize
+from .describe import describe, summarize
 from .environment import describe_environment
 from .loop import Run
 from .metrics import EventLog, write_atomically, write_json
-from .network import layer_sizes, layers_of
+from .network import layer_sizes
 from .reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -62,7 +62,7 @@ def cut_run(
 
 def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> None:
     config = replace(run.config, compression=compression)
-    calibration = calibration_split(task.splits["train"], compression.calibration, config.seed)
+    calibration = calibration_split(config, task.splits["train"])
     reduction = Reduction(config, calibration)
     started = time.perf_counter()
     with run.clock.phase("shrink"):
@@ -78,10 +78,10 @@ def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> N
         run.held.hold(run.state._replace(params=params, opt_state=()))
         compress_seconds = time.perf_counter() - start
         loss_after = run.measure(calibration).means()[0]
-        certificates = reduction.certificates(planned, layers_of(after))
+        layers = reduction.describe(planned, after, layer_sizes(after))
     run.emit(
         "shrink",
-        layers=describe_cut(planned, layer_sizes(after), certificates),
+        layers=layers,
         loss_before=loss_before,
         loss_after=loss_after,
         rejected=None,

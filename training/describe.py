@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress import Plan
+from compress import LayerPlan, Plan
 
 from .network import layer_paths, layer_sizes, parameter_count
 from .sample import written_sample
@@ -48,6 +48,13 @@ def describe_cut(
             **certificate,
         }
         for layer, size, certificate in zip(planned.layers, sizes, certificates, strict=True)
+    ]
+
+
+def describe_spectra(layers: Sequence[LayerPlan]) -> list[dict[str, Any]]:
+    """What the "spectrum" event says of the layers."""
+    return [
+        {"path": layer.path, "d_state": layer.rank_before, "sigma": layer.sigma} for layer in layers
     ]
 
 

@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,19 @@ from .background import Background, Outcome
 from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
 from .clock import Clock
 from .config import RunConfig
-from .describe import describe_cut, note_phase, summarize
+from .describe import describe_spectra, note_phase, summarize
 from .feed import Feed
 from .held import HeldState
 from .interrupt import Diverged, Interrupt, Interrupted
 from .metrics import Sink
-from .network import build_model, layer_sizes, layers_of, parameter_count
+from .network import build_model, layer_sizes, parameter_count
 from .objective import OBJECTIVES, Totals
 from .optimizer import make_optimizer
 from .placement import Placement
 from .programs import Programs
 from .reduction import calibration_split
-from .schedule import (
-    grace,
-    last_shrink,
-    learning_rates,
-    rehearsal_step,
-    takeover_step,
-)
+from .schedule import grace, last_shrink, learning_rates, rehearsal_step, takeover_step
+from .shrink_report import ShrinkReport
 from .shrinker import Shrinker
 from .step import TrainState, make_eval_step, make_train_steps, run_batch
 from .systems import save_systems
@@ -92,13 +89,13 @@ class Run:
         )
         self._checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self._saved: int | None = None
-        size = config.compression.calibration
-        self._calibration = calibration_split(task.splits["train"], size, config.seed)
+        self._calibration = calibration_split(config, task.splits["train"])
         self._shrinker = Shrinker(config, self._calibration, params)
         self._trial = Trial(config, folder / "before_cut")
         self._rehearsal_step = rehearsal_step(config.compression, config.steps)
         self._rehearsal: Background | None = None
         self._compiling: Background | None = None
+        self._untold: ShrinkReport | None = None
 
     @property
     def state(self) -> TrainState:
@@ -113,9 +110,19 @@ class Run:
     # Reporting
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Hand an event of the present step to every sink."""
+        """Hand an event of the present step to every sink, after what is still to be told."""
+        self._tell_shrink()
+        self._write(event, self.step, fields)
+
+    def _write(self, event: str, step: int, fields: dict[str, Any]) -> None:
         for sink in self.sinks:
-            sink.write({"event": event, "step": self.step, **fields})
+            sink.write({"event": event, "step": step, **fields})
+
+    def _tell_shrink(self) -> None:
+        """Report the last shrink and save the state after it, where that is still to be done."""
+        shrink, self._untold = self._untold, None
+        if shrink is not None:
+            shrink.tell(self._write, self._checkpoints, self.clock)
 
     # Checkpoints
 
@@ -124,21 +131,26 @@ class Run:
         if self.step == self._saved:
             return
         self._saved = self.step
+        if self._untold is not None:
+            self._untold.saved = self.state, self._metadata()
+            return
         self._save_to(self._checkpoints)
         self.emit("checkpoint")
 
     def _save_to(self, checkpoints: Checkpoints) -> None:
         with self.clock.phase("checkpoint"):
-            metadata = {
-                "step": self.step,
-                "d_state": layer_sizes(self.model),
-                "width": self.held.width,
-                "needed": self._shrinker.memory,
-                "trial": self._trial.memory,
-                "seconds": self.clock.read(),
-                "phases": self.phases,
-            }
-            checkpoints.save(self.step, self.state, metadata)
+            checkpoints.save(self.step, self.state, self._metadata())
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "d_state": layer_sizes(self.model),
+            "width": self.held.width,
+            "needed": self._shrinker.memory,
+            "trial": self._trial.memory,
+            "seconds": self.clock.read(),
+            "phases": [dict(phase) for phase in self.phases],
+        }
 
     def restore(self) -> bool:
         """Go back to the latest checkpoint; False if there is none."""
@@ -197,20 +209,18 @@ class Run:
         Returns whether one was seen, by any process.
         """
         interrupted = False
-        dispatch = self.config.loop.steps_per_dispatch
         first, totals = self.step, Totals.zero()
         seconds_before = self.clock.read().get("train", 0.0)
         with self.clock.phase("train"):
             while self.step < stop:
                 if interrupted := self.placement.any(interrupt.requested):
                     break
-                count = min(dispatch, stop - self.step)
+                count = min(self.config.loop.steps_per_dispatch, stop - self.step)
                 if self._rehearsal_step is not None and self._rehearsal_step > self.step:
                     count = min(count, self._rehearsal_step - self.step)
-                batches = self._feed.batches(self.step)
-                args = self.placement.share(
-                    (self.held.wide, totals, batches, np.int32(count), self.key, self._arrays)
-                )
+                batches, state = self._feed.batches(self.step), self.held.wide
+                args = (state, totals, batches, np.int32(count), self.key, self._arrays)
+                args = self.placement.share(args)
                 done = self._program("train step", self._train_steps, *args)(*args)
                 self.held.wide, totals = self.placement.own(done)
                 self.step += count
@@ -225,22 +235,19 @@ class Run:
         sizes = layer_sizes(self.model)
         took = seconds["train"] - seconds_before
         note_phase(self.phases, first, self.step, sizes, self.held.width, took)
-        rate, rate_ssm = learning_rates(self.config.optimizer, self.config.steps, self.step - 1)
         self.emit(
             "train",
             **measured,
-            learning_rate=rate,
-            learning_rate_ssm=rate_ssm,
+            **learning_rates(self.config.optimizer, self.config.steps, self.step - 1),
             steps_per_second=(self.step - first) / took,
             d_state=sizes,
             seconds=seconds["total"],
         )
-        loss = measured["loss"]
-        if not math.isfinite(loss):
-            latest = self._checkpoints.latest()
+        if not math.isfinite(measured["loss"]):
             raise Diverged(
-                f"the loss is {loss} between steps {first} and {self.step}; "
-                f"the last checkpoint is from step {latest}: lower optimizer.learning_rate"
+                f"the loss is {measured['loss']} between steps {first} and {self.step}; the last "
+                f"checkpoint is from step {self._checkpoints.latest()}: "
+                "lower optimizer.learning_rate"
             )
         return interrupted
 
@@ -249,9 +256,7 @@ class Run:
     def measure(self, split: Split, limit: int | None = None) -> Totals:
         """Sums over a split, or over its first `limit` batches; does not wait for them."""
         totals = Totals.zero()
-        for k, batch in enumerate(self._eval_batches(split)):
-            if limit is not None and k >= limit:
-                break
+        for batch in islice(self._eval_batches(split), limit):
             state = self.held.wide
             args = self.placement.share((state.params, state.norm_state, totals, *batch))
             totals = self.placement.own(self._program("eval step", self._eval_step, *args)(*args))
@@ -285,13 +290,7 @@ class Run:
             layers = self._shrinker.spectra(model, self.state.norm_state).layers
             if self.config.loop.keep_systems and self.placement.is_first:
                 save_systems(self.folder / "systems" / f"{self.step}.npz", model)
-        self.emit(
-            "spectrum",
-            layers=[
-                {"path": layer.path, "d_state": layer.rank_before, "sigma": layer.sigma}
-                for layer in layers
-            ],
-        )
+        self.emit("spectrum", layers=describe_spectra(layers))
 
     def rehearse(self) -> None:
         """Try out the first shrink in the background, with the state as it is now.
@@ -310,7 +309,7 @@ class Run:
         after, _ = compress(
             model, state.opt_state, plan=planned, moments=self.config.compression.moments
         )
-        self._shrinker.reduction.certificates(planned, layers_of(after))
+        self._shrinker.reduction.describe(planned, after, layer_sizes(after))
 
     def _takeover_step(self) -> int | None:
         """When programs of the layers' own size take over, None if they do not or have done so."""
@@ -390,7 +389,6 @@ class Run:
             kept, self.held = self.held, HeldState(state, larger if padded else None)
             compress_seconds = time.perf_counter() - start
             loss_after = self.measure(self._calibration)
-            certificates = self._shrinker.reduction.certificates(planned, layers_of(after))
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
             rejected = (
                 compression.guard is not None
@@ -401,9 +399,9 @@ class Run:
                 self.held = kept
         if outcome:
             self.emit("rehearsal", seconds=outcome.seconds, waited=waited, error=outcome.error)
-        self.emit(
-            "shrink",
-            layers=describe_cut(planned, layer_sizes(self.model), certificates),
+        self._untold = ShrinkReport(
+            self.step,
+            partial(self._shrinker.reduction.describe, planned, after, layer_sizes(self.model)),
             loss_before=loss_before,
             loss_after=loss_after,
             rejected=sizes if rejected else None,
@@ -411,6 +409,8 @@ class Run:
             compress_seconds=compress_seconds,
             duration=time.perf_counter() - started,
         )
+        if not self.held.is_padded:  # the next step takes the arrays of the layers
+            self._tell_shrink()
 
     def _try_on(self, shrinking: bool) -> bool:
         """In mode `pragmatic`: judge the cut before; take it back, or note how the model does.
@@ -488,6 +488,7 @@ class Run:
     def close(self) -> None:
         """Wait for the last checkpoint, and for what is done in the background."""
         self._leave_background()
+        self._tell_shrink()
         with self.clock.phase("checkpoint"):
             self._checkpoints.close()
             self._trial.close()

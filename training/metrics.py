@@ -21,8 +21,8 @@ in [0, 1]):
                 layer}],
                 loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
                 that compression.guard did not let pass, or null),
-                plan_seconds, compress_seconds, duration (all of it, with what it waited for);
-                where nothing was cut, before == after
+                plan_seconds, compress_seconds, duration (until training could go on, with what it
+                waited for; errors are measured after that); where nothing was cut, before == after
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
                 waited (by the shrink, for its end), error (what went wrong, or null)
     takeover    step, d_state [one for each layer: training goes on in programs of these sizes;

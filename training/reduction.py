@@ -17,14 +17,17 @@ from data.task import Batch, Split
 from zoo import AbstractSelectiveSSM
 
 from .config import RunConfig
+from .describe import describe_cut
+from .network import layers_of
 from .padding import Padding
 from .step import run_sequence
 
 
-def calibration_split(train: Split, size: int, seed: int) -> Split:
+def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
     """The training sequences that states are weighed on and cuts are judged by."""
-    rng = np.random.default_rng([seed, CALIBRATION_STREAM])
-    rows = np.sort(rng.choice(len(train), min(size, len(train)), replace=False))
+    rng = np.random.default_rng([config.seed, CALIBRATION_STREAM])
+    size = min(config.compression.calibration, len(train))
+    rows = np.sort(rng.choice(len(train), size, replace=False))
     return train.select(rows)
 
 
@@ -66,6 +69,13 @@ class Reduction:
         if self.config.keep == "random":
             return random_values(np.random.SeedSequence([self._seed, step]).generate_state(1)[0])
         return smallest_values if self.config.keep == "smallest" else None
+
+    def describe(self, planned: Plan, after: Any, sizes: list[int]) -> list[dict[str, Any]]:
+        """What the "shrink" event says of the layers.
+
+        `after` is the model that the plan leads to, `sizes` are those that the layers have now.
+        """
+        return describe_cut(planned, sizes, self.certificates(planned, layers_of(after)))
 
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
         """The bounds and the measured error of every layer; empty values where nothing was cut."""

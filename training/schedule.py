@@ -29,13 +29,13 @@ def learning_rate_schedule(
     )
 
 
-def learning_rates(config: OptimizerConfig, steps: int, count: int) -> tuple[float, float]:
-    """Learning rates at an optimizer count: the peak's, and that of the layers' dynamics."""
-    rate, dynamics = (
-        np.asarray(learning_rate_schedule(config, steps, factor)(count)).item()
-        for factor in (1.0, config.ssm_factor)
-    )
-    return rate, dynamics
+def learning_rates(config: OptimizerConfig, steps: int, count: int) -> dict[str, float]:
+    """Learning rates at an optimizer count, the peak's and that of the layers' dynamics."""
+    factors = {"learning_rate": 1.0, "learning_rate_ssm": config.ssm_factor}
+    return {
+        name: np.asarray(learning_rate_schedule(config, steps, factor)(count)).item()
+        for name, factor in factors.items()
+    }
 
 
 def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from training.loop import Interrupted, Run
 from training.metrics import read_events
 from training.presets import preset
 from training.programs import Programs
+from training.reduction import Reduction
 from training.schedule import (
     grace,
     last_shrink,
@@ -49,7 +50,7 @@ def run(folder, compression=FIXED, resume=False, **more):
         layer=replace(config.layer, d_state=10),
         network=NetworkConfig(d_model=4, blocks=1, dropout=0.1),
         compression=compression,
-        loop=LoopConfig(log_every=10, evaluate_every=20, checkpoint_every=10, steps_per_dispatch=4),
+        loop=LoopConfig(log_every=10, evaluate_every=20, checkpoint_every=10, steps_per_dispatch=1),
         **more,
     )
     return execute(Command(config, folder, resume), Console(file=io.StringIO()))
@@ -219,8 +220,69 @@ def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
     monkeypatch.setattr(Run, "_program", interrupted)
     with pytest.raises(Interrupted) as stopped:
         run(folder, compression)
-    assert at <= stopped.value.step < at + 4
+    assert stopped.value.step == at
     assert not [t for t in threading.enumerate() if t.name.startswith("background")]
+    monkeypatch.undo()
+    run(folder, compression, resume=True)
+    assert cuts(folder) == cuts(ahead)
+    assert_same_end(folder, ahead)
+
+
+def story(folder, until=40):
+    """What the log tells, in its order, but for what the background does in its own time."""
+    events = [e for e in read_events(folder / "metrics.jsonl") if e["step"] <= until]
+    return [(e["event"], e["step"]) for e in events if e["event"] not in ("compile", "rehearsal")]
+
+
+@pytest.fixture
+def certifies_late(monkeypatch):
+    """Errors of the first shrink are measured once training has begun to go on.
+
+    Returns the sizes after the shrinks whose errors have been measured.
+    """
+    describe, dispatch, went_on, measured = Reduction.describe, Run._program, threading.Event(), []
+
+    def late(self, planned, after, sizes):
+        if threading.current_thread().name.startswith("certificates"):
+            assert went_on.wait(60)
+            measured.append(sizes)
+        return describe(self, planned, after, sizes)
+
+    def goes_on(self, what, function, *args):
+        if what == "train step" and self.step == 10:
+            went_on.set()
+        return dispatch(self, what, function, *args)
+
+    monkeypatch.setattr(Reduction, "describe", late)
+    monkeypatch.setattr(Run, "_program", goes_on)
+    return measured
+
+
+@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+def test_training_goes_on_while_errors_are_measured(compression, ahead, tmp_path, certifies_late):
+    """The log has the shrink before all that comes after it, and the checkpoint behind it."""
+    folder = run(tmp_path / "run", compression)
+    assert certifies_late == cuts(folder)
+    assert story(folder) == story(ahead)
+    shrinks = [e["layers"] for e in named(folder, "shrink")]
+    assert shrinks == [e["layers"] for e in named(ahead, "shrink")]
+    assert_same_end(folder, ahead)
+
+
+@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+def test_a_run_that_dies_meanwhile_has_its_shrink(compression, ahead, tmp_path, monkeypatch):
+    folder, dispatch = tmp_path / "run", Run._program
+
+    def dies(self, what, function, *args):
+        if what == "train step" and self.step == 11:
+            raise RuntimeError("no more memory")
+        return dispatch(self, what, function, *args)
+
+    monkeypatch.setattr(Run, "_program", dies)
+    with pytest.raises(RuntimeError, match="no more memory"):
+        run(folder, compression)
+    assert story(folder) == story(ahead, until=10)
+    assert story(folder)[-1] == ("checkpoint", 10)
     monkeypatch.undo()
     run(folder, compression, resume=True)
     assert cuts(folder) == cuts(ahead)

@@ -1,0 +1,38 @@
+"""A shrink that is told, and saved, once its certificates are there."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .checkpoint import Checkpoints
+from .clock import Clock
+
+Layers = list[dict[str, Any]]
+Write = Callable[[str, int, dict[str, Any]], None]
+
+
+class ShrinkReport:
+    """What is to be said of a shrink, while training goes on and its errors are measured.
+
+    Until then the log does not know of it, and the state after it is saved nowhere: a run that is
+    killed meanwhile goes through the shrink again when it resumes.
+    """
+
+    def __init__(self, step: int, layers: Callable[[], Layers], **fields: Any):
+        """`layers` finds what the event says of them, in a thread of its own; `fields` the rest."""
+        self.step, self._fields = step, fields
+        self.saved: tuple[Any, dict[str, Any]] | None = None
+        """The state after it and the metadata of its checkpoint, if it is to be saved."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="certificates")
+        self._layers = self._executor.submit(layers)
+
+    def tell(self, write: Write, checkpoints: Checkpoints, clock: Clock) -> None:
+        """Write the event, and save the state; waits for the certificates."""
+        with clock.phase("shrink"):
+            self._executor.shutdown()
+            layers = self._layers.result()
+        write("shrink", self.step, {"layers": layers, **self._fields})
+        if self.saved is not None:
+            with clock.phase("checkpoint"):
+                checkpoints.save(self.step, *self.saved)
+            write("checkpoint", self.step, {})
