@@ -1,4 +1,4 @@
-"""What calibration data are good for besides the Gramians: how many samples, refit, refinement.
+"""What calibration data are good for: how many sequences, how many samples, refit, refinement.
 
     python benchmarks/calibration.py                                # digits
     python benchmarks/calibration.py --data-dir FOLDER --task smnist
@@ -6,6 +6,7 @@
 Trains the LRU classifiers of `benchmarks/reduction.py` and measures the rise of the loss right
 after all layers are cut to n / 4 and n / 8 states,
 
+- with so many calibration sequences;
 - with the moments taken over so many samples (`compress.empirical.enough`);
 - with C and D refitted after cuts by white noise and by data;
 - with every parameter of a cut layer refined after that, by Adam steps on the squared difference
@@ -37,6 +38,7 @@ from training.interrupt import Interrupt
 from training.loop import Run
 
 RANKS = (STATES // 4, STATES // 8)
+SEQUENCES = (16, 32, 64, 128, 256)
 SAMPLES = (512, 2048, 8192, 32_768, 1_000_000)
 REFINEMENT_STEPS = 100
 LEARNING_RATE = 1e-3
@@ -80,12 +82,12 @@ def trial(run: Run, seed: int) -> list[dict]:
     inputs = layer_inputs((model, norm_state), batch)
     rows = []
 
-    def note(rank: int, way: str, cut, seconds: float, samples: int) -> None:
+    def note(rank: int, way: str, cut, seconds: float, **how: int) -> None:
         rise = loss_of(run, cut, split) - before
-        row = {"seed": seed, "rank": rank, "way": way, "samples": samples}
+        row = {"seed": seed, "rank": rank, "way": way, **how}
         rows.append({**row, "loss_before": before, "rise": rise, "seconds": seconds})
 
-    def cut_to(rank: int, how: dict):
+    def cut_to(rank: int, how: dict, batch=batch):
         began = time.perf_counter()
         (cut, _), _ = compress((model, norm_state), ranks=rank, batch=batch, **how)
         return cut, time.perf_counter() - began
@@ -95,7 +97,7 @@ def trial(run: Run, seed: int) -> list[dict]:
     for rank in RANKS:
         for way, how in WAYS.items():
             cut, seconds = cut_to(rank, how)
-            note(rank, way, cut, seconds, usual)
+            note(rank, way, cut, seconds, samples=usual)
             if way not in REFINED:
                 continue
             began = time.perf_counter()
@@ -105,11 +107,15 @@ def trial(run: Run, seed: int) -> list[dict]:
                 for keys in full
             }
             cut = replace_layers(cut, better)
-            note(rank, f"{way}, refined", cut, time.perf_counter() - began, usual)
+            note(rank, f"{way}, refined", cut, time.perf_counter() - began, samples=usual)
+        for sequences in SEQUENCES:
+            few = run.task.splits["train"].take(np.arange(sequences)).inputs
+            cut, seconds = cut_to(rank, {}, few)
+            note(rank, "sequences", cut, seconds, sequences=sequences)
         for samples in SAMPLES:
             empirical.enough = lambda n, samples=samples: samples
             cut, seconds = cut_to(rank, {})
-            note(rank, "samples", cut, seconds, samples)
+            note(rank, "samples", cut, seconds, samples=samples)
         empirical.enough = enough
     return rows
 
@@ -149,8 +155,10 @@ def main() -> None:
         content = {"environment": describe_environment(), "rows": rows}
         path = ROOT / "results" / f"calibration_{options.task}.json"
         path.write_text(json.dumps(content, indent=1) + "\n")
-        of_ways = [row for row in rows if row["way"] != "samples"]
-        of_samples = [row for row in rows if row["way"] == "samples"]
+        of_sequences, of_samples = (
+            [row for row in rows if row["way"] == way] for way in ("sequences", "samples")
+        )
+        of_ways = [row for row in rows if row["way"] not in ("sequences", "samples")]
         total = CALIBRATION * task.length
         lines = [
             f"Two-block LRU classifiers on {options.task}, {STATES} states a layer, "
@@ -161,6 +169,10 @@ def main() -> None:
             *table(of_ways, "cut by", lambda row: row["way"]),
             "",
             f"Refined: {REFINEMENT_STEPS} Adam steps on all parameters of each layer.",
+            "",
+            "By data and gradients, with fewer calibration sequences:",
+            "",
+            *table(of_sequences, "sequences", lambda row: row["sequences"]),
             "",
             "By data and gradients, with the moments over a part of the samples:",
             "",

@@ -89,8 +89,9 @@ class CompressionConfig:
     method: Literal["data", "real", "paper"] = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
     white noise and the real map, `paper` white noise and the complex system, as published."""
-    calibration: int = 256
-    """Training sequences that `data` measures, and whose loss is taken before and after a cut."""
+    calibration: int = 64
+    """Training sequences that `data` measures, and whose loss is taken before and after a cut.
+    More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
     tolerance: float = 0.02
     """Share of the sum of a layer's HSVs that a shrink may drop."""
     rank: int | None = None
@@ -207,8 +208,8 @@ class LoopConfig:
     """Latest checkpoints that are kept."""
     steps_per_dispatch: int = 25
     """Steps that run on the device before it hears from the host again."""
-    evaluation_batch: int = 256
-    """Sequences in a batch of an evaluation."""
+    evaluation_batch: int = 64
+    """Sequences in a batch of an evaluation, and when a cut is judged: as few as that takes."""
     keep_systems: bool = False
     """Save the layers' linear systems with every spectrum, to `systems/STEP.npz`."""
 

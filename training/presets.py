@@ -37,7 +37,7 @@ class Preset:
     None: as for the linear layers."""
 
 
-LONG = LoopConfig(evaluate_every=5000, checkpoint_every=5000, log_every=500)
+LONG = LoopConfig(evaluate_every=5000, checkpoint_every=5000, log_every=500, evaluation_batch=256)
 LRA = OptimizerConfig(learning_rate=1e-3, ssm_factor=0.5, weight_decay=0.05)
 
 # The paper's table of settings, for LRU; tolerances are published ones. Its Mamba starts with a
@@ -62,7 +62,11 @@ _PAPER_SMNIST = replace(
     # third of a second: within the grace, so that only the last sizes are compiled.
     compression=CompressionConfig(tolerance=0.02, shrinks=20),
     loop=LoopConfig(
-        evaluate_every=10_000, checkpoint_every=20_000, log_every=1000, steps_per_dispatch=100
+        evaluate_every=10_000,
+        checkpoint_every=20_000,
+        log_every=1000,
+        steps_per_dispatch=100,
+        evaluation_batch=256,
     ),
 )
 _PAPER_PATHFINDER = replace(

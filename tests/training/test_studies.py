@@ -22,7 +22,7 @@ from training.studies.runner import (
     finished_runs,
     hardware_slots,
 )
-from training.studies.study import final_state, run_name
+from training.studies.study import final_state
 from training.studies.summary import write_results
 
 ROOT = Path(__file__).parents[2]
@@ -94,12 +94,17 @@ def test_every_seed_is_planned():
     assert runs[-1].name == "cut-seed3"
 
 
-def test_records_in_the_repository_have_the_names_of_runs():
-    """Those under another name would be run again by --resume."""
+def test_records_in_the_repository_are_of_their_studies_as_they_stand():
+    """Those of another name or configuration would be run again by --resume."""
     for folder in (ROOT / "results").glob("*/runs"):
-        study = STUDIES[folder.parent.name.removesuffix("-paper")]
-        planned = {run_name(v.name, seed) for v in study.variants for seed in range(study.seeds)}
-        assert {path.stem for path in folder.glob("*.json")} <= planned
+        name = folder.parent.name.removesuffix("-paper")
+        study, records = STUDIES[name], finished_runs(folder)
+        scale = "cpu" if name == folder.parent.name else "paper"
+        runs = plan_runs(study, scale, range(study.seeds))
+        planned = {run.name: run for run in runs}
+        assert records.keys() <= planned.keys()
+        for name, record in records.items():
+            assert planned[name].settled(records, ROOT).is_run_of(record), (folder, name)
 
 
 def test_the_small_model_is_born_at_the_final_state_of_the_compressed_one(finished):

@@ -126,12 +126,17 @@ class Planned:
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were.
 
-        Nor does it matter how long programs had to compile, which changes nothing that is learned.
+        Nor does it matter how long programs had to compile, and how many sequences are evaluated
+        at the same time, which change nothing that is learned.
         """
 
         def learned(config: Mapping[str, Any]) -> dict[str, Any]:
             kept = comparable(config)
-            return kept | {"compression": {**kept["compression"], "rehearsal": None}}
+            compression = {**kept["compression"], "rehearsal": None}
+            return kept | {
+                "compression": compression,
+                "loop": {**kept["loop"], "evaluation_batch": None},
+            }
 
         return learned(plain_config(self.config)) == learned(record["config"])
 
