@@ -13,6 +13,7 @@ from zoo import AbstractSSM
 from zoo.layer import as_linear
 
 from .precision import is_inexact, jit_for_once, widen
+from .shapes import padded_layer
 
 Leaves = dict[int, Float[np.ndarray, "..."]]
 """Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""
@@ -72,6 +73,19 @@ class Parameters:
             },
         }
 
+    def first(self, n: int) -> "Parameters":
+        """Those of the first `n` states."""
+        of_state = {
+            k: PerEntry(d.log_lam[:n], d.B[:n], d.C[:, :n]) for k, d in self.of_state.items()
+        }
+        _, (_, m), (p, _) = self.shapes
+        return Parameters(
+            of_state,
+            {k: d[:n] for k, d in self.of_B.items()},
+            {k: d[:, :n] for k, d in self.of_C.items()},
+            ((n,), (n, m), (p, n)),
+        )
+
     def squares_to_system(self, squares: Leaves) -> PerEntry:
         """`to_system` for squares, by the squares of its coefficients."""
         of_log_lam = {k: d.log_lam for k, d in self.of_state.items()}
@@ -96,6 +110,10 @@ def derivatives(layer: AbstractSSM) -> Parameters:
 
     ValueError if they do not act entry by entry, as `Parameters` says.
     """
+    return _derivatives(padded_layer(layer)).first(layer.d_state)
+
+
+def _derivatives(layer: AbstractSSM) -> Parameters:
     fields = {k: x.shape for k, x in enumerate(jax.tree.leaves(layer)) if is_inexact(x)}
     rng = np.random.default_rng(0)
     trial = {k: rng.standard_normal(shape) for k, shape in fields.items()}

@@ -12,6 +12,8 @@ from jaxtyping import PyTree
 from zoo import AbstractSSM, DiagonalLTI
 from zoo.layer import as_linear
 
+from .shapes import first_of_layer, first_of_system, padded_layer, padded_system
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -63,14 +65,16 @@ def narrow_array(x: Any, like: Any) -> Any:
 def double_lti(layer: AbstractSSM) -> DiagonalLTI:
     """The layer's linear system, computed and kept in double precision (NumPy arrays)."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, _to_lti(widen(layer)))
+        lti = jax.tree.map(np.asarray, _to_lti(widen(padded_layer(layer))))
+    return first_of_system(lti, layer.d_state)
 
 
 def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     """`layer.from_lti(lti)`, computed in double precision, in the layer's own kind of arrays."""
     with jax.enable_x64(True):
-        wide = _from_lti(widen(layer), widen(lti))
+        wide = _from_lti(widen(padded_layer(layer)), widen(padded_system(layer, lti)))
         wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
+        wide = first_of_layer(wide, lti.d_state)
     return narrow(wide, layer)
 
 

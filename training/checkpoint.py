@@ -12,8 +12,7 @@ import optax
 import orbax.checkpoint as ocp
 
 from compress.layers import layers_of, replace_layers
-from zoo import AbstractSelectiveSSM, AbstractSSM, DiagonalLTI
-from zoo.layer import as_linear
+from compress.shapes import of_size
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
 
@@ -90,7 +89,7 @@ def resized(model: Any, d_state: list[int]) -> Any:
 
     def resize(model: Any) -> Any:
         layers = zip(layers_of(model), d_state, strict=True)
-        return replace_layers(model, {keys: _of_size(layer, n) for (keys, layer), n in layers})
+        return replace_layers(model, {keys: of_size(layer, n) for (keys, layer), n in layers})
 
     return eqx.filter_eval_shape(resize, model)
 
@@ -107,17 +106,3 @@ def shapes_of_moments(optimizer: optax.GradientTransformation, params: Any) -> A
         return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
 
     return eqx.filter_eval_shape(optimizer.init, eqx.filter(params, is_trained))
-
-
-def _of_size(layer: AbstractSSM, n: int) -> AbstractSSM:
-    """A layer like this one, with n states, of zeros."""
-    if isinstance(layer, AbstractSelectiveSSM):
-        return layer.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
-    H = layer.d_model
-    zeros = DiagonalLTI(
-        log_lam=jnp.zeros(n, complex),
-        B=jnp.zeros((n, H), complex),
-        C=jnp.zeros((H, n), complex),
-        D=jnp.zeros(H),
-    )
-    return as_linear(layer).from_lti(zeros)

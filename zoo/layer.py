@@ -65,6 +65,11 @@ class AbstractLinearSSM(AbstractSSM):
     number of states.
     """
 
+    is_modal: ClassVar[bool] = False
+    """Whether every field has its states along one axis, and `to_lti` and `from_lti` treat each
+    state by itself. `compress` then pads layers with copies of a state, so that one program serves
+    many sizes; for other layers it compiles one for each."""
+
     @abc.abstractmethod
     def to_lti(self) -> DiagonalLTI:
         """The linear system that this layer is."""

@@ -24,6 +24,7 @@ class LRU(AbstractLinearSSM):
     angles below `MIN_ANGLE` one turn further, at 2 pi + angle, which is the same eigenvalue.
     """
 
+    is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
 
     nu_log: Float[Array, " N"]

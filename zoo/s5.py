@@ -27,6 +27,7 @@ class S5(AbstractTimedSSM):
     cannot leave the stable half-plane.
     """
 
+    is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
 
     Lambda_re_log: Float[Array, " N"]
