@@ -1,6 +1,6 @@
 """How the parameters of a layer act on its linear system: gradients there and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -119,8 +119,9 @@ def _derivatives(layer: AbstractSSM) -> Parameters:
     trial = {k: rng.standard_normal(shape) for k, shape in fields.items()}
     with jax.enable_x64(True):
         wide = widen(layer)
-        response = _push(wide, trial)
-        unit = {k: _push(wide, {k: np.ones(shape)}) for k, shape in fields.items()}
+        ones = [{k: np.ones(shape)} for k, shape in fields.items()]
+        response, *units = _push(wide, [trial, *ones])
+    unit = dict(zip(fields, units, strict=True))
     log_lam, B, C = (x.shape for x in response)
     of_state = {k: d for k, d in unit.items() if fields[k] == log_lam and any(map(np.any, d))}
     found = Parameters(
@@ -145,25 +146,28 @@ def square_parts(d: Complex[np.ndarray, "..."]) -> Complex[np.ndarray, "..."]:
     return np.square(np.real(d)) + 1j * np.square(np.imag(d))
 
 
-def _push(layer: AbstractSSM, tangents: Leaves) -> PerEntry:
-    """The change of the layer's system for these changes of its leaves."""
+def _push(layer: AbstractSSM, tangents: Sequence[Leaves]) -> list[PerEntry]:
+    """The change of the layer's system for each of these changes of its leaves."""
     leaves, treedef = jax.tree.flatten(layer)
-    changes = [
-        jax.device_put(tangents.get(k, np.zeros(x.shape)).astype(x.dtype))
-        if is_inexact(x)
-        else None
-        for k, x in enumerate(leaves)
-    ]
-    return jax.tree.map(np.asarray, _jvp(layer, treedef.unflatten(changes)))
+
+    def stacked(k: int, x: Any) -> Any:
+        changes = [tangent.get(k, np.zeros(x.shape)) for tangent in tangents]
+        return jax.device_put(np.stack(changes).astype(x.dtype))
+
+    changes = [stacked(k, x) if is_inexact(x) else None for k, x in enumerate(leaves)]
+    pushed = jax.tree.map(np.asarray, _jvp(layer, treedef.unflatten(changes)))
+    return [PerEntry(*parts) for parts in zip(*pushed, strict=True)]
 
 
 @jit_for_once
-def _jvp(layer: AbstractSSM, tangent: PyTree) -> PerEntry:
+def _jvp(layer: AbstractSSM, tangents: PyTree) -> PerEntry:
+    """The change of the layer's system, for each entry of the first axis of `tangents`."""
+
     def system(layer):
         lti: Any = as_linear(layer).to_lti()
         return PerEntry(lti.log_lam, lti.B, lti.C)
 
-    return eqx.filter_jvp(system, (layer,), (tangent,))[1]
+    return jax.vmap(lambda tangent: eqx.filter_jvp(system, (layer,), (tangent,))[1])(tangents)
 
 
 def _dot(gradient: Inexact[np.ndarray, "..."], change: Inexact[np.ndarray, "..."]):
