@@ -6,6 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .whole_batch import whole_batch
+
 
 class Linear(eqx.Module):
     """x -> weight x + bias.
@@ -33,9 +35,19 @@ class Linear(eqx.Module):
 
 
 def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Array, "*k p"]:
-    """`linear` along the last axis.
-
-    As x W^T and not W x, so that a batch is one product of matrices whose result is not transposed.
-    """
-    y = x @ linear.weight.T
+    """`linear` along the last axis."""
+    (y,) = _products(linear.weight, x.reshape(1, -1, x.shape[-1]))
+    y = y.reshape(*x.shape[:-1], -1)
     return y if linear.bias is None else y + linear.bias
+
+
+def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[Array]:
+    """weight x for all rows of a batch, as one product of matrices: x W^T, and dW = dy^T x.
+
+    Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
+    """
+    y = x.reshape(-1, x.shape[-1]) @ weight.T
+    return [y.reshape(*x.shape[:-1], -1)]
+
+
+_products = whole_batch(_rows_times, shared=1)
