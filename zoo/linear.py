@@ -36,8 +36,8 @@ class Linear(eqx.Module):
 
 def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Array, "*k p"]:
     """`linear` along the last axis."""
-    (y,) = _products(linear.weight, x.reshape(1, -1, x.shape[-1]))
-    y = y.reshape(*x.shape[:-1], -1)
+    (y,) = _products(linear.weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
+    y = y.reshape(*x.shape[:-1], len(linear.weight))
     return y if linear.bias is None else y + linear.bias
 
 
@@ -46,8 +46,8 @@ def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[A
 
     Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
     """
-    y = x.reshape(-1, x.shape[-1]) @ weight.T
-    return [y.reshape(*x.shape[:-1], -1)]
+    b, k, m = x.shape
+    return [(x.reshape(b * k, m) @ weight.T).reshape(b, k, len(weight))]
 
 
 _products = whole_batch(_rows_times, shared=1)

@@ -37,9 +37,10 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
             if axis is None:
                 x, axis = jnp.broadcast_to(x, (size, *x.shape)), 0
             x = jnp.moveaxis(x, axis, 0)
-            joined.append(x.reshape(-1, *x.shape[2:]))
+            joined.append(x.reshape(size * x.shape[1], *x.shape[2:]))
         results = primitive.bind(*arguments[:shared], *joined, **static)
-        return [x.reshape(size, -1, *x.shape[1:]) for x in results], [0] * len(results)
+        parts = [x.reshape(size, len(x) // size, *x.shape[1:]) for x in results]
+        return parts, [0] * len(results)
 
     def jvp_rule(primals, tangents, **static):
         tangents = [ad.instantiate_zeros(t) for t in tangents]
