@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .layer import AbstractSSM
-from .linear import Linear
+from .linear import Linear, product
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
@@ -90,7 +90,7 @@ class LanguageModel(eqx.Module):
     def logits(self, h: Float[Array, "L H"]) -> Float[Array, "L V"]:
         """Logits from the residual stream after the last block."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return jax.vmap(self.norm.norm)(h) @ weight.T
+        return product(weight, jax.vmap(self.norm.norm)(h))
 
 
 def language_model(

@@ -36,9 +36,14 @@ class Linear(eqx.Module):
 
 def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Array, "*k p"]:
     """`linear` along the last axis."""
-    (y,) = _products(linear.weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
-    y = y.reshape(*x.shape[:-1], len(linear.weight))
+    y = product(linear.weight, x)
     return y if linear.bias is None else y + linear.bias
+
+
+def product(weight: Float[Array, "n m"], x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
+    """weight x along the last axis."""
+    (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[Array]:

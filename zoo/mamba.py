@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
 from .layer import AbstractSelectiveSSM
-from .linear import Linear
+from .linear import Linear, product
 from .selective import Signals, selective_scan, selective_step
 
 
@@ -174,7 +174,7 @@ class Mamba(AbstractSelectiveSSM):
     def select(self, x: Float[Array, "*L d"]) -> Selection:
         """What the recurrence is given where the convolution, after its silu, gives `x`."""
         rank, N = self.dt_rank, self.d_state
-        dt, B, C = jnp.split(x @ self.x_proj.weight.T, (rank, rank + N), axis=-1)
+        dt, B, C = jnp.split(product(self.x_proj.weight, x), (rank, rank + N), axis=-1)
         dt = jax.nn.softplus(self.dt_proj(dt))
         return Selection(x, dt, B, C)
 

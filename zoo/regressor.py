@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
 from .layer import AbstractSSM, AbstractTimedSSM
+from .linear import affine
 from .model import LinearEncoder
 
 
@@ -74,7 +75,7 @@ class Regressor(eqx.Module):
                 raise ValueError("dt is missing: this model was made for sequences with intervals")
             h, dt = h + jax.vmap(self.interval)(dt[:, None]), None
         h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
-        return jax.vmap(self.head)(h), state
+        return affine(self.head, h), state
 
 
 def regressor(
