@@ -156,10 +156,12 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     """Outputs [b K T*p] and last state, as `_carry` has them, of chunks [b K T*m]."""
     n, m = B.shape
     p = C.shape[0]
+    b, K, _ = u.shape
+    u = _rows(u)  # so that XLA finds one product of matrices in the backward pass too
     powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
 
     into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
-    sources = (u @ jnp.concatenate(_parts(into)).T).reshape(*u.shape[:2], 2, n)
+    sources = (u @ jnp.concatenate(_parts(into)).T).reshape(b, K, 2, n)
     before, x = _carry(*_parts(powers[T]), sources, x)
 
     out = powers[:, None, :] * C
@@ -169,7 +171,8 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     within = within.transpose(0, 2, 1, 3).reshape(T * p, T * m)
     real, imaginary = _parts(out[1:].reshape(T * p, n))
     onto = jnp.concatenate([real, -imaginary], axis=1)
-    return u @ within.T + before.reshape(*u.shape[:2], 2 * n) @ onto.T, x
+    y = u @ within.T + before.reshape(b * K, 2 * n) @ onto.T
+    return y.reshape(b, K, T * p), x
 
 
 @jax.custom_vjp
