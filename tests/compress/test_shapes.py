@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import numpy as np
+import optax
 import pytest
 
 from compress import compress, parameters, precision
@@ -22,16 +22,16 @@ class Plain(LRU):
     is_modal: ClassVar[bool] = False
 
 
-def lru(key, n):
-    return LRU.init(H, n, key=key)
+def lru(key, n, h=H):
+    return LRU.init(h, n, key=key)
 
 
-def s5(key, n):
-    return S5.init(H, n, key=key)
+def s5(key, n, h=H):
+    return S5.init(h, n, key=key)
 
 
-def s5_bilinear(key, n):
-    return S5.init(H, n, key=key, discretization="bilinear")
+def s5_bilinear(key, n, h=H):
+    return S5.init(h, n, key=key, discretization="bilinear")
 
 
 def plain(key, n):
@@ -88,14 +88,12 @@ def test_layers_of_many_sizes_are_cut_by_one_program_of_each_kind(make, getkey):
         if "backend_compile" in name:
             names.append(fun_name)
 
-    jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(listener)
     for n, rank in ((30, 20), (20, 12), (12, 5)):
-        layer = make(getkey(), n)
-        compress(layer, eqx.filter(layer, eqx.is_inexact_array), ranks=rank)
+        layer = make(getkey(), n, h=7)  # a width that no other test has
+        compress(layer, optax.adam(1e-3).init(layer), ranks=rank)
     for function in ("_to_lti", "_from_lti", "_jvp"):
-        assert sum(function in name for name in names) <= 1, function
-    assert any("_from_lti" in name for name in names)
+        assert sum(function in name for name in names) == 1, function
 
 
 def test_a_layer_that_is_not_known_to_be_modal_is_cut_as_it_is(getkey, monkeypatch):
