@@ -73,7 +73,7 @@ def padded_system(layer: AbstractSSM, lti: DiagonalLTI) -> DiagonalLTI:
 
 def first_of_layer(layer: AbstractSSM, n: int) -> AbstractSSM:
     """The first `n` states of a layer that has been padded."""
-    return layer if layer.d_state == n else _resized(layer, n)
+    return _resized(layer, n)
 
 
 def first_of_system(lti: DiagonalLTI, n: int) -> DiagonalLTI:
