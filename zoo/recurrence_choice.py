@@ -51,13 +51,13 @@ class Machine(NamedTuple):
 
 
 CPU = Machine(
-    flop=4.2e-12,
-    state=7.1e-10,
+    flop=5.0e-12,
+    state=8.8e-10,
     step=0,
-    chunk=5.3e-05,
-    channel=4.7e-10,
-    transform=4.9e-10,
-    start=0,
+    chunk=6.7e-05,
+    channel=3.0e-10,
+    transform=5.7e-10,
+    start=8.0e-05,
 )
 """As `benchmarks/layer.py --fit` found it."""
 
@@ -79,6 +79,7 @@ CANDIDATES = {
     "cpu": [
         Choice("scan", 64),
         Choice("scan", 128),
+        Choice("matmul", 1),
         Choice("matmul", 2),
         Choice("matmul", 4),
         Choice("matmul", 8),
@@ -151,8 +152,8 @@ def work(choice: Choice, size: Size) -> Machine:
         amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n}
         amounts |= {"step": 3 * L, "chunk": L / T}
     elif choice.form == "matmul":
-        blocks = 2 * T * m * p * (samples + T)
-        weights = 4 * T * n * (m * p + 4 * (m + p))
+        blocks = 2 * T * m * p * (samples + T) if T > 1 else 0
+        weights = 4 * T * n * ((m * p if T > 1 else 0) + 4 * (m + p))
         amounts |= {"flop": 3 * (into_and_out + blocks + weights)}
         amounts |= {"state": 12 * samples * n / T, "step": 2 * L / T}
         amounts |= {"start": 1 if L % T == 0 else 2}

@@ -2,17 +2,20 @@
 
 Each takes the system, the inputs u [b L m], the first states x0 [b n] (None for zero) and a chunk
 size, and returns the outputs Re(C x_k) [b L p] and the last states [b n] of
-x_k = lam x_{k-1} + B u_k, lam = exp(log_lam). None keeps the states of all L samples from forward
-to backward pass. Powers are exp(k log_lam), which keeps its digits in long chunks.
+x_k = lam x_{k-1} + B u_k, lam = exp(log_lam). From forward to backward pass none keeps more than
+the states between chunks: with chunks of one sample those are all states, once. Powers are
+exp(k log_lam), which keeps its digits in long chunks.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .recurrence_kernel import recurrence_on_gpu, with_kernel
+from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 
 LogLam = Complex[Array, " n"]
@@ -138,7 +141,8 @@ def matmul(
 
     With x the state before a chunk u_1..u_T, that after it is lam^T x + sum_s lam^(T-s) B u_s, and
     the outputs are y_t = Re(C lam^t x) + sum_{s <= t} Re(C lam^(t-s) B) u_s. Only the first is
-    sequential, from chunk to chunk.
+    sequential, from chunk to chunk. Of chunks of one sample the outputs are Re(C x_k), x_k the
+    states after them, with no response within.
     """
     b, L, _ = u.shape
     whole = L - L % chunk
@@ -159,72 +163,93 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     b, K, _ = u.shape
     u = _rows(u)  # so that XLA finds one product of matrices in the backward pass too
     powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
+    if T == 1:
+        sources = (u @ jnp.concatenate(_parts(B)).T).reshape(b, K, 2, n)
+        after, x = _carry("after", *_parts(powers[1]), sources, x)
+        y = after.reshape(b * K, 2 * n) @ _real_output(C).T
+        return y.reshape(b, K, p), x
 
     into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
     sources = (u @ jnp.concatenate(_parts(into)).T).reshape(b, K, 2, n)
-    before, x = _carry(*_parts(powers[T]), sources, x)
+    before, x = _carry("before", *_parts(powers[T]), sources, x)
 
     out = powers[:, None, :] * C
     response = _real_of_times(B.T, _parts(out[:T].reshape(T * p, n))).reshape(T, p, m)
     lag = jnp.arange(T)[:, None] - jnp.arange(T)
     within = jnp.where((lag >= 0)[:, :, None, None], response[jnp.maximum(lag, 0)], 0)
     within = within.transpose(0, 2, 1, 3).reshape(T * p, T * m)
-    real, imaginary = _parts(out[1:].reshape(T * p, n))
-    onto = jnp.concatenate([real, -imaginary], axis=1)
+    onto = _real_output(out[1:].reshape(T * p, n))
     y = u @ within.T + before.reshape(b * K, 2 * n) @ onto.T
     return y.reshape(b, K, T * p), x
 
 
-@jax.custom_vjp
+_rule_by_order: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))
+
+
+@_rule_by_order
 def _carry(
+    order: Order,
     real: Float[Array, " n"],
     imaginary: Float[Array, " n"],
     sources: Float[Array, "b K 2 n"],
     x: Float[Array, "b 2 n"],
-) -> tuple[Float[Array, "b K 2 n"], Float[Array, "b 2 n"]]:
-    """The states before each chunk, and after the last, of x <- a x + source, in real arithmetic.
+) -> Any:
+    """The states "before" or "after" each chunk, and after the last, of x <- a x + source.
 
-    a is `real` + i `imaginary`. States are real parts beside imaginary parts, which is what matrix
-    products make and take: a change from or to complex numbers would pass over all of them.
+    Results are [b K 2 n] and [b 2 n]; a is `real` + i `imaginary`. States are real parts beside
+    imaginary parts, which is what matrix products make and take: a change from or to complex
+    numbers would pass over all of them.
     """
-    return _carry_along(jnp.stack([real, imaginary]), sources, x, reverse=False)
+    return _carry_along(jnp.stack([real, imaginary]), sources, x, order, reverse=False)
 
 
-def _carry_forward(real, imaginary, sources, x):
-    before, x = _carry(real, imaginary, sources, x)
-    return (before, x), (real, imaginary, before)
+def _carry_forward(order, real, imaginary, sources, x0):
+    states, x = _carry(order, real, imaginary, sources, x0)
+    return (states, x), (real, imaginary, states, x0)
 
 
-def _carry_backward(kept, cotangents):
+def _carry_backward(order, kept, cotangents):
     """The adjoint is the same recurrence, from the last chunk on, with the conjugate of a."""
-    real, imaginary, before = kept
-    dsources, dx = _carry_along(jnp.stack([real, -imaginary]), *cotangents, reverse=True)
+    real, imaginary, before, x0 = kept
+    dstates, dx = cotangents
+    adjoint: Order = "before"
+    if order == "after":
+        before, adjoint = jnp.concatenate([x0[:, None], before[:, :-1]], axis=1), "adjoint"
+    a = jnp.stack([real, -imaginary])
+    dsources, dx = _carry_along(a, dstates, dx, adjoint, reverse=True)
     dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
     crossed = dsources[:, :, ::-1] * before
     return dreal, jnp.sum(crossed[:, :, 0] - crossed[:, :, 1], axis=(0, 1)), dsources, dx
 
 
-def _carry_along(a, sources, x, reverse):
-    """States before each chunk, and the one that the last chunk leaves."""
+def _carry_along(a, sources, x, order: Order, reverse):
+    """What `order` says of each chunk, and the state that the last chunk leaves."""
     return with_kernel(
-        lambda a, sources, x: recurrence_on_gpu(a[None, None], sources, x, "before", reverse),
-        lambda a, sources, x: _carry_loop(a, sources, x, reverse),
+        lambda a, sources, x: recurrence_on_gpu(a[None, None], sources, x, order, reverse),
+        lambda a, sources, x: _carry_loop(a, sources, x, order, reverse),
         *(a, sources, x),
     )
 
 
-def _carry_loop(a, sources, x, reverse):
+def _carry_loop(a, sources, x, order: Order, reverse):
     K = sources.shape[1]
     turn = jnp.stack([-a[1], a[1]])
 
-    def step(i, carry):
-        x, before = carry
-        k = K - 1 - i if reverse else i
-        after = a[0] * x + turn * x[:, ::-1] + sample_at(sources, k, axis=1)
-        return after, with_sample(before, x, k, axis=1)
+    def times_a(x):
+        return a[0] * x + turn * x[:, ::-1]
 
-    x, before = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
-    return before, x
+    def step(i, carry):
+        x, states = carry
+        k = K - 1 - i if reverse else i
+        source = sample_at(sources, k, axis=1)
+        if order == "adjoint":
+            g = source + x
+            return times_a(g), with_sample(states, g, k, axis=1)
+        after = times_a(x) + source
+        return after, with_sample(states, x if order == "before" else after, k, axis=1)
+
+    x, states = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
+    return states, x
 
 
 _carry.defvjp(_carry_forward, _carry_backward)
@@ -320,6 +345,11 @@ def _parts(x):
 def _parts_times(B, u):
     """Real and imaginary parts of rows B u_k, u real."""
     return u @ jnp.real(B).T, u @ jnp.imag(B).T
+
+
+def _real_output(C):
+    """[p 2n], for the product with parts of states side by side to be Re(C x)."""
+    return jnp.concatenate([jnp.real(C), -jnp.imag(C)], axis=1)
 
 
 def _real_of_times(C, x):

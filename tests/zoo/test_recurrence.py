@@ -16,10 +16,11 @@ from zoo.recurrence_choice import (
 FORMS = [
     Choice("scan", 8),
     Choice("matmul", 4),
+    Choice("matmul", 1),
     Choice("fft", 4),
     Choice("associative", 8),
 ]
-EVERY_FORM = pytest.mark.parametrize("choice", FORMS, ids=lambda c: c.form)
+EVERY_FORM = pytest.mark.parametrize("choice", FORMS, ids=lambda c: f"{c.form} {c.chunk}")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
@@ -250,6 +251,13 @@ def test_the_gradient_lowers_for_a_gpu(lowers_for_cuda):
 def test_every_size_has_a_form(platform):
     for b, L, m, n in [(1, 1, 1, 1), (50, 784, 8, 256), (1, 65536, 512, 4096)]:
         assert choose_form(Size(b, L, m, m, n), platform).chunk >= 1
+
+
+def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never():
+    """With chunks of one sample no product is wasted, but all states are kept."""
+    assert choose_form(Size(2, 1024, 512, 512, 93), "cpu") == Choice("matmul", 1)
+    assert choose_form(Size(50, 784, 8, 8, 28), "cpu").chunk > 8
+    assert choose_form(Size(1, 65536, 64, 64, 4096), "cpu").chunk > 1
 
 
 def test_a_wrong_form_is_named():
