@@ -33,7 +33,8 @@ def lti_apply(
 
     One sequence per call; `jax.vmap` for a batch. The form of the computation
     (`zoo.recurrence_forms`) is chosen by size and platform when the whole batch is known, by
-    `zoo.recurrence_choice`. No form keeps the states of all samples, forward or backward.
+    `zoo.recurrence_choice`. For the backward pass none keeps more than the states between chunks,
+    which may be of one sample where states are few.
     """
     dtype = jnp.result_type(log_lam, B, C, u, *([] if x0 is None else [x0]))
     system = [jnp.asarray(x, dtype) for x in (log_lam, B, C)]
