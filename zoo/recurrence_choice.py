@@ -152,8 +152,9 @@ def work(choice: Choice, size: Size) -> Machine:
         amounts |= {"flop": 3.5 * into_and_out, "state": 12 * samples * n}
         amounts |= {"step": 3 * L, "chunk": L / T}
     elif choice.form == "matmul":
-        blocks = 2 * T * m * p * (samples + T) if T > 1 else 0
-        weights = 4 * T * n * ((m * p if T > 1 else 0) + 4 * (m + p))
+        response = m * p if T > 1 else 0  # chunks of one sample have none within
+        blocks = 2 * T * response * (samples + T)
+        weights = 4 * T * n * (response + 4 * (m + p))
         amounts |= {"flop": 3 * (into_and_out + blocks + weights)}
         amounts |= {"state": 12 * samples * n / T, "step": 2 * L / T}
         amounts |= {"start": 1 if L % T == 0 else 2}

@@ -163,16 +163,14 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     b, K, _ = u.shape
     u = _rows(u)  # so that XLA finds one product of matrices in the backward pass too
     powers = jnp.exp(jnp.arange(T + 1)[:, None] * log_lam)
+    into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
+    sources = (u @ jnp.concatenate(_parts(into)).T).reshape(b, K, 2, n)
     if T == 1:
-        sources = (u @ jnp.concatenate(_parts(B)).T).reshape(b, K, 2, n)
-        after, x = _carry("after", *_parts(powers[1]), sources, x)
+        after, x = _carry("after", *_parts(powers[T]), sources, x)
         y = after.reshape(b * K, 2 * n) @ _real_output(C).T
         return y.reshape(b, K, p), x
 
-    into = (powers[:T][::-1, :, None] * B).transpose(1, 0, 2).reshape(n, T * m)
-    sources = (u @ jnp.concatenate(_parts(into)).T).reshape(b, K, 2, n)
     before, x = _carry("before", *_parts(powers[T]), sources, x)
-
     out = powers[:, None, :] * C
     response = _real_of_times(B.T, _parts(out[:T].reshape(T * p, n))).reshape(T, p, m)
     lag = jnp.arange(T)[:, None] - jnp.arange(T)
