@@ -42,8 +42,6 @@ def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Arr
 
 def product(weight: Float[Array, "n m"], x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
     """weight x along the last axis."""
-    if min(weight.shape) < NARROW:
-        return x @ weight.T
     (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(weight))
 
@@ -58,7 +56,3 @@ def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[A
 
 
 _products = whole_batch(_rows_times, shared=1)
-
-NARROW = 32
-"""Below so many rows or columns the plain product is as fast or faster on a CPU: that of dW is then
-too small to be shared among cores, its transposition is not."""

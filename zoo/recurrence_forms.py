@@ -198,7 +198,24 @@ def _carry(
     imaginary parts, which is what matrix products make and take: a change from or to complex
     numbers would pass over all of them.
     """
-    return _carry_along(jnp.stack([real, imaginary]), sources, x, order, reverse=False)
+    return with_kernel(
+        lambda a, sources, x: tuple(recurrence_on_gpu(a[None, None], sources, x, order, False)),
+        partial(_carry_loop, order),
+        *(jnp.stack([real, imaginary]), sources, x),
+    )
+
+
+def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
+    K = sources.shape[1]
+
+    def step(i, carry):
+        x, states = carry
+        k = K - 1 - i if reverse else i
+        after = _times(a, x) + sample_at(sources, k, axis=1)
+        return after, with_sample(states, x if order == "before" else after, k, axis=1)
+
+    x, states = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
+    return states, x
 
 
 def _carry_forward(order, real, imaginary, sources, x0):
@@ -208,46 +225,59 @@ def _carry_forward(order, real, imaginary, sources, x0):
 
 def _carry_backward(order, kept, cotangents):
     """The adjoint is the same recurrence, from the last chunk on, with the conjugate of a."""
-    real, imaginary, before, x0 = kept
-    dstates, dx = cotangents
-    adjoint: Order = "before"
-    if order == "after":
-        before, adjoint = jnp.concatenate([x0[:, None], before[:, :-1]], axis=1), "adjoint"
-    a = jnp.stack([real, -imaginary])
-    dsources, dx = _carry_along(a, dstates, dx, adjoint, reverse=True)
-    dreal = jnp.sum(dsources * before, axis=(0, 1, 2))
-    crossed = dsources[:, :, ::-1] * before
-    return dreal, jnp.sum(crossed[:, :, 0] - crossed[:, :, 1], axis=(0, 1)), dsources, dx
-
-
-def _carry_along(a, sources, x, order: Order, reverse):
-    """What `order` says of each chunk, and the state that the last chunk leaves."""
-    return with_kernel(
-        lambda a, sources, x: recurrence_on_gpu(a[None, None], sources, x, order, reverse),
-        lambda a, sources, x: _carry_loop(a, sources, x, order, reverse),
-        *(a, sources, x),
+    real, imaginary, states, x0 = kept
+    dsources, dx, dreal, dimaginary = with_kernel(
+        partial(_adjoint_on_gpu, order),
+        partial(_adjoint_loop, order),
+        *(jnp.stack([real, -imaginary]), states, x0, *cotangents),
     )
+    return dreal, dimaginary, dsources, dx
 
 
-def _carry_loop(a, sources, x, order: Order, reverse):
-    K = sources.shape[1]
-    turn = jnp.stack([-a[1], a[1]])
+def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
+    before, adjoint = states, order
+    if order == "after":
+        before, adjoint = jnp.concatenate([x0[:, None], states[:, :-1]], axis=1), "adjoint"
+    g, dx = recurrence_on_gpu(a[None, None], dstates, dx, adjoint, True)
+    return g, dx, *_sum_of_products(g, before)
 
-    def times_a(x):
-        return a[0] * x + turn * x[:, ::-1]
+
+def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
+    """Of states after each chunk there are many: the sum grows along, with no pass more over them.
+
+    And so no copy is made of them that begins with x0.
+    """
+    if order == "before":
+        g, dx = _carry_loop(order, a, dstates, dx, reverse=True)
+        return g, dx, *_sum_of_products(g, states)
+    K = states.shape[1]
 
     def step(i, carry):
-        x, states = carry
-        k = K - 1 - i if reverse else i
-        source = sample_at(sources, k, axis=1)
-        if order == "adjoint":
-            g = source + x
-            return times_a(g), with_sample(states, g, k, axis=1)
-        after = times_a(x) + source
-        return after, with_sample(states, x if order == "before" else after, k, axis=1)
+        x, straight, crossed, dsources = carry
+        k = K - 1 - i
+        before = jnp.where(k == 0, x0, sample_at(states, jnp.maximum(k - 1, 0), axis=1))
+        g = sample_at(dstates, k, axis=1) + x
+        straight, crossed = straight + g * before, crossed + g[:, ::-1] * before
+        return _times(a, g), straight, crossed, with_sample(dsources, g, k, axis=1)
 
-    x, states = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
-    return states, x
+    nothing = jnp.zeros_like(dx)
+    start = dx, nothing, nothing, jnp.zeros_like(dstates)
+    x, straight, crossed, dsources = jax.lax.fori_loop(0, K, step, start)
+    return dsources, x, *_by_part(jnp.sum(straight, axis=0), jnp.sum(crossed, axis=0))
+
+
+def _sum_of_products(g, x):
+    """Real and imaginary part of the sum over g times the conjugate of x, both [b K 2 n]."""
+    return _by_part(jnp.sum(g * x, axis=(0, 1)), jnp.sum(g[:, :, ::-1] * x, axis=(0, 1)))
+
+
+def _by_part(straight, crossed):
+    return jnp.sum(straight, axis=0), crossed[0] - crossed[1]
+
+
+def _times(a, x):
+    """a x of complex numbers by parts, [2 n] and [b 2 n]."""
+    return a[0] * x + jnp.stack([-a[1], a[1]]) * x[:, ::-1]
 
 
 _carry.defvjp(_carry_forward, _carry_backward)
