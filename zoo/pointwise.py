@@ -53,8 +53,9 @@ _gated.defvjp(lambda value, gate: (_gated(value, gate), (value, gate)), _gated_b
 class Dropout(eqx.Module):
     """Each entry is zero with probability `rate`, and else divided by 1 - rate; not at inference.
 
-    The key is drawn from once; the entries' random bits are a hash of it and of their position,
-    which costs a tenth of a cryptographic generator's bits and is as good for this.
+    The entries' random bits are a hash of the key's own words and of their position, which costs a
+    tenth of a cryptographic generator's bits and is as good for this. Nothing is drawn from the
+    key: where batches are narrow, that takes as long as all the hashes.
     """
 
     rate: float = eqx.field(static=True)
@@ -79,7 +80,8 @@ class Dropout(eqx.Module):
 
 def _hashed_bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
     """32 random bits for each entry: its position, keyed and mixed twice."""
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    words = jax.random.key_data(key)
+    first, second = words[0], words[-1]
     row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
     return _mix(_mix(row * jnp.uint32(shape[1]) + column + first) ^ second)
 

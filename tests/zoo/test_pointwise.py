@@ -31,9 +31,10 @@ def test_glu_is_the_gated_product(getkey):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("seeds", [False, True])
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_dropout_keeps_the_right_share_and_the_mean(rate, getkey):
-    keys = jax.random.split(getkey(), 64)
+def test_dropout_keeps_the_right_share_and_the_mean(rate, seeds, getkey):
+    keys = jax.vmap(jax.random.key)(jnp.arange(64)) if seeds else jax.random.split(getkey(), 64)
     x = jnp.ones((200, 50))
     y = np.asarray(jax.vmap(lambda key: Dropout(rate)(x, key=key))(keys))
     assert set(np.unique(y)) == {0, np.float32(1 / (1 - rate))}
