@@ -102,9 +102,8 @@ class Block(AbstractBlock):
     def after(
         self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "L H"]:
-        inner_key, outer_key = (None, None) if key is None else jax.random.split(key)
-        y = self.dropout(gelu(y), key=inner_key)
-        return self.dropout(self.glu(y), key=outer_key)
+        y = self.dropout(gelu(y), key=key, draw=0)
+        return self.dropout(self.glu(y), key=key, draw=1)
 
 
 class MixerBlock(AbstractBlock):

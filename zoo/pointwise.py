@@ -54,8 +54,8 @@ class Dropout(eqx.Module):
     """Each entry is zero with probability `rate`, and else divided by 1 - rate; not at inference.
 
     The entries' random bits are a hash of the key's own words and of their position, which costs a
-    tenth of a cryptographic generator's bits and is as good for this. Nothing is drawn from the
-    key: where batches are narrow, that takes as long as all the hashes.
+    tenth of a cryptographic generator's bits and is as good for this. The key is neither split nor
+    drawn from: where batches are narrow, that takes as long as all the hashes.
     """
 
     rate: float = eqx.field(static=True)
@@ -66,22 +66,25 @@ class Dropout(eqx.Module):
             raise ValueError(f"rate={self.rate}, allowed: [0, 1)")
 
     def __call__(
-        self, x: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "L H"], *, key: PRNGKeyArray | None = None, draw: int = 0
     ) -> Float[Array, "L H"]:
-        """Raises a ValueError without a key where one is needed."""
+        """`draw` numbers what is drawn from the same key, each independent of the others.
+
+        Raises a ValueError without a key where one is needed.
+        """
         if self.inference or self.rate == 0:
             return x
         if key is None:
             raise ValueError("key=None, allowed: a random key, for dropout in training")
         keep = 1 - self.rate
-        kept = _hashed_bits(key, x.shape) < jnp.uint32(keep * 2**32)
+        kept = _hashed_bits(key, draw, x.shape) < jnp.uint32(keep * 2**32)
         return jnp.where(kept, x / keep, 0)
 
 
-def _hashed_bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
+def _hashed_bits(key: PRNGKeyArray, draw: int, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
     """32 random bits for each entry: its position, keyed and mixed twice."""
     words = jax.random.key_data(key)
-    first, second = words[0], words[-1]
+    first, second = words[0], words[-1] + jnp.uint32(draw) * jnp.uint32(0x9E3779B9)
     row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
     return _mix(_mix(row * jnp.uint32(shape[1]) + column + first) ^ second)
 
