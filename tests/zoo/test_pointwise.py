@@ -34,14 +34,13 @@ def test_glu_is_the_gated_product(getkey):
 @pytest.mark.parametrize("apart_by", ["split", "seed", "draw"])
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_keeps_the_right_share_and_the_mean(rate, apart_by, getkey):
-    x, key, numbers = jnp.ones((200, 50)), getkey(), jnp.arange(64)
-    keys = {
-        "split": jax.random.split(key, 64),
-        "seed": jax.vmap(jax.random.key)(numbers),
-        "draw": jnp.broadcast_to(key, (64,)),
+    x, key = jnp.ones((200, 50)), getkey()
+    draws = {
+        "split": [(each, 0) for each in jax.random.split(key, 64)],
+        "seed": [(jax.random.key(seed), 0) for seed in range(64)],
+        "draw": [(key, draw) for draw in range(64)],
     }[apart_by]
-    draws = numbers if apart_by == "draw" else jnp.zeros_like(numbers)
-    y = np.asarray(jax.vmap(lambda key, draw: Dropout(rate)(x, key=key, draw=draw))(keys, draws))
+    y = np.stack([Dropout(rate)(x, key=each, draw=draw) for each, draw in draws])
     assert set(np.unique(y)) == {0, np.float32(1 / (1 - rate))}
     kept = y > 0
     n = kept.size
