@@ -20,7 +20,8 @@ def _summed_once(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
     """x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
 
     XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
-    cotangents of all blocks after it. It does not copy a division, here by a one that it can't see.
+    cotangents of all blocks after it. It does not copy divisions, here by ones that it can't see:
+    one for each entry, as it makes a product, which it copies, of a division by a single number.
     """
     return x
 

@@ -1,3 +1,5 @@
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -83,3 +85,21 @@ def test_the_same_key_makes_the_same_model():
     one, _ = build(jax.random.key(0))
     two, _ = build(jax.random.key(0))
     assert eqx.tree_equal(one, two)
+
+
+def test_the_work_of_a_training_step_grows_with_the_number_of_blocks_and_no_faster(getkey):
+    """XLA copies sums into all that use them, unless `zoo.block` keeps it from that."""
+
+    def sums_and_products(blocks):
+        model, state = build(getkey(), blocks=blocks)
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def loss(params, x):
+            return jnp.sum(apply(eqx.combine(params, static), x, state)[0] ** 2)
+
+        program = jax.jit(jax.grad(loss)).lower(params, jnp.ones((2, 16, 2))).compile()
+        streams = r" = f32\[2,16,6\]\S* (?:add|subtract|multiply)\("
+        return len(re.findall(streams, program.as_text()))
+
+    one, two, three = (sums_and_products(blocks) for blocks in (1, 2, 3))
+    assert 0 < three - two <= two - one
