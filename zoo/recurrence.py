@@ -125,15 +125,21 @@ def _time_varying(reverse, a, b, x0):
 
 
 def _states_loop(a, b, x0, reverse):
+    """States take the place of b, one by one, which spares filling a place of their own.
+
+    Each is read again where it has been written: were it worked out for both the next one and its
+    place, XLA could not tell that b is read first, and would copy all of it in every step.
+    """
     L = a.shape[1]
 
     def step(i, carry):
         x, states = carry
         k = L - 1 - i if reverse else i
-        x = sample_at(a, k, axis=1) * x + sample_at(b, k, axis=1)
-        return x, with_sample(states, x, k, axis=1)
+        after = sample_at(a, k, axis=1) * x + sample_at(states, k, axis=1)
+        states = with_sample(states, after, k, axis=1)
+        return sample_at(states, k, axis=1), states
 
-    return jax.lax.fori_loop(0, L, step, (x0, jnp.zeros_like(b)))[1]
+    return jax.lax.fori_loop(0, L, step, (x0, b))[1]
 
 
 def _time_varying_forward(reverse, a, b, x0):
@@ -146,37 +152,28 @@ def _time_varying_backward(reverse, kept, dx):
 
     JAX's cotangents of complex numbers transpose without conjugation.
     """
-    return with_kernel(
-        lambda a, x, x0, dx: _adjoint_on_gpu(a, x, x0, dx, reverse),
-        lambda a, x, x0, dx: _adjoint_loop(a, x, x0, dx, reverse),
-        *(*kept, dx),
+    a, x, x0 = kept
+    g, dx0 = with_kernel(
+        lambda a, dx, later: tuple(_on_gpu(a, dx, later, "adjoint", not reverse)),
+        lambda a, dx, later: _adjoint_loop(a, dx, later, reverse),
+        *(a, dx, jnp.zeros_like(x0)),
     )
+    before = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
+    return g * jnp.concatenate(before, axis=1), g, dx0
 
 
-def _adjoint_loop(a, x, x0, dx, reverse):
+def _adjoint_loop(a, dx, later, reverse):
+    """Every g_k, in the place of dx_k as in `_states_loop`, and a_1 g_1."""
     L = a.shape[1]
 
     def step(i, carry):
-        later, da, db = carry
+        later, gs = carry
         k = i if reverse else L - 1 - i
-        before = k + 1 if reverse else k - 1
-        g = sample_at(dx, k, axis=1) + later
-        previous = jnp.where(i == L - 1, x0, sample_at(x, jnp.clip(before, 0, L - 1), axis=1))
-        return (
-            sample_at(a, k, axis=1) * g,
-            with_sample(da, g * previous, k, axis=1),
-            with_sample(db, g, k, axis=1),
-        )
+        gs = with_sample(gs, sample_at(gs, k, axis=1) + later, k, axis=1)
+        return sample_at(a, k, axis=1) * sample_at(gs, k, axis=1), gs
 
-    nothing = jnp.zeros_like(x)
-    dx0, da, db = jax.lax.fori_loop(0, L, step, (jnp.zeros_like(x0), nothing, nothing))
-    return da, db, dx0
-
-
-def _adjoint_on_gpu(a, x, x0, dx, reverse):
-    g, dx0 = _on_gpu(a, dx, jnp.zeros_like(x0), "adjoint", not reverse)
-    ends = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
-    return g * jnp.concatenate(ends, axis=1), g, dx0
+    later, gs = jax.lax.fori_loop(0, L, step, (later, dx))
+    return gs, later
 
 
 def _on_gpu(a, b, x, order: Order, reverse: bool):

@@ -206,15 +206,21 @@ def _carry(
 
 
 def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
+    """States after chunks take the place of the sources, which spares filling a place of their own.
+
+    Those before chunks have to be written before the source is read, so they need one.
+    """
     K = sources.shape[1]
+    in_place = order == "after"
 
     def step(i, carry):
         x, states = carry
         k = K - 1 - i if reverse else i
-        after = _times(a, x) + sample_at(sources, k, axis=1)
-        return after, with_sample(states, x if order == "before" else after, k, axis=1)
+        after = _times(a, x) + sample_at(states if in_place else sources, k, axis=1)
+        return after, with_sample(states, after if in_place else x, k, axis=1)
 
-    x, states = jax.lax.fori_loop(0, K, step, (x, jnp.zeros_like(sources)))
+    start = x, sources if in_place else jnp.zeros_like(sources)
+    x, states = jax.lax.fori_loop(0, K, step, start)
     return states, x
 
 
@@ -245,7 +251,9 @@ def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
 def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
     """Of states after each chunk there are many: the sum grows along, with no pass more over them.
 
-    And so no copy is made of them that begins with x0.
+    No copy is made of them that begins with x0, nor of `dstates`, in whose place g is written. It
+    is read again there: were it worked out wherever it is used, XLA could not tell that the source
+    is read before all that, and would copy the array in every step.
     """
     if order == "before":
         g, dx = _carry_loop(order, a, dstates, dx, reverse=True)
@@ -253,17 +261,17 @@ def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
     K = states.shape[1]
 
     def step(i, carry):
-        x, straight, crossed, dsources = carry
+        x, straight, crossed, gs = carry  # where g is not yet, its source is
         k = K - 1 - i
         before = jnp.where(k == 0, x0, sample_at(states, jnp.maximum(k - 1, 0), axis=1))
-        g = sample_at(dstates, k, axis=1) + x
+        gs = with_sample(gs, sample_at(gs, k, axis=1) + x, k, axis=1)
+        g = sample_at(gs, k, axis=1)
         straight, crossed = straight + g * before, crossed + g[:, ::-1] * before
-        return _times(a, g), straight, crossed, with_sample(dsources, g, k, axis=1)
+        return _times(a, g), straight, crossed, gs
 
     nothing = jnp.zeros_like(dx)
-    start = dx, nothing, nothing, jnp.zeros_like(dstates)
-    x, straight, crossed, dsources = jax.lax.fori_loop(0, K, step, start)
-    return dsources, x, *_by_part(jnp.sum(straight, axis=0), jnp.sum(crossed, axis=0))
+    x, straight, crossed, gs = jax.lax.fori_loop(0, K, step, (dx, nothing, nothing, dstates))
+    return gs, x, *_by_part(jnp.sum(straight, axis=0), jnp.sum(crossed, axis=0))
 
 
 def _sum_of_products(g, x):
