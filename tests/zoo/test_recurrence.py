@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -321,3 +323,26 @@ def test_gradients_of_a_batch_of_recurrences(x64):
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(a, b, x0)
 
     assert_close(gradient(linear_recurrence), gradient(associative))
+
+
+linear_all = jax.vmap(linear_recurrence)
+lti_all = jax.vmap(lambda *arguments: lti_apply(*arguments)[0], in_axes=(None, None, None, 0))
+
+
+@pytest.mark.parametrize("varying", [False, True], ids=["time-invariant", "time-varying"])
+def test_no_step_of_a_loop_copies_a_whole_sequence(varying):
+    """States are written in the place of what drives them, where XLA finds that safe."""
+    rng = np.random.default_rng(0)
+    if varying:
+        a, b = inputs(rng, 2, 3, 64, 10, dtype="float32")
+        program = jax.grad(lambda a, b: jnp.sum(linear_all(a, jnp.sin(b)) ** 2), (0, 1))
+        arguments = a, b
+    else:
+        system_, u = system(rng, "float32")[:3], inputs(rng, 3, 64, 2, dtype="float32")
+        program = jax.grad(lambda s, u: jnp.sum(lti_all(*s, u) ** 2), (0, 1))
+        arguments = system_, u
+    with recurrence_form("matmul", 1):
+        text = jax.jit(program).lower(*arguments).compile().as_text()
+    entry = text.index("ENTRY ")
+    assert "while(" in text[entry:]
+    assert not re.findall(r"= f32\[3,64,\S* copy\(.*", text[:entry])
