@@ -10,7 +10,7 @@ from .lti import Array as AnyArray
 from .recurrence_choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .recurrence_forms import FORMS
 from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
-from .samples import sample_at, with_sample
+from .samples import sample_at, with_sample_read_back
 from .whole_batch import whole_batch
 
 
@@ -125,19 +125,14 @@ def _time_varying(reverse, a, b, x0):
 
 
 def _states_loop(a, b, x0, reverse):
-    """States take the place of b, one by one, which spares filling a place of their own.
-
-    Each is read again where it has been written: were it worked out for both the next one and its
-    place, XLA could not tell that b is read first, and would copy all of it in every step.
-    """
+    """States take the place of b, one by one, which spares filling a place of their own."""
     L = a.shape[1]
 
     def step(i, carry):
         x, states = carry
         k = L - 1 - i if reverse else i
         after = sample_at(a, k, axis=1) * x + sample_at(states, k, axis=1)
-        states = with_sample(states, after, k, axis=1)
-        return sample_at(states, k, axis=1), states
+        return with_sample_read_back(states, after, k, axis=1)
 
     return jax.lax.fori_loop(0, L, step, (x0, b))[1]
 
@@ -169,8 +164,8 @@ def _adjoint_loop(a, dx, later, reverse):
     def step(i, carry):
         later, gs = carry
         k = i if reverse else L - 1 - i
-        gs = with_sample(gs, sample_at(gs, k, axis=1) + later, k, axis=1)
-        return sample_at(a, k, axis=1) * sample_at(gs, k, axis=1), gs
+        g, gs = with_sample_read_back(gs, sample_at(gs, k, axis=1) + later, k, axis=1)
+        return sample_at(a, k, axis=1) * g, gs
 
     later, gs = jax.lax.fori_loop(0, L, step, (later, dx))
     return gs, later

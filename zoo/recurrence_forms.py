@@ -16,7 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
-from .samples import batch_leading, joined, sample_at, time_leading, with_sample
+from .samples import (
+    batch_leading,
+    joined,
+    sample_at,
+    time_leading,
+    with_sample,
+    with_sample_read_back,
+)
 
 LogLam = Complex[Array, " n"]
 InputMatrix = Complex[Array, "n m"]
@@ -251,9 +258,7 @@ def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
 def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
     """Of states after each chunk there are many: the sum grows along, with no pass more over them.
 
-    No copy is made of them that begins with x0, nor of `dstates`, in whose place g is written. It
-    is read again there: were it worked out wherever it is used, XLA could not tell that the source
-    is read before all that, and would copy the array in every step.
+    No copy is made of them that begins with x0; g takes the place of `dstates`.
     """
     if order == "before":
         g, dx = _carry_loop(order, a, dstates, dx, reverse=True)
@@ -264,8 +269,7 @@ def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
         x, straight, crossed, gs = carry  # where g is not yet, its source is
         k = K - 1 - i
         before = jnp.where(k == 0, x0, sample_at(states, jnp.maximum(k - 1, 0), axis=1))
-        gs = with_sample(gs, sample_at(gs, k, axis=1) + x, k, axis=1)
-        g = sample_at(gs, k, axis=1)
+        g, gs = with_sample_read_back(gs, sample_at(gs, k, axis=1) + x, k, axis=1)
         straight, crossed = straight + g * before, crossed + g[:, ::-1] * before
         return _times(a, g), straight, crossed, gs
 

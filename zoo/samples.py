@@ -24,6 +24,19 @@ def with_sample(
     return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis, allow_negative_indices=False)
 
 
+def with_sample_read_back(
+    x: Inexact[Array, "..."], x_k: Inexact[Array, "..."], k: Int[Array, ""], axis: int = 0
+) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
+    """`x_k`, where it was worked out from sample `k` of `x` itself, and `x` with it in that place.
+
+    It is read where it has been written. What else is made of it then comes after the writing: were
+    `x_k` worked out again for each use, XLA could not tell that the old sample is read before it is
+    gone, and would copy all of `x` in every step of a loop.
+    """
+    x = with_sample(x, x_k, k, axis)
+    return sample_at(x, k, axis), x
+
+
 def joined(pieces: Sequence[Inexact[Array, "b _ m"]]) -> Inexact[Array, "b L m"]:
     """Pieces of sequences, one after the other."""
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
