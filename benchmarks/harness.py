@@ -11,6 +11,9 @@ import jax
 import numpy as np
 
 from training.environment import describe_environment
+from training.memory import keep_freed_memory
+
+keep_freed_memory()
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -15,6 +15,8 @@ their times: `results/layer_fit.json` and `results/layer_fit.md`.
 
 import argparse
 import itertools
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -178,10 +180,12 @@ def write_fit(rows: list[dict]) -> None:
     write("layer_fit", {"machine": machine._asdict(), "cells": rows}, text, made_by="layer")
 
 
-def time_varying(L: int, repeats: int) -> dict:
-    """`linear_recurrence` against an autodiffed associative scan, batch 4, 4096 real states."""
+def time_varying_programs(L: int) -> dict[str, partial[Any]]:
+    """Forward and backward pass of a recurrence of 4096 real states, batch 4: ours, an autodiffed
+    associative scan, and `streams`, which reads and writes what both have to and no more.
+    """
     rng = np.random.default_rng(0)
-    a, b, weights = (jnp.asarray(rng.uniform(size=(4, L, 4096)), jnp.float32) for _ in range(3))
+    data = [jnp.asarray(rng.uniform(size=(4, L, 4096)), jnp.float32) for _ in range(3)]
 
     def compose(first, second):
         return first[0] * second[0], second[0] * first[1] + second[1]
@@ -189,24 +193,32 @@ def time_varying(L: int, repeats: int) -> dict:
     def associative(a, b):
         return jax.lax.associative_scan(compose, (a, b))[1]
 
-    def program(form):
+    def differentiated(form):
         def run(a, b, weights):
             x, vjp = jax.vjp(jax.vmap(form), a, b)
             return x, vjp(weights)
 
-        return jax.jit(run).lower(a, b, weights).compile()
+        return run
 
     def streams(a, b, weights):
-        """Reads and writes what forward and backward pass have to, without a recurrence."""
         x, a, weights = jax.lax.optimization_barrier((a + b, a, weights))
         return x, (weights * x, weights * a)
 
-    programs = {"ours": program(linear_recurrence), "associative": program(associative)}
-    agreement = difference(*(f(a, b, weights) for f in programs.values()))
-    programs["streams"] = jax.jit(streams).lower(a, b, weights).compile()
-    seconds = alternate({k: lambda f=f: f(a, b, weights) for k, f in programs.items()}, repeats)
+    programs = {
+        "ours": differentiated(linear_recurrence),
+        "associative": differentiated(associative),
+        "streams": streams,
+    }
+    return {k: partial(jax.jit(f).lower(*data).compile(), *data) for k, f in programs.items()}
+
+
+def time_varying(L: int, repeats: int) -> dict:
+    """`time_varying_programs`, timed in turns and compared."""
+    programs = time_varying_programs(L)
+    agreement = difference(programs["ours"](), programs["associative"]())
+    seconds = alternate(programs, repeats)
     ratio = seconds["associative"]["median"] / seconds["ours"]["median"]
-    memory = {k: temporary_mib(f) for k, f in programs.items()}
+    memory = {k: temporary_mib(f.func) for k, f in programs.items()}
     return {"seconds": seconds, "gain": ratio, "agreement": agreement, "temporary_mib": memory}
 
 

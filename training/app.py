@@ -23,6 +23,7 @@ from .display import LiveDisplay, PlainDisplay, make_display
 from .environment import note_environment
 from .interrupt import Interrupt
 from .loop import Run
+from .memory import keep_freed_memory
 from .metrics import (
     EventLog,
     TensorBoardMirror,
@@ -44,6 +45,7 @@ def execute(command: Command, console: Console) -> Path:
     `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
     """
     config, clock = command.config, Clock()
+    keep_freed_memory()
     if command.together is not None:
         together = command.together
         jax.distributed.initialize(together.coordinator, together.processes, together.process)
