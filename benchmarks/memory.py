@@ -22,23 +22,17 @@ import jax
 import numpy as np
 from harness import alternate, table, write
 from layer import time_varying_programs
-from programs import Program, Setting
+from programs import Program
+from step import QUICK, SETTINGS
 
 HABITS = ("kept", "given back")
 NEUTRAL = {"MALLOC_PERTURB_": "0"}
 """A setting that changes nothing, except that `keep_freed_memory` leaves the library alone."""
-SETTINGS = {
-    "smnist: 1 x H=8, L=784, batch 50": (Setting(1, 8, 784, 50), 28),
-    "six blocks: 6 x H=128, L=1024, batch 4": (Setting(6, 128, 1024, 4), 82),
-    "scifar-like: 2 x H=512, L=1024, batch 2": (Setting(2, 512, 1024, 2, channels=3), 93),
-    "imdb-like: 1 x H=256, L=4096, batch 4": (Setting(1, 256, 4096, 4, classes=2), 64),
-}
-QUICK = {"small": (Setting(1, 8, 64, 2), 4)}
 
 
 def jobs(quick: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    for name, (setting, d_state) in (QUICK if quick else SETTINGS).items():
-        yield name, Program(setting, d_state, "ours")
+    for name, (setting, states) in (QUICK if quick else SETTINGS).items():
+        yield f"{name}, {states[-1]} states", Program(setting, states[-1], "ours")
     yield "time-varying recurrence", time_varying_programs(16 if quick else 1024)["ours"]
 
 

@@ -22,6 +22,10 @@ class AANConfig:
     but made-up texts that do or do not share their topic: something to try a model for pairs on."""
     length: int = 4000
     """Bytes of a text that are read; the rest is dropped."""
+    topics: int = 24
+    """How many topics generated texts have; fewer are easier to tell apart."""
+    topical: float = 0.2
+    """Share of a generated text's words that are its topic's; more make it plainer."""
     train: int = 4_000
     """Pairs to generate for training."""
     validation: int = 500
@@ -34,7 +38,9 @@ class AANConfig:
     def __post_init__(self):
         check_choice(self, "source", ("official", "generated"))
         shortest = 1 if self.source == "official" else 100
-        check_at_least(self, length=shortest, train=1, validation=1, test=1, seed=0)
+        check_at_least(self, length=shortest, topics=2, train=1, validation=1, test=1, seed=0)
+        if not 0 < self.topical <= 1:
+            raise ValueError(f"topical must be above 0 and at most 1, got {self.topical}")
 
 
 def load_aan(config: AANConfig, places: Places) -> Task:
@@ -51,7 +57,7 @@ def load_aan(config: AANConfig, places: Places) -> Task:
         prepared = prepare_from_files(AAN, config, f"l{config.length}", find_files, fetch, places)
     else:
         name = (
-            f"generated_l{config.length}_s{config.seed}"
+            f"generated_l{config.length}_t{config.topics}_{config.topical}_s{config.seed}"
             f"_n{config.train}_{config.validation}_{config.test}"
         )
         prepared = prepare_without_files(AAN, config, name, "with source generated", places)

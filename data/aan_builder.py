@@ -63,7 +63,7 @@ class AAN(AbstractTaskBuilder):
         config, paths = self.recipe.settings, self.recipe.source
         if paths is None:
             self.add_note("these pairs of texts are generated: they are not those of AAN")
-            texts = TopicTexts(config.seed)
+            texts = TopicTexts(config.seed, config.topics, config.topical)
             counts = {name: getattr(config, name) for name in PUBLISHED}
             pairs = {
                 name: texts.pairs(count, config.length, stream)

@@ -166,8 +166,9 @@ SMALL: dict[str, Preset] = {
         data={"train": 20_000, "min_length": 20, "max_length": 250, "max_depth": 5},
     ),
     "imdb": replace(_SMALL, data={"length": 1024}),  # the first kilobyte of each review
-    # made-up pairs of texts, not the papers
-    "aan": replace(_SMALL, data={"source": "generated", "length": 512}),
+    # made-up pairs of texts, not the papers, and plainer than by default: accuracy of LRU, seed 0,
+    # on the validation split, %: 87.8 with half of the words topical, 52 with a fifth of them
+    "aan": replace(_SMALL, steps=2500, data={"source": "generated", "length": 512, "topical": 0.5}),
     "pathfinder": replace(  # contours of 3 dashes on 16x16
         _SMALL,
         steps=16_000,

@@ -1,12 +1,13 @@
 """Pairs of texts: official files, damaged ones, and the generated stand-in."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data import AANConfig, load_task
-from data.aan_topics import COMMON_WORDS, TOPIC_WORDS, TOPICS, TopicTexts
+from data.aan_topics import COMMON_WORDS, TOPIC_WORDS, TopicTexts
 
 GENERATED = AANConfig(source="generated", length=600, train=80, validation=10, test=40)
 
@@ -76,32 +77,37 @@ def test_generated_texts_take_no_folder(tmp_path):
         load_task("aan", GENERATED, data_dir=tmp_path)
 
 
-def test_generated_pairs_belong_together_when_their_topics_do():
-    task = load_task("aan", GENERATED)
+@pytest.mark.parametrize(("topics", "topical"), [(24, 0.2), (3, 0.6)])
+def test_generated_pairs_belong_together_when_their_topics_do(topics, topical):
+    config = replace(GENERATED, topics=topics, topical=topical)
+    task = load_task("aan", config)
     assert task.name == "aan (generated)"
     assert task.notes == ("these pairs of texts are generated: they are not those of AAN",)
-    texts = TopicTexts(GENERATED.seed)
+    texts = TopicTexts(config.seed, topics, topical)
     topic_of = {word: topic for topic, words in enumerate(texts.topics) for word in words}
-    assert len(topic_of) == TOPICS * TOPIC_WORDS
+    assert len(topic_of) == topics * TOPIC_WORDS
     assert len(set(texts.common) - set(topic_of)) == COMMON_WORDS
+    own = []
     for split in task.splits.values():
         assert split.lengths is not None
         assert split.lengths.min() >= 150
         assert split.lengths.max() <= 600
         assert np.bincount(split.labels).tolist() == [len(split) // 2] * 2
         for pair, lengths, label in zip(split.inputs, split.lengths, split.labels, strict=True):
-            topics = []
+            about = []
             for text, length in zip(pair, lengths, strict=True):
                 words = text[:length].tobytes().split(b" ")[:-1]  # the last may be cut
                 found = {topic_of[word] for word in words if word in topic_of}
                 assert len(found) == 1
-                topics += found
-            assert (topics[0] == topics[1]) == (label == 1)
+                about += found
+                own.append(np.mean([word in topic_of for word in words]))
+            assert (about[0] == about[1]) == (label == 1)
+    assert abs(np.mean(own) - topical) < 0.01
 
 
 def test_generated_pairs_depend_on_the_seed():
     first, again, other = (
-        load_task("aan", AANConfig(**dict(vars(GENERATED), seed=seed, train=size))).splits["test"]
+        load_task("aan", replace(GENERATED, seed=seed, train=size)).splits["test"]
         for seed, size in ((0, 80), (0, 20), (1, 80))
     )
     assert np.array_equal(first.inputs, again.inputs)

@@ -121,6 +121,8 @@ def test_every_task_is_a_builder_with_a_version_and_a_citation():
         (lambda: ListOpsConfig(min_length=1995), "min_length must be between 0 and .*= 1990"),
         (lambda: AANConfig(source="generated", length=9), "length must be at least 100, got 9"),
         (lambda: AANConfig(test=0), "test must be at least 1, got 0"),
+        (lambda: AANConfig(topics=1), "topics must be at least 2, got 1"),
+        (lambda: AANConfig(topical=0.0), "topical must be above 0 and at most 1, got 0.0"),
         (lambda: PendulumConfig(samples=101), "samples must be between 2 and 100, got 101"),
         (lambda: PendulumConfig(seed=2**32), r"seed must be in \[0, 2\*\*32\), got 4294967296"),
         (lambda: CharLMConfig(length=0), "length must be at least 1, got 0"),
