@@ -123,10 +123,11 @@ def lines(rows: list[dict]) -> list[str]:
         f"Whole training steps, {STEPS} to a dispatch: median and quartiles. Gain: times faster "
         "than the same network on an autodiffed associative scan, as public packages write it. Of "
         "it the layer: times faster than our own network with only its layer replaced. One by one: "
-        "the baseline with a dispatch for each step, as public training scripts have it, which "
-        "finds its memory anew each time; how much faster ours is than that, and how much if both "
-        "do so. Against first N: how much a shrink speeds our step up. Memory: temporary buffers "
-        "of the compiled step, and their share of the baseline's.",
+        "the baseline with a dispatch for each step, as public training scripts have it; how much "
+        "faster ours is than that, and how much if both do so. All of them keep the memory that "
+        "they free (`training/memory.py`). Against first N: how much a shrink speeds our "
+        "step up. Memory: temporary buffers of the compiled step, and their share of the "
+        "baseline's.",
         "",
         *table([*columns, "against first N", "memory, MiB", "share"], cells),
         "",
