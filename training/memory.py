@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Have the C library keep the memory of arrays that are gone for those that come.
 
     By default glibc gives it back to the system and has the next step find it anew, page by page,
-    each filled with zeros first: up to half of a step's time on a CPU, where arrays are large
+    each filled with zeros first: on a CPU up to half the time of what works on large arrays
     (`results/memory.md`). The process then stays as large as it ever was, arrays of more than a
     gibibyte aside.
 
