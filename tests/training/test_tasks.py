@@ -44,7 +44,7 @@ def test_two_hundred_steps_make_the_loss_fall(task, request, tmp_path):
     events = read_events(run / "metrics.jsonl")
     kind = events[0]["kind"]
     losses = [event["loss"] for event in events if event["event"] == "train"]
-    assert len(losses) == 10
+    assert len(losses) >= 10  # more where a smaller program takes over in between
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     summary = json.loads((run / "summary.json").read_text())
     assert np.isfinite(summary["test"][OBJECTIVES[kind].measure.key])
