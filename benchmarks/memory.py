@@ -54,7 +54,8 @@ def measure(job: Callable[[], Any], repeats: int) -> dict[str, float]:
 def child(habit: str, quick: bool) -> dict[str, dict[str, float]]:
     """All jobs in a process of their own."""
     command = [sys.executable, str(Path(__file__)), "--child", *(["--quick"] if quick else [])]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    settings = ("MALLOC_", "GLIBC_TUNABLES")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
     environment |= NEUTRAL if habit == "given back" else {}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
