@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import fields, replace
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -22,7 +23,17 @@ MODELS = {"charlm": "mamba", "pendulum": "s5", "aan": "s5"}
 """LRU where nothing is said."""
 
 
+@pytest.fixture
+def optimized():
+    """Compiles as users do: without, a step of the pendulum's convolutions takes seconds."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("task", TASKS)
 def test_two_hundred_steps_make_the_loss_fall(task, request, tmp_path):
     folder = FOLDERS.get(task)
