@@ -54,6 +54,14 @@ class ListOpsConfig:
                 f"min_length must be between 0 and max_length - 10 = {self.max_length - 10}, got "
                 f"{self.min_length}"
             )
+        longest = 1
+        for _ in range(self.max_depth - 1):
+            longest = 2 + self.max_args * longest
+        if not self.min_length < longest:
+            raise ValueError(
+                f"min_length must be below {longest}, the longest with max_depth={self.max_depth} "
+                f"and max_args={self.max_args}, got {self.min_length}"
+            )
         check_workers(self.workers)
 
     @property

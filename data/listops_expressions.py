@@ -16,6 +16,7 @@ from .listops_tokens import CLOSE, MIN, ZERO, evaluate
 
 _OPERATOR_SHARE = 0.25
 _TREES = 20_000  # that grow at once: their nodes just fit into a cache
+_ROUNDS = 100  # without a single expression, after which there are none to be had
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,15 @@ class ExpressionJob:
         """
         rng = np.random.default_rng([self.seed, index])
         parts: list[Expressions] = []
+        rounds = 0
         while sum(len(part.labels) for part in parts) < count:
+            if rounds == _ROUNDS and not parts:
+                raise ValueError(
+                    f"min_length={self.min_length}, max_length={self.max_length}, max_depth="
+                    f"{self.max_depth}, max_args={self.max_args} allow too few expressions: none "
+                    f"in {_ROUNDS * _TREES} trees"
+                )
+            rounds += 1
             levels = grow_trees(
                 rng, _TREES, self.min_length, self.max_length, self.max_depth, self.max_args
             )

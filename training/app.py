@@ -14,7 +14,7 @@ from rich.console import Console
 from data import Progress, Task, default_cache_dir, import_builders, load_task
 from data.download import locked
 
-from .cli import Command, UsageError, write_yaml
+from .cli import Command, UsageError, check_writable, write_yaml
 from .clock import Clock
 from .compilation import use_compilation_cache
 from .config import RunConfig
@@ -32,7 +32,7 @@ from .metrics import (
     write_atomically,
     write_json,
 )
-from .network import check_network
+from .network import check_model
 from .placement import Placement
 from .report import write_report
 from .trained import check_trained, load_trained
@@ -51,6 +51,7 @@ def execute(command: Command, console: Console) -> Path:
         jax.distributed.initialize(together.coordinator, together.processes, together.process)
     placement = Placement()
     folder = command.out or _new_folder(config)
+    check_writable("--out", folder)
     if folder.exists() and not command.resume and any(folder.iterdir()):
         raise UsageError(
             f"--out {folder} is there already: choose another, or go on with --resume {folder}"
@@ -58,10 +59,11 @@ def execute(command: Command, console: Console) -> Path:
     if (folder / "summary.json").exists():
         write_report(folder)
         return folder
-    check_trained(config.distillation.teacher, config.task)
+    check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
         task = _prepare(config, progress)
+    teacher = _teacher(config, task)
     placement.wait("all have found the folder as it must be")
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) if placement.is_first else nullcontext():
@@ -70,7 +72,8 @@ def execute(command: Command, console: Console) -> Path:
         if placement.is_first:
             note_environment(folder / "environment.json")
         with Interrupt() as interrupt:
-            summary = _train(config, task, folder, clock, make_display(console), interrupt)
+            run = Run(config, task, folder, clock, teacher)
+            summary = _train(run, make_display(console), interrupt)
         if placement.is_first:
             write_json(folder / "summary.json", summary)
             write_report(folder)
@@ -92,17 +95,9 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def _train(
-    config: RunConfig[Any, Any],
-    task: Task,
-    folder: Path,
-    clock: Clock,
-    display: LiveDisplay | PlainDisplay,
-    interrupt: Interrupt,
-) -> dict[str, Any]:
-    """Train, or go on training, in `folder`; the summary."""
-    run = Run(config, task, folder, clock, _teacher(config, task))
-    log = folder / "metrics.jsonl"
+def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) -> dict[str, Any]:
+    """Train, or go on training; the summary."""
+    log = run.folder / "metrics.jsonl"
     restored = run.restore()
     if not run.placement.is_first:  # the first process reports
         try:
@@ -111,7 +106,7 @@ def _train(
             run.close()
     if restored:
         truncate_after(log, run.step)
-    mirror = TensorBoardMirror(folder / "tensorboard", run.step if restored else None)
+    mirror = TensorBoardMirror(run.folder / "tensorboard", run.step if restored else None)
     with display:
         run.sinks = [EventLog(log, append=restored), mirror, display]
         try:
@@ -132,7 +127,10 @@ def _train(
 def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State] | None:
     """The model that this run learns from, if there is one."""
     folder = config.distillation.teacher
-    return None if folder is None else load_trained(folder, task)
+    try:
+        return None if folder is None else load_trained(folder, task)
+    except ValueError as error:
+        raise UsageError(f"distillation.teacher={folder}: {error}") from error
 
 
 def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
@@ -146,7 +144,7 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
             cache_dir=cache,
             progress=progress,
         )
-        check_network(config.network, task)
+        check_model(config, task)
     except (ValueError, OSError) as error:
         raise UsageError(" ".join(str(error).split())) from error
     available = len(task.splits["train"])

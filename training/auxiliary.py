@@ -31,11 +31,6 @@ class Auxiliary:
     arrays: Any = ()
 
 
-def no_auxiliary() -> Auxiliary:
-    """The loss of the task alone."""
-    return Auxiliary(lambda loss, *_: loss)
-
-
 def make_auxiliary(
     config: RunConfig[Any, Any], teacher: tuple[Any, eqx.nn.State] | None, answer: Callable
 ) -> Auxiliary:

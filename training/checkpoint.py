@@ -51,11 +51,18 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["metadata"]
 
     def arrays(self, step: int, like: Any) -> Any:
-        """The pytree of step `step`, in the structure and with the shapes and dtypes of `like`."""
+        """The pytree of step `step`, in the structure and with the shapes and dtypes of `like`.
+
+        ValueError for an array that was saved with another shape.
+        """
         flat = _flat(like)
         template = {name: np.zeros(x.shape, x.dtype) for name, x in flat.items()}
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
         restored = self._manager.restore(step, args=args)["arrays"]
+        for name, x in flat.items():
+            if np.shape(restored[name]) != x.shape:
+                saved = np.shape(restored[name])
+                raise ValueError(f"{name} was saved with shape {saved}, allowed: {x.shape}")
         return jax.tree.unflatten(
             jax.tree.structure(like), [jnp.asarray(restored[name]) for name in flat]
         )

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -22,6 +23,15 @@ from .presets import SCALES, preset
 
 class UsageError(ValueError):
     """Something is wrong with what the user typed; the message says what to do."""
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """`UsageError` unless `folder`, named by `option`, is one to write into, or can be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {folder}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {folder}: {there} cannot be written to")
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ def parse_command(argv: Sequence[str]) -> Command:
     parser.add_argument("--scale")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--resume", type=Path, nargs="?", const=Path())
+    parser.add_argument("--resume", type=Path, nargs="?", const=OUT)
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
@@ -106,6 +116,10 @@ def parse_command(argv: Sequence[str]) -> Command:
     return Command(asked_for, out, resume, together)
 
 
+OUT = Path("--out")
+"""Stands for the run that `--out` names, where `--resume` is given alone."""
+
+
 def _together(
     coordinator: str | None, processes: int | None, process: int | None
 ) -> Together | None:
@@ -128,9 +142,9 @@ def _together(
 
 def _run_to_resume(resume: Path, out: Path | None) -> Path:
     """The run directory that `--resume [RUN]` and `--out RUN` mean."""
-    if resume != Path() and out is not None and resume != out:
+    if resume != OUT and out is not None and resume != out:
         raise UsageError(f"--resume {resume} and --out {out} name two runs: give one")
-    folder = out if resume == Path() else resume
+    folder = out if resume == OUT else resume
     if folder is None:
         raise UsageError("--resume needs the run directory: --resume runs/NAME")
     if not (folder / "config.yaml").is_file():
@@ -211,6 +225,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text, let alone YAML") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

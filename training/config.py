@@ -117,9 +117,11 @@ class CompressionConfig:
     slack: float = 0.0
     """Loss of the validation measure that still passes, in mode `pragmatic`."""
     gate: float = 0.95
-    """A layer shrinks only when its new rank is below this share of the old one."""
+    """A layer shrinks only when its new rank is below this share of the old one, in mode
+    `tolerance`."""
     multiple: int = 1
-    """Ranks are rounded up to a multiple of this: shapes repeat, and compile once."""
+    """Ranks are rounded up to a multiple of this in mode `tolerance`: shapes repeat, and compile
+    once."""
     rehearsal: int = 1000
     """Most steps for which training goes on while its next programs are compiled: before the first
     shrink, which is tried out on a copy of the state, and after each one, in the programs of the

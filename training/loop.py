@@ -392,7 +392,7 @@ class Run:
             loss_before, loss_after = loss_before.means()[0], loss_after.means()[0]
             rejected = (
                 compression.guard is not None
-                and loss_after - loss_before > compression.guard
+                and not loss_after - loss_before <= compression.guard
                 and not self._shrinker.must_cut(self.step)
             )
             if rejected:

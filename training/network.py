@@ -9,7 +9,14 @@ import jax
 from compress.layers import layers_of as keyed_layers
 from compress.layers import path_name
 from data.task import Kind, Task
-from zoo import AbstractSSM, classifier, language_model, pair_classifier, regressor
+from zoo import (
+    AbstractSelectiveSSM,
+    AbstractSSM,
+    classifier,
+    language_model,
+    pair_classifier,
+    regressor,
+)
 
 from .config import NetworkConfig, RunConfig, require
 
@@ -29,6 +36,23 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
         **settings,
         **_task_settings(task, network.bidirectional),
     )
+
+
+def check_model(config: RunConfig, task: Task) -> None:
+    """A ValueError if this is no model for this task, or none that can learn or shrink this way."""
+    check_network(config.network, task)
+    model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
+    if any(isinstance(layer, AbstractSelectiveSSM) for layer in layers_of(model)):
+        method, price = config.compression.method, config.regularization.hankel
+        linear = "for layers whose Hankel singular values depend on data"
+        require(method == "data", "compression.method", method, f"data {linear}")
+        require(price == 0, "regularization.hankel", price, f"0 {linear}")
+    if task.kind == "regression":
+        teacher = config.distillation.teacher
+        require(teacher is None, "distillation.teacher", teacher, "None: a teacher tells classes")
+    if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
+        tested = "any other where validation is by the test split: set data.validation"
+        require(False, "compression.mode", "pragmatic", tested)
 
 
 def check_network(network: NetworkConfig, task: Task) -> None:

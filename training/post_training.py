@@ -68,7 +68,12 @@ def read_tokens(
             )
         return np.frombuffer(text.read_bytes(), np.uint8).astype(np.int32)
     assert tokens is not None
-    numbers = np.load(tokens, allow_pickle=False)
+    try:
+        numbers = np.load(tokens, allow_pickle=False)
+    except (EOFError, ValueError):
+        numbers = None
+    if not isinstance(numbers, np.ndarray):
+        raise ValueError(f"tokens={tokens} is no .npy file")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(
             f"tokens={tokens} holds {numbers.dtype} of shape {numbers.shape}, allowed: whole "

@@ -23,7 +23,7 @@ def learning_rate_schedule(
     return optax.warmup_cosine_decay_schedule(
         init_value=config.floor,
         peak_value=peak,
-        warmup_steps=round(config.warmup * steps),
+        warmup_steps=min(round(config.warmup * steps), steps - 1),
         decay_steps=steps,
         end_value=config.floor,
     )
@@ -93,12 +93,12 @@ def takeover_step(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) 
     return at if at < config.steps else None
 
 
-def rank_at(config: CompressionConfig, shrink: int, d_state: int) -> int:
-    """Rank after shrink number `shrink` = 1, 2, ..., from `d_state` at the start.
+def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) -> int:
+    """Rank after shrink number `shrink` = 1, 2, ..., `shrinks`, from `d_state` at the start.
 
     For the modes `fixed` and `budget`. Ranks fall geometrically to `rank`, so that every shrink
     keeps the same share.
     """
     if config.rank is None:
         raise ValueError("rank_at is for modes fixed and budget; compression.rank is None")
-    return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / config.shrinks)))
+    return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / shrinks)))

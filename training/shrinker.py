@@ -78,7 +78,7 @@ class Shrinker:
         if self.config.mode == "pragmatic":
             return [max(1, int((1 - self.config.share) * size)) for size in sizes]
         number = self.steps.index(step) + 1
-        wanted = [rank_at(self.config, number, initial) for initial in self._initial]
+        wanted = [rank_at(self.config, number, len(self.steps), n) for n in self._initial]
         if self.config.mode == "budget":
             return wanted
         return [min(now, rank) for now, rank in zip(sizes, wanted, strict=True)]

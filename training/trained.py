@@ -9,33 +9,36 @@ from data.task import Task
 
 from .cli import UsageError, parse_command
 from .clock import Clock
+from .config import RunConfig
 from .loop import Run
 
 
 def check_run(folder: Path) -> None:
     """`UsageError` unless `folder` is a finished run."""
-    for name in ("config.yaml", "summary.json"):
-        if not (folder / name).is_file():
+    for name in ("config.yaml", "summary.json", "checkpoints"):
+        if not (folder / name).exists():
             raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
 
 
-def check_trained(folder: Path | None, task: str) -> None:
-    """`UsageError` unless `folder` (None passes) is a finished run on the task called `task`."""
+def check_trained(config: RunConfig[Any, Any]) -> None:
+    """`UsageError` unless the teacher, if there is one, has finished a run on the same data."""
+    folder = config.distillation.teacher
     if folder is None:
         return
     check_run(folder)
-    found = parse_command(["--resume", str(folder)]).config.task
-    if found != task:
-        raise UsageError(f"{folder} is a run on {found}, allowed: one on {task}")
+    found = parse_command(["--resume", str(folder)]).config
+    if found.task != config.task:
+        raise UsageError(f"{folder} is a run on {found.task}, allowed: one on {config.task}")
+    for name, wanted in vars(config.data).items():
+        has = getattr(found.data, name)
+        if has != wanted and name != "workers":  # else it may have learned what is tested here
+            raise UsageError(f"{folder} is a run with data.{name}={has}, allowed: {wanted}")
 
 
 def load_run(folder: Path, task: Task) -> Run:
     """The run in `folder` at its last checkpoint. ValueError if it has none."""
     config = parse_command(["--resume", str(folder)]).config
-    teacher = config.distillation.teacher
-    run = Run(
-        config, task, folder, Clock(), None if teacher is None else load_trained(teacher, task)
-    )
+    run = Run(config, task, folder, Clock())
     try:
         restored = run.restore()
     finally:

@@ -72,6 +72,7 @@ class S5Config:
             raise ValueError(
                 f"hippo_blocks={self.hippo_blocks}: must divide d_state={self.d_state}"
             )
+        _check_steps("step", self.step_min, self.step_max)
 
     def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM:
         return S5.init(
@@ -115,7 +116,7 @@ class MambaConfig:
             _check_positive(name, getattr(self, name))
         if self.dt_rank is not None:
             _check_positive("dt_rank", self.dt_rank)
-        _check_steps(self.dt_min, self.dt_max)
+        _check_steps("dt", self.dt_min, self.dt_max)
 
     def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM:
         return Mamba.init(d_model, key=key, **vars(self))
@@ -153,7 +154,7 @@ class Mamba2Config:
     def __post_init__(self):
         for name in ("d_state", "expand", "headdim", "n_groups", "d_conv", "chunk_size"):
             _check_positive(name, getattr(self, name))
-        _check_steps(self.dt_min, self.dt_max)
+        _check_steps("dt", self.dt_min, self.dt_max)
 
     def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM:
         return Mamba2.init(d_model, key=key, **vars(self))
@@ -181,6 +182,8 @@ def _check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name}={value}, allowed: 1 or more")
 
 
-def _check_steps(dt_min: float, dt_max: float) -> None:
-    if not 0 < dt_min <= dt_max:
-        raise ValueError(f"dt_min={dt_min}, dt_max={dt_max}: allowed is 0 < dt_min <= dt_max")
+def _check_steps(name: str, low: float, high: float) -> None:
+    if not 0 < low <= high:
+        raise ValueError(
+            f"{name}_min={low}, {name}_max={high}: allowed is 0 < {name}_min <= {name}_max"
+        )

@@ -156,6 +156,17 @@ def test_duplicates_are_drawn_anew(tmp_path):
     assert len(rows) == 340
 
 
+def test_lengths_out_of_reach_are_refused():
+    with pytest.raises(ValueError, match="min_length must be below 122, the longest with max_dep"):
+        ListOpsConfig(max_depth=3)
+
+
+def test_lengths_that_next_to_no_tree_has_end_the_search(monkeypatch):
+    monkeypatch.setattr("data.listops_expressions._ROUNDS", 2)
+    with pytest.raises(ValueError, match="allow too few expressions: none in 40000 trees"):
+        ExpressionJob(0, min_length=1200, max_length=1300, max_depth=4, max_args=10).draw(0, 1)
+
+
 def test_what_cannot_be_found_is_said(tmp_path):
     few = ListOpsConfig(
         train=10**6, validation=1, test=1, min_length=0, max_length=10, max_depth=2, max_args=2

@@ -98,12 +98,13 @@ def test_mistakes_are_told_in_one_line(line, message):
         ("colour: red", "unknown key colour"),
         ("steps: many", "invalid literal"),
         ("- a list", "must hold"),
+        ("\ud800", "is no text"),
         ("{", "is not YAML"),
     ],
 )
 def test_mistakes_in_a_file_name_the_file(content, message, tmp_path):
     file = tmp_path / "wrong.yaml"
-    file.write_text(content)
+    file.write_bytes(content.encode(errors="surrogatepass"))
     with pytest.raises(UsageError, match=r"wrong\.yaml") as error:
         parse(f"--config {file}")
     assert message in str(error.value)

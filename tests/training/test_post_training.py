@@ -70,6 +70,11 @@ def test_tokens_of_a_text_are_its_bytes(tmp_path):
         read_tokens(7, tokens=tmp_path / "numbers.npy")
     with pytest.raises(ValueError, match="just one"):
         read_tokens(256)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "two.npz", np.array([5]), np.array([7]))
+    for name in ("empty.npy", "two.npz"):
+        with pytest.raises(ValueError, match=r"is no \.npy file"):
+            read_tokens(10, tokens=tmp_path / name)
 
 
 def test_arguments_out_of_range_are_named(model, tokens):

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from training.app import claimed, execute
 from training.checkpoint import Checkpoints
-from training.cli import Command, UsageError
+from training.cli import Command, UsageError, parse_command
 from training.config import CompressionConfig, LoopConfig, NetworkConfig
 from training.interrupt import Interrupt
 from training.loop import Diverged, Interrupted, Run
@@ -251,6 +251,31 @@ def test_bad_data_leaves_nothing_half_written(tmp_path):
     with pytest.raises(UsageError, match="batch_size=5000"):
         run(small(batch_size=5000), folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "message"),
+    [
+        ("lru", "--layer.r-max 1.0", "r_max"),
+        ("s5", "--layer.step-min 1 --layer.step-max 0.1", "step_m"),
+        ("mamba2", "--layer.headdim 48", "headdim"),
+        ("mamba", "--compression.mode none --compression.method paper", "method=paper, allowed: d"),
+        ("mamba", "--regularization.hankel 1e-3", "regularization.hankel=0.001, allowed: 0 for"),
+    ],
+)
+def test_what_makes_no_model_leaves_no_folder(model, wrong, message, tmp_path):
+    folder = tmp_path / "run"
+    line = f"--model {model} --task digits --out {folder} {wrong}"
+    with pytest.raises(UsageError, match=message):
+        execute(parse_command(line.split()), Console(file=io.StringIO()))
+    assert not folder.exists()
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "notes").write_text("")
+    for folder in (tmp_path / "notes", tmp_path / "notes" / "run"):
+        with pytest.raises(UsageError, match=r"notes is no folder"):
+            run(small(), folder)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):

@@ -38,5 +38,10 @@ def test_shrinks_are_equally_spaced_in_the_window(settings, steps, expected):
 
 def test_fixed_ranks_fall_geometrically():
     config = CompressionConfig(mode="fixed", rank=32, shrinks=3)
-    assert [rank_at(config, k, 256) for k in (1, 2, 3)] == [128, 64, 32]
-    assert rank_at(config, 1, 32) == 32
+    assert [rank_at(config, k, 3, 256) for k in (1, 2, 3)] == [128, 64, 32]
+    assert rank_at(config, 1, 3, 32) == 32
+
+
+def test_a_warm_up_as_long_as_the_run_leaves_a_step_to_fall():
+    schedule = learning_rate_schedule(OptimizerConfig(warmup=0.96), 10)
+    assert float(schedule(9)) == pytest.approx(1e-3)

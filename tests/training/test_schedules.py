@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ import optax
 import pytest
 from rich.console import Console
 
+from compress import compress
+from data import load_task
 from training.app import execute
 from training.auxiliary import hankel_nuclear_norm, soft_divergence
 from training.cli import Command, UsageError, parse_command
@@ -26,6 +29,7 @@ from training.metrics import read_events
 from training.presets import preset
 from training.schedule import shrink_steps
 from training.systems import read_systems
+from training.trained import load_run
 from zoo import LRU
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -90,6 +94,20 @@ def test_a_guard_drops_a_cut_that_costs_too_much(tmp_path):
     folder = run(small(cut, optimizer=fast), tmp_path / "guarded")
     (shrink,) = events(folder, "shrink")
     assert shrink["loss_after"] > shrink["loss_before"]
+    assert shrink["rejected"][0] < 8
+    assert sizes(folder) == [8]
+
+
+def test_a_loss_that_is_no_number_does_not_pass_the_guard(tmp_path, monkeypatch):
+    def broken(model, opt_state, **how):
+        model, opt_state = compress(model, opt_state, **how)
+        return eqx.tree_at(
+            lambda m: m.head.bias, model, replace_fn=lambda x: jnp.nan * x
+        ), opt_state
+
+    monkeypatch.setattr("training.loop.compress", broken)
+    folder = run(small({"tolerance": 0.95, "shrinks": 1, "guard": 1e9}), tmp_path / "guarded")
+    (shrink,) = events(folder, "shrink")
     assert shrink["rejected"][0] < 8
     assert sizes(folder) == [8]
 
@@ -190,6 +208,16 @@ def test_a_student_learns_from_a_finished_run(tmp_path):
     nowhere = DistillationConfig(teacher=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no finished run"):
         run(small({"mode": "none"}, distillation=nowhere), tmp_path / "other")
+    other = replace(student, data=replace(student.data, seed=1))
+    with pytest.raises(UsageError, match=r"data\.seed=0, allowed: 1"):
+        run(other, tmp_path / "other")
+    teacher.rename(tmp_path / "moved")  # which a student does not need any more
+    assert load_run(folder, load_task("digits", student.data)).step == student.steps
+
+
+def test_a_short_run_comes_to_its_rank_as_well(tmp_path):
+    config = small({"mode": "fixed", "rank": 2, "shrinks": 4, "window": 1.0}, steps=8)
+    assert sizes(run(config, tmp_path / "run")) == [2]
 
 
 def test_a_price_on_the_nuclear_norm_lowers_it(tmp_path):
