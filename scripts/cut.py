@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Cut the model of a finished run after its training, and measure what is left.
 
 scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
@@ -10,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data import default_cache_dir, load_task
-from training.cli import UsageError, parse_command
+from training.cli import UsageError, check_writable, parse_command
 from training.compilation import use_compilation_cache
 from training.config import CompressionConfig
 from training.cut_run import cut_run
@@ -25,13 +26,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
     parser.add_argument("--method", choices=("data", "real", "paper"), default="data")
+    parser.add_argument(
+        "--calibration",
+        type=int,
+        default=CompressionConfig.calibration,
+        help="training sequences that data measures, and whose loss is taken before and after",
+    )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
     parser.add_argument("--out", type=Path, required=True, help="new run directory")
     options = parser.parse_args(argv)
     try:
+        check_writable("--out", options.out)
         check_run(options.run)
         config = parse_command(["--resume", str(options.run)]).config
-        compression = CompressionConfig(mode="fixed", rank=options.rank, method=options.method)
+        compression = CompressionConfig(
+            mode="fixed",
+            method=options.method,
+            calibration=options.calibration,
+            rank=options.rank,
+            shrinks=1,
+        )
         use_compilation_cache(config.cache_dir)
         task = load_task(
             config.task,

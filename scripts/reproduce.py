@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make the paper's claims again, a study at a time.
 
 scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
@@ -30,11 +31,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scale", choices=("cpu", "paper"), default="cpu")
     parser.add_argument("--seeds", type=int, help="seeds 0 to K-1 (default: the study's number)")
     parser.add_argument("--resume", action="store_true", help="go on with what was begun")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="all runs anew, beside those that the repository holds: in runs/again/STUDY",
+    )
     parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
     parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
-    parser.add_argument("--only", nargs="*", help="these variants alone, with what they need")
+    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
     parser.add_argument(
         "--yes", action="store_true", help="start without asking, whatever it costs"
     )
@@ -53,6 +59,7 @@ def main(argv: list[str]) -> int:
         scale=options.scale,
         seeds=options.seeds,
         resume=options.resume,
+        again=options.again,
         data_dir=options.data_dir,
         out=options.out,
         runs=options.runs,

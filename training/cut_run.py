@@ -10,6 +10,7 @@ import equinox as eqx
 from compress import compress
 from data.task import Task
 
+from .cli import write_yaml
 from .clock import Clock
 from .config import CompressionConfig
 from .describe import describe, summarize
@@ -27,41 +28,60 @@ def cut_run(
     """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
 
     Every layer is cut to `compression.rank` states by `compression.method`, nothing is trained
-    afterwards. `out` becomes a run directory: its log has the shrink and the losses around it.
-    ValueError if the model has fewer states, or `out` is there already.
+    afterwards. `out` becomes the directory of a finished run: its checkpoint is the cut model, its
+    log has the shrink and the losses around it, its configuration is the trained run's, which is
+    kept in `trained.yaml`, but for `compression`. ValueError if the model has fewer states, or
+    `out` is there already.
     """
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out={out} is there already, allowed: a new folder")
-    run = load_run(folder, task)
-    fewest = min(layer_sizes(run.model))
+    clock = Clock()
+    trained = load_run(folder, task)
+    fewest = min(layer_sizes(trained.model))
     if compression.rank is None or compression.rank > fewest:
         raise ValueError(
             f"compression.rank={compression.rank}, allowed: 1 to {fewest}, the fewest states of a "
             f"layer in {folder}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    run.clock = Clock()
-    write_atomically(out / "config.yaml", (folder / "config.yaml").read_text())
     write_json(out / "environment.json", describe_environment())
     log = EventLog(out / "metrics.jsonl", append=False)
+    run = _taken_over(trained, task, out, compression, clock)
     run.sinks = [log]
     try:
         run.emit("start", **describe(run))
         run.report_spectra()
-        _cut(run, task, compression, refit)
+        _cut(run, task, refit)
         run.report_spectra()
         for split in ("validation", "test"):
             run.evaluate(split)
+        run.save()
         run.emit("end")
-        summary = summarize(run)
+        summary = {**summarize(run), "cut": {"run": str(folder), "refit": refit}}
     finally:
+        run.close()
         log.close()
+    # after the checkpoint: a folder with a configuration alone would be trained by --resume
+    write_atomically(out / "trained.yaml", write_yaml(trained.config))
+    said = f"# {folder} after its training (trained.yaml), cut once\n"
+    write_atomically(out / "config.yaml", said + write_yaml(run.config))
     write_json(out / "summary.json", summary)
     return summary
 
 
-def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> None:
-    config = replace(run.config, compression=compression)
+def _taken_over(
+    trained: Run, task: Task, out: Path, compression: CompressionConfig, clock: Clock
+) -> Run:
+    """A run in `out` that stands where `trained` does, and is to be cut as `compression` says."""
+    loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
+    run = Run(replace(trained.config, compression=compression, loop=loop), task, out, clock)
+    run.held.hold(trained.state)
+    run.step, run.phases = trained.step, trained.phases
+    return run
+
+
+def _cut(run: Run, task: Task, refit: bool) -> None:
+    config = run.config
     calibration = calibration_split(config, task.splits["train"])
     reduction = Reduction(config, calibration)
     started = time.perf_counter()
@@ -69,13 +89,14 @@ def _cut(run: Run, task: Task, compression: CompressionConfig, refit: bool) -> N
         loss_before = run.measure(calibration).means()[0]
         start = time.perf_counter()
         planned = reduction.plan(
-            run.model, run.state.norm_state, ranks=compression.rank, refit=refit
+            run.model, run.state.norm_state, ranks=config.compression.rank, refit=refit
         )
         plan_seconds = time.perf_counter() - start
         start = time.perf_counter()
         after, _ = compress(run.model, None, plan=planned)
         params = eqx.filter(after, eqx.is_array)
-        run.held.hold(run.state._replace(params=params, opt_state=()))
+        opt_state = run.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        run.held.hold(run.state._replace(params=params, opt_state=opt_state))
         compress_seconds = time.perf_counter() - start
         loss_after = run.measure(calibration).means()[0]
         layers = reduction.describe(planned, after, layer_sizes(after))

@@ -3,19 +3,26 @@
 import io
 import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
+import yaml
 from rich.console import Console
 
-from training.cli import UsageError
+from data import load_task
+from training.app import execute
+from training.cli import UsageError, parse_command
+from training.config import CompressionConfig
+from training.cut_run import cut_run
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED
-from training.studies.rows import wall_seconds
+from training.studies.cost import estimate
+from training.studies.rows import rows_of, wall_seconds
 from training.studies.runner import (
     QUICKLY_COMPILED,
     StudyRunner,
@@ -23,7 +30,8 @@ from training.studies.runner import (
     hardware_slots,
 )
 from training.studies.study import final_state
-from training.studies.summary import write_results
+from training.studies.summary import markdown
+from training.trained import check_run, load_run
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -137,15 +145,104 @@ def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(fini
         assert "<svg" in (finished.out / f"{plot}.svg").read_text()
 
 
-def test_what_moved_from_one_machine_to_another_has_no_times(finished, tmp_path):
+def table_of(study, records):
+    """The table for people, and its rows by the names of the variants."""
+    text = markdown(study, "cpu", rows_of(study, records), records)
+    cells = [
+        [c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line
+    ]
+    return text, {row[0]: row for row in cells if len(row) == 9}
+
+
+def elsewhere(record, **changed):
+    """The record of a run in an environment that differs in this."""
+    return {**record, "environment": record["environment"] | changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"git_commit": "another"}, "what changed: git commit)"),
+        ({"cores": 99, "devices": ["another"]}, "what changed: cores, devices)"),
+    ],
+)
+def test_what_went_on_in_another_environment_has_no_times(finished, changed, said):
     records = finished_runs(finished.out / "runs")
-    moved = dict(records["compressed-seed0"])
-    moved["environment"] = moved["environment"] | {"resumed": [moved["environment"]]}
-    write_results(TINY, "cpu", {**records, "compressed-seed0": moved}, tmp_path)
-    table = (tmp_path / "table.md").read_text()
-    (line,) = [line for line in table.splitlines() if line.startswith("| compressed ")]
-    assert line.endswith("| – | – | – | 1 |")
-    assert "1 run was finished on another machine" in table
+    one = records["compressed-seed0"]
+    moved = elsewhere(one, resumed=[one["environment"] | changed])
+    text, rows = table_of(TINY, {**records, "compressed-seed0": moved})
+    assert rows["compressed"][-4:] == ["–", "–", "–", "1"]
+    assert f"1 run was finished in another environment ({said} and has no times." in text
+
+
+def test_speeds_on_other_numbers_of_cores_are_not_compared(finished):
+    records = finished_runs(finished.out / "runs")
+    more = elsewhere(records["compressed-seed0"], cores=99)
+    _, rows = table_of(TINY, {**records, "compressed-seed0": more})
+    assert rows["compressed"][-3:] == ["–", "–", "1"]
+    assert "–" not in rows["born"]
+
+
+def test_what_is_cut_after_training_has_no_speed_of_its_own(finished):
+    _, rows = table_of(TINY, finished_runs(finished.out / "runs"))
+    assert float(rows["cut"][-3]) > 0
+    assert rows["cut"][-2] == "–"
+
+
+def test_run_time_in_all_counts_every_run_once(finished):
+    records = finished_runs(finished.out / "runs")
+    for record in records.values():
+        record["summary"]["seconds"]["total"] = 100.0
+        record["seconds_before"] *= 1000
+    text, _ = table_of(TINY, records)
+    assert "5 runs, 8:20 of run time in all." in text
+
+
+def test_a_table_names_every_reference_in_use(finished):
+    records = finished_runs(finished.out / "runs")
+    variants = [replace(v, reference="taught") if v.name == "cut" else v for v in TINY.variants]
+    text, _ = table_of(replace(TINY, variants=tuple(variants)), records)
+    assert "speed-ups are against `uncompressed` or `taught` of the same seed" in text
+
+
+def test_what_is_cut_afterwards_is_cut_as_its_record_says(finished):
+    record = finished_runs(finished.out / "runs")["cut-seed0"]
+    did = yaml.safe_load((finished.runs / "cut-seed0" / "config.yaml").read_text())
+    for name in ("mode", "rank", "method", "calibration"):
+        assert did["compression"][name] == record["config"]["compression"][name], name
+    assert did["compression"]["calibration"] != CompressionConfig.calibration
+
+
+def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
+    folder = finished.runs / "cut-seed0"
+    check_run(folder)
+    config = parse_command(["--resume", str(folder)]).config
+    task = load_task(config.task, config.data)
+    run = load_run(folder, task)
+    assert [layer["after"] for layer in json.loads(summary_of(folder))["layers"]] == [4]
+    assert run.model.blocks[0].ssm.d_state == 4
+    run.evaluate("test")
+    assert run.results["test"] == json.loads(summary_of(folder))["test"]
+    before = summary_of(folder)
+    assert execute(parse_command(["--resume", str(folder)]), Console(file=io.StringIO())) == folder
+    assert summary_of(folder) == before
+
+
+def test_a_cut_names_the_run_it_is_of_and_leaves_it_alone(finished, tmp_path):
+    trained, out = finished.runs / "uncompressed-seed0", tmp_path / "cut"
+    files = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    config = parse_command(["--resume", str(trained)]).config
+    compression = CompressionConfig(mode="fixed", rank=3, calibration=8)
+    summary = cut_run(trained, load_task(config.task, config.data), out, compression, refit=True)
+    assert summary["cut"] == {"run": str(trained), "refit": True}
+    assert str(trained) in (out / "config.yaml").read_text()
+    assert yaml.safe_load((out / "config.yaml").read_text())["compression"]["rank"] == 3
+    assert parse_command(["--config", str(out / "trained.yaml")]).config == config
+    assert files == {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+
+
+def summary_of(folder):
+    return (folder / "summary.json").read_text()
 
 
 def test_saved_systems_are_followed(finished):
@@ -165,6 +262,14 @@ def test_finished_runs_are_never_run_again(finished, console, monkeypatch):
 def test_an_unfinished_study_is_not_begun_again_unasked(finished, console):
     with pytest.raises(UsageError, match="--resume"):
         execute_study(finished, console)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_record_is_named(finished, console, tmp_path, content):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "born-seed0.json").write_text(content)
+    with pytest.raises(UsageError, match=r"born-seed0.json .*remove it to run it again"):
+        execute_study(replace(finished, out=tmp_path, resume=True), console)
 
 
 def test_results_of_another_configuration_are_refused(finished, console):
@@ -208,6 +313,83 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, console):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["out", "runs"])
+def test_places_that_cannot_be_written_are_found_before_anything_runs(tmp_path, console, option):
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        folders = {"out": tmp_path / "out", "runs": tmp_path / "runs", option: place}
+        with pytest.raises(UsageError, match=f"--{option} {place}: {file} is no folder"):
+            execute_study(StudyCommand(TINY, **folders), console)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_all_runs_are_made_again_beside_those_that_are_there(tmp_path, console, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = replace(TINY, variants=TINY.variants[:1])
+    Path("results/tiny/runs").mkdir(parents=True)
+    Path("runs/studies/tiny/uncompressed-seed0").mkdir(parents=True)
+    Path("runs/studies/tiny/uncompressed-seed0/config.yaml").touch()
+    with pytest.raises(UsageError, match="with --resume, or make all runs anew with --again"):
+        execute_study(StudyCommand(study), console)
+    command = StudyCommand(study, again=True, jobs=1)
+    outcome = execute_study(command, console)
+    assert (outcome.folder, outcome.failed) == (Path("runs/again/tiny"), {})
+    assert Path("runs/again/tiny/runs/uncompressed-seed0.json").exists()
+    assert Path("runs/again/tiny/trained/uncompressed-seed0/summary.json").exists()
+    assert not any(Path("results/tiny/runs").iterdir())
+    with pytest.raises(UsageError, match="--resume, or choose --out and --runs instead of --again"):
+        execute_study(command, console)
+    monkeypatch.setattr(
+        "training.studies.runner.subprocess.Popen", lambda *a, **k: pytest.fail("a run was started")
+    )
+    execute_study(replace(command, resume=True), console)
+
+
+def test_the_script_refuses_what_it_cannot_do(capsys):
+    main = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
+    with pytest.raises(SystemExit):
+        main(["smnist", "--only"])
+    assert "--only: expected at least one argument" in capsys.readouterr().err
+    assert main(["smnist", "--again", "--out", "there"]) == 2
+    assert capsys.readouterr().err == "error: --again and --out there name two places: give one\n"
+
+
+def test_the_script_that_cuts_refuses_what_it_cannot_do(finished, capsys, tmp_path):
+    main = runpy.run_path(str(ROOT / "scripts" / "cut.py"))["main"]
+    (tmp_path / "file").touch()
+    given = ["--run", str(finished.runs / "uncompressed-seed0"), "--rank", "4"]
+    assert main([*given, "--out", str(tmp_path / "out"), "--calibration", "0"]) == 2
+    assert "compression.calibration=0, allowed: 1 or more" in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path / "file")]) == 2
+    assert f"--out {tmp_path / 'file'}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_all_runs_again_are_in_a_place_of_their_own(console):
+    for option in ("out", "runs"):
+        with pytest.raises(UsageError, match=f"--again and --{option} there name two places"):
+            execute_study(StudyCommand(TINY, again=True, **{option: Path("there")}), console)
+
+
+def test_what_trains_nothing_costs_nothing_and_what_is_priced_is_timed_itself(monkeypatch):
+    variants = (
+        *TINY.variants,
+        Variant("priced", {**UNCOMPRESSED, "regularization.hankel": 1e-3}),
+    )
+    timed = []
+
+    def seconds(config, task):
+        timed.append(config.regularization.hankel)
+        return 13.0 if config.regularization.hankel else 1.0
+
+    monkeypatch.setattr("training.studies.cost.seconds_per_step", seconds)
+    planned = plan_runs(replace(TINY, variants=variants), "cpu", [0])
+    total = (4 * 1.0 + 13.0) * STEPS  # the cut takes no steps
+    assert estimate(planned, {}, load_task("digits"), 2) == (total / 2, total)
+    assert timed == [0.0, 0.0, 1e-3]  # taught has another size
+
+
 def test_a_study_names_what_does_not_fit():
     with pytest.raises(ValueError, match="does not stand"):
         replace(TINY, variants=(TINY.variants[0], TINY.variants[2]))
@@ -223,6 +405,7 @@ def test_slots_share_the_gpus(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(id=k) for k in (3, 5)])
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     devices = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in hardware_slots(3)]
     assert devices == ["3", "5", "3"]
     assert len(hardware_slots()) == 2
@@ -230,6 +413,18 @@ def test_slots_share_the_gpus(monkeypatch):
     assert flags == {QUICKLY_COMPILED}
     monkeypatch.setenv("XLA_FLAGS", "--mine=1")
     assert hardware_slots(1)[0].environment["XLA_FLAGS"] == "--mine=1"
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [("2,3", "232"), ("GPU-a, GPU-b", ["GPU-a", "GPU-b", "GPU-a"]), ("", "010")],
+)
+def test_slots_are_of_the_gpus_that_the_user_leaves_visible(monkeypatch, visible, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(id=k) for k in (0, 1)])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    devices = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in hardware_slots(3)]
+    assert devices == list(expected)
 
 
 def test_slots_share_the_cores():

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.prompt import Confirm
 
 from data import Task, default_cache_dir, import_builders, load_task
-from training.cli import UsageError
+from training.cli import UsageError, check_writable
 from training.compilation import use_compilation_cache
 from training.display import format_seconds
 from training.metrics import write_json
@@ -31,6 +31,8 @@ class StudyCommand:
     scale: Scale = "cpu"
     seeds: int | None = None
     resume: bool = False
+    again: bool = False
+    """All runs anew, beside those that the repository holds."""
     data_dir: Path | None = None
     out: Path | None = None
     runs: Path | None = None
@@ -58,20 +60,17 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
         raise UsageError(f"--seeds {seeds}, allowed: 1 or more")
     if command.jobs is not None and command.jobs < 1:
         raise UsageError(f"--jobs {command.jobs}, allowed: 1 or more")
-    suffix = "" if command.scale == "cpu" else f"-{command.scale}"
-    folder = command.out or Path("results") / f"{study.name}{suffix}"
+    folder, runs = _places(command)
     planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
     slots = hardware_slots(command.jobs)
-    runner = StudyRunner(
-        runs=command.runs or Path("runs") / "studies" / f"{study.name}{suffix}",
-        records=folder / "runs",
-        slots=slots,
-    )
+    runner = StudyRunner(runs, folder / "runs", slots)
+    for option, place in (("--out", folder), ("--out", runner.records), ("--runs", runs)):
+        check_writable(option, place)
     done = finished_runs(runner.records)
     if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):
         raise UsageError(
             f"{study.name} was begun before ({len(done)} runs finished, {runner.runs} holds the "
-            f"others): go on with --resume, or choose another --out and --runs"
+            f"others): go on with --resume, or {_elsewhere(command)}"
         )
     runner.check(planned)
     task = _prepare(planned[0], console)
@@ -90,6 +89,28 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
             how = f"scripts/reproduce.py {study.name} --scale {command.scale}"
             write_stability(moves, folder, how)
     return StudyOutcome(folder, runner.failed, time.perf_counter() - started)
+
+
+def _places(command: StudyCommand) -> tuple[Path, Path]:
+    """The folders of the results and of the run directories."""
+    name = command.study.name + ("" if command.scale == "cpu" else f"-{command.scale}")
+    if command.again:
+        for option, place in (("--out", command.out), ("--runs", command.runs)):
+            if place is not None:
+                raise UsageError(f"--again and {option} {place} name two places: give one")
+        folder = Path("runs") / "again" / name
+        return folder, folder / "trained"
+    folder = command.out or Path("results") / name
+    return folder, command.runs or Path("runs") / "studies" / name
+
+
+def _elsewhere(command: StudyCommand) -> str:
+    """How to begin a study anew that was begun before."""
+    if command.again:
+        return "choose --out and --runs instead of --again"
+    if command.out is None and command.runs is None:
+        return "make all runs anew with --again"
+    return "choose another --out and --runs"
 
 
 def _systems(run: Path) -> list[Path]:

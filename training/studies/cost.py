@@ -40,15 +40,16 @@ def estimate(
 
     The first if each goes as fast beside others as alone, the second if they share what one has
     alone. Steps at the initial state count in full; what compression saves, and what evaluations
-    cost, is not known beforehand and is left out.
+    cost, is not known beforehand and is left out. A run that is cut from another takes no steps.
     """
     times: dict[Any, float] = {}
     total = 0.0
     for run in planned:
-        if run.name in finished:
+        if run.name in finished or run.variant.cut_from is not None:
             continue
-        key = run.config.layer, run.config.network, run.config.batch_size
+        config = run.config
+        key = config.layer, config.network, config.batch_size, config.regularization
         if key not in times:
-            times[key] = seconds_per_step(run.config, task)
-        total += times[key] * run.config.steps
+            times[key] = seconds_per_step(config, task)
+        total += times[key] * config.steps
     return total / slots, total

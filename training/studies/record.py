@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.cli import UsageError
 from training.metrics import read_events
 
 from .study import Planned, run_name
@@ -69,13 +70,13 @@ def make_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record; ValueError, naming the file, if it is damaged."""
+    """A record; UsageError, naming the file, if it is damaged."""
     try:
         record = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it to run it again") from error
+        raise UsageError(f"{path} is damaged ({error}): remove it to run it again") from error
     if not isinstance(record, dict) or not {"variant", "seed", "config", "summary"} <= set(record):
-        raise ValueError(f"{path} is not the record of a run: remove it to run it again")
+        raise UsageError(f"{path} is not the record of a run: remove it to run it again")
     return record
 
 

@@ -50,7 +50,8 @@ class Row:
     speedup: Spread
     """Wall time of the reference over that of this variant, seed by seed."""
     step_speedup: Spread
-    """Steps per second at the end over those of the reference at its end, seed by seed."""
+    """Steps per second at the end over those of the reference at its end, seed by seed; of those
+    that were trained."""
 
 
 def rows_of(study: Study, records: Records) -> list[Row]:
@@ -65,6 +66,7 @@ def rows_of(study: Study, records: Records) -> list[Row]:
         if not runs:
             continue
         timed = [r for r in runs if not moved(r)]
+        trained = variant.cut_from is None
         beside = [
             (r, ref)
             for r in timed
@@ -78,7 +80,9 @@ def rows_of(study: Study, records: Records) -> list[Row]:
                 score=Spread.of([score_of(r) for r in runs]),
                 seconds=Spread.of([wall_seconds(r) for r in timed]),
                 speedup=Spread.of([wall_seconds(ref) / wall_seconds(r) for r, ref in beside]),
-                step_speedup=Spread.of([last_rate(r) / last_rate(ref) for r, ref in beside]),
+                step_speedup=Spread.of(
+                    [last_rate(r) / last_rate(ref) for r, ref in beside if trained]
+                ),
             )
         )
     return rows
@@ -107,9 +111,17 @@ def moved(record: Record) -> bool:
     return bool(record["environment"].get("resumed"))
 
 
-def hardware(record: Record) -> tuple[str, ...]:
+def what_moved(record: Record) -> set[str]:
+    """The entries of a run's environment that were not the same from its start to its end."""
+    first = {k: v for k, v in record["environment"].items() if k != "resumed"}
+    later = record["environment"].get("resumed", [])
+    return {name for each in later for name in first | each if each.get(name) != first.get(name)}
+
+
+def hardware(record: Record) -> tuple[str | int, ...]:
     """What a run ran on; speeds on different hardware are not compared."""
-    return record["environment"]["processor"], *record["environment"]["devices"]
+    environment = record["environment"]
+    return environment["processor"], environment["cores"], *environment["devices"]
 
 
 def wall_seconds(record: Record) -> float:

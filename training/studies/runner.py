@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import yaml
 
-from training.cli import UsageError, plain_config, write_yaml
+from training.cli import UsageError, plain_config, read_yaml, write_yaml
 from training.metrics import read_events, write_atomically, write_json
 
 from .record import make_record, read_record
@@ -51,11 +50,11 @@ def hardware_slots(count: int | None = None) -> list[Slot]:
     there are more slots than GPUs, these are shared, and their memory is taken as it is needed.
     """
     if jax.default_backend() != "cpu":
-        devices = [device.id for device in jax.devices()]
+        devices = _visible_gpus()
         return [
             Slot(
                 environment={
-                    "CUDA_VISIBLE_DEVICES": str(devices[k % len(devices)]),
+                    "CUDA_VISIBLE_DEVICES": devices[k % len(devices)],
                     "XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICKLY_COMPILED),
                     **SHARED_GPU,
                 }
@@ -70,6 +69,13 @@ def hardware_slots(count: int | None = None) -> list[Slot]:
         return [Slot()]
     shares = [cores[k::count] or [cores[k % len(cores)]] for k in range(count)]
     return [Slot(frozenset(share)) for share in shares]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs as `CUDA_VISIBLE_DEVICES` names them, where JAX counts those it sees from 0."""
+    ids = [str(device.id) for device in jax.devices()]
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in named.split(",")][: len(ids)] if named else ids
 
 
 @dataclass
@@ -116,7 +122,7 @@ class StudyRunner:
             if (
                 run.variant.cut_from is None
                 and file.exists()
-                and not run.is_run_of({"config": yaml.safe_load(file.read_text())})
+                and not run.is_run_of({"config": read_yaml(file)})
             ):
                 raise UsageError(
                     f"{file.parent} is a run of another configuration: remove it, or choose "
@@ -185,9 +191,10 @@ class StudyRunner:
         """The command that cuts what `variant` trained; what a stopped one left is begun anew."""
         shutil.rmtree(folder, ignore_errors=True)
         trained = self.runs / run_name(variant, run.seed)
-        compression = run.config.compression
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
-        return [*command, "--rank", str(compression.rank), "--method", compression.method]
+        for name in ("rank", "method", "calibration"):
+            command += [f"--{name}", str(getattr(run.config.compression, name))]
+        return command
 
     def _finish(self, each: Active) -> str:
         if each.process.returncode != 0:

@@ -9,7 +9,7 @@ from training.display import format_seconds
 from training.metrics import write_atomically
 
 from .figures import write_figures
-from .rows import Record, Records, Row, moved, rows_of, score_name, wall_seconds
+from .rows import Record, Records, Row, moved, rows_of, score_name, what_moved
 from .study import Scale, Study
 
 
@@ -48,7 +48,7 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
             ]
         )
     lines += ["| " + " | ".join(row) + " |" for row in cells]
-    lines += ["", *_notes(study, scale, records), ""]
+    lines += ["", *_notes(study, scale, rows, records), ""]
     return "\n".join(lines)
 
 
@@ -80,11 +80,12 @@ def comma_separated(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
+def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> list[str]:
     runs = list(records.values())
     if not runs:
         return ["No run is finished."]
-    spent = sum(wall_seconds(r) for r in runs)
+    spent = sum(r["summary"]["seconds"]["total"] for r in runs)
+    references = dict.fromkeys(f"`{row.variant.reference or study.reference}`" for row in rows)
     machines = {
         f"{e['processor']}, {e['cores']} cores each, {', '.join(e['devices'])}, jax "
         f"{e['versions']['jax']}"
@@ -95,7 +96,7 @@ def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
     return [
         "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
         "evaluation and reduction included, and the teacher's or the larger model's where there is "
-        f"one; speed-ups are against `{study.reference}` of the same "
+        f"one; speed-ups are against {' or '.join(references)} of the same "
         "seed. Published figures are the paper's, at its setting." + _moves(runs),
         "",
         f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "
@@ -104,6 +105,12 @@ def _notes(study: Study, scale: Scale, records: Records) -> list[str]:
 
 
 def _moves(runs: Sequence[Record]) -> str:
-    number = sum(moved(r) for r in runs)
-    went = "run was" if number == 1 else "runs were"
-    return f" {number} {went} finished on another machine and have no times." if number else ""
+    elsewhere = [r for r in runs if moved(r)]
+    if not elsewhere:
+        return ""
+    changed = sorted({name.replace("_", " ") for r in elsewhere for name in what_moved(r)})
+    went, have = ("run was", "has") if len(elsewhere) == 1 else ("runs were", "have")
+    return (
+        f" {len(elsewhere)} {went} finished in another environment (what changed: "
+        f"{', '.join(changed)}) and {have} no times."
+    )
