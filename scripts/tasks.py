@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Prepares a task's data, or shows what is in it.
 
 scripts/tasks.py prepare pathfinder --resolution 16 --contour-length 3

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a model of the zoo on a task, compressing it on the way.
 
 `--help` lists the options, `--list` the settings that every task starts with.

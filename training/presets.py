@@ -126,7 +126,11 @@ PAPER: dict[str, Preset] = {
     ),
 }
 
-# What two cores do in minutes. What is not said of a task below is as here.
+# What two cores do in minutes. What is not said of a task below is as here. Weighed by data, states
+# that a task is not learned with yet seem to do little: tolerances are lower where that comes late.
+# Accuracy of LRU, seed 0, on the validation split, % (states): on ListOps 42.7 (14) at 0.1, 46.3 (38)
+# at 0.02, 45.8 (60) at 0.005; on IMDB 62.3 (16) at 0.1, 64.3 (32) at 0.05, 64.6 (64) at 0.02; on
+# scifar 38.0 (8) at 0.1 and 38.0 (16) at 0.01.
 _SMALL = Preset(
     steps=1500,
     batch_size=16,
@@ -134,7 +138,7 @@ _SMALL = Preset(
     selective_state=16,
     network=NetworkConfig(d_model=32, blocks=1, dropout=0.1),
     optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
-    compression=CompressionConfig(tolerance=0.1, multiple=8),
+    compression=CompressionConfig(tolerance=0.02, multiple=8),
     loop=LoopConfig(),
 )
 _BOTH_WAYS = NetworkConfig(d_model=32, blocks=2, bidirectional=True)
@@ -165,14 +169,21 @@ SMALL: dict[str, Preset] = {
         loop=LoopConfig(evaluate_every=1000, checkpoint_every=1000),
         data={"train": 20_000, "min_length": 20, "max_length": 250, "max_depth": 5},
     ),
-    "imdb": replace(_SMALL, data={"length": 1024}),  # the first kilobyte of each review
+    "imdb": replace(  # the first kilobyte of each review
+        _SMALL,
+        compression=replace(_SMALL.compression, tolerance=0.05),
+        data={"length": 1024},
+    ),
     # made-up pairs of texts, not the papers, and plainer than by default: accuracy of LRU, seed 0,
     # on the validation split, %: 87.8 with half of the words topical; 51.2 with a fifth, in 1500
     "aan": replace(_SMALL, steps=2500, data={"source": "generated", "length": 512, "topical": 0.5}),
-    "pathfinder": replace(  # contours of 3 dashes on 16x16
+    "pathfinder": replace(
+        # Contours of 3 dashes on 16x16, nothing of which is learned within the window. S5, seed 0:
+        # 71.2 % (8 states) at 0.1, 75.3 (14) at 0.02, 87.7 (32) at 0.005.
         _SMALL,
         steps=16_000,
         network=_BOTH_WAYS,
+        compression=replace(_SMALL.compression, tolerance=0.005),
         loop=LoopConfig(evaluate_every=2000, checkpoint_every=2000, log_every=100),
         data={"resolution": 16, "contour_length": 3},
     ),
@@ -181,7 +192,7 @@ SMALL: dict[str, Preset] = {
         steps=500,
         batch_size=4,
         network=NetworkConfig(d_model=16, blocks=1, bidirectional=True),
-        compression=CompressionConfig(tolerance=0.1, multiple=8, calibration=16),
+        compression=CompressionConfig(tolerance=0.02, multiple=8, calibration=16),
         loop=LoopConfig(evaluate_every=250, log_every=25, steps_per_dispatch=5, evaluation_batch=8),
         data={"contour_length": 6, "train": 1000, "validation": 32, "test": 64},
     ),
@@ -233,6 +244,9 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
     d_state = chosen.d_state
     if model in SELECTIVE and chosen.selective_state is not None:
         d_state = chosen.selective_state
+    compression = chosen.compression
+    if scale == "paper" and model not in SELECTIVE:
+        compression = replace(compression, method="paper")
     return RunConfig(
         layer=layer_class(**MODEL_LAYERS[model], d_state=d_state),
         data=entry.config_class(**chosen.data),
@@ -243,7 +257,7 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
         batch_size=chosen.batch_size,
         network=chosen.network,
         optimizer=chosen.optimizer,
-        compression=chosen.compression,
+        compression=compression,
         loop=chosen.loop,
     )
 

@@ -150,8 +150,10 @@ def _lead(history: History) -> str:
     if history.cuts:
         before, after = sum(history.sizes_before), sum(history.sizes_after)
         times = "once" if len(history.cuts) == 1 else f"{len(history.cuts)} times"
+        trained = history.cuts[0]["step"] == history.total_steps
+        when = "after its training" if trained else f"{times} while it trained"
         parts.append(
-            f"The model was cut {times} while it trained, "
+            f"The model was cut {when}, "
             f"from {before} states to {after} ({100 * after / max(1, before):.0f} %)."
         )
     elif history.shrinks:

@@ -49,6 +49,8 @@ def test_paper_preset_is_the_papers():
     assert (config.network.d_model, config.network.blocks) == (192, 6)
     assert (config.optimizer.learning_rate, config.optimizer.ssm_factor) == (1e-3, 0.25)
     assert (config.compression.shrinks, config.compression.window) == (4, 0.1)
+    assert config.compression.method == "paper"
+    assert preset("mamba", "pathfinder", "paper").compression.method == "data"
     assert (config.data.resolution, config.data.contour_length) == (32, 14)
 
 

@@ -147,9 +147,16 @@ def run_name(variant: str, seed: int) -> str:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the places of its files, which differ from machine to machine."""
+    """A configuration without the places of its files, which differ from machine to machine.
+
+    And without a tolerance that nothing is cut by.
+    """
     kept = {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
-    return kept | {"distillation": {**kept["distillation"], "teacher": None}}
+    compression = dict(kept["compression"])
+    if compression["mode"] != "tolerance":
+        compression.pop("tolerance", None)
+    teacher = {**kept["distillation"], "teacher": None}
+    return kept | {"compression": compression, "distillation": teacher}
 
 
 def final_state(summary: Mapping[str, Any]) -> float:
