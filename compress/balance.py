@@ -152,7 +152,7 @@ def _truncate(
         eye, zero = np.eye(n, dtype=np.complex128), np.zeros((n, n), np.complex128)
         radius = float(np.exp(np.max(double_arrays(lti)[0].real)))
         return Truncation(lti, eye, eye, zero, zero, sigma, 0.0, n, sigma.size, radius)
-    numerical = int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
+    numerical = count_numerical(sigma)
     bound = None
     if numerical == 0:
         order, reduced = 1, project_complex(lti, *_one_state(lti))
@@ -257,6 +257,11 @@ def _above_tie(sigma, order: int) -> int:
         if cut == sigma.size or sigma[cut] < (1 - TIE) * sigma[cut - 1]:
             return cut
     return order
+
+
+def count_numerical(sigma: Float[np.ndarray, " k"]) -> int:
+    """How many of the descending values are more than rounding."""
+    return int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
 
 
 def all_values(form: Form, svd: HankelSVD, n: int) -> Float[np.ndarray, " k"]:

@@ -1,13 +1,14 @@
 """Find the state-space layers of a pytree, and put others in their place."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import PyTree
+from jaxtyping import AbstractArray, PyTree
 
 from zoo import AbstractSelectiveSSM, AbstractSSM
 
@@ -49,6 +50,20 @@ def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
         bad = int(np.sum(~np.isfinite(np.asarray(x))))
         if bad:
             raise ValueError(f"{name} holds NaN or infinity in {bad} of its {x.size} entries")
+
+
+def check_single(keys: KeyPath, layer: AbstractSSM) -> None:
+    """ValueError if a field has more axes than its class says: layers made by vmap, stacked."""
+    for field in fields(layer):
+        kind, x = field.type, getattr(layer, field.name)
+        if not (isinstance(kind, type) and issubclass(kind, AbstractArray)):
+            continue
+        if "*" not in kind.dim_str and "..." not in kind.dim_str and np.ndim(x) > len(kind.dims):
+            raise ValueError(
+                f"{path_name(keys) or 'model'} is a stack of {np.shape(x)[0]} "
+                f"{type(layer).__name__} layers, as vmap makes it; allowed: single layers, say "
+                "each jax.tree.map(lambda x: x[k], layers)"
+            )
 
 
 def _is_node(x: Any) -> bool:

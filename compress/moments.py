@@ -3,8 +3,9 @@
 **What is found.** Wherever an optax state holds a tree like the parameters, it holds nodes of the
 layers' own classes, with moments as their leaves. They are found by that and not by the name of the
 optimizer, so masked, chained, injected and per-group states are all the same. A node belongs to the
-layer with which it shares the longest end of its key path. Counts, schedules, and all that lies
-outside the layers that are cut stay as they are; so do fields that do not act on the states (D).
+layer with which it shares the longest end of its key path; of several such, with which it shares
+most keys, and then the longest start. Counts, schedules, and all that lies outside the layers that
+are cut stay as they are; so do fields that do not act on the states (D).
 
 **What it is** is told by its numbers, and by the field of the state that holds it:
 
@@ -117,17 +118,21 @@ def _owners(
 ) -> tuple[list[KeyPath], int]:
     """The layers whose paths fit best, and how many keys at the paths' ends are the same."""
     scores = {
-        path: (_common_end(keys, path), _common_keys(keys, path))
+        path: (
+            _common_start(keys[::-1], path[::-1]),
+            _common_keys(keys, path),
+            _common_start(keys, path),
+        )
         for path, layer in layers.items()
         if type(layer) is type(node)
     }
-    best = max(scores.values(), default=(0, 0))
+    best = max(scores.values(), default=(0, 0, 0))
     return [path for path, score in scores.items() if score == best], best[0]
 
 
-def _common_end(a: KeyPath, b: KeyPath) -> int:
+def _common_start(a: KeyPath, b: KeyPath) -> int:
     same = 0
-    while same < min(len(a), len(b)) and a[-1 - same] == b[-1 - same]:
+    while same < min(len(a), len(b)) and a[same] == b[same]:
         same += 1
     return same
 
@@ -143,8 +148,8 @@ def _common_keys(keys: KeyPath, path: KeyPath) -> int:
 
 
 def _name(key: Any) -> str:
-    name = getattr(key, "name", getattr(key, "key", None))
-    return name if isinstance(name, str) else ""
+    """The name of a field; keys of dicts are the user's, and say nothing of what is there."""
+    return key.name if isinstance(key, jax.tree_util.GetAttrKey) else ""
 
 
 def _parts(keys: KeyPath, node: AbstractSSM, layer: AbstractSSM) -> list[Any]:

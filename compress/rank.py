@@ -8,6 +8,12 @@ A policy takes the descending values `sigma` of one layer and returns a rank bet
 `tolerance`, `energy`, `error_budget`, `fixed` and `fraction` make policies; `round_up`, `at_least`,
 `keep_ties`, `smallest` and `largest` make policies from policies. `global_budget`, `alike` and
 `loss_budget` look at all layers at once.
+
+Of the real map (form="real", and all that is weighed by data) a state's value is the sum of two
+Hankel singular values, those of a conjugate pair of modes. A state that is a real mode holds but
+one of the two, which is known only when the cut has been made. `plan` then raises the rank of a
+`Budget` (`tolerance` and `error_budget`) until what is dropped is within it; a rank of any other
+policy, made from budgets or not, is taken as it is, and drops up to one value more for each.
 """
 
 import math
@@ -32,14 +38,26 @@ class JointPolicy:
     ranks: Callable[[Sequence[Float[np.ndarray, "..."]], Callable[[list[int]], PyTree]], list[int]]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """A policy that says how much may be dropped: the smallest r with sum(sigma[r:]) within it."""
+
+    allowed: Callable[[Float[np.ndarray, " n"]], float]
+    """From the values to the sum of those that may be dropped."""
+
+    def __call__(self, sigma: Float[np.ndarray, " n"]) -> int:
+        sigma = _checked(sigma)
+        return smallest_rank(sigma, self.allowed(sigma))
+
+
 @jaxtyped(typechecker=beartype)
-def tolerance(tau: float | int) -> Policy:
+def tolerance(tau: float | int) -> Budget:
     """The smallest r with sum(sigma[:r]) >= (1 - tau) * sum(sigma) (CompreSSM, section 3).
 
     ValueError for `tau` outside [0, 1). `tau` = 0 keeps every sigma above zero.
     """
     _check_share("tolerance", tau)
-    return lambda sigma: _smallest_tail(_checked(sigma), tau)
+    return Budget(lambda sigma: float(tau * _tails(sigma)[0]))
 
 
 @jaxtyped(typechecker=beartype)
@@ -49,25 +67,21 @@ def energy(tau: float | int) -> Policy:
 
     def policy(sigma):
         sigma = _checked(sigma)
-        return _smallest_tail(np.square(sigma / max(sigma[0], TINY)), tau)
+        squares = np.square(sigma / max(sigma[0], TINY))
+        return smallest_rank(squares, float(tau * _tails(squares)[0]))
 
     return policy
 
 
 @jaxtyped(typechecker=beartype)
-def error_budget(epsilon: float | int) -> Policy:
+def error_budget(epsilon: float | int) -> Budget:
     """The smallest r whose error bound 2 * sum(sigma[r:]) is at most `epsilon` * sigma[0].
 
     ValueError for `epsilon` below zero, or not finite.
     """
     if not (0 <= epsilon < math.inf):
         raise ValueError(f"epsilon={epsilon}, allowed: 0 or more, finite")
-
-    def policy(sigma):
-        sigma = _checked(sigma)
-        return _first(2 * _tails(sigma) <= epsilon * sigma[0] * _slack(sigma))
-
-    return policy
+    return Budget(lambda sigma: float(epsilon * sigma[0] / 2))
 
 
 @jaxtyped(typechecker=beartype)
@@ -238,14 +252,10 @@ def _slack(weights: Float[np.ndarray, " n"]) -> float:
     return 1 + 4 * len(weights) * EPS
 
 
-def _smallest_tail(weights: Float[np.ndarray, " n"], tau: float | int) -> int:
-    tails = _tails(weights)
-    return _first(tails <= tau * tails[0] * _slack(weights))
-
-
-def _first(allowed) -> int:
-    """The smallest rank, 1 or more, that is allowed; `allowed[r]` for r = 0..n."""
-    return 1 + int(np.argmax(allowed[1:]))
+def smallest_rank(weights: Float[np.ndarray, " n"], allowed: float) -> int:
+    """The smallest r, 1 or more, with sum(weights[r:]) <= `allowed`."""
+    within = _tails(weights) <= allowed * _slack(weights)
+    return 1 + int(np.argmax(within[1:]))
 
 
 def _tied(sigma: Float[np.ndarray, " n"], rank: int, gap: float) -> bool:

@@ -34,7 +34,13 @@ class SelectiveSpectrum:
             )
         if not evidence.states:
             raise ValueError(f"states=False: {name} is selective, allowed there: True")
-        self.layer, self._evidence = layer, evidence
+        shapes = np.shape(evidence.inputs), np.shape(evidence.gradients)
+        if evidence.gradients is not None and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"gradients for {name} have shape {shapes[1]}, allowed for a selective layer: that "
+                f"of inputs, {shapes[0]}"
+            )
+        self.layer, self._evidence, self._name = layer, evidence, name
         self._planned: dict[int, LayerPlan] = {}
         self.gramians = "data" if evidence.gradients is None else "data and gradients"
         data = evidence.inputs, evidence.gradients
@@ -47,6 +53,10 @@ class SelectiveSpectrum:
                 values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
         self.sigma: Float[np.ndarray, " N"] = np.sum(values, axis=0)
 
+    def enough(self, rank: int, allowed: float) -> int:
+        """`rank`: a state holds the value that `sigma` has for it."""
+        return rank
+
     def planned(self, path: str, rank: int) -> LayerPlan:
         """The plan that leaves the layer `rank` states."""
         if rank not in self._planned:
@@ -58,6 +68,11 @@ class SelectiveSpectrum:
         N, sigma = self.layer.d_state, self.sigma
         if rank >= N:
             return LayerPlan(path, sigma, N, N, 0.0, 0.0, self.gramians)
+        if sigma[0] == 0:
+            raise ValueError(
+                f"{self._name}: by {self.gramians} all sigma are zero, allowed for a selective "
+                "layer that is cut: inputs and gradients that reach its states"
+            )
         cut = self._cut(rank)
         check_parameters((), cut.after)
         return LayerPlan(path, sigma, N, rank, math.inf, 0.0, self.gramians, cut)

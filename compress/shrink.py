@@ -1,10 +1,11 @@
 """Plan a shrink of a model's layers, and carry it out on the model and its optimizer state."""
 
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -16,9 +17,16 @@ from zoo import AbstractSelectiveSSM, AbstractSSM
 from . import rank as policies
 from .cut import AbstractCut
 from .hankel import Form
-from .layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
+from .layers import (
+    KeyPath,
+    check_parameters,
+    check_single,
+    layers_of,
+    path_name,
+    replace_layers,
+)
 from .moments import MODES, carry
-from .rank import JointPolicy, Policy
+from .rank import Budget, JointPolicy, Policy
 from .record import record
 from .selection import Selection
 from .selective_spectrum import SelectiveSpectrum
@@ -26,10 +34,19 @@ from .spectrum import Evidence, LayerPlan, Spectrum
 from .table import Table
 from .threads import one_blas_thread
 
-Ranks = int | Sequence[int] | Mapping[str, int]
+Ranks = SupportsIndex | Sequence[SupportsIndex] | Mapping[str, SupportsIndex]
 Inputs = Sequence[Any] | Mapping[str, Any]
 
 DEFAULT_TOLERANCE = 0.01
+
+OF_PLAN: dict[str, Any] = {
+    "gate": 0.95,
+    "form": "real",
+    "gradients": True,
+    "states": True,
+    "refit": None,
+}
+"""Arguments that `plan` has made use of, and what they are if not given."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,9 @@ def plan(
       layers that the mapping leaves out stay as they are.
 
     The first two never cut inside a tie (`rank.keep_ties`), and leave a layer as it is unless its
-    rank falls under `gate` times the old one (the paper's 95 %). `ranks` are taken as they are.
+    rank falls under `gate` times the old one (the paper's 95 %). What `tolerance` and
+    `rank.error_budget` allow to be dropped holds also where real modes need a state for each value
+    (`compress.rank`); other policies' ranks may then drop more. `ranks` are taken as they are.
 
     At most one of these says by what the states are weighed (none of them: white noise):
 
@@ -111,22 +130,23 @@ def plan(
 
     `form` is that of `balanced_truncation`: "real" reduces the real map y = Re(C x), and `sigma`
     come in sums of two; "complex" the complex system, as the paper does. The three above always
-    reduce the real map. They have no error bounds, and where the result would be unstable the
-    layer falls back to white noise; the plan says so. With data, `refit` fits C and D to the
+    reduce the real map. They have no error bounds, and where the result would be unstable, or all
+    sigma are zero (as with the gradients behind a head that starts at zero), the layer falls
+    back to white noise; the plan says so. With data, `refit` fits C and D to the
     layer's own outputs after the cut, by least squares. It does most for cuts by white noise:
     `states=False` leaves the controllability Gramian as it is, and with `gradients=False` too, the
     data serve to refit alone and `form` holds.
 
     Selective layers (Mamba) are weighed by data only, so `batch` or `inputs` must be given where
     there are any. All channels of such a layer are cut to one shared basis, which is folded into
-    its parameters (`compress.selective_spectrum`); there too are no error bounds. What makes C is
-    fitted as above, unless `refit=False`.
+    its parameters (`compress.selective_spectrum`); there too are no error bounds, and no cut by
+    a policy where all sigma are zero. What makes C is fitted as above, unless `refit=False`.
 
     `select` (`compress.selection`) keeps other balanced states of the complex system than the
     leading ones, for form="complex" and white noise: an ablation.
 
-    ValueError if the model has no such layer, if a layer holds NaN or infinity or is not stable,
-    and for arguments out of range, with the name of each.
+    ValueError if the model has no such layer, if a layer holds NaN or infinity, is not stable or
+    is a stack made by vmap, and for arguments out of range, with the name of each.
     """
     _at_most_one(tolerance=tolerance, policy=policy, ranks=ranks)
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
@@ -167,7 +187,8 @@ def compress(
     of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double
     precision; classes, dtypes and settings stay, so a jitted training step is traced again once.
     What is not cut is returned as the same object: model and state themselves if nothing is.
-    A layer object that stands in two places is cut alike in both.
+    A layer object that stands in two places is cut alike in both where it is weighed alike and is
+    to have one rank; by data each place has its own inputs, and becomes a layer of its own.
 
     `moments` says what becomes of the optimizer's moments of a layer that is cut:
 
@@ -176,12 +197,15 @@ def compress(
     - "reset": zero;
     - "slice": the first entries of the old ones, as the public reference implementation does it.
 
-    ValueError as for `plan`, for a plan of another model, and for a state of another model.
+    ValueError as for `plan`, for a plan of another model, for a plan beside what it was made with
+    (`gate`, `form` and what states are weighed by), and for a state of another model.
 
     Source: Chahine, Nazari, Rus, Rusch, CompreSSM, ICLR 2026, arXiv 2510.02823.
     """
     _at_most_one(tolerance=tolerance, plan=plan, ranks=ranks, policy=policy)
     _at_most_one(plan=plan, batch=batch, inputs=inputs, horizon=horizon)
+    if plan is not None:
+        _none_given(gate=gate, form=form, gradients=gradients, states=states, refit=refit)
     if moments not in MODES:
         raise ValueError(f"moments={moments!r}, allowed: {', '.join(MODES)}")
     layers = _checked_layers(model)
@@ -204,11 +228,20 @@ def _at_most_one(**given: Any) -> None:
         raise ValueError(f"{' and '.join(names)} are given, allowed: one of {', '.join(given)}")
 
 
+def _none_given(**values: Any) -> None:
+    names = [name for name, value in values.items() if value != OF_PLAN[name]]
+    if names:
+        raise ValueError(
+            f"{' and '.join(names)} given beside plan, allowed: in the call of `plan` that makes it"
+        )
+
+
 def _checked_layers(model: PyTree) -> dict[KeyPath, AbstractSSM]:
     layers = dict(layers_of(model))
     if not layers:
         raise ValueError(f"model holds no AbstractSSM layer (it is a {type(model).__name__})")
     for keys, layer in layers.items():
+        check_single(keys, layer)
         check_parameters(keys, layer)
     return layers
 
@@ -311,12 +344,18 @@ def _plan(
     if policy is None:
         policy = policies.tolerance(DEFAULT_TOLERANCE if tolerance is None else tolerance)
 
-    def planned(wanted: Sequence[int]) -> Plan:
+    def planned(wanted: Iterable[Any]) -> Plan:
         rows = []
-        for keys, rank in zip(layers, wanted, strict=True):
-            sigma = spectra[keys].sigma
-            rank = policies.gated(_untied(sigma, rank), len(sigma), gate)
-            rows.append(spectra[keys].planned(path_name(keys), rank))
+        for keys, each in zip(layers, wanted, strict=True):
+            spectrum = spectra[keys]
+            sigma = spectrum.sigma
+            rank = _untied(sigma, _index("policy", each))
+            if isinstance(policy, Budget):
+                rank = spectrum.enough(rank, policy.allowed(sigma))
+            rank = policies.gated(rank, len(sigma), gate)
+            if isinstance(spectrum, SelectiveSpectrum) and sigma[0] == 0:
+                rank = len(sigma)  # nothing is known of its states
+            rows.append(spectrum.planned(path_name(keys), rank))
         return Plan(tuple(rows))
 
     sigmas = [spectra[keys].sigma for keys in layers]
@@ -329,6 +368,13 @@ def _plan(
 
 def _untied(sigma: Float[np.ndarray, " n"], rank: int) -> int:
     return policies.keep_ties(lambda _: rank)(sigma)
+
+
+def _index(name: str, rank: Any) -> int:
+    try:
+        return operator.index(rank)
+    except TypeError:
+        raise ValueError(f"{name}: {rank!r}, allowed: whole numbers, one for a layer") from None
 
 
 def _cuts(layers: Mapping[KeyPath, AbstractSSM], plan: Plan) -> dict[KeyPath, AbstractCut]:
@@ -344,17 +390,18 @@ def _replaced(model: PyTree, layers: Mapping[KeyPath, AbstractSSM], plan: Plan) 
 def _explicit(ranks: Ranks, layers: Mapping[KeyPath, AbstractSSM]) -> dict[KeyPath, int]:
     """The wanted rank of every layer; a ValueError names what does not fit."""
     names = {path_name(keys): keys for keys in layers}
-    if isinstance(ranks, int):
-        wanted = dict.fromkeys(names, ranks)
-    elif isinstance(ranks, Mapping):
+    if isinstance(ranks, Mapping):
         unknown = [path for path in ranks if path not in names]
         if unknown:
             raise ValueError(f"ranks: no layer {unknown[0]!r}, the layers are {', '.join(names)}")
         wanted = dict(ranks)
-    else:
+    elif isinstance(ranks, Sequence):
         if len(ranks) != len(names):
             raise ValueError(f"ranks has {len(ranks)} entries, but there are {len(names)} layers")
         wanted = dict(zip(names, ranks, strict=True))
+    else:
+        wanted = dict.fromkeys(names, ranks)
+    wanted = {path: _index("ranks", rank) for path, rank in wanted.items()}
     for path, rank in wanted.items():
         n = layers[names[path]].d_state
         if not 1 <= rank <= n:

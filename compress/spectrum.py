@@ -9,7 +9,14 @@ from jaxtyping import Float
 
 from zoo import AbstractSSM
 
-from .balance import Truncation, all_values, gramian_factors, hankel_svd, truncate
+from .balance import (
+    Truncation,
+    all_values,
+    count_numerical,
+    gramian_factors,
+    hankel_svd,
+    truncate,
+)
 from .cut import AbstractCut
 from .empirical import data_factor, gradient_factor, horizon_factors, refit
 from .hankel import Form, check_system
@@ -17,13 +24,14 @@ from .layers import check_parameters
 from .lift import Projection
 from .linear_cut import LinearCut
 from .precision import double_lti, from_double_lti, rounding_of
+from .rank import smallest_rank
 from .selection import Selection
 from .threads import one_blas_thread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerPlan:
-    """What a shrink does to one layer."""
+    """What a shrink does to one layer. Equal to itself alone: it holds arrays and a layer."""
 
     path: str
     """Where the layer is in the model, as one would write it: `blocks[0].ssm`."""
@@ -36,10 +44,11 @@ class LayerPlan:
     bound: float
     """The error's gain is at most this: 2 * (sum of the dropped HSVs); infinite if not known."""
     floor: float
-    """No system of this size has an error of less gain: the first HSV dropped; 0 if not known."""
+    """No system of so many states has an error of less gain: the HSV after all that they could
+    hold, two each of the real map (real modes hold one each, and drop more); 0 if not known."""
     gramians: str
     """What `sigma` and the cut are made from."""
-    cut: AbstractCut | None = field(default=None, repr=False, compare=False)
+    cut: AbstractCut | None = field(default=None, repr=False)
     """The cut itself, where it has been made for the plan."""
 
 
@@ -64,6 +73,10 @@ class Evidence:
         by_inputs = self.inputs is not None and self.states
         return not (by_inputs or self.gradients is not None or self.horizon is not None)
 
+    def as_white(self) -> "Evidence":
+        """The same with states weighed by white noise."""
+        return replace(self, states=False, gradients=None, horizon=None)
+
 
 class Spectrum:
     """One layer's system in double precision, the factors it is weighed by, and its cuts."""
@@ -78,12 +91,19 @@ class Spectrum:
     ):
         self.layer, self._evidence, self._select = layer, evidence, select
         self._planned: dict[int, LayerPlan] = {}
+        self._reduced: dict[int, Truncation] = {}
         self.system = double_lti(layer)
         check_system(self.system, name)
         self.form: Form = form if evidence.white else "real"
         with one_blas_thread():  # the same digits whatever else runs
             self.gramians, self.factors = self._weighed(evidence)
             self._svd = hankel_svd(self.form, *self.factors)
+            if not evidence.white and self._svd.sigma[0] == 0:
+                self._evidence = evidence.as_white()
+                silent = self.gramians
+                white, self.factors = self._weighed(self._evidence)
+                self._svd = hankel_svd(self.form, *self.factors)
+                self.gramians = f"{white}: by {silent} all sigma are zero"
         n = layer.d_state
         self.sigma: Float[np.ndarray, " n"] = (
             all_values(self.form, self._svd, n).reshape(n, -1).sum(axis=1)
@@ -103,6 +123,21 @@ class Spectrum:
             return "data and gradients", (data_factor(system, u), Lq)
         return "gradients", (gramian_factors(system, "real")[0], Lq)
 
+    def enough(self, rank: int, allowed: float) -> int:
+        """`rank`, raised until the HSVs that are dropped add up to `allowed` at most.
+
+        A state that is a real mode holds one of the real map's HSVs, not the two that `sigma` has.
+        """
+        each = 2 if self.form == "real" else 1
+        while rank < self.layer.d_state:
+            reduced = self._truncated(rank)
+            wanted = smallest_rank(reduced.sigma, allowed)
+            missing = min(wanted, count_numerical(reduced.sigma)) - reduced.order
+            if missing <= 0:
+                break
+            rank += -(-missing // each)
+        return min(rank, self.layer.d_state)
+
     def planned(self, path: str, rank: int) -> LayerPlan:
         """The plan that leaves the layer `rank` states."""
         if rank not in self._planned:
@@ -113,18 +148,10 @@ class Spectrum:
         n, sigma = self.layer.d_state, self.sigma
         if rank >= n:
             return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
-        reduced = truncate(
-            self.system,
-            *self.factors,
-            rank,
-            form=self.form,
-            rounding=rounding_of(self.layer),
-            select=self._select,
-            svd=self._svd,
-        )
+        reduced = self._truncated(rank)
         white, refitted = self._evidence.white, bool(self._evidence.refit)
         if not white and reduced.radius >= 1:
-            by = replace(self._evidence, states=False, gradients=None, horizon=None)
+            by = self._evidence.as_white()
             instead = Spectrum(path, self.layer, self.form, by).planned(path, rank)
             why = f"{self.gramians} would be unstable (radius {reduced.radius:.6f})"
             return replace(instead, gramians=f"{instead.gramians}: {why}")
@@ -138,8 +165,22 @@ class Spectrum:
             check_parameters((), after)
             cut = LinearCut(self.layer, after, self.system, _projection(reduced))
         bound = reduced.bound if white and not refitted else math.inf
-        floor = _at(reduced.sigma, reduced.order) if white and not refitted else 0.0
+        most = 2 * reduced.rank if self.form == "real" else reduced.rank
+        floor = _at(reduced.sigma, most) if white and not refitted else 0.0
         return LayerPlan(path, sigma, n, reduced.rank, bound, floor, self.gramians, cut)
+
+    def _truncated(self, rank: int) -> Truncation:
+        if rank not in self._reduced:
+            self._reduced[rank] = truncate(
+                self.system,
+                *self.factors,
+                rank,
+                form=self.form,
+                rounding=rounding_of(self.layer),
+                select=self._select,
+                svd=self._svd,
+            )
+        return self._reduced[rank]
 
 
 def _projection(reduced: Truncation) -> Projection:

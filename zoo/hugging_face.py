@@ -234,6 +234,14 @@ def _inner(config: Config) -> int:
     return int(config["expand"] * config["hidden_size"])
 
 
+def _expand(d_inner: int, d_model: int) -> int | float:
+    """The `expand` of which `_inner` makes `d_inner`: a whole number where there is one."""
+    if d_inner % d_model == 0:
+        return d_inner // d_model
+    share = d_inner / d_model
+    return share if int(share * d_model) == d_inner else math.nextafter(share, math.inf)
+
+
 def _projections(config: Config, projected: int, convolved: int) -> Shapes:
     H, d = config["hidden_size"], _inner(config)
     shapes = {
@@ -251,7 +259,7 @@ def _common_config(layer: Mamba | Mamba2, d_inner: int) -> Config:
         "hidden_size": layer.d_model,
         "intermediate_size": d_inner,
         "state_size": layer.d_state,
-        "expand": d_inner // layer.d_model,
+        "expand": _expand(d_inner, layer.d_model),
         "conv_kernel": layer.conv1d.weight.shape[1],
         "use_bias": layer.in_proj.bias is not None,
         "use_conv_bias": layer.conv1d.bias is not None,

@@ -33,6 +33,8 @@ class LanguageModel(eqx.Module):
     def __check_init__(self):
         for block in self.blocks:
             block.streamed()
+        if self.head is not None and self.head.bias is not None:
+            raise ValueError("head has a bias, allowed: none, as in Hugging Face's weights")
 
     @property
     def vocabulary(self) -> int:

@@ -52,14 +52,17 @@ class DiagonalLTI(eqx.Module):
         self, u: Float[Array, "L m"], x0: Complex[Array, " n"] | None = None
     ) -> Float[Array, "L p"]:
         """Outputs y_1..y_L for inputs u_1..u_L from the state `x0` (zero if not given)."""
-        lam = jnp.exp(self.log_lam)
-        start = jnp.zeros_like(lam) if x0 is None else jnp.asarray(x0, lam.dtype)
+        given = [] if x0 is None else [x0]
+        dtype = jnp.result_type(self.log_lam, self.B, self.C, u, *given)
+        log_lam, B, C = (jnp.asarray(x, dtype) for x in (self.log_lam, self.B, self.C))
+        lam = jnp.exp(log_lam)
+        start = jnp.zeros_like(lam) if x0 is None else jnp.asarray(x0, dtype)
 
         def step(x, u_k):
-            x = lam * x + self.B @ u_k
-            return x, jnp.real(self.C @ x)
+            x = lam * x + B @ u_k
+            return x, jnp.real(C @ x)
 
-        _, y = jax.lax.scan(step, start, jnp.asarray(u))
+        _, y = jax.lax.scan(step, start, jnp.asarray(u, jnp.finfo(dtype).dtype))
         return y + self.feedthrough(u)
 
     def feedthrough(self, u: Float[Array, "*L m"]) -> Float[Array, "*L p"]:

@@ -70,6 +70,10 @@ class Mamba(AbstractSelectiveSSM):
     D: Float[Array, " d"]
     out_proj: Linear
 
+    def __check_init__(self):
+        if self.x_proj.bias is not None:
+            raise ValueError("x_proj has a bias, allowed: none, as in Hugging Face's weights")
+
     @classmethod
     def init(
         cls,

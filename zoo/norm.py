@@ -91,7 +91,11 @@ def _mean_over_batch(
 @jax.custom_vjp
 def _square_about(mean: Float[Array, " H"], x: Float[Array, "L H"]) -> Float[Array, "L H"]:
     """About the mean of x itself, of which the mean of this is independent to first order."""
-    return (x - mean) ** 2
+    return _square_forward(mean, x)[0]
+
+
+def _square_forward(mean, x):
+    return (x - mean) ** 2, (mean, x)
 
 
 def _square_backward(kept, d):
@@ -99,7 +103,7 @@ def _square_backward(kept, d):
     return jnp.zeros_like(mean), 2 * d * (x - mean)
 
 
-_square_about.defvjp(lambda mean, x: (_square_about(mean, x), (mean, x)), _square_backward)
+_square_about.defvjp(_square_forward, _square_backward)
 
 
 @jax.custom_vjp

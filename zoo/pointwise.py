@@ -18,7 +18,7 @@ def gelu(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
     return jax.nn.gelu(x)
 
 
-gelu.defvjp(lambda x: (gelu(x), x), lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy))
+gelu.defvjp(lambda x: (jax.nn.gelu(x), x), lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy))
 
 
 class GLU(eqx.Module):
@@ -38,7 +38,11 @@ class GLU(eqx.Module):
 
 @jax.custom_vjp
 def _gated(value, gate):
-    return value * jax.nn.sigmoid(gate)
+    return _gated_forward(value, gate)[0]
+
+
+def _gated_forward(value, gate):
+    return value * jax.nn.sigmoid(gate), (value, gate)
 
 
 def _gated_backward(kept, dy):
@@ -47,7 +51,7 @@ def _gated_backward(kept, dy):
     return dy * open_, dy * value * open_ * (1 - open_)
 
 
-_gated.defvjp(lambda value, gate: (_gated(value, gate), (value, gate)), _gated_backward)
+_gated.defvjp(_gated_forward, _gated_backward)
 
 
 class Dropout(eqx.Module):

@@ -117,11 +117,16 @@ _recurrence = whole_batch(_states, shared=0)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _time_varying(reverse, a, b, x0):
-    return with_kernel(
+    return _time_varying_forward(reverse, a, b, x0)[0]
+
+
+def _time_varying_forward(reverse, a, b, x0):
+    x = with_kernel(
         lambda a, b, x0: _on_gpu(a, b, x0, "after", reverse)[0],
         lambda a, b, x0: _states_loop(a, b, x0, reverse),
         *(a, b, x0),
     )
+    return x, (a, x, x0)
 
 
 def _states_loop(a, b, x0, reverse):
@@ -135,11 +140,6 @@ def _states_loop(a, b, x0, reverse):
         return with_sample_read_back(states, after, k, axis=1)
 
     return jax.lax.fori_loop(0, L, step, (x0, b))[1]
-
-
-def _time_varying_forward(reverse, a, b, x0):
-    x = _time_varying(reverse, a, b, x0)
-    return x, (a, x, x0)
 
 
 def _time_varying_backward(reverse, kept, dx):

@@ -205,11 +205,16 @@ def _carry(
     imaginary parts, which is what matrix products make and take: a change from or to complex
     numbers would pass over all of them.
     """
-    return with_kernel(
+    return _carry_forward(order, real, imaginary, sources, x)[0]
+
+
+def _carry_forward(order, real, imaginary, sources, x0):
+    states, x = with_kernel(
         lambda a, sources, x: tuple(recurrence_on_gpu(a[None, None], sources, x, order, False)),
         partial(_carry_loop, order),
-        *(jnp.stack([real, imaginary]), sources, x),
+        *(jnp.stack([real, imaginary]), sources, x0),
     )
+    return (states, x), (real, imaginary, states, x0)
 
 
 def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
@@ -229,11 +234,6 @@ def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
     start = x, sources if in_place else jnp.zeros_like(sources)
     x, states = jax.lax.fori_loop(0, K, step, start)
     return states, x
-
-
-def _carry_forward(order, real, imaginary, sources, x0):
-    states, x = _carry(order, real, imaginary, sources, x0)
-    return (states, x), (real, imaginary, states, x0)
 
 
 def _carry_backward(order, kept, cotangents):

@@ -34,10 +34,13 @@ def with_kernel(kernel: Callable[..., Any], otherwise: Callable[..., Any], *arra
     """`kernel(*arrays)` where the program is compiled for an NVIDIA GPU, else `otherwise`.
 
     The kernels are written for Pallas on Triton; a JAX without it has `otherwise` on all platforms.
+    Pallas cannot differentiate them: forwards, `otherwise` is what is differentiated.
     """
     if triton is None:
         return otherwise(*arrays)
-    return jax.lax.platform_dependent(*arrays, cuda=kernel, default=otherwise)
+    on_gpu = jax.custom_jvp(kernel)
+    on_gpu.defjvp(lambda primals, tangents: jax.jvp(otherwise, primals, tangents))
+    return jax.lax.platform_dependent(*arrays, cuda=on_gpu, default=otherwise)
 
 
 def recurrence_on_gpu(

@@ -66,11 +66,12 @@ class S5(AbstractTimedSSM):
         size = 2 * d_state
         Lambda, V = hippo_legs_normal(size // hippo_blocks)
         eye = np.eye(hippo_blocks)
-        basis = jnp.asarray(np.kron(eye, V), jnp.complex64)
+        dtype = jnp.result_type(complex)
+        basis = jnp.asarray(np.kron(eye, V), dtype)
         B = basis.conj().T @ jax.random.normal(B_key, (size, d_model)) / math.sqrt(d_model)
         C = jax.random.normal(C_key, (d_model, size)) @ basis / math.sqrt(size)
         return cls.from_continuous(
-            jnp.asarray(np.tile(Lambda, hippo_blocks), jnp.complex64),
+            jnp.asarray(np.tile(Lambda, hippo_blocks), dtype),
             B,
             C,
             jax.random.normal(D_key, (d_model,)),
@@ -132,7 +133,8 @@ class S5(AbstractTimedSSM):
         return y + self.D * u
 
     def init_state(self) -> Complex[Array, " N"]:
-        return jnp.zeros(self.d_state, jnp.result_type(self.Lambda_im, jnp.complex64))
+        dtype = jnp.result_type(self.Lambda_im, self.log_step, self.B_im, jnp.complex64)
+        return jnp.zeros(self.d_state, dtype)
 
     def step(
         self,

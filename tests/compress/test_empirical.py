@@ -192,11 +192,17 @@ def test_inputs_may_be_given(getkey):
     np.testing.assert_allclose(alone(u[0]), by_list[0](u[0]), atol=1e-5)
 
 
-def test_silence_keeps_one_state(getkey):
-    layer = lru(getkey())
-    small, _ = compress(layer, ranks=4, batch=jnp.zeros((2, 20, H)))
-    assert small.d_state == 1
-    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(small))
+@pytest.mark.parametrize("silent", ["inputs", "gradients"])
+def test_silence_falls_back_and_says_so(silent, getkey):
+    layer, u = lru(getkey()), slow_inputs(getkey())
+    data = {"inputs": [u], "gradients": [u]} | {silent: [0 * u]}
+    (row,) = plan(layer, tolerance=0.1, **data).layers
+    (white,) = plan(layer, tolerance=0.1).layers
+    assert row.gramians == "white noise, real: by data and gradients all sigma are zero"
+    assert row.rank_after == white.rank_after > 1
+    assert row.bound == white.bound < math.inf
+    small, _ = compress(layer, ranks=4, **data)
+    assert eqx.tree_equal(small, compress(layer, ranks=4)[0])
 
 
 def test_bad_data_is_named(model_and_state, getkey):
@@ -222,6 +228,15 @@ def test_bad_data_is_named(model_and_state, getkey):
         compress(other, plan=planned)
     with pytest.raises(ValueError, match="plan and batch are given"):
         compress(layer, plan=planned, batch=u)
+    for name, value in [
+        ("gate", 1.0),
+        ("form", "complex"),
+        ("gradients", [u]),
+        ("states", False),
+        ("refit", False),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name} given beside plan, allowed: in the call of"):
+            compress(layer, plan=planned, **{name: value})
 
 
 @LAYERS

@@ -74,6 +74,20 @@ def test_data_must_be_given():
         plan({"mixer": layer()})
 
 
+def test_silence_is_named():
+    model, u = {"mixer": layer()}, inputs()
+    for data in ({"inputs": [0 * u]}, {"inputs": [u], "gradients": [0 * u]}):
+        with pytest.raises(ValueError, match=r"^\['mixer'\]: by data.* all sigma are zero"):
+            compress(model, ranks=4, **data)
+        assert compress(model, ranks=N, **data)[0] is model
+        assert compress(model, tolerance=0.5, **data)[0] is model
+
+
+def test_inputs_and_gradients_are_of_the_same_samples():
+    with pytest.raises(ValueError, match=r"^gradients for Mamba have shape \(3, 39, 6\), allowed"):
+        plan(layer(), inputs=[inputs()], gradients=[inputs()[:, 1:]])
+
+
 def test_all_states_change_nothing():
     made = layer()
     same, _ = compress(made, ranks=N, batch=inputs())

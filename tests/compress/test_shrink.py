@@ -11,8 +11,8 @@ import optax
 import pytest
 from rich.console import Console
 
-from compress import compress, hankel_singular_values, plan, rank
-from zoo import LRU, S5, AbstractSSM, Bidirectional
+from compress import compress, hankel_singular_values, plan, rank, verify
+from zoo import LRU, S5, AbstractSSM, Bidirectional, DiagonalLTI, Mamba
 from zoo.model import classifier
 
 H, N, LENGTH = 3, 20, 60
@@ -225,6 +225,64 @@ def test_budgets_for_the_whole_model(model, getkey):
     )
     assert 0 < loss(small) <= 0.05 * jnp.linalg.norm(y)
     assert small.ssm.d_state < N
+
+
+@pytest.mark.parametrize(
+    "policy", [lambda _: np.int64(6), rank.JointPolicy(lambda sigmas, _: [np.int64(6)])]
+)
+def test_whole_numbers_of_any_kind_are_ranks(policy, getkey):
+    layer = lru(getkey())
+    assert plan(layer, policy=policy).ranks == {"": 6}
+    assert plan(layer, ranks=np.int64(6)).ranks == {"": 6}
+    assert plan(layer, ranks=[np.int32(6)]).ranks == {"": 6}
+    with pytest.raises(ValueError, match=r"policy: 6\.0, allowed: whole numbers"):
+        plan(layer, policy=lambda _: 6.0)
+    with pytest.raises(ValueError, match=r"ranks: array\(\[6, 7\]\), allowed: whole numbers"):
+        plan(layer, ranks=np.array([6, 7]))
+
+
+def real_modes(getkey):
+    n, m = 8, 2
+    log_lam = jnp.log1p(-(2.0 ** -jnp.arange(1.0, n + 1))) + 0j
+    B, C = (jax.random.normal(getkey(), shape) + 0j for shape in ((n, m), (m, n)))
+    return LRU.init(m, n, key=getkey()).from_lti(DiagonalLTI(log_lam, B, C, jnp.zeros(m)))
+
+
+@pytest.mark.parametrize("tau", [1e-3, 0.01, 0.03])
+def test_real_modes_do_not_cost_more_than_is_allowed(tau, getkey):
+    layer = real_modes(getkey)
+    (row,) = plan(layer, tolerance=tau).layers
+    assert row.bound <= 2 * tau * row.sigma.sum() * (1 + 1e-6)
+    (same,) = plan(layer, policy=rank.tolerance(tau)).layers
+    assert same.rank_after == row.rank_after
+    (as_it_is,) = plan(layer, policy=lambda sigma: rank.tolerance(tau)(sigma)).layers
+    assert as_it_is.bound > 2 * tau * row.sigma.sum()  # half of the values that the rank stood for
+    (by_bound,) = plan(layer, policy=rank.error_budget(tau)).layers
+    assert by_bound.bound <= tau * row.sigma[0] * (1 + 1e-6)
+
+
+def test_no_system_of_so_many_states_is_under_the_floor(getkey):
+    layer = real_modes(getkey)
+    sigma = hankel_singular_values(layer.to_lti())
+    for r in (1, 2, 3):
+        (row,) = plan(layer, ranks=r).layers
+        (certificate,) = verify(layer, row.cut.after).layers
+        np.testing.assert_allclose([row.floor, certificate.floor], sigma[2 * r], rtol=1e-3)
+
+
+def test_a_stack_of_layers_is_named(getkey):
+    keys = jax.random.split(getkey(), 3)
+    for make, name in ((lru, "LRU"), (s5, "S5"), (lambda k: Mamba.init(4, 2, key=k), "Mamba")):
+        stack = eqx.filter_vmap(make)(keys)
+        for model, where in ((stack, "model"), ([stack], r"\[0\]")):
+            with pytest.raises(ValueError, match=f"^{where} is a stack of 3 {name} layers"):
+                compress(model)
+
+
+def test_plans_can_be_compared(model):
+    planned = plan(model)
+    assert planned == planned
+    assert planned != plan(model)
 
 
 def test_states_that_do_nothing_go_first(getkey):

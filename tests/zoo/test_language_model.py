@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import BATCH_AXIS, LRU, S5, Mamba, language_model
+from zoo import BATCH_AXIS, LRU, S5, LanguageModel, Mamba, language_model
+from zoo.linear import Linear
 
 LAYERS = {
     "lru": lambda key: LRU.init(8, 4, key=key),
@@ -67,3 +68,10 @@ def test_batches_and_dropout_follow_the_convention_of_the_classifier(getkey):
 def test_bad_arguments_are_named(settings, message, getkey):
     with pytest.raises(ValueError, match=message):
         language_model(LAYERS["mamba"], **SETTINGS | settings, key=getkey())
+
+
+def test_a_head_with_a_bias_is_refused(getkey):
+    model, _ = language_model(LAYERS["lru"], **SETTINGS, tied=False, key=getkey())
+    biased = Linear.init(8, 13, key=getkey())
+    with pytest.raises(ValueError, match="head has a bias, allowed: none"):
+        LanguageModel(model.embedding, model.blocks, model.norm, biased)

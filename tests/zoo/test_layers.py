@@ -166,3 +166,22 @@ def test_s5_starts_as_hippo(getkey):
 def test_bad_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("make", [LRU.init, S5.init])
+def test_layers_made_in_double_precision_are_of_it_and_stream(make, x64, getkey):
+    layer = make(3, 4, key=getkey())
+    assert {x.dtype for x in jax.tree.leaves(layer)} == {jnp.dtype("float64")}
+    u = jax.random.normal(getkey(), (10, 3))
+    carry, y = jax.lax.scan(lambda x, u_t: layer.step(x, u_t), layer.init_state(), u)
+    assert carry.dtype == jnp.complex128
+    np.testing.assert_allclose(y, layer(u), atol=1e-10)
+
+
+def test_the_carry_of_s5_is_as_wide_as_its_widest_part(x64, getkey):
+    layer = jax.tree.map(lambda x: x.astype(jnp.float32), S5.init(3, 4, key=getkey()))
+    wide = eqx.tree_at(lambda m: m.log_step, layer, layer.log_step.astype(jnp.float64))
+    u = jax.random.normal(getkey(), (10, 3), jnp.float32)
+    for each, dtype in ((layer, jnp.complex64), (wide, jnp.complex128)):
+        carry, _ = jax.lax.scan(lambda x, u_t, m=each: m.step(x, u_t), each.init_state(), u)
+        assert carry.dtype == each.init_state().dtype == dtype

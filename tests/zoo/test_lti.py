@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import DiagonalLTI
+from zoo import DiagonalLTI, lti_apply
 
 
 def random_lti(rng, n=6, m=3, p=3, full_D=False):
@@ -54,3 +54,20 @@ def test_shapes_that_do_not_fit_are_named(shapes, message):
     log_lam, B, C = (jnp.zeros(shape, complex) for shape in shapes[:3])
     with pytest.raises(Exception, match=message):
         DiagonalLTI(log_lam, B, C, jnp.zeros(shapes[3]))
+
+
+def test_simulate_promotes_as_the_recurrence_does(x64):
+    lti = random_lti(np.random.default_rng(2))
+    single = DiagonalLTI(
+        *(x.astype(np.complex64) for x in (lti.log_lam, lti.B, lti.C)), lti.D.astype(np.float32)
+    )
+    u = np.random.default_rng(3).normal(size=(20, 3))
+    for system, inputs, x0 in [
+        (single, u, None),  # inputs wider than the system
+        (DiagonalLTI(single.log_lam, lti.B, lti.C, lti.D), u.astype(np.float32), None),
+        (single, u.astype(np.float32), np.ones(6) + 0j),
+    ]:
+        y = system.simulate(inputs, x0)
+        expected, _ = lti_apply(system.log_lam, system.B, system.C, inputs, x0)
+        assert y.dtype == expected.dtype == np.float64
+        np.testing.assert_allclose(y, expected + system.D * inputs, atol=1e-10)

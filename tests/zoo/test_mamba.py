@@ -1,5 +1,7 @@
 """The selective layers: streaming, padding, state in and out, what they are built from."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from zoo import Mamba, Mamba2
+from zoo.linear import Linear
 
 MAKERS = {
     "mamba": lambda key: Mamba.init(6, 5, key=key),
@@ -126,3 +129,10 @@ def test_half_precision_parameters_keep_states_in_single_precision(make, u, getk
     assert np.abs(y - expected).max() < 0.05 * np.abs(expected).max()
     after, y_t = eqx.filter_eval_shape(half.step, carry, u[0].astype(jnp.bfloat16))
     assert (y_t.dtype, after.ssm.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def test_a_bias_of_x_proj_is_refused(getkey):
+    layer = Mamba.init(6, 5, key=getkey())
+    biased = Linear(layer.x_proj.weight, jnp.ones(len(layer.x_proj.weight)))
+    with pytest.raises(ValueError, match="x_proj has a bias, allowed: none"):
+        dataclasses.replace(layer, x_proj=biased)

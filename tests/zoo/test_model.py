@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from zoo import BATCH_AXIS, LRUConfig, MambaConfig, S5Config, classifier
+from zoo.recurrence_choice import recurrence_form
 
 
 def build(key, **settings):
@@ -103,3 +105,39 @@ def test_the_work_of_a_training_step_grows_with_the_number_of_blocks_and_no_fast
 
     one, two, three = (sums_and_products(blocks) for blocks in (1, 2, 3))
     assert 0 < three - two <= two - one
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "form"),
+    [
+        (LRUConfig(d_state=3), "batch", ("matmul", 1)),
+        (LRUConfig(d_state=3), "rms", ("scan", 7)),
+        (S5Config(d_state=3), "layer", ("matmul", 8)),
+        (MambaConfig(d_state=3), "rms", ("matmul", 1)),
+    ],
+    ids=["lru", "lru, sample by sample", "s5", "mamba"],
+)
+def test_products_with_the_hessian_are_differences_of_gradients(layer, norm, form, x64, getkey):
+    model, state = build(getkey(), layer=layer, norm=norm, blocks=1)
+    x = jax.random.normal(getkey(), (3, 20, 2))
+    at, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def loss(params):
+        run = jax.vmap(eqx.combine(params, static), (0, None), (0, None), axis_name=BATCH_AXIS)
+        return jnp.mean(jnp.sin(run(x, state)[0]))
+
+    keys = iter(jax.random.split(getkey(), 64))
+    v = jax.tree.map(lambda a: jax.random.normal(next(keys), a.shape), at)
+    with recurrence_form(*form):
+        gradient = jax.jit(jax.grad(loss))
+        _, product = jax.jit(lambda at: jax.jvp(jax.grad(loss), (at,), (v,)))(at)
+        step = 1e-5
+        after, before = (
+            gradient(jax.tree.map(lambda a, b, s=s: a + s * b, at, v)) for s in (step, -step)
+        )
+    found, expected = (
+        ravel_pytree(tree)[0]
+        for tree in (product, jax.tree.map(lambda a, b: (a - b) / (2 * step), after, before))
+    )
+    assert found.dtype == jnp.float64
+    assert jnp.linalg.norm(found - expected) < 1e-5 * jnp.linalg.norm(expected)

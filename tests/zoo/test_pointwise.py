@@ -76,3 +76,17 @@ def test_dropout_is_off_at_inference_and_needs_a_key_in_training():
         Dropout(0.5)(x)
     with pytest.raises(ValueError, match=r"rate=1.0, allowed: \[0, 1\)"):
         Dropout(1.0)
+
+
+def test_their_gradients_can_be_differentiated_forwards(getkey):
+    glu, x, v = GLU(4, key=getkey()), *jax.random.normal(getkey(), (2, 9, 4))
+
+    def plain(x):
+        return jax.vmap(glu.linear)(x) * jax.nn.sigmoid(jax.vmap(glu.gate)(x))
+
+    for ours, theirs in ((gelu, jax.nn.gelu), (glu, plain)):
+        pairs = [
+            jax.jvp(jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x)))), (x,), (v,))
+            for f in (ours, theirs)
+        ]
+        np.testing.assert_allclose(*(np.stack(pair) for pair in pairs), atol=1e-5)

@@ -1,5 +1,6 @@
 """Checkpoints of Hugging Face: the fixture's numbers, exact round trips, named errors."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,6 +12,9 @@ import pytest
 import safetensors.numpy
 
 from zoo import LRU, Mamba, Mamba2, generate, language_model
+from zoo.causal_conv import CausalConv
+from zoo.hugging_face import _expand
+from zoo.linear import Linear
 from zoo.pretrained import load, read_config, save
 from zoo.selective import selective_scan
 
@@ -122,6 +126,28 @@ def test_what_is_saved_is_loaded(maker, getkey, tmp_path):
     assert read_config(tmp_path / "a") == read_config(tmp_path / "b")
     if maker != "mamba tied A":  # which comes back with A written out
         assert eqx.tree_equal(again, model)
+
+
+@pytest.mark.parametrize(("d_model", "d_inner"), [(8, 12), (49, 10), (3, 10)])
+def test_channels_that_are_no_multiple_come_back(d_model, d_inner, getkey, tmp_path):
+    def make(key):
+        layer = Mamba.init(d_model, 4, key=key, dt_rank=3)
+        rows = jnp.concatenate([layer.in_proj.weight] * 4)[: 2 * d_inner]
+        narrow = {
+            "in_proj": Linear(rows),
+            "conv1d": CausalConv.init(d_inner, 4, bias=True, key=key),
+            "x_proj": Linear.init(d_inner, 3 + 2 * 4, use_bias=False, key=key),
+            "dt_proj": Linear.init(3, d_inner, key=key),
+            "A_log": jnp.zeros((d_inner, 4)),
+            "D": jnp.ones(d_inner),
+            "out_proj": Linear.init(d_inner, d_model, use_bias=False, key=key),
+        }
+        return dataclasses.replace(layer, **narrow)
+
+    model, _ = language_model(make, vocabulary=11, d_model=d_model, blocks=1, key=getkey())
+    save(tmp_path, model)
+    assert eqx.tree_equal(load(tmp_path), model)
+    assert all(int(_expand(d, h) * h) == d for d in range(1, 200) for h in range(1, 70))
 
 
 def test_half_precision_keeps_its_bits(getkey, tmp_path):

@@ -303,6 +303,23 @@ def test_linear_recurrence_values_and_gradients(x64, dtype, shape, reverse):
     assert_close(ours, both(expected), precision)
 
 
+def test_its_gradient_can_be_differentiated_forwards(x64):
+    a, b, v = jnp.asarray(np.random.default_rng(0).uniform(-0.9, 0.9, (3, 12, 4)))
+
+    def loop(a, b):
+        def step(x, each):
+            x = each[0] * x + each[1]
+            return x, x
+
+        return jax.lax.scan(step, jnp.zeros(4), (a, b))[1]
+
+    ours, theirs = (
+        jax.jvp(jax.grad(lambda a, f=f: jnp.sum(jnp.sin(f(a, b)))), (a,), (v,))[1]
+        for f in (linear_recurrence, loop)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
 def test_linear_recurrence_with_constant_coefficients_is_the_lti(x64):
     rng = np.random.default_rng(9)
     log_lam, B, C, x0 = system(rng)
