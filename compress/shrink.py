@@ -1,5 +1,6 @@
 """Plan a shrink of a model's layers, and carry it out on the model and its optimizer state."""
 
+import inspect
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,15 +39,6 @@ Ranks = SupportsIndex | Sequence[SupportsIndex] | Mapping[str, SupportsIndex]
 Inputs = Sequence[Any] | Mapping[str, Any]
 
 DEFAULT_TOLERANCE = 0.01
-
-OF_PLAN: dict[str, Any] = {
-    "gate": 0.95,
-    "form": "real",
-    "gradients": True,
-    "states": True,
-    "refit": None,
-}
-"""Arguments that `plan` has made use of, and what they are if not given."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +221,8 @@ def _at_most_one(**given: Any) -> None:
 
 
 def _none_given(**values: Any) -> None:
-    names = [name for name, value in values.items() if value != OF_PLAN[name]]
+    default = inspect.signature(plan).parameters
+    names = [name for name, value in values.items() if value != default[name].default]
     if names:
         raise ValueError(
             f"{' and '.join(names)} given beside plan, allowed: in the call of `plan` that makes it"

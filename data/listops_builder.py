@@ -102,11 +102,7 @@ class ListOps(AbstractTaskBuilder):
                 self.recipe.progress(len(seen), count, "making ListOps expressions")
             futile = 0 if len(seen) > before else futile + 1
             if futile == 20:
-                raise ValueError(
-                    f"min_length={config.min_length}, max_length={config.max_length}, "
-                    f"max_depth={config.max_depth}, max_args={config.max_args} allow too few "
-                    f"expressions: {len(seen)} different ones found, wanted: {count}"
-                )
+                raise job.too_few(f"{len(seen)} different ones found, wanted: {count}")
 
     def _read(self, path: Path) -> list[_Sample]:
         samples = []

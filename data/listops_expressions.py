@@ -62,6 +62,14 @@ class ExpressionJob:
     max_depth: int
     max_args: int
 
+    def too_few(self, found: str) -> ValueError:
+        """The error that says that these settings have not what was wanted of them."""
+        return ValueError(
+            f"min_length={self.min_length}, max_length={self.max_length}, "
+            f"max_depth={self.max_depth}, max_args={self.max_args} allow too few "
+            f"expressions: {found}"
+        )
+
     def draw(self, index: int, count: int) -> Expressions:
         """The first `count` expressions of chunk `index`.
 
@@ -72,11 +80,7 @@ class ExpressionJob:
         rounds = 0
         while sum(len(part.labels) for part in parts) < count:
             if rounds == _ROUNDS and not parts:
-                raise ValueError(
-                    f"min_length={self.min_length}, max_length={self.max_length}, max_depth="
-                    f"{self.max_depth}, max_args={self.max_args} allow too few expressions: none "
-                    f"in {_ROUNDS * _TREES} trees"
-                )
+                raise self.too_few(f"none in {_ROUNDS * _TREES} trees")
             rounds += 1
             levels = grow_trees(
                 rng, _TREES, self.min_length, self.max_length, self.max_depth, self.max_args

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from data import DigitsConfig, Split, Task, text_split
 from training.clock import Clock
 from training.config import (
     CompressionConfig,
+    DistillationConfig,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -19,7 +21,7 @@ from training.describe import describe
 from training.interrupt import Interrupt
 from training.loop import Run
 from training.metrics import EventLog, read_events
-from training.network import check_network
+from training.network import check_model, check_network
 from training.objective import OBJECTIVES
 from training.report import write_report
 from zoo import LRUConfig, MambaConfig, S5Config
@@ -154,6 +156,19 @@ def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_p
     again.evaluate("test")
     again.close()
     assert again.results["test"] == pytest.approx(summary["test"])
+
+
+def test_what_a_task_does_not_allow_is_named():
+    config, task = config_of("lru", "regression"), task_of("regression")
+    check_model(config, task)
+    taught = replace(config, distillation=DistillationConfig(teacher=Path("runs/teacher")))
+    with pytest.raises(ValueError, match=r"distillation\.teacher=runs/teacher, allowed: None"):
+        check_model(taught, task)
+    pragmatic = replace(config, compression=CompressionConfig(mode="pragmatic"))
+    check_model(pragmatic, task)
+    no_validation = replace(task, splits={**task.splits, "validation": task.splits["test"]})
+    with pytest.raises(ValueError, match=r"compression\.mode=pragmatic, allowed: any other where"):
+        check_model(pragmatic, no_validation)
 
 
 def test_a_language_model_must_not_see_the_next_token():

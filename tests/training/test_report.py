@@ -366,6 +366,12 @@ def test_a_run_without_a_cut_says_that(tmp_path):
     assert "Nothing was cut in this run." in text
 
 
+def test_a_model_that_was_cut_after_its_training_is_said_to_be(tmp_path):
+    log(tmp_path, [*run_events(total=240, shrinks=(240,)), *ending(240)])
+    text = read(write_report(tmp_path)).all_text
+    assert "The model was cut after its training, from" in text
+
+
 def test_a_long_run_of_many_layers_stays_small(tmp_path):
     paths = [f"blocks[{i}].ssm" for i in range(30)]
     log(tmp_path, run_events(40_000, paths, range(200, 4200, 200), report_every=50))

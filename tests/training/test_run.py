@@ -271,6 +271,14 @@ def test_what_makes_no_model_leaves_no_folder(model, wrong, message, tmp_path):
     assert not folder.exists()
 
 
+def test_arrays_of_another_shape_are_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"a": np.zeros(3)}, {})
+    checkpoints.close()
+    with pytest.raises(ValueError, match=r"\['a'\] was saved with shape \(3,\), allowed: \(4,\)"):
+        Checkpoints(tmp_path / "checkpoints").arrays(1, {"a": np.zeros(4)})
+
+
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "notes").write_text("")
     for folder in (tmp_path / "notes", tmp_path / "notes" / "run"):
