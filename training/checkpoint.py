@@ -69,14 +69,18 @@ class Checkpoints:
 
     def forget_from(self, step: int) -> None:
         """Remove the checkpoints of this step and of later ones."""
-        self._manager.wait_until_finished()
+        self.wait()
         for saved in self._manager.all_steps():
             if saved >= step:
                 self._manager.delete(saved)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait until the last save is complete."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait until the last save is complete, and let go of the folder."""
+        self.wait()
         self._manager.close()
 
 

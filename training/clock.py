@@ -1,16 +1,15 @@
 """Where the wall time of a run goes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
 class Clock:
     """Wall seconds by phase. A phase inside another one stops the outer one's time."""
 
-    def __init__(self, seconds: dict[str, float] | None = None):
-        """`seconds` by phase, of the part of the run that came before (a resumed run)."""
-        self.seconds = dict(seconds or {})
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
         self._running: list[str] = []
         self._since = time.perf_counter()
 
@@ -30,6 +29,12 @@ class Clock:
         finally:
             self._account()
             self._running.pop()
+
+    def add(self, earlier: Mapping[str, float]) -> None:
+        """Count what a run had taken, by phase as `read` gives it, when it was interrupted."""
+        for name, seconds in earlier.items():
+            if name != "total":
+                self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def move(self, seconds: float, before: str, after: str) -> None:
         """Count `seconds` of what went by as phase `after`, which were counted as `before`."""

@@ -1,5 +1,6 @@
 """Ctrl-C that keeps everything."""
 
+import math
 import signal
 import threading
 from pathlib import Path
@@ -16,6 +17,18 @@ class Interrupted(Exception):
 
 class Diverged(ArithmeticError):
     """The loss is no longer a number; the last checkpoint is from before."""
+
+
+def check_loss(loss: float, first: int, last: int, saved: int | None) -> None:
+    """`Diverged` for a mean loss over the steps from `first` to `last` that is not finite.
+
+    `saved` is the step of the last checkpoint.
+    """
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the loss is {loss} between steps {first} and {last}; the last checkpoint is from "
+            f"step {saved}: lower optimizer.learning_rate"
+        )
 
 
 class Interrupt:

@@ -1,6 +1,5 @@
 """A run from its configuration to its report: train, evaluate, shrink, save."""
 
-import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from .config import RunConfig
 from .describe import describe_spectra, note_phase, summarize
 from .feed import Feed
 from .held import HeldState
-from .interrupt import Diverged, Interrupt, Interrupted
+from .interrupt import Diverged, Interrupt, Interrupted, check_loss
 from .metrics import Sink
 from .network import build_model, layer_sizes, parameter_count
 from .objective import OBJECTIVES, Totals
@@ -91,7 +90,7 @@ class Run:
         self._saved: int | None = None
         self._calibration = calibration_split(config, task.splits["train"])
         self._shrinker = Shrinker(config, self._calibration, params)
-        self._trial = Trial(config, folder / "before_cut")
+        self._trial = Trial(config, folder)
         self._rehearsal_step = rehearsal_step(config.compression, config.steps)
         self._rehearsal: Background | None = None
         self._compiling: Background | None = None
@@ -153,16 +152,14 @@ class Run:
         }
 
     def restore(self) -> bool:
-        """Go back to the latest checkpoint; False if there is none."""
-        step = self._checkpoints.latest()
+        """Go back to the latest checkpoint, or to before a failed cut; False if there is none."""
+        checkpoints = self._checkpoints if self._trial.failed is None else self._trial.checkpoints
+        step = checkpoints.latest()
         if step is None:
             return False
-        metadata = self._restore_from(self._checkpoints, step)
+        metadata = self._restore_from(checkpoints, step)
         self._saved = step
-        seconds = {name: s for name, s in metadata["seconds"].items() if name != "total"}
-        for name, value in self.clock.seconds.items():
-            seconds[name] = seconds.get(name, 0.0) + value
-        self.clock.seconds = seconds
+        self.clock.add(metadata["seconds"])
         return True
 
     def _restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
@@ -243,12 +240,7 @@ class Run:
             d_state=sizes,
             seconds=seconds["total"],
         )
-        if not math.isfinite(measured["loss"]):
-            raise Diverged(
-                f"the loss is {measured['loss']} between steps {first} and {self.step}; the last "
-                f"checkpoint is from step {self._checkpoints.latest()}: "
-                "lower optimizer.learning_rate"
-            )
+        check_loss(measured["loss"], first, self.step, self._checkpoints.latest())
         return interrupted
 
     # Evaluation
@@ -427,25 +419,30 @@ class Run:
             if shrinking:
                 self._save_to(self._trial.checkpoints)
             return True
-        failed = self.step, layer_sizes(self.model)
+        failed = {
+            "from_step": self.step,
+            "tried": layer_sizes(self.model),
+            "measured": measured[measure.key],
+            "needed": self._trial.memory["best"],
+        }
+        self._trial.begin_taking_back(failed, self.placement.is_first)
+        self._take_back()
+        return False
+
+    def _take_back(self) -> None:
+        """Go back, for good, to before the cut that has failed."""
         self._leave_background()
         self._restore_from(self._trial.checkpoints, self._trial.saved_step)
         self._trial.stop()
         self._checkpoints.forget_from(self.step)
         for sink in self.sinks:
             sink.rewind(self.step)
-        self.emit(
-            "rollback",
-            from_step=failed[0],
-            tried=failed[1],
-            d_state=layer_sizes(self.model),
-            measured=measured[measure.key],
-            needed=self._trial.memory["best"],
-        )
+        self.emit("rollback", **(self._trial.failed or {}), d_state=layer_sizes(self.model))
         self._saved = None
         self.save()
+        self._checkpoints.wait()
+        self._trial.end_taking_back(self.placement.is_first)
         self._compile_ahead()
-        return False
 
     # The whole
 
@@ -459,8 +456,11 @@ class Run:
             self.rehearse()
         self._compile_ahead()
         while self.step < self.config.steps:
-            first = self.step
-            interrupted = self.train_to(self._next_stop(), interrupt)
+            first, interrupted = self.step, False
+            if self._trial.failed is None:
+                interrupted = self.train_to(self._next_stop(), interrupt)
+            else:  # an earlier process died while it took a cut back
+                self._take_back()
             moved = self.step > first  # else all that is due here has been done before
             shrinking = moved and self.step in self._shrinker.steps
             if moved and self.step in self._trial.steps:

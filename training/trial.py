@@ -1,10 +1,12 @@
 """Cuts on trial, in mode `pragmatic`: kept while validation holds, else taken back for good."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import Checkpoints
 from .config import RunConfig
+from .metrics import write_json
 from .objective import Measure
 from .schedule import shrink_steps
 
@@ -13,10 +15,11 @@ class Trial:
     """What the validation measure was before the cut that is on trial, and where that is saved.
 
     A cut is judged when the next one is due, the last one as long after it as the others. `memory`
-    is all that it knows besides the configuration.
+    is all that it knows besides the configuration. While a cut is taken back, a file beside the
+    run's folders says so: a process that dies in the middle is followed by one that ends it.
     """
 
-    def __init__(self, config: RunConfig[Any, Any], folder: Path):
+    def __init__(self, config: RunConfig[Any, Any], run_folder: Path):
         self._slack = config.compression.slack
         self.steps: tuple[int, ...] = ()
         """When to judge."""
@@ -25,8 +28,13 @@ class Trial:
             between = cuts[-1] - cuts[-2] if len(cuts) > 1 else max(cuts, default=0)
             end = min(max(cuts, default=0) + between, config.steps)
             self.steps = tuple(sorted({*cuts, end} - {0}))
-        self._folder = folder
+        self._folder = run_folder / "before_cut"
         self._checkpoints: Checkpoints | None = None
+        self._note = run_folder / "taking_back.json"
+        self.failed: dict[str, Any] | None = None
+        """What is told of the cut that is being taken back, None while none is."""
+        if self._note.exists():
+            self.failed = json.loads(self._note.read_text())
         self.memory: dict[str, Any] = {"best": None, "stopped": False}
 
     @property
@@ -60,6 +68,21 @@ class Trial:
     def note(self, value: float) -> None:
         """What the next cut is judged by."""
         self.memory = {**self.memory, "best": value}
+
+    def begin_taking_back(self, failed: dict[str, Any], is_first: bool) -> None:
+        """The cut has `failed`: from here on a run that is resumed takes it back first.
+
+        `is_first`: of several processes, this is the one that writes.
+        """
+        self.failed = failed
+        if is_first:
+            write_json(self._note, failed)
+
+    def end_taking_back(self, is_first: bool) -> None:
+        """The state before the cut is the run's latest checkpoint."""
+        self.failed = None
+        if is_first:
+            self._note.unlink()
 
     def stop(self) -> None:
         """No more cuts."""

@@ -16,6 +16,7 @@ from compress import compress
 from data import load_task
 from training.app import execute
 from training.auxiliary import hankel_nuclear_norm, soft_divergence
+from training.checkpoint import Checkpoints
 from training.cli import Command, UsageError, parse_command
 from training.config import (
     CompressionConfig,
@@ -30,6 +31,7 @@ from training.presets import preset
 from training.schedule import shrink_steps
 from training.systems import read_systems
 from training.trained import load_run
+from training.trial import Trial
 from zoo import LRU
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -184,6 +186,41 @@ def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypat
     assert sizes(folder) == [8]
     plain = run(small({"mode": "none"}), tmp_path / "plain")
     end, same = (json.loads((f / "summary.json").read_text())["test"] for f in (folder, plain))
+    assert end == same
+
+
+@pytest.mark.parametrize(
+    "last",
+    [(Trial, "begin_taking_back"), (Checkpoints, "forget_from"), (Checkpoints, "save")],
+    ids=lambda last: last[1],
+)
+def test_a_run_that_dies_while_it_takes_a_cut_back(tmp_path, monkeypatch, last):
+    """Whatever it did last, the next process ends what it began, and nothing is lost."""
+    monkeypatch.setattr(Trial, "passes", lambda self, *_: self.memory["best"] is None)
+    config = small({"mode": "pragmatic", "shrinks": 2, "window": 0.5})
+    whole = run(config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    owner, name = last
+    method = getattr(owner, name)
+
+    def dies(self, *args):
+        method(self, *args)
+        if (tmp_path / "killed" / "taking_back.json").exists():
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, dies)
+        run(config, tmp_path / "killed")
+    folder = run(config, tmp_path / "killed", resume=True)
+    assert not (folder / "taking_back.json").exists()
+    (rollback,), (same,) = events(folder, "rollback"), events(whole, "rollback")
+    assert rollback == same
+    for name in ("train", "eval", "shrink"):
+        assert [e["step"] for e in events(folder, name)] == [e["step"] for e in events(whole, name)]
+    end, same = (json.loads((f / "summary.json").read_text())["test"] for f in (folder, whole))
     assert end == same
 
 
