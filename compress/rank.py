@@ -12,13 +12,14 @@ A policy takes the descending values `sigma` of one layer and returns a rank bet
 Of the real map (form="real", and all that is weighed by data) a state's value is the sum of two
 Hankel singular values, those of a conjugate pair of modes. A state that is a real mode holds but
 one of the two, which is known only when the cut has been made. `plan` then raises the rank of a
-`Budget` (`tolerance` and `error_budget`) until what is dropped is within it; a rank of any other
-policy, made from budgets or not, is taken as it is, and drops up to one value more for each.
+`Budget` (`tolerance` and `error_budget`, and these rounded up) until what is dropped is within it;
+a rank of any other policy, made from budgets or not, is taken as it is, and drops up to one value
+more for each.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from beartype import beartype
@@ -44,10 +45,18 @@ class Budget:
 
     allowed: Callable[[Float[np.ndarray, " n"]], float]
     """From the values to the sum of those that may be dropped."""
+    multiples: tuple[int, ...] = ()
+    """What the rank is rounded up to multiples of, one after the other."""
 
     def __call__(self, sigma: Float[np.ndarray, " n"]) -> int:
         sigma = _checked(sigma)
-        return smallest_rank(sigma, self.allowed(sigma))
+        return self.rounded(smallest_rank(sigma, self.allowed(sigma)), len(sigma))
+
+    def rounded(self, rank: int, n: int) -> int:
+        """The next of the multiples from `rank` on, `n` at most."""
+        for multiple in self.multiples:
+            rank = _next_multiple(rank, multiple, n)
+        return rank
 
 
 @jaxtyped(typechecker=beartype)
@@ -108,7 +117,9 @@ def fraction(share: float | int) -> Policy:
 def round_up(policy: Policy, multiple: int) -> Policy:
     """The policy's rank, up to the next multiple (vector width, fewer compilations), at most n."""
     _check_count("multiple", multiple)
-    return lambda sigma: min(len(sigma), -(-policy(sigma) // multiple) * multiple)
+    if isinstance(policy, Budget):
+        return replace(policy, multiples=(*policy.multiples, multiple))
+    return lambda sigma: _next_multiple(policy(sigma), multiple, len(sigma))
 
 
 @jaxtyped(typechecker=beartype)
@@ -256,6 +267,10 @@ def smallest_rank(weights: Float[np.ndarray, " n"], allowed: float) -> int:
     """The smallest r, 1 or more, with sum(weights[r:]) <= `allowed`."""
     within = _tails(weights) <= allowed * _slack(weights)
     return 1 + int(np.argmax(within[1:]))
+
+
+def _next_multiple(rank: int, multiple: int, n: int) -> int:
+    return min(n, -(-rank // multiple) * multiple)
 
 
 def _tied(sigma: Float[np.ndarray, " n"], rank: int, gap: float) -> bool:

@@ -344,7 +344,8 @@ def _plan(
             sigma = spectrum.sigma
             rank = _untied(sigma, _index("policy", each))
             if isinstance(policy, Budget):
-                rank = spectrum.enough(rank, policy.allowed(sigma))
+                enough = spectrum.enough(rank, policy.allowed(sigma))
+                rank = rank if enough == rank else policy.rounded(enough, len(sigma))
             rank = policies.gated(rank, len(sigma), gate)
             if isinstance(spectrum, SelectiveSpectrum) and sigma[0] == 0:
                 rank = len(sigma)  # nothing is known of its states

@@ -58,15 +58,12 @@ class Shrinker:
     def plan(self, model: Any, norm_state: eqx.nn.State, step: int) -> Plan:
         """What is cut after `step`. ValueError for a model without HSVs."""
         if self.config.mode == "tolerance":
-            each = self._policy()
-            policy = JointPolicy(lambda sigmas, cut: [each(sigma) for sigma in sigmas])
-            policy = policy if self.config.settled is None else self._when_settled(policy)
-            gate = self.config.gate
+            policy, gate = self._policy(), self.config.gate
+            if self.config.settled is not None:
+                policy = self._when_settled(policy)
             return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)
         if self.config.mode == "fixed" and self.config.settled is not None:
-            policy = JointPolicy(lambda sigmas, cut: [self._final(sigma) for sigma in sigmas])
-            if not self.must_cut(step):
-                policy = self._when_settled(policy)
+            policy = self._final if self.must_cut(step) else self._when_settled(self._final)
             return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=1.0)
         if self.config.mode == "budget":
             budget = rank.global_budget(sum(self._ranks(model, step)))
@@ -96,7 +93,7 @@ class Shrinker:
     def _policy(self) -> Policy:
         return rank.round_up(rank.tolerance(self.config.tolerance), self.config.multiple)
 
-    def _when_settled(self, policy: JointPolicy) -> JointPolicy:
+    def _when_settled(self, policy: Policy) -> JointPolicy:
         """`policy` once all layers ask for about what they did at the last look, else no cut."""
         before, most = self._asked, self.config.settled or 0.0
 
@@ -105,6 +102,6 @@ class Shrinker:
             settled = before is not None and all(
                 abs(now - then) <= most * then for now, then in zip(asked, before, strict=True)
             )
-            return policy.ranks(sigmas, cut) if settled else [len(sigma) for sigma in sigmas]
+            return [policy(sigma) if settled else len(sigma) for sigma in sigmas]
 
         return JointPolicy(ranks)

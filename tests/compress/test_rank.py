@@ -40,6 +40,7 @@ SIGMA = np.array([8.0, 4.0, 2.0, 1.0, 1.0])  # sums to 16, exactly
         (rank.keep_ties(rank.fixed(4)), 5),
         (rank.keep_ties(rank.fixed(3)), 3),
         (rank.round_up(rank.keep_ties(rank.tolerance(1 / 16)), 2), 5),
+        (rank.round_up(rank.round_up(rank.tolerance(0.25), 3), 2), 4),
     ],
 )
 def test_policies_on_known_values(policy, expected):

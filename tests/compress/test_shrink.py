@@ -259,6 +259,9 @@ def test_real_modes_do_not_cost_more_than_is_allowed(tau, getkey):
     assert as_it_is.bound > 2 * tau * row.sigma.sum()  # half of the values that the rank stood for
     (by_bound,) = plan(layer, policy=rank.error_budget(tau)).layers
     assert by_bound.bound <= tau * row.sigma[0] * (1 + 1e-6)
+    (rounded,) = plan(layer, policy=rank.round_up(rank.tolerance(tau), 2)).layers
+    assert rounded.rank_after == row.rank_after + row.rank_after % 2
+    assert rounded.bound <= row.bound
 
 
 def test_no_system_of_so_many_states_is_under_the_floor(getkey):

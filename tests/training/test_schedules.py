@@ -211,9 +211,10 @@ def test_a_run_that_dies_while_it_takes_a_cut_back(tmp_path, monkeypatch, last):
         if (tmp_path / "killed" / "taking_back.json").exists():
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(owner, name, dies)
-        run(config, tmp_path / "killed")
+        with pytest.raises(Killed):
+            run(config, tmp_path / "killed")
     folder = run(config, tmp_path / "killed", resume=True)
     assert not (folder / "taking_back.json").exists()
     (rollback,), (same,) = events(folder, "rollback"), events(whole, "rollback")

@@ -343,6 +343,28 @@ SCHEDULES = Study(
     ),
 )
 
+LATE = Study(
+    name="late",
+    question=(
+        "Weighed by data, states that a task is not learned with yet seem to do little. Where it "
+        "is learned after the first tenth of training, how low must the tolerance be, and does it "
+        "help to wait?"
+    ),
+    model="s5",
+    task="pathfinder",
+    reference="uncompressed",
+    scaled_down=SMALL_SCALED,
+    variants=(
+        Variant("uncompressed", UNCOMPRESSED),
+        Variant("paper, 0.05", {**PAPER, "compression.tolerance": 0.05}),
+        *(Variant(f"data, {tau:g}", {"compression.tolerance": tau}) for tau in (0.1, 0.02, 0.005)),
+        Variant(
+            "data, 0.02, in the second half",
+            {"compression.tolerance": 0.02, "compression.start": 0.5},
+        ),
+    ),
+)
+
 CHARLM_CUT = Study(
     name="charlm-cut",
     question=(
@@ -384,5 +406,8 @@ STABILITY = Study(
 )
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (*ORDERINGS, SCHEDULES, *COMPARISONS, CHARLM_CUT, STABILITY)}
+    {
+        study.name: study
+        for study in (*ORDERINGS, SCHEDULES, *COMPARISONS, LATE, CHARLM_CUT, STABILITY)
+    }
 )
