@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from data import default_cache_dir, load_task
-from training.cli import UsageError, check_writable, parse_command
+from training.cli import UsageError, check_new, parse_command
 from training.compilation import use_compilation_cache
 from training.config import CompressionConfig
 from training.cut_run import cut_run
+from training.report import write_report
 from training.trained import check_run
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="new run directory")
     options = parser.parse_args(argv)
     try:
-        check_writable("--out", options.out)
+        check_new("--out", options.out)
         check_run(options.run)
         config = parse_command(["--resume", str(options.run)]).config
         compression = CompressionConfig(
@@ -57,7 +58,9 @@ def main(argv: list[str]) -> int:
     except (UsageError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    Console().print({name: summary[name] for name in ("layers", "validation", "test")})
+    console = Console()
+    console.print({name: summary[name] for name in ("layers", "validation", "test")})
+    console.print(f"report: {write_report(options.out)}", soft_wrap=True)
     return 0
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.cli import UsageError, check_writable
+from training.cli import check_new
 from training.post_training import BYTES, read_tokens, shrink_language_model
 from zoo.pretrained import load, read_config, save
 
@@ -17,7 +17,8 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
     options = _parser().parse_args(argv)
     try:
-        _check_out(options.out)
+        if options.out is not None:
+            check_new("--out", options.out)
         model = load(options.checkpoint)
         tokens = read_tokens(model.vocabulary, options.text, options.tokens)
         shrunk = shrink_language_model(
@@ -44,14 +45,6 @@ def main(argv: list[str]) -> int:
         save(options.out, shrunk.model, config=read_config(options.checkpoint))
         print(f"saved in {options.out}")
     return 0
-
-
-def _check_out(out: Path | None) -> None:
-    """`UsageError` unless the smaller model can be saved in `out` and covers nothing there."""
-    if out is not None:
-        check_writable("--out", out)
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(f"--out {out} holds files, allowed: a new or an empty folder")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from rich.console import Console
 from data import Progress, Task, default_cache_dir, import_builders, load_task
 from data.download import locked
 
-from .cli import Command, UsageError, check_writable, write_yaml
+from .cli import Command, UsageError, check_new, check_writable, write_yaml
 from .clock import Clock
 from .compilation import use_compilation_cache
 from .config import RunConfig
@@ -51,11 +51,10 @@ def execute(command: Command, console: Console) -> Path:
         jax.distributed.initialize(together.coordinator, together.processes, together.process)
     placement = Placement()
     folder = command.out or _new_folder(config)
-    check_writable("--out", folder)
-    if folder.exists() and not command.resume and any(folder.iterdir()):
-        raise UsageError(
-            f"--out {folder} is there already: choose another, or go on with --resume {folder}"
-        )
+    if command.resume:
+        check_writable("--out", folder)
+    else:
+        check_new("--out", folder, f"; or go on with --resume {folder}")
     if (folder / "summary.json").exists():
         write_report(folder)
         return folder

@@ -34,6 +34,18 @@ def check_writable(option: str, folder: Path) -> None:
         raise UsageError(f"{option} {folder}: {there} cannot be written to")
 
 
+def check_new(option: str, folder: Path, instead: str = "") -> None:
+    """`UsageError` unless `folder`, named by `option`, can be written into and covers nothing.
+
+    `instead` is what else the user can do where it holds files.
+    """
+    check_writable(option, folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(
+            f"{option} {folder} holds files, allowed: a new or an empty folder{instead}"
+        )
+
+
 @dataclass(frozen=True)
 class Command:
     """What `scripts/train.py` was asked to do."""

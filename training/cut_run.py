@@ -10,7 +10,7 @@ import equinox as eqx
 from compress import compress
 from data.task import Task
 
-from .cli import write_yaml
+from .cli import check_new, write_yaml
 from .clock import Clock
 from .config import CompressionConfig
 from .describe import describe, summarize
@@ -31,10 +31,9 @@ def cut_run(
     afterwards. `out` becomes the directory of a finished run: its checkpoint is the cut model, its
     log has the shrink and the losses around it, its configuration is the trained run's, which is
     kept in `trained.yaml`, but for `compression`. ValueError if the model has fewer states, or
-    `out` is there already.
+    `out` holds files.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"out={out} is there already, allowed: a new folder")
+    check_new("out", out)
     clock = Clock()
     trained = load_run(folder, task)
     fewest = min(layer_sizes(trained.model))

@@ -232,7 +232,7 @@ def test_a_finished_run_is_left_alone(finished):
 
 
 def test_an_existing_folder_is_not_overwritten(finished):
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match=r"holds files, .*; or go on with --resume"):
         run(small(), finished)
 
 

@@ -355,7 +355,7 @@ def test_the_script_refuses_what_it_cannot_do(capsys):
     assert capsys.readouterr().err == "error: --again and --out there name two places: give one\n"
 
 
-def test_the_script_that_cuts_refuses_what_it_cannot_do(finished, capsys, tmp_path):
+def test_the_script_that_cuts_reports_or_refuses(finished, capsys, tmp_path):
     main = runpy.run_path(str(ROOT / "scripts" / "cut.py"))["main"]
     (tmp_path / "file").touch()
     given = ["--run", str(finished.runs / "uncompressed-seed0"), "--rank", "4"]
@@ -363,7 +363,12 @@ def test_the_script_that_cuts_refuses_what_it_cannot_do(finished, capsys, tmp_pa
     assert "compression.calibration=0, allowed: 1 or more" in capsys.readouterr().err
     assert main([*given, "--out", str(tmp_path / "file")]) == 2
     assert f"--out {tmp_path / 'file'}" in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path} holds files, allowed: a new" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert main([*given, "--out", str(tmp_path / "out")]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_all_runs_again_are_in_a_place_of_their_own(console):
