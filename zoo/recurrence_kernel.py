@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 try:
@@ -54,8 +57,23 @@ def recurrence_on_gpu(
     """What `order` says of all samples, and the state that the last of them leaves.
 
     Complex numbers are P = 2 real ones, real and imaginary part. `reverse` goes from the last
-    sample to the first. `interpret` runs on any platform, slowly: for tests.
+    sample to the first. `interpret` runs on any platform, slowly: for tests. Of several devices
+    each goes through its own sequences, or through its own states.
     """
+    one = partial(_on_one_device, order=order, reverse=reverse, interpret=interpret)
+    if jax.device_count() == 1:
+        return one(a, b, x)
+    several = custom_vmap(lambda a, b, x: _on_each_device(a, b, x, order, reverse, interpret))
+
+    @several.def_vmap
+    def of_several_models(size, mapped, *arrays):  # which JAX cannot partition
+        axes = [0 if is_mapped else None for is_mapped in mapped]
+        return jax.vmap(one, in_axes=axes)(*arrays), (True, True)
+
+    return several(a, b, x)
+
+
+def _on_one_device(a, b, x, order: Order, reverse: bool, interpret: bool):
     batch, L, P, n = b.shape
     kernel: Callable[..., None] = partial(_kernel, order=order, reverse=reverse, n=n)
     per_sequence = pl.BlockSpec((None, L, P, BLOCK), lambda i, j: (i, 0, 0, j))
@@ -64,7 +82,7 @@ def recurrence_on_gpu(
     coefficients = pl.BlockSpec(
         (None, a.shape[1], P, BLOCK), lambda i, j: (0 if shared else i, 0, 0, j)
     )
-    return pl.pallas_call(
+    states, last = pl.pallas_call(
         kernel,
         grid=(batch, pl.cdiv(n, BLOCK)),
         in_specs=[coefficients, per_sequence, at_the_ends],
@@ -74,6 +92,40 @@ def recurrence_on_gpu(
         interpret=interpret,
         name=f"recurrence_{order}",
     )(a, b, x)
+    return states, last
+
+
+_on_each_device = custom_partitioning(_on_one_device, static_argnums=(3, 4, 5))
+
+
+def _rule(order, reverse, interpret, mesh, arguments, results):
+    """Which axes are the same, for XLA; all but b and n are whole on every device."""
+    batch, L = arguments[0].shape[:2]
+    of_a = f"{'one' if batch == 1 else 'b'} {'once' if L == 1 else 'L'} P n"
+    axes = dict.fromkeys((*of_a.split(), "L"))  # in the order in which they are named
+    whole = tuple(axis for axis in axes if axis not in ("b", "n"))
+    return f"{of_a}, b L P n, b P n -> b L P n, b P n", {"need_replication_factors": whole}
+
+
+def _part(order, reverse, interpret, mesh, arguments, results):
+    """What one device does, and what it has of each array: as much as of `b`, along b and n."""
+    a, b, _ = arguments
+    by_b, _, _, by_n = (*b.sharding.spec, *[None] * 4)[:4]
+    one = a.shape[0] == 1
+    specs = [
+        (None if one else by_b, None, None, by_n),
+        (by_b, None, None, by_n),
+        (by_b, None, by_n),
+    ]
+    placed = tuple(NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs)
+
+    def part(a, b, x):
+        return _on_one_device(a, b, x, order, reverse, interpret)
+
+    return mesh, part, placed[1:], placed
+
+
+_on_each_device.def_partition(partition=_part, sharding_rule=_rule)
 
 
 def _kernel(a_ref, b_ref, x_ref, states_ref, last_ref, *, order: Order, reverse: bool, n: int):

@@ -1,5 +1,9 @@
 """The GPU kernel, interpreted. That it lowers for a GPU is in `test_recurrence`."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,3 +60,42 @@ def test_a_jax_without_triton_has_the_loop(monkeypatch, lowers_for_cuda):
     a = jax.ShapeDtypeStruct((4, 20, 8), jnp.float32)
     gradient = jax.jit(jax.grad(lambda a, b: jnp.sum(jax.vmap(linear_recurrence)(a, b) ** 2)))
     assert "xla.gpu.triton" not in lowers_for_cuda(gradient, a, a)
+
+
+SEVERAL = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from zoo.recurrence_kernel import recurrence_on_gpu
+
+mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
+rng = np.random.default_rng(0)
+b, x = rng.normal(size=(4, 9, 2, 64)), rng.normal(size=(4, 2, 64))
+
+def run(a, spec):
+    place = lambda x, spec: jax.device_put(jnp.asarray(x), NamedSharding(mesh, spec))
+    f = jax.jit(lambda *arrays: recurrence_on_gpu(*arrays, "after", False, interpret=True))
+    arrays = place(a, PartitionSpec()), place(b, spec), place(x, PartitionSpec())
+    return f.lower(*arrays).compile().as_text(), f(*arrays)
+
+for a in (rng.uniform(size=(1, 1, 2, 64)) / 2, rng.uniform(size=(4, 9, 2, 64)) / 2):
+    _, whole = run(a, PartitionSpec())
+    for spec in (PartitionSpec("all"), PartitionSpec(None, None, None, "all")):
+        text, (states, last) = run(a, spec)
+        assert "all-gather" not in text
+        assert states.sharding.spec == spec, states.sharding
+        for mine, other in zip((states, last), whole):
+            np.testing.assert_allclose(mine, other, rtol=1e-6)
+    models = jax.vmap(lambda a: recurrence_on_gpu(a, b, x, "after", False, interpret=True))
+    for mine, other in zip(models(jnp.stack([a, a])), whole):
+        np.testing.assert_allclose(mine[1], other, rtol=1e-6)
+"""
+
+
+def test_several_devices_share_the_sequences_or_the_states():
+    """Nothing is gathered: each goes through what it has."""
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_X64": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    subprocess.run([sys.executable, "-c", SEVERAL], check=True, env={**os.environ, **settings})
