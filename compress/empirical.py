@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
-from jaxtyping import Array, Complex, Float, jaxtyped
+from jaxtyping import Array, Bool, Complex, Float, Int, jaxtyped
 
 from zoo import DiagonalLTI
 
@@ -37,26 +37,32 @@ WIDE = 512
 
 @jaxtyped(typechecker=beartype)
 def data_factor(
-    lti: DiagonalLTI, u: Float[Array | np.ndarray, "b L m"]
+    lti: DiagonalLTI,
+    u: Float[Array | np.ndarray, "b L m"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
 ) -> Complex[np.ndarray, "n k"]:
     """The factor of the states' second moments under the inputs `u`, k <= 2n.
 
-    Each sequence starts from zero; the mean is over all samples of all sequences.
+    Each sequence starts from zero; the mean is over all samples of all sequences. Of padded ones,
+    `lengths` of them count.
     """
-    return _state_factor(lti.log_lam, lti.B, u)
+    return _factor(_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
 
 
 @jaxtyped(typechecker=beartype)
 def gradient_factor(
-    lti: DiagonalLTI, g: Float[Array | np.ndarray, "b L p"]
+    lti: DiagonalLTI,
+    g: Float[Array | np.ndarray, "b L p"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
 ) -> Complex[np.ndarray, "n k"]:
     """The factor of the second moments of the gradient by the states, k <= 2n.
 
     `g` is the gradient by the outputs y = Re(C x). That by the states is a recurrence backwards in
     time, mu_k = conj(lam) mu_{k+1} + conj(C)^T g_k / 2 in the coordinates of the doubled system.
+    `lengths` are as in `data_factor`.
     """
     log_lam, C = np.conj(np.asarray(lti.log_lam)), np.conj(np.asarray(lti.C))
-    return _state_factor(log_lam, C.T / 2, g[:, ::-1])
+    return _factor(_moments(log_lam, C.T / 2, g[:, ::-1], counted(g, lengths)[:, ::-1]))
 
 
 @jaxtyped(typechecker=beartype)
@@ -78,18 +84,21 @@ def horizon_factors(
 
 @jaxtyped(typechecker=beartype)
 def refit(
-    lti: DiagonalLTI, reduced: DiagonalLTI, u: Float[Array | np.ndarray, "b L m"]
+    lti: DiagonalLTI,
+    reduced: DiagonalLTI,
+    u: Float[Array | np.ndarray, "b L m"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
 ) -> DiagonalLTI:
     """`reduced` with C and D such that its outputs are closest to those of `lti` on `u`.
 
     Least squares over all samples, each output by itself: of Re(C z) + D u to Re(C x) + D u. Where
-    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`. Double
-    precision, NumPy arrays.
+    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`.
+    `lengths` are as in `data_factor`. Double precision, NumPy arrays.
     """
     n, r, m = lti.d_state, reduced.d_state, lti.B.shape[1]
     log_lam = np.concatenate([np.asarray(lti.log_lam), np.asarray(reduced.log_lam)])
     B = np.concatenate([np.asarray(lti.B), np.asarray(reduced.B)])
-    moments = _moments(log_lam, B, u, with_inputs=True)
+    moments = _moments(log_lam, B, u, counted(u, lengths), with_inputs=True)
     # rows and columns: Re x, Re z, Im x, Im z, u
     x_re, z_re, x_im, z_im, on_u = np.split(np.arange(2 * (n + r) + m), np.cumsum([n, r, n, r]))
     full, small = np.concatenate([x_re, x_im]), np.concatenate([z_re, z_im])
@@ -136,43 +145,56 @@ RESOLUTION = 1e-10
 """Least share of the largest second moment, all of one scale, that is taken for a signal."""
 
 
-def _state_factor(log_lam, B, u):
-    return _factor(_moments(log_lam, B, u))
+def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
+    """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
+    b, L = np.shape(u)[:2]
+    return np.arange(L) < (np.full(b, L) if lengths is None else np.asarray(lengths))[:, None]
 
 
-def _moments(log_lam, B, u: Any, *, with_inputs: bool = False) -> Float[np.ndarray, "k k"]:
-    """The mean of z z^T, z = (Re x, Im x), or (Re x, Im x, u)."""
+def _moments(
+    log_lam, B, u: Any, counts: Bool[np.ndarray, "b L"], *, with_inputs: bool = False
+) -> Float[np.ndarray, "k k"]:
+    """The mean of z z^T over samples that count, z = (Re x, Im x), or (Re x, Im x, u).
+
+    The others are silent.
+    """
     n, m = B.shape
     log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
     size = 2 * len(B) + (m if with_inputs else 0)
-    total, counted = np.zeros((size, size)), 0
-    kept = max(1, min(CHUNK, -(-CHUNK * enough(n) // (u.shape[0] * u.shape[1]))))
+    total, seen = np.zeros((size, size)), 0
+    kept = max(1, min(CHUNK, -(-CHUNK * enough(n) // max(1, int(np.sum(counts))))))
     rows = min(MOST if n <= WIDE else SLICE, -(-len(u) // SLICE) * SLICE)
     rng = np.random.default_rng(0)
     chunks = -(-u.shape[1] // CHUNK)
     with jax.enable_x64(True):
         arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (log_lam, B)]
         for k in range(0, len(u), rows):
+            own = counts[k : k + rows]
             part = np.zeros((rows, *u.shape[1:]))
-            part[: len(u[k : k + rows])] = u[k : k + rows]  # silence adds nothing
+            part[: len(own)] = np.where(own[..., None], u[k : k + rows], 0)
+            inside = np.zeros((rows, chunks * CHUNK), bool)
+            inside[: len(own), : u.shape[1]] = own
             at = rng.permuted(np.tile(np.arange(CHUNK), (chunks, 1)), axis=1)[:, :kept]
-            inside = at + CHUNK * np.arange(chunks)[:, None] < u.shape[1]
-            counted += len(u[k : k + rows]) * int(np.sum(inside))
-            total += np.asarray(_second_moments(*arrays, jnp.asarray(part), at, with_inputs))
+            looked_at = inside[:, at + CHUNK * np.arange(chunks)[:, None]].transpose(1, 2, 0)
+            seen += int(np.sum(looked_at))
+            given = jnp.asarray(part), at, jnp.asarray(looked_at, jnp.float64)
+            total += np.asarray(_second_moments(*arrays, *given, with_inputs))
     used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
-    return total[used][:, used] / counted
+    return total[used][:, used] / max(1, seen)
 
 
-@partial(jax.jit, static_argnums=4)
-def _second_moments(log_lam, B, u, at, with_inputs):
-    """The sum of z z^T over samples of u [b L m]; `at` says which ones, in each chunk."""
+@partial(jax.jit, static_argnums=5)
+def _second_moments(log_lam, B, u, at, counts, with_inputs):
+    """The sum of z z^T over samples of u [b L m].
+
+    `at` [chunks k] says which ones of each chunk, `counts` [chunks k b] for which sequences.
+    """
     lam = jnp.exp(log_lam)
     rate, turn = jnp.real(lam), jnp.imag(lam)
     parts_of_B = jnp.concatenate([jnp.real(B), jnp.imag(B)])
     b, length, m = u.shape
     pad = -length % CHUNK
     u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
-    counts = (at + CHUNK * jnp.arange(len(at))[:, None] < length).astype(u.dtype)
     size = 2 * lam.size + (m if with_inputs else 0)
 
     def step(x, driven):
@@ -186,7 +208,7 @@ def _second_moments(log_lam, B, u, at, with_inputs):
         driven = (u.reshape(-1, m) @ parts_of_B.T).reshape(CHUNK, b, -1)
         x, states = jax.lax.scan(step, x, driven)
         z = jnp.concatenate([a[at] for a in (*states, *([u] if with_inputs else []))], axis=-1)
-        z = (z * counts[:, None, None]).reshape(-1, size)
+        z = (z * counts[..., None]).reshape(-1, size)
         return (x, total + z.T @ z), None
 
     start = (jnp.zeros((b, lam.size), u.dtype),) * 2, jnp.zeros((size, size), u.dtype)

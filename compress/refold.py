@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from zoo import AbstractSelectiveSSM
 
@@ -34,16 +34,17 @@ def refitted(
     V: Float[np.ndarray, "G N r"],
     inputs: Any,
     gradients: Any = None,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
 ) -> Float[np.ndarray, "G N r"]:
     """The V that fits the outputs of `reduced`, which is `layer` with h near `V` g.
 
-    `inputs` and `gradients` [b L d_model] are as in `compress.selective.state_moments`.
+    `inputs`, `gradients` [b L d_model] and `lengths` are as in `compress.selective.state_moments`.
     """
     G, N, r = V.shape
     with jax.enable_x64(True):
         wide, small = widen(layer), widen(reduced)
         moments, right = np.zeros((G, r, r, N, N)), np.zeros((G, r, N))
-        for part in parts(inputs, gradients, wide.eigenvalues.size):
+        for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
             sums = _normal_equations(wide, small, part)
             moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
     solved = [_solve(*of_group) for of_group in zip(moments, right, V, strict=True)]

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from zoo import AbstractSelectiveSSM
 from zoo.selective import Signals
 
+from .empirical import counted
 from .precision import widen
 from .record import SLICE
 
@@ -67,8 +68,15 @@ class StateMoments(NamedTuple):
         ]
 
 
-def state_moments(layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None) -> StateMoments:
+def state_moments(
+    layer: AbstractSelectiveSSM,
+    inputs: Any,
+    gradients: Any = None,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> StateMoments:
     """The moments of `layer` on `inputs` [b L d_model].
+
+    Of padded sequences the first `lengths` samples count.
 
     `gradients` [b L d_model] are those by its outputs. Without them all outputs are taken to matter
     alike, at every sample by itself: a channel then weighs what the gate and its row of out_proj
@@ -78,30 +86,33 @@ def state_moments(layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = Non
         wide = widen(layer)
         A = np.asarray(wide.eigenvalues)
         d, N = A.shape
-        P, Q, counted = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
-        for part in parts(inputs, gradients, d * N):
+        P, Q, seen = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
+        for part in parts(inputs, gradients, d * N, lengths):
             sums = _sums(wide, part)
             P, Q = P + np.asarray(sums[0]), Q + np.asarray(sums[1])
-            counted += int(np.sum(part.counts))
-    return StateMoments(A, P / counted, Q / counted, wide.groups)
+            seen += int(np.sum(part.counts))
+    return StateMoments(A, P / seen, Q / seen, wide.groups)
 
 
 def contributions(
-    layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None
+    layer: AbstractSelectiveSSM,
+    inputs: Any,
+    gradients: Any = None,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
 ) -> Float[np.ndarray, "G N N"]:
     """E[c c^T], summed over the channels of each group, of the states' parts c_n = dy C_n h_n.
 
     Leaving out the states D changes a channel's output by the sum of their parts, so that the sum
-    of all entries in D is the mean square of what is missed. `inputs` and `gradients` are as in
+    of all entries in D is the mean square of what is missed. The other arguments are those of
     `state_moments`.
     """
     with jax.enable_x64(True):
         wide = widen(layer)
-        total, counted = np.zeros(()), 0
-        for part in parts(inputs, gradients, wide.eigenvalues.size):
+        total, seen = np.zeros(()), 0
+        for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
             total = total + np.asarray(_contributions(wide, part))
-            counted += int(np.sum(part.counts))
-    return total / counted
+            seen += int(np.sum(part.counts))
+    return total / seen
 
 
 class Part(NamedTuple):
@@ -112,7 +123,7 @@ class Part(NamedTuple):
     at: Int[np.ndarray, "chunks kept"]
     """The samples of each chunk that are looked at."""
     counts: Float[np.ndarray, "chunks kept b"]
-    """One for those inside a sequence, zero for those beyond its end."""
+    """One for those inside a sequence, zero for padding and those beyond its end."""
 
     def by_chunk(self, a: Array) -> Array:
         """[b L ...] as [chunks T b ...], padded with zeros: samples of no duration."""
@@ -126,28 +137,34 @@ class Part(NamedTuple):
         return jnp.moveaxis(a.reshape(-1, *a.shape[2:])[: self.u.shape[1]], 0, 1)
 
 
-def parts(inputs: Any, gradients: Any, states: int) -> Iterator[Part]:
+def parts(
+    inputs: Any,
+    gradients: Any,
+    states: int,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> Iterator[Part]:
     """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has."""
     inputs = np.asarray(inputs, np.float64)
     if gradients is None:
         gradients = np.random.default_rng(0).standard_normal(inputs.shape)
-    gradients = np.asarray(gradients, np.float64)
+    counts = counted(inputs, lengths)
+    gradients = np.where(counts[..., None], np.asarray(gradients, np.float64), 0)
     b, L, _ = inputs.shape
     most = max(SEQUENCES, -(-2 * ENOUGH // L))
     if b > most:
         spread = np.linspace(0, b - 1, most).round().astype(int)
-        inputs, gradients, b = inputs[spread], gradients[spread], most
+        inputs, gradients, counts, b = inputs[spread], gradients[spread], counts[spread], most
     chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
     T = -(-L // chunks)
-    kept = max(1, min(T, -(-T * ENOUGH // (b * L))))
+    kept = max(1, min(T, -(-T * ENOUGH // max(1, int(np.sum(counts))))))
+    counts = np.pad(counts, [(0, 0), (0, chunks * T - L)])
     rng = np.random.default_rng(0)
     for k in range(0, b, SLICE):
         rows = np.arange(k, k + SLICE)
         at = rng.permuted(np.tile(np.arange(T), (chunks, 1)), axis=1)[:, :kept]
-        inside = at + T * np.arange(chunks)[:, None] < L
-        counts = (inside[:, :, None] & (rows < b)).astype(np.float64)
-        rows = np.minimum(rows, b - 1)
-        yield Part(inputs[rows], gradients[rows], at, counts)
+        real, rows = rows < b, np.minimum(rows, b - 1)
+        inside = counts[rows][:, at + T * np.arange(chunks)[:, None]].transpose(1, 2, 0) & real
+        yield Part(inputs[rows], gradients[rows], at, inside.astype(np.float64))
 
 
 @eqx.filter_jit

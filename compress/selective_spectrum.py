@@ -43,7 +43,7 @@ class SelectiveSpectrum:
         self.layer, self._evidence, self._name = layer, evidence, name
         self._planned: dict[int, LayerPlan] = {}
         self.gramians = "data" if evidence.gradients is None else "data and gradients"
-        data = evidence.inputs, evidence.gradients
+        data = evidence.inputs, evidence.gradients, evidence.lengths
         with one_blas_thread():
             if layer.mixes_states:
                 self._grouped = state_moments(layer, *data).grouped()
@@ -86,7 +86,7 @@ class SelectiveSpectrum:
         basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
         after, C = fold(self.layer, basis), None
         if self._evidence.refit is not False:
-            data = self._evidence.inputs, self._evidence.gradients
+            data = self._evidence.inputs, self._evidence.gradients, self._evidence.lengths
             C = refitted(self.layer, after, basis.V, *data)
             after = fold(self.layer, basis, C)
         return FoldedCut(self.layer, after, basis, C)

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import jax
 import numpy as np
 from beartype import beartype
-from jaxtyping import Float, PyTree, jaxtyped
+from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
 from zoo import AbstractSelectiveSSM, AbstractSSM
 
@@ -37,6 +37,7 @@ from .threads import one_blas_thread
 
 Ranks = SupportsIndex | Sequence[SupportsIndex] | Mapping[str, SupportsIndex]
 Inputs = Sequence[Any] | Mapping[str, Any]
+Lengths = Int[Array | np.ndarray, " b"]
 
 DEFAULT_TOLERANCE = 0.01
 
@@ -89,6 +90,7 @@ def plan(
     batch: Any = None,
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
+    lengths: Lengths | None = None,
     states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
@@ -120,6 +122,9 @@ def plan(
       `gradients` of the same form, if they are to count;
     - `horizon`: both Gramians are summed over this many samples only.
 
+    Of padded sequences, `lengths` [b] says how many samples of each array [b L d_model] are no
+    padding, which comes after them; it then weighs nothing.
+
     `form` is that of `balanced_truncation`: "real" reduces the real map y = Re(C x), and `sigma`
     come in sums of two; "complex" the complex system, as the paper does. The three above always
     reduce the real map. They have no error bounds, and where the result would be unstable, or all
@@ -143,7 +148,7 @@ def plan(
     _at_most_one(tolerance=tolerance, policy=policy, ranks=ranks)
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
-    evidence = _evidence(model, layers, batch, inputs, gradients, states, horizon, refit)
+    evidence = _evidence(model, layers, batch, inputs, gradients, lengths, states, horizon, refit)
     if select is not None and (form != "complex" or batch is not None or inputs is not None):
         raise ValueError("select is given, allowed: with form='complex' and white noise alone")
     spectra = _spectra(layers, form, evidence, select)
@@ -165,6 +170,7 @@ def compress(
     batch: Any = None,
     inputs: Inputs | None = None,
     gradients: Inputs | bool = True,
+    lengths: Lengths | None = None,
     states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
@@ -174,9 +180,9 @@ def compress(
 
     `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
     At most one of `tolerance`, `policy`, `ranks` (see `plan`) and `plan` says how many states
-    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `states`,
-    `horizon` and `refit` are those of `plan`; without data it is white noise, and the output
-    of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double
+    stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `lengths`,
+    `states`, `horizon` and `refit` are those of `plan`; without data it is white noise, and the
+    output of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double
     precision; classes, dtypes and settings stay, so a jitted training step is traced again once.
     What is not cut is returned as the same object: model and state themselves if nothing is.
     A layer object that stands in two places is cut alike in both where it is weighed alike and is
@@ -197,12 +203,15 @@ def compress(
     _at_most_one(tolerance=tolerance, plan=plan, ranks=ranks, policy=policy)
     _at_most_one(plan=plan, batch=batch, inputs=inputs, horizon=horizon)
     if plan is not None:
-        _none_given(gate=gate, form=form, gradients=gradients, states=states, refit=refit)
+        given = {"gradients": gradients, "lengths": lengths, "states": states, "refit": refit}
+        _none_given(gate=gate, form=form, **given)
     if moments not in MODES:
         raise ValueError(f"moments={moments!r}, allowed: {', '.join(MODES)}")
     layers = _checked_layers(model)
     if plan is None:
-        evidence = _evidence(model, layers, batch, inputs, gradients, states, horizon, refit)
+        evidence = _evidence(
+            model, layers, batch, inputs, gradients, lengths, states, horizon, refit
+        )
         spectra = _spectra(layers, form, evidence)
         plan = _plan(model, layers, spectra, tolerance, policy, ranks, gate)
     else:
@@ -245,6 +254,7 @@ def _evidence(
     batch: Any,
     inputs: Inputs | None,
     gradients: Inputs | bool,
+    lengths: Lengths | None,
     states: bool,
     horizon: int | None,
     refit: bool | None,
@@ -262,13 +272,28 @@ def _evidence(
             raise ValueError("gradients are given without inputs, allowed: with inputs")
         if not states:
             raise ValueError("states=False needs data, allowed: with batch or inputs")
+        if lengths is not None:
+            raise ValueError("lengths are given without data, allowed: with batch or inputs")
         return dict.fromkeys(layers, Evidence(horizon=horizon))
     by_layer = _by_layer("inputs", inputs, layers)
     none: dict[KeyPath, Any] = dict.fromkeys(layers)
     weights = none if isinstance(gradients, bool) else _by_layer("gradients", gradients, layers)
+    if lengths is not None:
+        for keys, u in by_layer.items():
+            _check_lengths(lengths, np.shape(u), path_name(keys))
     return {
-        keys: Evidence(u, weights[keys], states=states, refit=refit) for keys, u in by_layer.items()
+        keys: Evidence(u, weights[keys], lengths, states=states, refit=refit)
+        for keys, u in by_layer.items()
     }
+
+
+def _check_lengths(lengths: Lengths, shape: tuple[int, ...], path: str) -> None:
+    b, L = shape[:2]
+    if len(lengths) != b or np.min(lengths) < 1 or np.max(lengths) > L:
+        raise ValueError(
+            f"lengths: {len(lengths)} from {np.min(lengths)} to {np.max(lengths)}, allowed for "
+            f"{path or 'the layer'}: {b}, one for a sequence, from 1 to {L}"
+        )
 
 
 def _by_layer(

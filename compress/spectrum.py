@@ -60,6 +60,8 @@ class Evidence:
     """What the layer is fed [b L d_model]."""
     gradients: Any = None
     """The gradients by its outputs [b L d_model]."""
+    lengths: Any = None
+    """Of padded sequences, the samples that count [b]; padding comes after them."""
     horizon: int | None = None
     """Samples that the Gramians are summed over."""
     states: bool = True
@@ -116,11 +118,12 @@ class Spectrum:
         if evidence.white:
             return f"white noise, {self.form}", gramian_factors(self.system, self.form)
         system, u, g = self.system, evidence.inputs, evidence.gradients
+        lengths = evidence.lengths
         if g is None:
-            return "data", (data_factor(system, u), gramian_factors(system, "real")[1])
-        Lq = gradient_factor(system, g)
+            return "data", (data_factor(system, u, lengths), gramian_factors(system, "real")[1])
+        Lq = gradient_factor(system, g, lengths)
         if evidence.states:
-            return "data and gradients", (data_factor(system, u), Lq)
+            return "data and gradients", (data_factor(system, u, lengths), Lq)
         return "gradients", (gramian_factors(system, "real")[0], Lq)
 
     def enough(self, rank: int, allowed: float) -> int:
@@ -160,7 +163,7 @@ class Spectrum:
             lti = reduced.lti
             if refitted:
                 with one_blas_thread():
-                    lti = refit(self.system, lti, self._evidence.inputs)
+                    lti = refit(self.system, lti, self._evidence.inputs, self._evidence.lengths)
             after = from_double_lti(self.layer, lti)
             check_parameters((), after)
             cut = LinearCut(self.layer, after, self.system, _projection(reduced))

@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
@@ -51,12 +50,14 @@ class Reduction:
         if self.config.method != "data":
             return plan(model, form=self.form, select=self._select(step), **how)
         inputs, gradients = (
-            {name.removeprefix("[0]."): _padded_before(x, self._batch) for name, x in seen.items()}
+            {name.removeprefix("[0]."): x for name, x in seen.items()}
             for seen in record(
                 (self._as_largest(model), norm_state), self._batch, _outputs, gradients=True
             )
         )
-        return plan(model, inputs=inputs, gradients=gradients, **how)
+        lengths = self._batch.lengths
+        lengths = None if lengths is None else np.ravel(lengths)  # those of a pair in turn
+        return plan(model, inputs=inputs, gradients=gradients, lengths=lengths, **how)
 
     def _as_largest(self, model: Any) -> Any:
         if self._largest is None:
@@ -98,22 +99,6 @@ def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
     if sample.lengths is None or outputs.ndim == 1:
         return outputs
     return outputs * (jnp.arange(len(outputs)) < sample.lengths)[:, None]
-
-
-def _padded_before(
-    recorded: Float[np.ndarray, "b L H"], batch: Batch
-) -> Float[np.ndarray, "b L H"]:
-    """Sequences with their padding at the front, as zeros.
-
-    There it adds nothing to the moments of the states: they stay at zero until the sequence begins.
-    """
-    if batch.lengths is None:
-        return recorded
-    length = recorded.shape[1]
-    start = length - batch.lengths.reshape(-1, 1)
-    k = np.arange(length)
-    moved = np.take_along_axis(recorded, ((k - start) % length)[:, :, None], axis=1)
-    return np.where((k >= start)[:, :, None], moved, 0)
 
 
 CALIBRATION_STREAM = 3

@@ -21,7 +21,7 @@ from compress import (
 from compress.empirical import data_factor, gradient_factor, horizon_factors, refit
 from compress.hankel import hankel_matrix
 from compress.precision import double_lti
-from zoo import LRU, S5, DiagonalLTI
+from zoo import LRU, S5, DiagonalLTI, Mamba
 from zoo.model import classifier
 
 H, N, LENGTH = 3, 16, 200
@@ -256,6 +256,52 @@ def test_gradient_factor_is_the_covariance_of_the_gradients_by_the_states(make, 
     mu = np.conj(np.asarray(gradient)).reshape(-1, N) / 2  # JAX's gradients are conjugates
     for found, moments in ((L @ L.conj().T, mu.T @ mu.conj()), (L @ L.T, mu.T @ mu)):
         np.testing.assert_allclose(found, moments / len(mu), atol=1e-4 * np.abs(found).max())
+
+
+@pytest.mark.parametrize("factor", [data_factor, gradient_factor])
+def test_padding_weighs_nothing(factor, getkey):
+    """Moments of padded sequences are those of the sequences, each sample counting once."""
+    lti, lengths = double_lti(lru(getkey())), np.array([LENGTH, 40, 1])
+    u = np.asarray(slow_inputs(getkey(), b=len(lengths)))
+    L = factor(lti, u, lengths)
+    alone = [factor(lti, each[None, :n]) for each, n in zip(u, lengths, strict=True)]
+    for moments in (lambda L: L @ L.conj().T, lambda L: L @ L.T):
+        expected = sum(n * moments(L) for L, n in zip(alone, lengths, strict=True)) / lengths.sum()
+        np.testing.assert_allclose(moments(L), expected, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "layer", [lru(jax.random.key(0)), Mamba.init(H, 4, key=jax.random.key(1))], ids=["lru", "mamba"]
+)
+def test_what_stands_in_padding_changes_no_cut(layer):
+    rng = np.random.default_rng(0)
+    u, g, noise = rng.standard_normal((3, 4, 50, H)).astype(np.float32)
+    lengths = np.array([50, 30, 7, 1])
+    padding = np.arange(50) >= lengths[:, None]
+    cuts = [
+        compress(
+            layer,
+            inputs=[np.where(padding[..., None], filled, u)],
+            gradients=[np.where(padding[..., None], filled, g)],
+            lengths=lengths,
+            refit=True,
+            ranks=2,
+        )[0]
+        for filled in (0 * noise, noise)
+    ]
+    for mine, other in zip(*map(jax.tree.leaves, cuts), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_lengths_that_do_not_fit_are_named(getkey):
+    layer, u = lru(getkey()), slow_inputs(getkey(), b=3)
+    for lengths in ([5, 5], [0, 5, 5], [5, 5, LENGTH + 1]):
+        with pytest.raises(
+            ValueError, match=r"lengths: \d from .* allowed for the layer: 3, one for"
+        ):
+            plan(layer, inputs=[u], lengths=np.array(lengths))
+    with pytest.raises(ValueError, match="lengths are given without data"):
+        plan(layer, lengths=np.array([5]))
 
 
 def test_random_combinations_have_the_mean_of_all_derivatives(getkey):

@@ -188,9 +188,28 @@ def test_moments_are_those_of_the_states_sample_by_sample():
     np.testing.assert_allclose(moments.P, P / (SEQUENCES * LENGTH), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("given", [True, False], ids=["gradients", "without"])
+def test_padding_weighs_nothing(given):
+    """Moments of padded sequences are those of the sequences, each sample counting once."""
+    made, u, lengths = layer(), inputs(), np.array([LENGTH, 17, 1])
+    g = np.random.default_rng(7).standard_normal(u.shape) if given else None
+    together = state_moments(made, u, g, lengths)
+    alone = [
+        state_moments(made, u[[k], :n], None if g is None else g[[k], :n])
+        for k, n in enumerate(lengths)
+    ]
+    for name in "PQ" if given else "P":  # without, outputs are weighed by random numbers
+        sums = [n * getattr(each, name) for each, n in zip(alone, lengths, strict=True)]
+        expected = sum(sums) / lengths.sum()
+        np.testing.assert_allclose(getattr(together, name), expected, atol=1e-12 * expected.max())
+
+
 def test_parts_count_every_sample_once_where_there_are_few():
     counted = sum(part.counts.sum() for part in parts(inputs(), None, 12 * N))
     assert counted == SEQUENCES * LENGTH
+    lengths = np.array([LENGTH, 17, 1])
+    counted = sum(part.counts.sum() for part in parts(inputs(), None, 12 * N, lengths))
+    assert counted == lengths.sum()
 
 
 def layer2(groups: int = 2) -> Mamba2:
