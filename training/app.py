@@ -56,7 +56,9 @@ def execute(command: Command, console: Console) -> Path:
     else:
         check_new("--out", folder, f"; or go on with --resume {folder}")
     if (folder / "summary.json").exists():
-        write_report(folder)
+        if placement.is_first:
+            write_report(folder)
+        placement.wait("the report is written")
         return folder
     check_trained(config)
     use_compilation_cache(config.cache_dir)

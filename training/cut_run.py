@@ -12,12 +12,12 @@ from data.task import Task
 
 from .cli import check_new, write_yaml
 from .clock import Clock
-from .config import CompressionConfig
+from .config import CompressionConfig, RunConfig
 from .describe import describe, summarize
 from .environment import describe_environment
 from .loop import Run
 from .metrics import EventLog, write_atomically, write_json
-from .network import layer_sizes
+from .network import check_model, layer_sizes
 from .reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -31,7 +31,7 @@ def cut_run(
     afterwards. `out` becomes the directory of a finished run: its checkpoint is the cut model, its
     log has the shrink and the losses around it, its configuration is the trained run's, which is
     kept in `trained.yaml`, but for `compression`. ValueError if the model has fewer states, or
-    `out` holds files.
+    `out` holds files, and for a method that the layers do not have.
     """
     check_new("out", out)
     clock = Clock()
@@ -42,10 +42,15 @@ def cut_run(
             f"compression.rank={compression.rank}, allowed: 1 to {fewest}, the fewest states of a "
             f"layer in {folder}"
         )
+    if refit and compression.method != "data":
+        raise ValueError(f"refit=True with method={compression.method}, allowed: with data")
+    loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
+    config = replace(trained.config, compression=compression, loop=loop)
+    check_model(config, task)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "environment.json", describe_environment())
     log = EventLog(out / "metrics.jsonl", append=False)
-    run = _taken_over(trained, task, out, compression, clock)
+    run = _taken_over(trained, config, task, out, clock)
     run.sinks = [log]
     try:
         run.emit("start", **describe(run))
@@ -69,11 +74,10 @@ def cut_run(
 
 
 def _taken_over(
-    trained: Run, task: Task, out: Path, compression: CompressionConfig, clock: Clock
+    trained: Run, config: RunConfig[Any, Any], task: Task, out: Path, clock: Clock
 ) -> Run:
-    """A run in `out` that stands where `trained` does, and is to be cut as `compression` says."""
-    loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
-    run = Run(replace(trained.config, compression=compression, loop=loop), task, out, clock)
+    """A run in `out` that stands where `trained` does, and is to be cut as `config` says."""
+    run = Run(config, task, out, clock)
     run.held.hold(trained.state)
     run.step, run.phases = trained.step, trained.phases
     return run
@@ -88,7 +92,10 @@ def _cut(run: Run, task: Task, refit: bool) -> None:
         loss_before = run.measure(calibration).means()[0]
         start = time.perf_counter()
         planned = reduction.plan(
-            run.model, run.state.norm_state, ranks=config.compression.rank, refit=refit
+            run.model,
+            run.state.norm_state,
+            ranks=config.compression.rank,
+            refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start
         start = time.perf_counter()

@@ -5,6 +5,10 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
 
 
 class Interrupted(Exception):
@@ -29,6 +33,16 @@ def check_loss(loss: float, first: int, last: int, saved: int | None) -> None:
             f"the loss is {loss} between steps {first} and {last}; the last checkpoint is from "
             f"step {saved}: lower optimizer.learning_rate"
         )
+
+
+def check_finite(params: Any, step: int, saved: int | None) -> None:
+    """`Diverged` for parameters that hold NaN or infinity after `step`; `saved` is as above."""
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if not np.all(np.isfinite(x)):
+            raise Diverged(
+                f"{jax.tree_util.keystr(path)} is not finite after step {step}; the last "
+                f"checkpoint is from step {saved}: lower optimizer.learning_rate"
+            )
 
 
 class Interrupt:

@@ -24,7 +24,7 @@ from .config import RunConfig
 from .describe import describe_spectra, note_phase, summarize
 from .feed import Feed
 from .held import HeldState
-from .interrupt import Diverged, Interrupt, Interrupted, check_loss
+from .interrupt import Diverged, Interrupt, Interrupted, check_finite, check_loss
 from .metrics import Sink
 from .network import build_model, layer_sizes, parameter_count
 from .objective import OBJECTIVES, Totals
@@ -133,12 +133,10 @@ class Run:
         if self._untold is not None:
             self._untold.saved = self.state, self._metadata()
             return
-        self._save_to(self._checkpoints)
-        self.emit("checkpoint")
-
-    def _save_to(self, checkpoints: Checkpoints) -> None:
+        check_finite(self.state.params, self.step, self._checkpoints.latest())
         with self.clock.phase("checkpoint"):
-            checkpoints.save(self.step, self.state, self._metadata())
+            self._checkpoints.save(self.step, self.state, self._metadata())
+        self.emit("checkpoint")
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -277,6 +275,7 @@ class Run:
     # Shrinking
 
     def report_spectra(self) -> None:
+        check_finite(self.state.params, self.step, self._checkpoints.latest())
         with self.clock.phase("spectra"):
             model = self.model
             layers = self._shrinker.spectra(model, self.state.norm_state).layers
@@ -413,15 +412,16 @@ class Run:
             return False
         with self.clock.phase("evaluate"):
             measured = self.objective.report(self.measure(self.task.splits["validation"]))
-        measure = self.objective.measure
-        if self._trial.passes(measured[measure.key], measure):
-            self._trial.note(measured[measure.key])
+        measure, sizes = self.objective.measure, layer_sizes(self.model)
+        if self._trial.passes(measured[measure.key], measure, sizes):
+            self._trial.note(measured[measure.key], sizes)
             if shrinking:
-                self._save_to(self._trial.checkpoints)
+                with self.clock.phase("checkpoint"):
+                    self._trial.save(self.step, self.state, self._metadata())
             return True
         failed = {
             "from_step": self.step,
-            "tried": layer_sizes(self.model),
+            "tried": sizes,
             "measured": measured[measure.key],
             "needed": self._trial.memory["best"],
         }

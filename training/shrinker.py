@@ -1,5 +1,6 @@
 """How far the layers of a run are cut, and whether at all: the rules of its configuration."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,7 +74,8 @@ class Shrinker:
     def _ranks(self, model: Any, step: int) -> list[int]:
         sizes = layer_sizes(model)
         if self.config.mode == "pragmatic":
-            return [max(1, int((1 - self.config.share) * size)) for size in sizes]
+            kept = 1 - self.config.share
+            return [max(1, math.floor(kept * size + 1e-9)) for size in sizes]
         number = self.steps.index(step) + 1
         wanted = [rank_at(self.config, number, len(self.steps), n) for n in self._initial]
         if self.config.mode == "budget":

@@ -35,7 +35,7 @@ class Trial:
         """What is told of the cut that is being taken back, None while none is."""
         if self._note.exists():
             self.failed = json.loads(self._note.read_text())
-        self.memory: dict[str, Any] = {"best": None, "stopped": False}
+        self.memory: dict[str, Any] = {"best": None, "d_state": None, "stopped": False}
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -57,17 +57,25 @@ class Trial:
         """Whether a cut has been taken back, after which there are no more."""
         return self.memory["stopped"]
 
-    def passes(self, value: float, measure: Measure) -> bool:
-        """Whether the model does as well as before the cut on trial, within the slack."""
+    def passes(self, value: float, measure: Measure, d_state: list[int]) -> bool:
+        """Whether the model does as well as before the cut on trial, within the slack.
+
+        Also where nothing is on trial: the layers, of now `d_state` states, have not been cut.
+        """
         best = self.memory["best"]
-        if best is None:
+        if best is None or d_state == self.memory.get("d_state"):
             return True
         slack = self._slack if measure.higher_is_better else -self._slack
         return measure.better(value, best - slack)
 
-    def note(self, value: float) -> None:
-        """What the next cut is judged by."""
-        self.memory = {**self.memory, "best": value}
+    def note(self, value: float, d_state: list[int]) -> None:
+        """What the next cut is judged by, and the states before it."""
+        self.memory = {**self.memory, "best": value, "d_state": d_state}
+
+    def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
+        """Save the state before a cut. Returns when that is done: a run saved later needs it."""
+        self.checkpoints.save(step, arrays, metadata)
+        self.checkpoints.wait()
 
     def begin_taking_back(self, failed: dict[str, Any], is_first: bool) -> None:
         """The cut has `failed`: from here on a run that is resumed takes it back first.

@@ -100,13 +100,13 @@ def test_a_guard_drops_a_cut_that_costs_too_much(tmp_path):
     assert sizes(folder) == [8]
 
 
-def test_a_loss_that_is_no_number_does_not_pass_the_guard(tmp_path, monkeypatch):
-    def broken(model, opt_state, **how):
-        model, opt_state = compress(model, opt_state, **how)
-        return eqx.tree_at(
-            lambda m: m.head.bias, model, replace_fn=lambda x: jnp.nan * x
-        ), opt_state
+def broken(model, opt_state, **how):
+    """A cut after which the loss is no number."""
+    model, opt_state = compress(model, opt_state, **how)
+    return eqx.tree_at(lambda m: m.head.bias, model, replace_fn=lambda x: jnp.nan * x), opt_state
 
+
+def test_a_loss_that_is_no_number_does_not_pass_the_guard(tmp_path, monkeypatch):
     monkeypatch.setattr("training.loop.compress", broken)
     folder = run(small({"tolerance": 0.95, "shrinks": 1, "guard": 1e9}), tmp_path / "guarded")
     (shrink,) = events(folder, "shrink")
@@ -187,6 +187,16 @@ def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypat
     plain = run(small({"mode": "none"}), tmp_path / "plain")
     end, same = (json.loads((f / "summary.json").read_text())["test"] for f in (folder, plain))
     assert end == same
+
+
+def test_what_was_not_cut_is_not_taken_back(tmp_path, monkeypatch):
+    """A guard has dropped the cut: validation may fall, and the next cut is tried all the same."""
+    monkeypatch.setattr("training.loop.compress", broken)
+    monkeypatch.setattr("training.objective.Measure.better", lambda self, new, old: False)
+    cut = {"mode": "pragmatic", "shrinks": 2, "window": 0.5, "guard": 1e9}
+    folder = run(small(cut), tmp_path / "run")
+    assert [e["rejected"] for e in events(folder, "shrink")] == [[7], [7]]
+    assert not events(folder, "rollback")
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,8 @@ def test_the_script_that_cuts_reports_or_refuses(finished, capsys, tmp_path):
     assert f"--out {tmp_path / 'file'}" in capsys.readouterr().err
     assert main([*given, "--out", str(tmp_path)]) == 2
     assert f"--out {tmp_path} holds files, allowed: a new" in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path / "out"), "--refit", "--method", "real"]) == 2
+    assert "refit=True with method=real, allowed: with data" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
     assert "report.html" in capsys.readouterr().out
