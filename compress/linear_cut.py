@@ -29,6 +29,8 @@ class LinearCut(AbstractCut):
     system: DiagonalLTI
     """Of the layer before, in double precision."""
     projection: Projection
+    fitted: tuple[Any, Any] | None = None
+    """What a refit has added to C [p r] and to D."""
 
     @cached_property
     def _parameters(self) -> tuple[Parameters, Parameters]:
@@ -48,16 +50,24 @@ class LinearCut(AbstractCut):
         """The copy's system, projected.
 
         Its states are matched to those of the layer, in order and in scale, so that the two can be
-        averaged further.
+        averaged further; what a refit has added to the layer's C and D is added to the copy's.
         """
         leaves, structure = jax.tree.flatten(self.before)
         after = jax.tree.leaves(self.after)
         copy = structure.unflatten([arrays.get(k, x) for k, x in enumerate(leaves)])
         lti, basis = _projected_system(double_lti(copy), self.projection)
         if lti.d_state == self.after.d_state:
-            after = jax.tree.leaves(from_double_lti(self.after, _matched(lti, basis)))
+            lti = _matched(lti, basis)
+            if self.fitted is not None:
+                of_C, of_D = self.fitted
+                lti = DiagonalLTI(lti.log_lam, lti.B, lti.C + of_C, np.asarray(lti.D) + of_D)
+            after = jax.tree.leaves(from_double_lti(self.after, lti))
         # else a pair has become two real modes, or the other way
-        return {k: np.asarray(after[k]) for k in arrays if after[k].shape != leaves[k].shape}
+        changed = [
+            not np.array_equal(*pair)
+            for pair in zip(leaves, jax.tree.leaves(self.after), strict=True)
+        ]
+        return {k: np.asarray(after[k]) for k in arrays if changed[k]}
 
     def first_entries(self, place: int, x: Any) -> Any:
         return x[tuple(map(slice, jax.tree.leaves(self.after)[place].shape))]

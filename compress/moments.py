@@ -11,8 +11,9 @@ are cut stay as they are; so do fields that do not act on the states (D).
 
 - copies of parameters: the names in `COPIES`, all names with "param" in them, and whatever lies
   as close to the layer's parameters as an average of them would;
-- squares of gradients: else, if no number is negative;
-- gradients, or what is linear in them: else.
+- gradients, or what is linear in them: the names in `GRADIENTS`, and whatever else has a negative
+  number;
+- squares of gradients: else.
 
 **How it is carried** in mode "transport". Gradients go through the adjoint of the lift of a change
 of the reduced layer to the full one, as the cut knows it (`compress.linear_cut`,
@@ -48,6 +49,9 @@ Kind = Literal["gradients", "squares", "parameters"]
 
 COPIES = {"z", "x0", "init_particles", "slow"}
 """Fields of optax's states that hold parameters and do not say so."""
+
+GRADIENTS = {"mu", "trace", "m", "acc_grads"}
+"""Fields that hold gradients, or what is linear in them, also where none is negative."""
 
 
 @jaxtyped(typechecker=beartype)
@@ -206,7 +210,9 @@ def _kind(tree: _Moments, leaves: list[Any]) -> Kind:
     size = sum(float(np.sum(np.asarray(leaves[k], np.float64) ** 2)) for k in arrays)
     if distance < CLOSE**2 * size:
         return "parameters"
-    return "squares" if all(np.all(x >= 0) for x in arrays.values()) else "gradients"
+    if tree.field in GRADIENTS or any(np.any(x < 0) for x in arrays.values()):
+        return "gradients"
+    return "squares"
 
 
 CLOSE = 0.5
@@ -228,6 +234,9 @@ def _new_part(part: Any, old: Any, new: Any, value: Any, resize: Callable[..., A
         return narrow_array(value, part)
     if not is_inexact(old) or old.shape == new.shape:
         return part
+    if isinstance(part, list | tuple) and [np.shape(x) for x in part] == [(n,) for n in old.shape]:
+        # one array for each axis (SM3)
+        return type(part)(_zeros(x, (n,)) for x, n in zip(part, new.shape, strict=True))
     return jax.tree.map(lambda x: _resized(x, old.shape, new.shape, resize), part)
 
 

@@ -115,7 +115,10 @@ def fraction(share: float | int) -> Policy:
 
 @jaxtyped(typechecker=beartype)
 def round_up(policy: Policy, multiple: int) -> Policy:
-    """The policy's rank, up to the next multiple (vector width, fewer compilations), at most n."""
+    """The policy's rank, up to the next multiple (vector width, fewer compilations), at most n.
+
+    A cut of the real map may leave one state fewer, where a pair of modes would be torn apart.
+    """
     _check_count("multiple", multiple)
     if isinstance(policy, Budget):
         return replace(policy, multiples=(*policy.multiples, multiple))

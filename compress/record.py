@@ -35,9 +35,9 @@ def layer_inputs(
     """What every layer of `model` is fed when it runs on `batch`, by the layer's path.
 
     `batch` has the sequences along its first axis. `forward(model, x)` runs one of them; it must
-    call the layers in plain Python (not in a `scan`, a `jit` of its own or a `checkpoint`). Without
-    it, `model` is a layer, any function of a sequence, or a pair of a `zoo.model.Classifier` and
-    its BatchNorm state, which runs as in inference.
+    call the layers in plain Python (not in a `scan`, `vmap`, `jit` of its own or a `checkpoint`).
+    Without it, `model` is a layer, any function of a sequence, or a pair of a
+    `zoo.model.Classifier` and its BatchNorm state, which runs as in inference.
     """
     return record(model, batch, forward, gradients=False)[0]
 
@@ -70,10 +70,16 @@ def record(
     count = sizes.pop()
     run = _run if forward is None else forward
     keys = jax.random.split(jax.random.key(seed), count)
-    pieces = [
-        jax.device_get(_recorded(run, model, _rows(batch, k), _rows(keys, k), gradients))
-        for k in range(0, count, SLICE)
-    ]
+    try:
+        pieces = [
+            jax.device_get(_recorded(run, model, _rows(batch, k), _rows(keys, k), gradients))
+            for k in range(0, count, SLICE)
+        ]
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            "batch: the model calls a layer inside a scan, vmap, jit or checkpoint of its own, "
+            "allowed: in plain Python, or inputs= with what the layers are fed"
+        ) from error
     names = [path_name(keys) for keys, _ in layers_of(model)]
     missing = [name for name in names if name not in pieces[0][0]]
     if missing:
@@ -88,6 +94,12 @@ def record(
 def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
     """The recordings of the first `count` sequences: of each piece, an array [b ...] per call."""
     calls = [np.concatenate(call)[:count] for call in zip(*pieces, strict=True)]
+    shapes = sorted({call.shape[1:] for call in calls})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"batch: the model calls a layer on sequences of shapes {shapes}, allowed: one shape, "
+            "or inputs= with what the layers are fed"
+        )
     return calls[0] if len(calls) == 1 else np.stack(calls, axis=1).reshape(-1, *calls[0].shape[1:])
 
 
@@ -118,6 +130,12 @@ class _Recorder(AbstractSSM):
 
     def __call__(self, u, *args, **kwargs):
         return self.layer(u, *args, **kwargs) + self.record(u)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the model asks of its layer, its feedthrough say."""
+        if name == "layer" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.layer, name)
 
     def init_state(self):
         return self.layer.init_state()

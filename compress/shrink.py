@@ -186,7 +186,9 @@ def compress(
     precision; classes, dtypes and settings stay, so a jitted training step is traced again once.
     What is not cut is returned as the same object: model and state themselves if nothing is.
     A layer object that stands in two places is cut alike in both where it is weighed alike and is
-    to have one rank; by data each place has its own inputs, and becomes a layer of its own.
+    to have one rank; by data each place has its own inputs, and becomes a layer of its own. Another
+    version of the model, an average of it say, follows the model's cut where it stands in the
+    state, as in `compress(model, (opt_state, average))`; inside `model` it is cut by itself.
 
     `moments` says what becomes of the optimizer's moments of a layer that is cut:
 
@@ -369,8 +371,8 @@ def _plan(
             sigma = spectrum.sigma
             rank = _untied(sigma, _index("policy", each))
             if isinstance(policy, Budget):
-                enough = spectrum.enough(rank, policy.allowed(sigma))
-                rank = rank if enough == rank else policy.rounded(enough, len(sigma))
+                rank = spectrum.enough(rank, policy.allowed(sigma))
+                rank = policy.rounded(rank, len(sigma))
             rank = policies.gated(rank, len(sigma), gate)
             if isinstance(spectrum, SelectiveSpectrum) and sigma[0] == 0:
                 rank = len(sigma)  # nothing is known of its states

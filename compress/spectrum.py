@@ -160,13 +160,14 @@ class Spectrum:
             return replace(instead, gramians=f"{instead.gramians}: {why}")
         cut = None
         if reduced.rank < n:
-            lti = reduced.lti
+            lti, fitted = reduced.lti, None
             if refitted:
                 with one_blas_thread():
                     lti = refit(self.system, lti, self._evidence.inputs, self._evidence.lengths)
+                fitted = lti.C - np.asarray(reduced.lti.C), lti.D - np.asarray(reduced.lti.D)
             after = from_double_lti(self.layer, lti)
             check_parameters((), after)
-            cut = LinearCut(self.layer, after, self.system, _projection(reduced))
+            cut = LinearCut(self.layer, after, self.system, _projection(reduced), fitted)
         bound = reduced.bound if white and not refitted else math.inf
         most = 2 * reduced.rank if self.form == "real" else reduced.rank
         floor = _at(reduced.sigma, most) if white and not refitted else 0.0

@@ -114,13 +114,14 @@ def shrink_language_model(
     if guard is not None and not guard > 0:
         raise ValueError(f"guard={guard}, allowed: above 0")
     split = int(len(tokens) * (1 - HELD_OUT))
-    if len(tokens) - split < length + 1:
+    weighed = split if guard is None else int(len(tokens) * (1 - 2 * HELD_OUT))
+    judged_on = [len(tokens) - split, *([] if guard is None else [split - weighed])]
+    if min(judged_on) < length + 1:
         raise ValueError(
             f"the text has {len(tokens)} tokens, allowed: {math.ceil((length + 2) / HELD_OUT)} or "
             f"more for pieces of {length}"
         )
     held_out = _pieces(tokens[split:], length + 1)[:judged]
-    weighed = split if guard is None else int(len(tokens) * (1 - 2 * HELD_OUT))
     rng = np.random.default_rng(seed)
     starts = rng.integers(0, weighed - length, sequences)
     batch = tokens[starts[:, None] + np.arange(length)]

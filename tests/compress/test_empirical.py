@@ -320,6 +320,43 @@ def test_random_combinations_have_the_mean_of_all_derivatives(getkey):
     np.testing.assert_allclose(g[:, -1], np.broadcast_to([2.0, 1.0, 0.0], (400, 3)))
 
 
+class CalledInside(eqx.Module):
+    layer: LRU
+    how: str
+
+    def __call__(self, u):
+        match self.how:
+            case "vmap":
+                return jax.vmap(self.layer)(u[None])
+            case "jit":
+                return eqx.filter_jit(self.layer)(u)
+            case "lengths":
+                return self.layer(u)[0] + self.layer(u[1:])[0]
+            case _:
+                return self.layer(u) * self.layer.D
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("vmap", "the model calls a layer inside a scan, vmap, jit or checkpoint of its own"),
+        ("jit", "the model calls a layer inside a scan, vmap, jit or checkpoint of its own"),
+        (
+            "lengths",
+            r"a layer on sequences of shapes \[\(199, 3\), \(200, 3\)\], allowed: one",
+        ),
+    ],
+)
+def test_models_that_cannot_be_recorded_say_what_else_there_is(how, message, getkey):
+    with pytest.raises(ValueError, match=f"^batch: .*{message}.*inputs= with what"):
+        compress(CalledInside(lru(getkey()), how), batch=slow_inputs(getkey(), b=2))
+
+
+def test_a_model_may_read_its_layers_parameters(getkey):
+    model = CalledInside(lru(getkey()), "feedthrough")
+    assert compress(model, batch=slow_inputs(getkey(), b=2), ranks=4)[0].layer.d_state == 4
+
+
 def test_gradients_tell_what_the_output_is_used_for(getkey):
     model = [lru(getkey()), jnp.array([1.0, 0.0, 0.0])]
 

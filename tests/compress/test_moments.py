@@ -403,6 +403,34 @@ def test_copies_of_the_parameters_are_projected(make, form, name, getkey):
     assert jnp.linalg.norm(halfway - y) < 0.2 * jnp.linalg.norm(y)
 
 
+@pytest.mark.parametrize("make", [lru, s5])
+def test_copies_of_the_parameters_are_refitted_with_them(make, getkey):
+    layer = make(getkey())
+    u = jnp.cumsum(jax.random.normal(getkey(), (4, LENGTH, H)), axis=1)
+    how = {"ranks": 6, "batch": u, "states": False, "gradients": False, "refit": True}
+    small, (average,) = compress(layer, (jax.tree.map(lambda x: x, layer),), **how)
+    assert not np.array_equal(small.D, layer.D)
+    for x, y in zip(jax.tree.leaves(average), jax.tree.leaves(small), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+def test_momentum_without_a_negative_number_is_momentum(getkey):
+    """Carried with the squares beside it: no ratio of the two exceeds what it was."""
+    layer = lru(getkey())
+    optimizer = optax.adam(1e-3)
+    gradients = jax.tree.map(lambda x: jnp.abs(jax.random.normal(getkey(), x.shape)), layer)
+    _, state = optimizer.update(gradients, optimizer.init(layer))
+    _, state = compress(layer, state, ranks=6)
+    pairs = zip(jax.tree.leaves(state[0].mu), jax.tree.leaves(state[0].nu), strict=True)
+    assert max(float(jnp.max(mu**2 / nu)) for mu, nu in pairs) <= 0.1**2 / 1e-3 * (1 + 1e-4)
+
+
+def test_sums_over_axes_of_one_length_are_told_apart():
+    layer, optimizer = LRU.init(8, 8, key=jax.random.key(0)), optax.sm3(1e-3)
+    small, state = compress(layer, optimizer.init(layer), ranks=5)
+    assert describe(state) == describe(optimizer.init(small))
+
+
 def test_a_model_inside_a_tuple_is_matched_by_the_end_of_its_path(getkey):
     model = {"blocks": [lru(getkey()), lru(getkey())]}
     state = optax.adam(1e-3).init(model)

@@ -264,6 +264,18 @@ def test_real_modes_do_not_cost_more_than_is_allowed(tau, getkey):
     assert rounded.bound <= row.bound
 
 
+def test_ties_do_not_break_multiples(getkey):
+    """Two copies of one system side by side: every value stands twice."""
+    one = lru(getkey()).to_lti()
+    B, C = (jnp.kron(jnp.eye(2), x) for x in (one.B, one.C))
+    twice = DiagonalLTI(jnp.tile(one.log_lam, 2), B, C, jnp.zeros(B.shape[1]))
+    layer = LRU.init(B.shape[1], len(B), key=getkey()).from_lti(twice)
+    (row,) = plan(layer, policy=rank.round_up(rank.error_budget(0.5), 3), form="complex").layers
+    (untied,) = plan(layer, policy=rank.error_budget(0.5), form="complex").layers
+    assert row.rank_after % 3 == 0
+    assert 0 <= row.rank_after - untied.rank_after < 6
+
+
 def test_no_system_of_so_many_states_is_under_the_floor(getkey):
     layer = real_modes(getkey)
     sigma = hankel_singular_values(layer.to_lti())

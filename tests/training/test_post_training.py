@@ -49,6 +49,8 @@ def test_a_guard_takes_back_what_costs_too_much(model, tokens, monkeypatch):
     assert {row.rank_after for row in guarded.plan.layers} == {5}
     loose = shrink_language_model(model, tokens, guard=1.0, **given)
     assert {row.rank_after for row in loose.plan.layers} == {2}
+    with pytest.raises(ValueError, match=r"the text has 245 tokens, allowed: 260 or more"):
+        shrink_language_model(model, tokens[:245], guard=0.1, **given)
     with pytest.raises(ValueError, match=r"guard=0.0, allowed: above 0"):
         shrink_language_model(model, tokens, guard=0.0, **given)
 
