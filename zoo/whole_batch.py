@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 
 def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable:
@@ -47,6 +48,7 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
         return jax.jvp(lambda *a: function(*a, **static), tuple(primals), tuple(tangents))
 
     def shapes(*avals, **static):
+        _check_axes(avals)
         results = jax.eval_shape(lambda *a: function(*a, **static), *avals)
         return [ShapedArray(x.shape, x.dtype) for x in results]
 
@@ -56,3 +58,16 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
     ad.primitive_jvps[primitive] = jvp_rule
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
     return primitive.bind
+
+
+def _check_axes(avals: Sequence[Any]) -> None:
+    """A ValueError for arrays that are sharded over mesh axes of type Explicit."""
+    for aval in avals:
+        mesh, used = aval.sharding.mesh, jax.tree.leaves(tuple(aval.sharding.spec))
+        types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+        if explicit := [axis for axis in used if types.get(axis) == AxisType.Explicit]:
+            raise ValueError(
+                f"an array [{', '.join(map(str, aval.shape))}] is sharded over {explicit[0]!r}, an "
+                "explicit mesh axis, allowed: axes of type Auto, as in jax.make_mesh(..., "
+                "axis_types=(AxisType.Auto,))"
+            )

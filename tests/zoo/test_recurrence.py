@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from zoo.recurrence import linear_recurrence, lti_apply, lti_step
 from zoo.recurrence_choice import (
@@ -363,3 +364,10 @@ def test_no_step_of_a_loop_copies_a_whole_sequence(varying):
     entry = text.index("ENTRY ")
     assert "while(" in text[entry:]
     assert not re.findall(r"= f32\[3,64,\S* copy\(.*", text[:entry])
+
+
+def test_explicit_mesh_axes_are_refused():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,))
+    a = jax.device_put(jnp.ones((2, 5, 3)), NamedSharding(mesh, PartitionSpec("d")))
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="over 'd', an explicit mesh axis"):
+        jax.jit(jax.vmap(linear_recurrence))(a, a)
