@@ -178,8 +178,7 @@ SMALL: dict[str, Preset] = {
     # on the validation split, %: 87.8 with half of the words topical; 51.2 with a fifth, in 1500
     "aan": replace(_SMALL, steps=2500, data={"source": "generated", "length": 512, "topical": 0.5}),
     "pathfinder": replace(
-        # Contours of 3 dashes on 16x16, nothing of which is learned within the window. S5, seed 0:
-        # 71.2 % (8 states) at 0.1, 75.3 (14) at 0.02, 87.7 (32) at 0.005.
+        # Contours of 3 dashes on 16x16, nothing is learned within the window (study `late`).
         _SMALL,
         steps=16_000,
         network=_BOTH_WAYS,
