@@ -10,11 +10,13 @@ more than three times the best are left out. Writes `results/layer.json` and `re
 of the time-varying recurrence `results/time_varying.json` and `.md` (`--recurrence`: these alone).
 
 With `--fit`, all forms over another grid, and the numbers of the cost model that come nearest to
-their times: `results/layer_fit.json` and `results/layer_fit.md`.
+their times: `results/layer_fit.json` and `results/layer_fit.md`. Held on one core (`taskset -c 0`)
+it writes `layer_one_core` and `layer_fit_one_core`.
 """
 
 import argparse
 import itertools
+import os
 from functools import partial
 from typing import Any
 
@@ -27,21 +29,24 @@ from scipy.optimize import nnls
 from zoo import linear_recurrence, lti_apply
 from zoo.recurrence_choice import (
     CANDIDATES,
-    CPU,
     GPU,
     Choice,
     Machine,
     Size,
     choose_form,
     cost,
+    on_cores,
     recurrence_form,
     stored_states,
     work,
 )
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
-MACHINE = CPU if KIND == "cpu" else GPU
 ORACLE = Choice("associative", 2**30)
+ON = len(os.sched_getaffinity(0))
+MACHINE = on_cores(ON) if KIND == "cpu" else GPU
+CORES = "_one_core" if ON == 1 and KIND == "cpu" else ""
+"""A process held on one core, by taskset say, writes files of its own."""
 BASELINE = "associative scan over L"
 """Its name in results."""
 GRID = list(itertools.product([(1, 4096), (16, 512)], [8, 32, 128, 512], [16, 64, 256]))
@@ -177,7 +182,7 @@ def write_fit(rows: list[dict]) -> None:
         "",
         *table(["batch", "L", "H", "N", "form", "ms", "estimate, ms"], cells),
     ]
-    write("layer_fit", {"machine": machine._asdict(), "cells": rows}, text, made_by="layer")
+    write("layer_fit" + CORES, {"machine": machine._asdict(), "cells": rows}, text, made_by="layer")
 
 
 def time_varying_programs(L: int) -> dict[str, partial[Any]]:
@@ -283,7 +288,7 @@ def main() -> None:
     if options.quick:
         print("\n".join([*lines(rows), "", *lines_recurrence(recurrence)]))
     else:
-        write("layer", {"cells": rows}, lines(rows))
+        write("layer" + CORES, {"cells": rows}, lines(rows))
     wrong = [r for r in [*rows, recurrence] if r["agreement"] > 1e-4]
     assert not wrong, wrong
 

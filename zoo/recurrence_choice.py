@@ -6,6 +6,7 @@
 import contextlib
 import contextvars
 import math
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Machine(NamedTuple):
     """Starting what a matrix form does once, however little there is to do."""
 
 
-CPU = Machine(
+TWO_CORES = Machine(
     flop=5.0e-12,
     state=8.8e-10,
     step=0,
@@ -60,6 +61,17 @@ CPU = Machine(
     start=8.0e-05,
 )
 """As `benchmarks/layer.py --fit` found it."""
+
+ONE_CORE = Machine(
+    flop=7.7e-12,
+    state=7.7e-10,
+    step=0,
+    chunk=4e-05,
+    channel=0,
+    transform=4.3e-10,
+    start=0.00025,
+)
+"""As it found it where it was held on one core."""
 
 GPU = Machine(
     flop=2.7e-15,
@@ -127,8 +139,22 @@ def recurrence_override() -> Choice | None:
 def choose_form(size: Size, platform: str | None = None) -> Choice:
     """The form of least estimated cost on `platform` (JAX's default one if not given)."""
     kind = _kind(platform)
-    machine = CPU if kind == "cpu" else GPU
+    machine = GPU if kind == "gpu" else on_cores(_cores())
     return min(CANDIDATES[kind], key=lambda choice: cost(choice, size, machine))
+
+
+def on_cores(cores: int) -> Machine:
+    """A CPU's costs: of each kind of work one part is what more cores do not speed up.
+
+    Matrix products are shared out, Fourier transforms are not.
+    """
+    if cores == 1:
+        return ONE_CORE
+    costs = []
+    for one, two in zip(ONE_CORE, TWO_CORES, strict=True):
+        alone = min(max(2 * two - one, 0.0), two)
+        costs.append(alone + (two - alone) * 2 / cores)
+    return Machine(*costs)
 
 
 def stored_states(n: int, platform: str | None = None) -> int:
@@ -177,6 +203,13 @@ def on_cpu() -> bool:
 
 def _kind(platform: str | None) -> str:
     return "cpu" if (platform or _platform()) == "cpu" else "gpu"
+
+
+def _cores() -> int:
+    """Those that this process may use, as XLA counts them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _platform() -> str:

@@ -9,9 +9,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from zoo.recurrence import linear_recurrence, lti_apply, lti_step
 from zoo.recurrence_choice import (
     ALIGNED,
+    ONE_CORE,
+    TWO_CORES,
     Choice,
     Size,
     choose_form,
+    on_cores,
     recurrence_form,
     stored_states,
 )
@@ -254,6 +257,20 @@ def test_the_gradient_lowers_for_a_gpu(lowers_for_cuda):
 def test_every_size_has_a_form(platform):
     for b, L, m, n in [(1, 1, 1, 1), (50, 784, 8, 256), (1, 65536, 512, 4096)]:
         assert choose_form(Size(b, L, m, m, n), platform).chunk >= 1
+
+
+def test_the_costs_of_a_cpu_go_through_what_was_measured():
+    np.testing.assert_allclose(on_cores(1), ONE_CORE)
+    np.testing.assert_allclose(on_cores(2), TWO_CORES)
+    assert all(cost >= 0 for cost in on_cores(64))
+    assert on_cores(64).flop < TWO_CORES.flop
+
+
+def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
+    size = Size(50, 784, 8, 8, 160)
+    for cores, form in ((1, "fft"), (2, "matmul")):
+        monkeypatch.setattr("zoo.recurrence_choice._cores", lambda cores=cores: cores)
+        assert choose_form(size, "cpu").form == form
 
 
 def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never():
