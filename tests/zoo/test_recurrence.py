@@ -273,8 +273,9 @@ def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
         assert choose_form(size, "cpu").form == form
 
 
-def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never():
+def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never(monkeypatch):
     """With chunks of one sample no product is wasted, but all states are kept."""
+    monkeypatch.setattr("zoo.recurrence_choice._cores", lambda: 2)
     assert choose_form(Size(2, 1024, 512, 512, 93), "cpu") == Choice("matmul", 1)
     assert choose_form(Size(50, 784, 8, 8, 28), "cpu").chunk > 8
     assert choose_form(Size(1, 65536, 64, 64, 4096), "cpu").chunk > 1
