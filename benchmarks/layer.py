@@ -11,7 +11,7 @@ of the time-varying recurrence `results/time_varying.json` and `.md` (`--recurre
 
 With `--fit`, all forms over another grid, and the numbers of the cost model that come nearest to
 their times: `results/layer_fit.json` and `results/layer_fit.md`. Held on one core (`taskset -c 0`)
-it writes `layer_one_core` and `layer_fit_one_core`.
+it writes `layer_one_core` and so on.
 """
 
 import argparse
@@ -281,7 +281,7 @@ def main() -> None:
         return
     recurrence = time_varying(64 if options.quick else 1024, options.repeats)
     if not options.quick:
-        write("time_varying", recurrence, lines_recurrence(recurrence), made_by="layer")
+        write("time_varying" + CORES, recurrence, lines_recurrence(recurrence), made_by="layer")
     if options.recurrence:
         return
     rows = [measure(*size, options.repeats) for size in sizes(options.quick)]
