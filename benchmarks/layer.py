@@ -288,7 +288,7 @@ def main() -> None:
     if options.quick:
         print("\n".join([*lines(rows), "", *lines_recurrence(recurrence)]))
     else:
-        write("layer" + CORES, {"cells": rows}, lines(rows))
+        write("layer" + CORES, {"cells": rows}, lines(rows), made_by="layer")
     wrong = [r for r in [*rows, recurrence] if r["agreement"] > 1e-4]
     assert not wrong, wrong
 
