@@ -37,6 +37,20 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(200_000, 50, 100)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Compiled programs are forgotten before they are too many, as for one worker alone.
+
+    Each takes some pieces of memory, of which Linux lets a process have 65 530: the next one would
+    end it without a word.
+    """
+    yield
+    pieces = Path("/proc/self/maps")
+    if pieces.exists() and pieces.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture
 def getkey() -> Callable[[], jax.Array]:
     """A function that gives a new random key each time, the same ones in every run."""
