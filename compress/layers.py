@@ -40,11 +40,16 @@ def path_name(keys: KeyPath) -> str:
 
 
 def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
-    """ValueError, naming the field, if a parameter is NaN, infinite or traced."""
+    """ValueError, naming the field, if a parameter is NaN, infinite, traced or not there."""
     for inner, x in jax.tree_util.tree_flatten_with_path(layer)[0]:
+        name = path_name((*keys, *inner))
+        if not eqx.is_array_like(x):
+            raise ValueError(
+                f"{name} is a {type(x).__name__}, allowed: an array (with eqx.nn.Shared, layers "
+                "can be tied as a whole, not by their fields)"
+            )
         if not is_inexact(x):
             continue
-        name = path_name((*keys, *inner))
         if isinstance(x, Tracer):
             raise ValueError(f"{name} is traced: shapes change here, so call this outside jit")
         bad = int(np.sum(~np.isfinite(np.asarray(x))))

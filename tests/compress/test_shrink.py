@@ -294,6 +294,13 @@ def test_a_stack_of_layers_is_named(getkey):
                 compress(model)
 
 
+def test_a_field_that_is_shared_is_named(getkey):
+    layers = [s5(getkey()), s5(getkey())]
+    shared = eqx.nn.Shared(layers, lambda m: m[1].log_step, lambda m: m[0].log_step)
+    with pytest.raises(ValueError, match=r"\[1\]\.log_step is a SharedNode, allowed: an array"):
+        compress(shared)
+
+
 def test_plans_can_be_compared(model):
     planned = plan(model)
     assert planned == planned
