@@ -16,7 +16,6 @@ it writes `layer_one_core` and so on.
 
 import argparse
 import itertools
-import os
 from functools import partial
 from typing import Any
 
@@ -38,14 +37,14 @@ from zoo.recurrence_choice import (
     on_cores,
     recurrence_form,
     stored_states,
+    usable_cores,
     work,
 )
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
 ORACLE = Choice("associative", 2**30)
-ON = len(os.sched_getaffinity(0))
-MACHINE = on_cores(ON) if KIND == "cpu" else GPU
-CORES = "_one_core" if ON == 1 and KIND == "cpu" else ""
+MACHINE = on_cores(usable_cores()) if KIND == "cpu" else GPU
+CORES = "_one_core" if usable_cores() == 1 and KIND == "cpu" else ""
 """A process held on one core, by taskset say, writes files of its own."""
 BASELINE = "associative scan over L"
 """Its name in results."""

@@ -43,13 +43,12 @@ class SelectiveSpectrum:
         self.layer, self._evidence, self._name = layer, evidence, name
         self._planned: dict[int, LayerPlan] = {}
         self.gramians = "data" if evidence.gradients is None else "data and gradients"
-        data = evidence.inputs, evidence.gradients, evidence.lengths
         with one_blas_thread():
             if layer.mixes_states:
-                self._grouped = state_moments(layer, *data).grouped()
+                self._grouped = state_moments(layer, *evidence.data).grouped()
                 values = [hankel_values(P, Q) for P, Q, _ in self._grouped]
             else:
-                self._contributions = contributions(layer, *data)
+                self._contributions = contributions(layer, *evidence.data)
                 values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
         self.sigma: Float[np.ndarray, " N"] = np.sum(values, axis=0)
 
@@ -86,7 +85,6 @@ class SelectiveSpectrum:
         basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
         after, C = fold(self.layer, basis), None
         if self._evidence.refit is not False:
-            data = self._evidence.inputs, self._evidence.gradients, self._evidence.lengths
-            C = refitted(self.layer, after, basis.V, *data)
+            C = refitted(self.layer, after, basis.V, *self._evidence.data)
             after = fold(self.layer, basis, C)
         return FoldedCut(self.layer, after, basis, C)

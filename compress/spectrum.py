@@ -70,6 +70,11 @@ class Evidence:
     """Fit C (and D) to the layer's outputs after the cut; None: only where it is selective."""
 
     @property
+    def data(self) -> tuple[Any, Any, Any]:
+        """What selective layers are weighed and fitted by."""
+        return self.inputs, self.gradients, self.lengths
+
+    @property
     def white(self) -> bool:
         """Whether both Gramians are those of white noise."""
         by_inputs = self.inputs is not None and self.states

@@ -4,12 +4,13 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from zoo.recurrence_choice import usable_cores
 
 from .metrics import write_json
 
@@ -38,7 +39,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": _memory_gib(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],

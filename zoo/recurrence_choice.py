@@ -139,7 +139,7 @@ def recurrence_override() -> Choice | None:
 def choose_form(size: Size, platform: str | None = None) -> Choice:
     """The form of least estimated cost on `platform` (JAX's default one if not given)."""
     kind = _kind(platform)
-    machine = GPU if kind == "gpu" else on_cores(_cores())
+    machine = GPU if kind == "gpu" else on_cores(usable_cores())
     return min(CANDIDATES[kind], key=lambda choice: cost(choice, size, machine))
 
 
@@ -205,7 +205,7 @@ def _kind(platform: str | None) -> str:
     return "cpu" if (platform or _platform()) == "cpu" else "gpu"
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Those that this process may use, as XLA counts them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -269,13 +269,13 @@ def test_the_costs_of_a_cpu_go_through_what_was_measured():
 def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
     size = Size(50, 784, 8, 8, 160)
     for cores, form in ((1, "fft"), (2, "matmul")):
-        monkeypatch.setattr("zoo.recurrence_choice._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda cores=cores: cores)
         assert choose_form(size, "cpu").form == form
 
 
 def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never(monkeypatch):
     """With chunks of one sample no product is wasted, but all states are kept."""
-    monkeypatch.setattr("zoo.recurrence_choice._cores", lambda: 2)
+    monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda: 2)
     assert choose_form(Size(2, 1024, 512, 512, 93), "cpu") == Choice("matmul", 1)
     assert choose_form(Size(50, 784, 8, 8, 28), "cpu").chunk > 8
     assert choose_form(Size(1, 65536, 64, 64, 4096), "cpu").chunk > 1
