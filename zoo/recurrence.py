@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
+from .compiled import adjoint_on_cpu, native, states_on_cpu
 from .lti import Array as AnyArray
 from .recurrence_choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .recurrence_forms import FORMS
@@ -122,9 +123,10 @@ def _time_varying(reverse, a, b, x0):
 
 def _time_varying_forward(reverse, a, b, x0):
     x = with_kernel(
-        lambda a, b, x0: _on_gpu(a, b, x0, "after", reverse)[0],
         lambda a, b, x0: _states_loop(a, b, x0, reverse),
         *(a, b, x0),
+        cuda=lambda a, b, x0: _on_gpu(a, b, x0, "after", reverse)[0],
+        cpu=(lambda *arrays: states_on_cpu(*arrays, reverse=reverse)[0]) if native(a) else None,
     )
     return x, (a, x, x0)
 
@@ -148,13 +150,24 @@ def _time_varying_backward(reverse, kept, dx):
     JAX's cotangents of complex numbers transpose without conjugation.
     """
     a, x, x0 = kept
-    g, dx0 = with_kernel(
-        lambda a, dx, later: tuple(_on_gpu(a, dx, later, "adjoint", not reverse)),
-        lambda a, dx, later: _adjoint_loop(a, dx, later, reverse),
-        *(a, dx, jnp.zeros_like(x0)),
+
+    def with_products(adjoint, a, x, x0, dx, later):
+        g, dx0 = adjoint(a, dx, later)
+        before = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
+        return g * jnp.concatenate(before, axis=1), g, dx0
+
+    def by_loop(a, dx, later):
+        return _adjoint_loop(a, dx, later, reverse)
+
+    def by_kernel(a, dx, later):
+        return _on_gpu(a, dx, later, "adjoint", not reverse)
+
+    return with_kernel(
+        partial(with_products, by_loop),
+        *(a, x, x0, dx, jnp.zeros_like(x0)),
+        cuda=partial(with_products, by_kernel),
+        cpu=partial(adjoint_on_cpu, reverse=reverse) if native(a) else None,
     )
-    before = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
-    return g * jnp.concatenate(before, axis=1), g, dx0
 
 
 def _adjoint_loop(a, dx, later, reverse):

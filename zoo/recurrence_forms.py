@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .compiled import adjoint_on_cpu, native, states_on_cpu
 from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
 from .samples import (
     batch_leading,
@@ -210,11 +211,18 @@ def _carry(
 
 def _carry_forward(order, real, imaginary, sources, x0):
     states, x = with_kernel(
-        lambda a, sources, x: tuple(recurrence_on_gpu(a[None, None], sources, x, order, False)),
         partial(_carry_loop, order),
         *(jnp.stack([real, imaginary]), sources, x0),
+        cuda=lambda a, sources, x: tuple(
+            recurrence_on_gpu(a[None, None], sources, x, order, False)
+        ),
+        cpu=partial(_carry_native, order) if native(sources) else None,
     )
     return (states, x), (real, imaginary, states, x0)
+
+
+def _carry_native(order: Order, a, sources, x):
+    return states_on_cpu(a[None, None], sources, x, order, split=True)
 
 
 def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
@@ -240,18 +248,24 @@ def _carry_backward(order, kept, cotangents):
     """The adjoint is the same recurrence, from the last chunk on, with the conjugate of a."""
     real, imaginary, states, x0 = kept
     dsources, dx, dreal, dimaginary = with_kernel(
-        partial(_adjoint_on_gpu, order),
         partial(_adjoint_loop, order),
-        *(jnp.stack([real, -imaginary]), states, x0, *cotangents),
+        *(jnp.stack([real, imaginary]), states, x0, *cotangents),
+        cuda=partial(_adjoint_on_gpu, order),
+        cpu=partial(_adjoint_native, order) if native(states) else None,
     )
     return dreal, dimaginary, dsources, dx
+
+
+def _adjoint_native(order: Order, a, states, x0, dstates, dx):
+    da, dsources, dx = adjoint_on_cpu(a[None, None], states, x0, dstates, dx, order, split=True)
+    return dsources, dx, *jnp.sum(da, axis=(0, 1))
 
 
 def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
     before, adjoint = states, order
     if order == "after":
         before, adjoint = jnp.concatenate([x0[:, None], states[:, :-1]], axis=1), "adjoint"
-    g, dx = recurrence_on_gpu(a[None, None], dstates, dx, adjoint, True)
+    g, dx = recurrence_on_gpu(_conjugate(a)[None, None], dstates, dx, adjoint, True)
     return g, dx, *_sum_of_products(g, before)
 
 
@@ -260,6 +274,7 @@ def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
 
     No copy is made of them that begins with x0; g takes the place of `dstates`.
     """
+    a = _conjugate(a)
     if order == "before":
         g, dx = _carry_loop(order, a, dstates, dx, reverse=True)
         return g, dx, *_sum_of_products(g, states)
@@ -285,6 +300,10 @@ def _sum_of_products(g, x):
 
 def _by_part(straight, crossed):
     return jnp.sum(straight, axis=0), crossed[0] - crossed[1]
+
+
+def _conjugate(a):
+    return jnp.stack([a[0], -a[1]])
 
 
 def _times(a, x):

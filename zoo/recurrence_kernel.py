@@ -33,17 +33,25 @@ Order = Literal["after", "before", "adjoint"]
 adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
 
 
-def with_kernel(kernel: Callable[..., Any], otherwise: Callable[..., Any], *arrays: Array) -> Any:
-    """`kernel(*arrays)` where the program is compiled for an NVIDIA GPU, else `otherwise`.
+def with_kernel(
+    otherwise: Callable[..., Any],
+    *arrays: Array,
+    cuda: Callable[..., Any] | None = None,
+    cpu: Callable[..., Any] | None = None,
+) -> Any:
+    """`cuda(*arrays)` where the program is compiled for an NVIDIA GPU, `cpu(*arrays)` where it is
+    for a CPU, if there is such a kernel, else `otherwise(*arrays)`.
 
-    The kernels are written for Pallas on Triton; a JAX without it has `otherwise` on all platforms.
-    Pallas cannot differentiate them: forwards, `otherwise` is what is differentiated.
+    The kernels of GPUs are written for Pallas on Triton; a JAX without it has `otherwise` there.
+    No kernel can be differentiated: forwards, `otherwise` is what is differentiated.
     """
-    if triton is None:
-        return otherwise(*arrays)
-    on_gpu = jax.custom_jvp(kernel)
-    on_gpu.defjvp(lambda primals, tangents: jax.jvp(otherwise, primals, tangents))
-    return jax.lax.platform_dependent(*arrays, cuda=on_gpu, default=otherwise)
+    kernels = {"cuda": cuda if triton is not None else None, "cpu": cpu}
+    differentiable = {}
+    for platform, kernel in kernels.items():
+        if kernel is not None:
+            differentiable[platform] = jax.custom_jvp(kernel)
+            differentiable[platform].defjvp(lambda x, dx: jax.jvp(otherwise, x, dx))
+    return jax.lax.platform_dependent(*arrays, default=otherwise, **differentiable)
 
 
 def recurrence_on_gpu(

@@ -8,14 +8,17 @@ For each channel d with states n,
 (Gu & Dao, arXiv 2312.00752, algorithm 2: zero-order hold for A, Euler's rule for B).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .compiled import native, selective_gradients, selective_outputs
 from .recurrence import linear_recurrence
-from .recurrence_choice import on_cpu
+from .recurrence_choice import on_cpu, usable_cores
+from .recurrence_kernel import with_kernel
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
@@ -79,19 +82,75 @@ def selective_step(
 
 
 def _selective_scan(A, x, dt, B, C, h0):
-    """Outputs [b L d] and last states [b d N] of a batch, on a CPU a part of them at a time."""
+    """Outputs [b L d] and last states [b d N] of a batch."""
     if not on_cpu():
         return _in_long_chunks(A, x, dt, B, C, h0)
+    if x.dtype == jnp.float32 and native(x):
+        return list(_by_kernel(A, x, dt, B, C, h0))
+    return _in_parts(A, x, dt, B, C, h0)
+
+
+_scan = whole_batch(_selective_scan, shared=1)
+
+
+@jax.custom_vjp
+def _by_kernel(A, x, dt, B, C, h0):
+    return _by_kernel_forward(A, x, dt, B, C, h0)[0]
+
+
+def _by_kernel_forward(A, x, dt, B, C, h0):
+    form = {"chunk": CHUNK, "width": _width(*x.shape[::2])}
+
+    def kernel(A, x, dt, B, C, h0):
+        y, h, before = selective_outputs(A.T, x, dt, B, C, jnp.swapaxes(h0, 1, 2), **form)
+        return y, jnp.swapaxes(h, 1, 2), before
+
+    def otherwise(*arrays):  # which the backward pass of the same name makes no use of
+        y, h = _in_parts(*arrays, chunks=lambda *parts: _chunks_forward(*parts)[0])
+        return y, h, jnp.zeros((len(x), -(-x.shape[1] // CHUNK), *A.T.shape), x.dtype)
+
+    y, h, before = with_kernel(otherwise, A, x, dt, B, C, h0, cpu=kernel)
+    return (y, h), (A, x, dt, B, C, h0, before)
+
+
+def _by_kernel_backward(kept, cotangents):
+    *arrays, before = kept
+    form = {"chunk": CHUNK, "width": _width(*arrays[1].shape[::2])}
+
+    def kernel(A, x, dt, B, C, h0, before, dy, dh):
+        dA, *others, dh0 = selective_gradients(
+            A.T, x, dt, B, C, before, dy, jnp.swapaxes(dh, 1, 2), **form
+        )
+        return dA.T, *others, jnp.swapaxes(dh0, 1, 2)
+
+    def otherwise(A, x, dt, B, C, h0, before, dy, dh):
+        return jax.vjp(_in_parts, A, x, dt, B, C, h0)[1]([dy, dh])
+
+    return with_kernel(otherwise, *arrays, before, *cotangents, cpu=kernel)
+
+
+_by_kernel.defvjp(_by_kernel_forward, _by_kernel_backward)
+
+
+def _width(sequences: int, d: int) -> int:
+    """Channels that the kernel treats together: as many as it can, if each core has some then."""
+    enough = [w for w in (64, 32) if sequences * -(-d // w) >= usable_cores()]
+    return enough[0] if enough else 16
+
+
+def _in_parts(A, x, dt, B, C, h0, chunks=None):
+    """Outputs [b L d] and last states [b d N] by loops of XLA, over a part of them at a time."""
     sequences, channels = _parts(*h0.shape)
+    together = partial(_together, chunks=chunks or _chunks)
 
     def of_sequences(part):
         x, dt, B, C, h0 = part
         if channels == 1:
-            return _together(A, x, dt, B, C, h0)
+            return together(A, x, dt, B, C, h0)
 
         def of_channels(part):
             A, x, dt, h0 = part
-            return _together(A, x, dt, B, C, h0)
+            return together(A, x, dt, B, C, h0)
 
         own = [_split(a, axis, channels) for a, axis in ((A, 0), (x, -1), (dt, -1), (h0, 1))]
         y, h = jax.lax.map(of_channels, own)
@@ -101,9 +160,6 @@ def _selective_scan(A, x, dt, B, C, h0):
         return of_sequences((x, dt, B, C, h0))
     parts = tuple(_split(a, 0, sequences) for a in (x, dt, B, C, h0))
     return [_join(a, 0) for a in jax.lax.map(of_sequences, parts)]
-
-
-_scan = whole_batch(_selective_scan, shared=1)
 
 
 def _parts(batch: int, d: int, N: int) -> tuple[int, int]:
@@ -158,7 +214,7 @@ def _in_long_chunks(A, x, dt, B, C, h0):
     return [joined(outputs), h]
 
 
-def _together(A, x, dt, B, C, h0):
+def _together(A, x, dt, B, C, h0, chunks):
     """Outputs [b L d] and last states [b d N] of sequences that go step by step together.
 
     Chunks are of equal length, and near `CHUNK`, as far as L allows; what is left over makes a last
@@ -170,10 +226,10 @@ def _together(A, x, dt, B, C, h0):
     whole = K * T
     h = jnp.swapaxes(h0, 1, 2)
     outputs = []
-    for begin, end, chunks in [(0, whole, K), (whole, L, 1)]:
+    for begin, end, count in [(0, whole, K), (whole, L, 1)]:
         if begin < end:
-            parts = [time_leading(a[:, begin:end], chunks) for a in (x, dt, B, C)]
-            y, h = _chunks(A.T, *parts, h)
+            parts = [time_leading(a[:, begin:end], count) for a in (x, dt, B, C)]
+            y, h = chunks(A.T, *parts, h)
             outputs.append(batch_leading(y))
     return [joined(outputs), jnp.swapaxes(h, 1, 2)]
 

@@ -27,6 +27,7 @@ FORMS = [
     Choice("associative", 8),
 ]
 EVERY_FORM = pytest.mark.parametrize("choice", FORMS, ids=lambda c: f"{c.form} {c.chunk}")
+WITH_AND_WITHOUT_KERNEL = pytest.mark.parametrize("kernel", [True, False], indirect=True)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
@@ -67,11 +68,12 @@ def gradients(form, weights):
     return jax.jit(lambda *a: jax.grad(loss, argnums=tuple(range(len(a))))(*a))
 
 
+@WITH_AND_WITHOUT_KERNEL
 @EVERY_FORM
 @pytest.mark.parametrize(
     ("dtype", "L"), [("float64", 1), ("float64", 8), ("float64", 27), ("float32", 27)]
 )
-def test_values_and_every_gradient_equal_the_definition(x64, choice, dtype, L):
+def test_values_and_every_gradient_equal_the_definition(x64, kernel, choice, dtype, L):
     rng = np.random.default_rng(L)
     log_lam, B, C, x0 = system(rng, dtype)
     u = inputs(rng, L, 2, dtype=dtype)
@@ -184,8 +186,9 @@ def test_gradients_of_a_batch_are_the_sum(x64, choice):
     assert_close(ours, batched(sequential)(*arguments))
 
 
+@WITH_AND_WITHOUT_KERNEL
 @EVERY_FORM
-def test_gradients_of_every_sequence_and_of_every_model(x64, choice):
+def test_gradients_of_every_sequence_and_of_every_model(x64, kernel, choice):
     rng = np.random.default_rng(4)
     models = [system(rng) for _ in range(2)]
     log_lam, B, C, x0 = (jnp.stack(arrays) for arrays in zip(*models, strict=True))
@@ -294,11 +297,12 @@ def associative(a, b, x0):
     return jax.lax.associative_scan(combine, (a, b.at[0].add(a[0] * x0)))[1]
 
 
+@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize(
     ("shape", "reverse"), [((1, 3), False), ((17,), True), ((17, 2, 3), False), ((6, 2), True)]
 )
-def test_linear_recurrence_values_and_gradients(x64, dtype, shape, reverse):
+def test_linear_recurrence_values_and_gradients(x64, kernel, dtype, shape, reverse):
     rng = np.random.default_rng(8)
 
     def draw(*shape):
@@ -322,7 +326,8 @@ def test_linear_recurrence_values_and_gradients(x64, dtype, shape, reverse):
     assert_close(ours, both(expected), precision)
 
 
-def test_its_gradient_can_be_differentiated_forwards(x64):
+@WITH_AND_WITHOUT_KERNEL
+def test_its_gradient_can_be_differentiated_forwards(x64, kernel):
     a, b, v = jnp.asarray(np.random.default_rng(0).uniform(-0.9, 0.9, (3, 12, 4)))
 
     def loop(a, b):
@@ -365,8 +370,9 @@ linear_all = jax.vmap(linear_recurrence)
 lti_all = jax.vmap(lambda *arguments: lti_apply(*arguments)[0], in_axes=(None, None, None, 0))
 
 
+@pytest.mark.parametrize("kernel", [False], indirect=True)
 @pytest.mark.parametrize("varying", [False, True], ids=["time-invariant", "time-varying"])
-def test_no_step_of_a_loop_copies_a_whole_sequence(varying):
+def test_no_step_of_a_loop_copies_a_whole_sequence(kernel, varying):
     """States are written in the place of what drives them, where XLA finds that safe."""
     rng = np.random.default_rng(0)
     if varying:

@@ -45,6 +45,10 @@ def gradients(function, arguments):
     return jax.grad(loss, argnums=tuple(range(6)))(*arguments)
 
 
+WITH_AND_WITHOUT_KERNEL = pytest.mark.parametrize("kernel", [True, False], indirect=True)
+
+
+@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize(
     ("L", "cached", "on_gpu"),
     [
@@ -57,7 +61,7 @@ def gradients(function, arguments):
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_values_and_gradients_are_those_of_the_definition(
-    L, cached, on_gpu, precision, request, monkeypatch
+    L, cached, on_gpu, precision, kernel, request, monkeypatch
 ):
     monkeypatch.setattr("zoo.selective.CACHED", cached)
     monkeypatch.setattr("zoo.selective.VECTOR", 1)
@@ -98,6 +102,50 @@ def test_a_step_is_a_sample_of_the_scan():
     y1, h1 = selective_step(*(row[name] for name in NAMES))
     np.testing.assert_allclose(y[0], y1, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(h, h1, rtol=1e-5, atol=1e-6)
+
+
+@WITH_AND_WITHOUT_KERNEL
+@pytest.mark.parametrize("models", [1, 2])
+def test_gradients_of_many_channels_of_every_sequence_and_model(kernel, models):
+    """More than one block of channels, the last one not full, of few sequences."""
+    given = problem(19, 150, 3, batch=(2,))
+    A = jnp.stack([jnp.asarray(given["A"]) * (1 + i) for i in range(models)])
+    axes = [None if name == "A" else 0 for name in NAMES]
+
+    def every(function):
+        each = jax.vmap(lambda *a: gradients(function, a), in_axes=axes)
+        model = lambda A: each(*(A if name == "A" else given[name] for name in NAMES))  # noqa: E731
+        return jax.jit(jax.vmap(model))(A)
+
+    for a, b in zip(every(selective_scan), every(oracle), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5 * np.abs(b).max())
+
+
+@WITH_AND_WITHOUT_KERNEL
+def test_its_gradient_can_be_differentiated_forwards(kernel):
+    given = [jnp.asarray(a) for a in problem(21, 5, 4).values()]
+    directions = [jnp.ones_like(a) for a in given]
+
+    def of_gradient(function):
+        gradient = lambda *a: gradients(function, a)  # noqa: E731
+        return jax.jit(lambda *a: jax.jvp(gradient, a, tuple(directions))[1])(*given)
+
+    for a, b in zip(of_gradient(selective_scan), of_gradient(oracle), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
+@WITH_AND_WITHOUT_KERNEL
+def test_decays_of_any_size(kernel):
+    """From none at all, which leaves the state as it is, to more than single precision can hold."""
+    rates = jnp.asarray([[0.0, -1e-8, -0.5, -20.0, -86.0, -90.0, -1e4, -1e30]])
+    h0, nothing = jnp.ones((1, 8)), jnp.zeros((1, 8))
+    y, h = selective_scan(jnp.zeros((1, 1)), jnp.ones((1, 1)), rates, nothing, nothing + 1, h0)
+    np.testing.assert_allclose(h, jnp.exp(rates), rtol=3e-7, atol=1e-37)
+    assert h[0, 0] == 1
+    np.testing.assert_allclose(y[0, 0], jnp.sum(jnp.exp(rates)), rtol=1e-6)
+    broken = rates.at[0, 2].set(jnp.nan)
+    _, h = selective_scan(jnp.zeros((1, 1)), jnp.ones((1, 1)), broken, nothing, nothing, h0)
+    assert jnp.isnan(h[0, 2])
 
 
 def test_memory_does_not_hold_the_states():

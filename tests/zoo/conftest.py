@@ -1,0 +1,16 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from zoo.compiled import native
+
+
+@pytest.fixture
+def kernel(request, monkeypatch):
+    """Whether there are compiled kernels for CPUs, or loops of XLA in their place."""
+    if request.param and not native(jnp.zeros(1)):
+        pytest.skip("installed without a C++ compiler")
+    monkeypatch.setattr("zoo.compiled.compiled", lambda: request.param)
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()

@@ -1,0 +1,130 @@
+"""The compiled kernel of CPUs. That models get the same from loops is in `test_recurrence`."""
+
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import compiled as kernels
+from zoo.compiled import adjoint_on_cpu, native, states_on_cpu
+from zoo.recurrence import linear_recurrence
+
+KERNEL = native(jnp.zeros(1))
+compiled = pytest.mark.skipif(not KERNEL, reason="installed without a C++ compiler")
+
+
+@pytest.mark.skipif(not (shutil.which("c++") and shutil.which("cc")), reason="no compiler")
+def test_a_compiler_makes_a_kernel():
+    assert KERNEL
+
+
+def test_a_jax_that_does_not_take_the_kernel_has_the_loop(monkeypatch):
+    def refuse(*arguments, **settings):
+        raise jax.errors.JaxRuntimeError("the handler's API version is incompatible")
+
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    assert not kernels.compiled.__wrapped__()
+
+
+def by_a_loop(a, b, x, order, reverse, split):
+    """The definition, with gradients by autodiff."""
+    a = jnp.broadcast_to(a, b.shape)
+    if split:
+        a, b = (jax.lax.complex(each[:, :, 0], each[:, :, 1]) for each in (a, b))
+        x = jax.lax.complex(x[:, 0], x[:, 1])
+
+    def step(x, each):
+        after = each[0] * x + each[1]
+        return after, after if order == "after" else x
+
+    last, states = jax.lax.scan(
+        step, x, (jnp.swapaxes(a, 0, 1), jnp.swapaxes(b, 0, 1)), reverse=reverse
+    )
+    states = jnp.swapaxes(states, 0, 1)
+    if split:
+        states, last = (jnp.stack([z.real, z.imag], axis=-2) for z in (states, last))
+    return states, last
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["float32", "float64", "complex64", "complex128", "split"])
+@pytest.mark.parametrize("shared", [False, True], ids=["varying", "constant"])
+@pytest.mark.parametrize("order", ["after", "before"])
+@pytest.mark.parametrize(
+    ("shape", "reverse"),
+    [((3, 7, 5), False), ((2, 9, 2100), True), ((4, 50, 300), True), ((1, 1, 1), False)],
+)
+def test_states_and_cotangents_equal_the_definition(x64, kind, shared, order, shape, reverse):
+    rng = np.random.default_rng(0)
+    batch, L, n = shape
+    split, dtype = kind == "split", "float64" if kind == "split" else kind
+    each = (2, n) if split else (n,)
+
+    def draw(*shape):
+        x = rng.uniform(-0.6, 0.6, shape)
+        return jnp.asarray(x + 1j * rng.uniform(-0.6, 0.6, shape) if "x" in dtype else x, dtype)
+
+    a = draw(1, 1, *each) if shared else draw(batch, L, *each)
+    b, x = draw(batch, L, *each), draw(batch, *each)
+    form = {"reverse": reverse, "split": split}
+
+    @jax.jit
+    def both(a, b, x, dstates, dlast):
+        (states, last), vjp = jax.vjp(lambda *z: by_a_loop(*z, order, **form), a, b, x)
+        ours = states_on_cpu(a, b, x, order, **form)
+        da, db, dx = adjoint_on_cpu(a, ours[0], x, dstates, dlast, order, **form)
+        da = jnp.sum(da, axis=0, keepdims=True) if shared else da
+        return (*ours, da, db, dx), (states, last, *vjp((dstates, dlast)))
+
+    ours, theirs = both(a, b, x, draw(batch, L, *each), draw(batch, *each))
+    tolerance = 1e-5 if dtype in ("float32", "complex64") else 1e-12
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == other.dtype
+        np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+@compiled
+def test_many_at_once_neither_wait_for_nor_disturb_one_another():
+    """Calls from several programs share the cores of one pool."""
+    rng = np.random.default_rng(1)
+    a, b = jnp.asarray(rng.uniform(0, 1, (2, 4, 200, 300)), jnp.float32)
+    one = jax.jit(jax.vmap(linear_recurrence))
+    expected = one(a, b)
+    for states in [one(a, b) for _ in range(40)]:
+        np.testing.assert_array_equal(states, expected)
+
+
+@compiled
+def test_other_kinds_of_numbers_have_the_loop():
+    a = jnp.full((5, 3), 0.5, jnp.bfloat16)
+    assert not native(a)
+    np.testing.assert_allclose(
+        np.asarray(linear_recurrence(a, a), float)[:, 0], 1 - 0.5 ** np.arange(1, 6)
+    )
+
+
+SEVERAL = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+jax.config.update("jax_num_cpu_devices", 2)
+from zoo.recurrence import linear_recurrence
+from zoo.compiled import native
+
+mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
+a = jax.device_put(np.full((4, 9, 3), 0.5), NamedSharding(mesh, PartitionSpec("all")))
+assert jax.device_count() == 2 and not native(a)
+print(float(jax.jit(jax.vmap(linear_recurrence))(a, a)[-1, -1, -1]))
+"""
+
+
+@compiled
+def test_several_devices_have_the_loop():
+    """Which XLA shares out by sequences; it would gather all of them for a kernel."""
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == pytest.approx(1 - 0.5**9)

@@ -1,0 +1,38 @@
+// The Python module zoo._compiled: all kernels, for zoo/compiled.py to register with JAX.
+
+#include <Python.h>
+
+#include "xla/ffi/api/ffi.h"
+
+XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_states);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_adjoint);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_outputs);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_gradients);
+
+namespace {
+
+PyObject* Capsule(XLA_FFI_Handler* handler) {
+  return PyCapsule_New(reinterpret_cast<void*>(handler), nullptr, nullptr);
+}
+
+PyObject* Handlers(PyObject*, PyObject*) {
+  return Py_BuildValue("{s:N,s:N,s:N,s:N}",  //
+                       "recurrence_states", Capsule(recurrence_states),      //
+                       "recurrence_adjoint", Capsule(recurrence_adjoint),    //
+                       "selective_outputs", Capsule(selective_outputs),      //
+                       "selective_gradients", Capsule(selective_gradients));
+}
+
+PyMethodDef methods[] = {
+    {"handlers", Handlers, METH_NOARGS, "The XLA FFI handlers, as capsules by name."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "zoo._compiled", "Kernels for CPUs.", -1, methods, nullptr, nullptr,
+    nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__compiled() { return PyModule_Create(&module); }

@@ -1,0 +1,68 @@
+// What the kernels have in common: work shared out among cores, loops compiled for wide vectors.
+
+#ifndef ZOO_CPP_SHARE_H_
+#define ZOO_CPP_SHARE_H_
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "xla/ffi/api/ffi.h"
+
+// Where loader and compiler allow it, a function is compiled for wider vectors too; which one runs
+// is chosen on loading.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_WIDE_VECTORS \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_WIDE_VECTORS
+#endif
+
+namespace zoo {
+
+constexpr int64_t kAlone = 1 << 15;  // numbers that are not worth waking another core for
+
+// How many cores to share so many numbers among.
+inline int64_t Threads(xla::ffi::ThreadPool& pool, int64_t numbers) {
+  return numbers < kAlone ? 1 : std::max<int64_t>(pool.num_threads(), 1);
+}
+
+// Calls work(0) to work(parts - 1), each once, on this core and on those of the pool that are idle.
+// It waits for work that has begun, never for the pool, which may be busy with its caller.
+inline void Share(xla::ffi::ThreadPool& pool, int64_t parts, int64_t threads,
+                  std::function<void(int64_t)> work) {
+  struct Job {
+    std::function<void(int64_t)> work;
+    int64_t parts;
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::mutex mutex;
+    std::condition_variable all_done;
+
+    void Help() {
+      for (int64_t part; (part = next++) < parts;) {
+        work(part);
+        std::lock_guard<std::mutex> lock(mutex);
+        if (++done == parts) all_done.notify_all();
+      }
+    }
+  };
+  auto job = std::make_shared<Job>();
+  job->work = std::move(work);
+  job->parts = parts;
+  for (int64_t other = 1; other < std::min(threads, parts); ++other) {
+    pool.Schedule([job] { job->Help(); });
+  }
+  job->Help();
+  std::unique_lock<std::mutex> lock(job->mutex);
+  job->all_done.wait(lock, [&] { return job->done == parts; });
+}
+
+}  // namespace zoo
+
+#endif  // ZOO_CPP_SHARE_H_
