@@ -5,7 +5,8 @@ For head h with channels p and states n, and g the group of the head,
     H_k[h, p, n] = exp(dt_k[h] A[h]) H_{k-1}[h, p, n] + dt_k[h] x_k[h, p] B_k[g, n]
     y_k[h, p] = sum_n C_k[g, n] H_k[h, p, n]
 
-(Dao & Gu, ICML 2024, arXiv 2405.21060, section 6: state-space duality).
+(Dao & Gu, ICML 2024, arXiv 2405.21060, section 6: state-space duality). A CPU goes through the
+samples one by one where there are few states.
 """
 
 from functools import partial
@@ -13,6 +14,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from .compiled import native
+from .recurrence_choice import on_cpu, usable_cores
+from .selective import selective_scan
+
+FEW = 16
+"""States up to which the kernel of the selective scan is faster than chunks: for each of up to two
+cores, since it keeps more of them busy than the products of chunks do."""
 
 
 def ssd_scan(
@@ -36,6 +45,10 @@ def ssd_scan(
     L, heads, channels = x.shape
     groups = B.shape[1]
     grouped = (groups, heads // groups)
+    few = B.shape[2] <= FEW * min(usable_cores(), 2)
+    if few and on_cpu() and dtype == jnp.float32 and native(x):
+        y, state = _sample_by_sample(x, dt, A, B, C, h0.astype(dtype))
+        return y.astype(kind), state
     v = (dt[..., None] * x).reshape(L, *grouped, channels)
     log_decay = (dt * A).reshape(L, *grouped)
     state = h0.reshape(*grouped, *h0.shape[1:])
@@ -67,6 +80,27 @@ def ssd_step(
     B, C = jnp.repeat(B, each, axis=0), jnp.repeat(C, each, axis=0)
     h = jnp.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None, :]
     return jnp.einsum("hpn,hn->hp", h, C).astype(kind), h
+
+
+def _sample_by_sample(x, dt, A, B, C, h0):
+    """By `selective_scan`, in which all channels of a head have the same decay."""
+    L, heads, channels = x.shape
+    each = heads // B.shape[1]
+    outputs, states = [], []
+    for group in range(B.shape[1]):
+        own = slice(group * each, (group + 1) * each)
+        h = h0[own].reshape(each * channels, -1)
+        y, h = selective_scan(
+            x[:, own].reshape(L, each * channels),
+            jnp.repeat(dt[:, own], channels, axis=1),
+            jnp.broadcast_to(jnp.repeat(A[own], channels)[:, None], h.shape),
+            B[:, group],
+            C[:, group],
+            h,
+        )
+        outputs.append(y.reshape(L, each, channels))
+        states.append(h.reshape(each, channels, -1))
+    return jnp.concatenate(outputs, axis=1), jnp.concatenate(states)
 
 
 @partial(jax.checkpoint, prevent_cse=False)
