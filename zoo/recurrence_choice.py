@@ -63,13 +63,13 @@ TWO_CORES = Machine(
 """As `benchmarks/layer.py --fit` found it."""
 
 ONE_CORE = Machine(
-    flop=7.7e-12,
-    state=7.7e-10,
+    flop=7.1e-12,
+    state=4.1e-10,
     step=0,
-    chunk=4e-05,
-    channel=0,
-    transform=4.3e-10,
-    start=0.00025,
+    chunk=1.6e-05,
+    channel=3.3e-11,
+    transform=4.4e-10,
+    start=0.00019,
 )
 """As it found it where it was held on one core."""
 

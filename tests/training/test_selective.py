@@ -1,18 +1,25 @@
 """What training needs of selective layers: sizes before a resume, plans by data, empty bounds."""
 
+import io
 from dataclasses import replace
 
 import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from compress import compress
+from data import load_task
 from data.task import Split
+from training.app import execute
 from training.checkpoint import resized
+from training.cli import parse_command
 from training.config import CompressionConfig
+from training.cut_run import cut_run
 from training.presets import preset
-from training.reduction import Reduction
+from training.reduction import Reduction, calibration_split
+from training.trained import load_run
 from zoo import Mamba, Mamba2, classifier
 
 LAYERS = {
@@ -65,3 +72,26 @@ def test_other_methods_say_that_selective_layers_need_data(model, split):
     reduction = Reduction(configured(method="real"), split)
     with pytest.raises(ValueError, match=r"blocks\[0\].ssm is selective"):
         reduction.plan(*model, tolerance=0.1)
+
+
+def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_path, no_reports):
+    trained, out = tmp_path / "trained", tmp_path / "cut"
+    options = "--model mamba --task digits --compression.mode none --steps 2 --layer.d-state 6"
+    options += " --network.d-model 4 --network.blocks 1 --loop.steps-per-dispatch 1"
+    command = parse_command([*options.split(), "--out", str(trained)])
+    execute(command, Console(file=io.StringIO()))
+    compression = CompressionConfig(mode="fixed", rank=3, calibration=8)
+    task = load_task(command.config.task, command.config.data)
+    cut_run(trained, task, out, compression)
+
+    run = load_run(trained, task)
+    config = replace(run.config, compression=compression)
+    reduction = Reduction(config, calibration_split(config, task.splits["train"]))
+    fitted, plain = (
+        compress(run.model, plan=reduction.plan(run.model, run.state.norm_state, **how))[0]
+        for how in ({"ranks": 3}, {"ranks": 3, "refit": False})
+    )
+    found = load_run(out, task).model
+    C = [np.asarray(model.blocks[0].ssm.x_proj.weight) for model in (found, fitted, plain)]
+    np.testing.assert_allclose(C[0], C[1], rtol=1e-4, atol=1e-6)
+    assert np.abs(C[0] - C[2]).max() > 1e-4

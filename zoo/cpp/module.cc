@@ -16,10 +16,10 @@ PyObject* Capsule(XLA_FFI_Handler* handler) {
 }
 
 PyObject* Handlers(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N,s:N,s:N}",  //
-                       "recurrence_states", Capsule(recurrence_states),      //
-                       "recurrence_adjoint", Capsule(recurrence_adjoint),    //
-                       "selective_outputs", Capsule(selective_outputs),      //
+  return Py_BuildValue("{s:N,s:N,s:N,s:N}",                                //
+                       "recurrence_states", Capsule(recurrence_states),    //
+                       "recurrence_adjoint", Capsule(recurrence_adjoint),  //
+                       "selective_outputs", Capsule(selective_outputs),    //
                        "selective_gradients", Capsule(selective_gradients));
 }
 
@@ -29,8 +29,15 @@ PyMethodDef methods[] = {
 };
 
 PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "zoo._compiled", "Kernels for CPUs.", -1, methods, nullptr, nullptr,
-    nullptr, nullptr,
+    PyModuleDef_HEAD_INIT,
+    "zoo._compiled",
+    "Kernels for CPUs.",
+    -1,
+    methods,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
 };
 
 }  // namespace

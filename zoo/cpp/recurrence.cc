@@ -4,8 +4,6 @@
 // through the samples of a block of states, reads what drives them once and writes them once; no
 // less can be moved. Python's side, which says what each argument is: zoo/compiled.py.
 
-#include <type_traits>
-
 #include "share.h"
 
 namespace ffi = xla::ffi;
@@ -20,9 +18,9 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int64_t kNarrowest = 64;   // states of a block, at least
-constexpr int64_t kWidest = 2048;    // and at most: they stay in the first cache
-constexpr int64_t kLine = 16;        // single precision numbers of a cache line
+constexpr int64_t kNarrowest = 64;  // states of a block, at least
+constexpr int64_t kWidest = 2048;   // and at most: they stay in the first cache
+constexpr int64_t kLine = 16;       // single precision numbers of a cache line
 
 // Numbers of `parts` real ones each: real numbers; complex ones, their parts side by side (stride
 // 2); or all real parts of a sample, then all imaginary ones (stride 1, `apart` = n).
@@ -36,10 +34,10 @@ struct Numbers {
 // A block of `width` states of one sequence. Pointers are to its first sample.
 struct Block {
   int64_t samples, width;
-  int64_t row;     // from a sample to the next, in real numbers
+  int64_t row;       // from a sample to the next, in real numbers
   int64_t row_of_a;  // likewise, 0 where a is the same for all samples
-  int64_t apart;   // from a real to its imaginary part
-  bool before;     // of each sample the state before it is kept, not that after it
+  int64_t apart;     // from a real to its imaginary part
+  bool before;       // of each sample the state before it is kept, not that after it
   bool reverse;
 
   int64_t At(int64_t k) const { return reverse ? samples - 1 - k : k; }
@@ -71,10 +69,10 @@ FOR_WIDE_VECTORS void States(const Block block, const T* a, const T* b, T* x, T*
   }
 }
 
-// The adjoint: db_k = g_k, the cotangent of x_k; da_k, the products of g_k and x_{k-1}, or their sum
-// where a is the same for all samples. `later` begins as the cotangent of the last state and ends as
-// that of the first. Cotangents of JAX's complex numbers transpose without conjugation; gradients by
-// real and imaginary parts are those of conjugates.
+// The adjoint: db_k = g_k, the cotangent of x_k; da_k, the products of g_k and x_{k-1}, or their
+// sum where a is the same for all samples. `later` begins as the cotangent of the last state and
+// ends as that of the first. Cotangents of JAX's complex numbers transpose without conjugation;
+// gradients by real and imaginary parts are those of conjugates.
 template <typename N, bool before, bool summed, typename T = typename N::Real>
 FOR_WIDE_VECTORS void Adjoint(const Block block, const T* a, const T* states, const T* first,
                               const T* dstates, T* later, T* da, T* db) {
@@ -86,9 +84,9 @@ FOR_WIDE_VECTORS void Adjoint(const Block block, const T* a, const T* states, co
     const T* dx_k = dstates + at * block.row;
     T* da_k = da + at * block.row_of_a;
     T* db_k = db + at * block.row;
-    const T* x = before ? states + at * block.row
-                 : k == 0     ? first
-                              : states + block.At(k - 1) * block.row;
+    const T* x = before   ? states + at * block.row
+                 : k == 0 ? first
+                          : states + block.At(k - 1) * block.row;
     EACH_APART
     for (int64_t i = 0; i < block.width; ++i) {
       const int64_t j = i * N::stride;
@@ -228,11 +226,12 @@ ffi::Error RunAdjoint(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer sta
     if (batch->samples_of_a != batch->samples) std::fill_n(da_, da->size_bytes() / sizeof(T), T(0));
     zoo::Share(pool, batch->sequences * batch->blocks, batch->threads, [=](int64_t part) {
       const Place at = Find(*batch, part, before, reverse);
-      const auto adjoint = at.block.before
-          ? (at.block.row_of_a == 0 ? Adjoint<N, true, true> : Adjoint<N, true, false>)
-          : (at.block.row_of_a == 0 ? Adjoint<N, false, true> : Adjoint<N, false, false>);
-      adjoint(at.block, a_ + at.a, states_ + at.b, first_ + at.x, dstates_ + at.b,
-                 later_ + at.x, da_ + at.da, db_ + at.b);
+      const auto adjoint =
+          at.block.before
+              ? (at.block.row_of_a == 0 ? Adjoint<N, true, true> : Adjoint<N, true, false>)
+              : (at.block.row_of_a == 0 ? Adjoint<N, false, true> : Adjoint<N, false, false>);
+      adjoint(at.block, a_ + at.a, states_ + at.b, first_ + at.x, dstates_ + at.b, later_ + at.x,
+              da_ + at.da, db_ + at.b);
     });
     return ffi::Error::Success();
   });
@@ -241,28 +240,28 @@ ffi::Error RunAdjoint(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer sta
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrence_states, RunStates,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()  // a
-                           .Arg<ffi::AnyBuffer>()  // b
-                           .Arg<ffi::AnyBuffer>()  // x
-                           .Ret<ffi::AnyBuffer>()  // states
-                           .Ret<ffi::AnyBuffer>()  // last
-                           .Attr<bool>("before")
-                           .Attr<bool>("reverse")
-                           .Attr<bool>("split"));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()  // a
+                                  .Arg<ffi::AnyBuffer>()  // b
+                                  .Arg<ffi::AnyBuffer>()  // x
+                                  .Ret<ffi::AnyBuffer>()  // states
+                                  .Ret<ffi::AnyBuffer>()  // last
+                                  .Attr<bool>("before")
+                                  .Attr<bool>("reverse")
+                                  .Attr<bool>("split"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrence_adjoint, RunAdjoint,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()  // a
-                           .Arg<ffi::AnyBuffer>()  // states
-                           .Arg<ffi::AnyBuffer>()  // x
-                           .Arg<ffi::AnyBuffer>()  // dstates
-                           .Arg<ffi::AnyBuffer>()  // dlast
-                           .Ret<ffi::AnyBuffer>()  // da
-                           .Ret<ffi::AnyBuffer>()  // db
-                           .Ret<ffi::AnyBuffer>()  // dx
-                           .Attr<bool>("before")
-                           .Attr<bool>("reverse")
-                           .Attr<bool>("split"));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()  // a
+                                  .Arg<ffi::AnyBuffer>()  // states
+                                  .Arg<ffi::AnyBuffer>()  // x
+                                  .Arg<ffi::AnyBuffer>()  // dstates
+                                  .Arg<ffi::AnyBuffer>()  // dlast
+                                  .Ret<ffi::AnyBuffer>()  // da
+                                  .Ret<ffi::AnyBuffer>()  // db
+                                  .Ret<ffi::AnyBuffer>()  // dx
+                                  .Attr<bool>("before")
+                                  .Attr<bool>("reverse")
+                                  .Attr<bool>("split"));

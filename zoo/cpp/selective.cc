@@ -164,8 +164,8 @@ struct Backward {
 };
 
 // With g_k the cotangent of h_k, a_k the decay: g_k = C_k dy_k + a_{k+1} g_{k+1}. Then
-// dC_k = sum_d dy_k h_k, dB_k = sum_d g_k (dt x)_k, d(dt x)_k = sum_n B_k g_k, and through the decay,
-// with p_k = g_k a_k h_{k-1}: d(dt)_k = sum_n A p_k, dA = sum_k dt_k p_k.
+// dC_k = sum_d dy_k h_k, dB_k = sum_d g_k (dt x)_k, d(dt x)_k = sum_n B_k g_k, and through the
+// decay, with p_k = g_k a_k h_{k-1}: d(dt)_k = sum_n A p_k, dA = sum_k dt_k p_k.
 FOR_WIDE_VECTORS void Gradients(const Scan& scan, const Backward& b, int64_t part) {
   const auto at = scan.Find(part);
   const int64_t N = scan.N, d = scan.d, units = (at.count + kLanes - 1) / kLanes, size = N * units;
@@ -277,8 +277,8 @@ ffi::Error RunOutputs(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Float
                       int64_t width) {
   auto scan = Describe(pool, A, x, chunk, width);
   if (scan.has_error()) return scan.error();
-  const Forward f = {A.typed_data(), x.typed_data(),  dt.typed_data(),
-                     B.typed_data(), C.typed_data(),  h0.typed_data(),
+  const Forward f = {A.typed_data(),  x.typed_data(),     dt.typed_data(),
+                     B.typed_data(),  C.typed_data(),     h0.typed_data(),
                      y->typed_data(), last->typed_data(), before->typed_data()};
   zoo::Share(pool, scan->sequences * scan->blocks, scan->threads,
              [f, scan = *scan](int64_t part) { Outputs(scan, f, part); });
@@ -290,10 +290,10 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
                         Result dB, Result dC, Result dh0, int64_t chunk, int64_t width) {
   auto scan = Describe(pool, A, x, chunk, width);
   if (scan.has_error()) return scan.error();
-  const Backward b = {A.typed_data(),   x.typed_data(),      dt.typed_data(), B.typed_data(),
-                      C.typed_data(),   before.typed_data(), dy.typed_data(), dlast.typed_data(),
-                      dA->typed_data(), dx->typed_data(),    ddt->typed_data(),
-                      dB->typed_data(), dC->typed_data(),    dh0->typed_data()};
+  const Backward b = {A.typed_data(),   x.typed_data(),      dt.typed_data(),   B.typed_data(),
+                      C.typed_data(),   before.typed_data(), dy.typed_data(),   dlast.typed_data(),
+                      dA->typed_data(), dx->typed_data(),    ddt->typed_data(), dB->typed_data(),
+                      dC->typed_data(), dh0->typed_data()};
   zoo::Share(pool, scan->sequences * scan->blocks, scan->threads,
              [b, scan = *scan](int64_t part) { Gradients(scan, b, part); });
   return ffi::Error::Success();
@@ -304,18 +304,34 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
 XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_outputs, RunOutputs,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>()
+                                  .Arg<Floats>()  // A
+                                  .Arg<Floats>()  // x
+                                  .Arg<Floats>()  // dt
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // h0
+                                  .Ret<Floats>()  // y
+                                  .Ret<Floats>()  // last
+                                  .Ret<Floats>()  // before
                                   .Attr<int64_t>("chunk")
                                   .Attr<int64_t>("width"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_gradients, RunGradients,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>()
+                                  .Arg<Floats>()  // A
+                                  .Arg<Floats>()  // x
+                                  .Arg<Floats>()  // dt
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // before
+                                  .Arg<Floats>()  // dy
+                                  .Arg<Floats>()  // dlast
+                                  .Ret<Floats>()  // dA
+                                  .Ret<Floats>()  // dx
+                                  .Ret<Floats>()  // ddt
+                                  .Ret<Floats>()  // dB
+                                  .Ret<Floats>()  // dC
+                                  .Ret<Floats>()  // dh0
                                   .Attr<int64_t>("chunk")
                                   .Attr<int64_t>("width"));
