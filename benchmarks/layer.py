@@ -54,6 +54,8 @@ GRID = list(itertools.product([(1, 4096), (16, 512)], [8, 32, 128, 512], [16, 64
 FIT = [
     # between the cells of GRID, and apart from all of PAPER
     (24, 640, 8, 32),
+    (40, 896, 8, 24),
+    (40, 896, 8, 96),
     (24, 640, 8, 192),
     (24, 640, 8, 400),
     (8, 1024, 24, 48),
