@@ -105,8 +105,9 @@ def _by_kernel_forward(A, x, dt, B, C, h0):
         y, h, before = selective_outputs(A.T, x, dt, B, C, jnp.swapaxes(h0, 1, 2), **form)
         return y, jnp.swapaxes(h, 1, 2), before
 
-    def otherwise(*arrays):  # which the backward pass of the same name makes no use of
+    def otherwise(*arrays):
         y, h = _in_parts(*arrays, chunks=lambda *parts: _chunks_forward(*parts)[0])
+        # the states before chunks: those of the kernel's gradient, for which the other has no use
         return y, h, jnp.zeros((len(x), -(-x.shape[1] // CHUNK), *A.T.shape), x.dtype)
 
     y, h, before = with_kernel(otherwise, A, x, dt, B, C, h0, cpu=kernel)
