@@ -270,7 +270,7 @@ def test_the_costs_of_a_cpu_go_through_what_was_measured():
 
 
 def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
-    size = Size(50, 784, 8, 8, 256)
+    size = Size(50, 784, 8, 8, 208)
     for cores, form in ((1, "fft"), (2, "matmul")):
         monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda cores=cores: cores)
         assert choose_form(size, "cpu").form == form
