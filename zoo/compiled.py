@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .recurrence_kernel import Order
+from .recurrence_kernel import Kept
 
 KINDS = ("float32", "float64", "complex64", "complex128")
 """What recurrences are computed in; the selective scan only in the first."""
@@ -44,7 +44,7 @@ def states_on_cpu(
     a: Inexact[Array, "#b #L *s"],
     b: Inexact[Array, "b L *s"],
     x: Inexact[Array, "b *s"],
-    order: Order = "after",
+    order: Kept = "after",
     *,
     reverse: bool = False,
     split: bool = False,
@@ -67,7 +67,7 @@ def adjoint_on_cpu(
     x: Inexact[Array, "b *s"],
     dstates: Inexact[Array, "b L *s"],
     dlast: Inexact[Array, "b *s"],
-    order: Order = "after",
+    order: Kept = "after",
     *,
     reverse: bool = False,
     split: bool = False,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .compiled import adjoint_on_cpu, native, states_on_cpu
-from .recurrence_kernel import Order, recurrence_on_gpu, with_kernel
+from .recurrence_kernel import Kept, recurrence_on_gpu, with_kernel
 from .samples import (
     batch_leading,
     joined,
@@ -194,7 +194,7 @@ _rule_by_order: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))
 
 @_rule_by_order
 def _carry(
-    order: Order,
+    order: Kept,
     real: Float[Array, " n"],
     imaginary: Float[Array, " n"],
     sources: Float[Array, "b K 2 n"],
@@ -221,11 +221,11 @@ def _carry_forward(order, real, imaginary, sources, x0):
     return (states, x), (real, imaginary, states, x0)
 
 
-def _carry_native(order: Order, a, sources, x):
+def _carry_native(order: Kept, a, sources, x):
     return states_on_cpu(a[None, None], sources, x, order, split=True)
 
 
-def _carry_loop(order: Order, a, sources, x, reverse: bool = False):
+def _carry_loop(order: Kept, a, sources, x, reverse: bool = False):
     """States after chunks take the place of the sources, which spares filling a place of their own.
 
     Those before chunks have to be written before the source is read, so they need one.
@@ -256,12 +256,12 @@ def _carry_backward(order, kept, cotangents):
     return dreal, dimaginary, dsources, dx
 
 
-def _adjoint_native(order: Order, a, states, x0, dstates, dx):
+def _adjoint_native(order: Kept, a, states, x0, dstates, dx):
     da, dsources, dx = adjoint_on_cpu(a[None, None], states, x0, dstates, dx, order, split=True)
     return dsources, dx, *jnp.sum(da, axis=(0, 1))
 
 
-def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
+def _adjoint_on_gpu(order: Kept, a, states, x0, dstates, dx):
     before, adjoint = states, order
     if order == "after":
         before, adjoint = jnp.concatenate([x0[:, None], states[:, :-1]], axis=1), "adjoint"
@@ -269,7 +269,7 @@ def _adjoint_on_gpu(order: Order, a, states, x0, dstates, dx):
     return g, dx, *_sum_of_products(g, before)
 
 
-def _adjoint_loop(order: Order, a, states, x0, dstates, dx):
+def _adjoint_loop(order: Kept, a, states, x0, dstates, dx):
     """Of states after each chunk there are many: the sum grows along, with no pass more over them.
 
     No copy is made of them that begins with x0; g takes the place of `dstates`.

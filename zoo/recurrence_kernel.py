@@ -28,9 +28,11 @@ BLOCK = 32
 AHEAD = 16
 """Samples that are read before the first of them is used, to hide how long memory takes."""
 
-Order = Literal["after", "before", "adjoint"]
-"""What is kept of sample k: the state x = a_k x + b_k after it; the state before it; or, of the
-adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
+Kept = Literal["after", "before"]
+"""What is kept of sample k: the state x = a_k x + b_k after it, or the state before it."""
+
+Order = Kept | Literal["adjoint"]
+"""Or, of the adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
 
 
 def with_kernel(

@@ -85,12 +85,17 @@ def _selective_scan(A, x, dt, B, C, h0):
     """Outputs [b L d] and last states [b d N] of a batch."""
     if not on_cpu():
         return _in_long_chunks(A, x, dt, B, C, h0)
-    if x.dtype == jnp.float32 and native(x):
+    if has_kernel(x):
         return list(_by_kernel(A, x, dt, B, C, h0))
     return _in_parts(A, x, dt, B, C, h0)
 
 
 _scan = whole_batch(_selective_scan, shared=1)
+
+
+def has_kernel(x: Float[Array, "..."]) -> bool:
+    """Whether the scan of signals like `x` is a compiled kernel's."""
+    return on_cpu() and x.dtype == jnp.float32 and native(x)
 
 
 @jax.custom_vjp
@@ -99,10 +104,10 @@ def _by_kernel(A, x, dt, B, C, h0):
 
 
 def _by_kernel_forward(A, x, dt, B, C, h0):
-    form = {"chunk": CHUNK, "width": _width(*x.shape[::2])}
+    sizes = _sizes(x)
 
     def kernel(A, x, dt, B, C, h0):
-        y, h, before = selective_outputs(A.T, x, dt, B, C, jnp.swapaxes(h0, 1, 2), **form)
+        y, h, before = selective_outputs(A.T, x, dt, B, C, jnp.swapaxes(h0, 1, 2), **sizes)
         return y, jnp.swapaxes(h, 1, 2), before
 
     def otherwise(*arrays):
@@ -116,11 +121,11 @@ def _by_kernel_forward(A, x, dt, B, C, h0):
 
 def _by_kernel_backward(kept, cotangents):
     *arrays, before = kept
-    form = {"chunk": CHUNK, "width": _width(*arrays[1].shape[::2])}
+    sizes = _sizes(arrays[1])
 
     def kernel(A, x, dt, B, C, h0, before, dy, dh):
         dA, *others, dh0 = selective_gradients(
-            A.T, x, dt, B, C, before, dy, jnp.swapaxes(dh, 1, 2), **form
+            A.T, x, dt, B, C, before, dy, jnp.swapaxes(dh, 1, 2), **sizes
         )
         return dA.T, *others, jnp.swapaxes(dh0, 1, 2)
 
@@ -133,10 +138,13 @@ def _by_kernel_backward(kept, cotangents):
 _by_kernel.defvjp(_by_kernel_forward, _by_kernel_backward)
 
 
-def _width(sequences: int, d: int) -> int:
-    """Channels that the kernel treats together: as many as it can, if each core has some then."""
+def _sizes(x):
+    """Of the kernel's chunks, and of the channels that it treats together: as many as it can, if
+    each core has some then.
+    """
+    sequences, _, d = x.shape
     enough = [w for w in (64, 32) if sequences * -(-d // w) >= usable_cores()]
-    return enough[0] if enough else 16
+    return {"chunk": CHUNK, "width": enough[0] if enough else 16}
 
 
 def _in_parts(A, x, dt, B, C, h0, chunks=None):

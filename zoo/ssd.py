@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .compiled import native
-from .recurrence_choice import on_cpu, usable_cores
-from .selective import selective_scan
+from .recurrence_choice import usable_cores
+from .selective import has_kernel, selective_scan
 
 FEW = 16
 """States up to which the kernel of the selective scan is faster than chunks: for each of up to two
@@ -46,7 +45,7 @@ def ssd_scan(
     groups = B.shape[1]
     grouped = (groups, heads // groups)
     few = B.shape[2] <= FEW * min(usable_cores(), 2)
-    if few and on_cpu() and dtype == jnp.float32 and native(x):
+    if few and has_kernel(x):
         y, state = _sample_by_sample(x, dt, A, B, C, h0.astype(dtype))
         return y.astype(kind), state
     v = (dt[..., None] * x).reshape(L, *grouped, channels)

@@ -5,7 +5,7 @@ import pytest
 from zoo.compiled import native
 
 
-@pytest.fixture
+@pytest.fixture(params=[True, False], ids=["kernel", "loops"])
 def kernel(request, monkeypatch):
     """Whether there are compiled kernels for CPUs, or loops of XLA in their place."""
     if request.param and not native(jnp.zeros(1)):

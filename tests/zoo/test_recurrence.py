@@ -27,7 +27,6 @@ FORMS = [
     Choice("associative", 8),
 ]
 EVERY_FORM = pytest.mark.parametrize("choice", FORMS, ids=lambda c: f"{c.form} {c.chunk}")
-WITH_AND_WITHOUT_KERNEL = pytest.mark.parametrize("kernel", [True, False], indirect=True)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
@@ -68,7 +67,6 @@ def gradients(form, weights):
     return jax.jit(lambda *a: jax.grad(loss, argnums=tuple(range(len(a))))(*a))
 
 
-@WITH_AND_WITHOUT_KERNEL
 @EVERY_FORM
 @pytest.mark.parametrize(
     ("dtype", "L"), [("float64", 1), ("float64", 8), ("float64", 27), ("float32", 27)]
@@ -186,7 +184,6 @@ def test_gradients_of_a_batch_are_the_sum(x64, choice):
     assert_close(ours, batched(sequential)(*arguments))
 
 
-@WITH_AND_WITHOUT_KERNEL
 @EVERY_FORM
 def test_gradients_of_every_sequence_and_of_every_model(x64, kernel, choice):
     rng = np.random.default_rng(4)
@@ -297,7 +294,6 @@ def associative(a, b, x0):
     return jax.lax.associative_scan(combine, (a, b.at[0].add(a[0] * x0)))[1]
 
 
-@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize(
     ("shape", "reverse"), [((1, 3), False), ((17,), True), ((17, 2, 3), False), ((6, 2), True)]
@@ -326,7 +322,6 @@ def test_linear_recurrence_values_and_gradients(x64, kernel, dtype, shape, rever
     assert_close(ours, both(expected), precision)
 
 
-@WITH_AND_WITHOUT_KERNEL
 def test_its_gradient_can_be_differentiated_forwards(x64, kernel):
     a, b, v = jnp.asarray(np.random.default_rng(0).uniform(-0.9, 0.9, (3, 12, 4)))
 

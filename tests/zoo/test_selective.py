@@ -45,10 +45,6 @@ def gradients(function, arguments):
     return jax.grad(loss, argnums=tuple(range(6)))(*arguments)
 
 
-WITH_AND_WITHOUT_KERNEL = pytest.mark.parametrize("kernel", [True, False], indirect=True)
-
-
-@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize(
     ("L", "cached", "on_gpu"),
     [
@@ -104,7 +100,6 @@ def test_a_step_is_a_sample_of_the_scan():
     np.testing.assert_allclose(h, h1, rtol=1e-5, atol=1e-6)
 
 
-@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize("models", [1, 2])
 def test_gradients_of_many_channels_of_every_sequence_and_model(kernel, models):
     """More than one block of channels, the last one not full, of few sequences."""
@@ -121,7 +116,6 @@ def test_gradients_of_many_channels_of_every_sequence_and_model(kernel, models):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5 * np.abs(b).max())
 
 
-@WITH_AND_WITHOUT_KERNEL
 def test_its_gradient_can_be_differentiated_forwards(kernel):
     given = [jnp.asarray(a) for a in problem(21, 5, 4).values()]
     directions = [jnp.ones_like(a) for a in given]
@@ -134,7 +128,6 @@ def test_its_gradient_can_be_differentiated_forwards(kernel):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
 
 
-@WITH_AND_WITHOUT_KERNEL
 def test_decays_of_any_size(kernel):
     """From none at all, which leaves the state as it is, to more than single precision can hold."""
     rates = jnp.asarray([[0.0, -1e-8, -0.5, -20.0, -86.0, -90.0, -1e4, -1e30]])

@@ -7,8 +7,6 @@ import pytest
 
 from zoo.ssd import ssd_scan, ssd_step
 
-WITH_AND_WITHOUT_KERNEL = pytest.mark.parametrize("kernel", [True, False], indirect=True)
-
 
 def by_steps(x, dt, A, B, C, h0):
     def step(h, each):
@@ -19,7 +17,6 @@ def by_steps(x, dt, A, B, C, h0):
     return y, h
 
 
-@WITH_AND_WITHOUT_KERNEL
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("L", "n"), [(1, 3), (19, 3), (19, 40)])
 def test_values_and_gradients_are_those_of_the_definition(kernel, groups, L, n):
