@@ -21,7 +21,7 @@ if jaxlib is not None and jaxlib.origin is not None:
         Extension(
             "zoo._compiled",
             sorted(glob.glob("zoo/cpp/*.cc")),
-            depends=["zoo/cpp/share.h"],
+            depends=sorted(glob.glob("zoo/cpp/*.h")),
             include_dirs=[str(Path(jaxlib.origin).parent / "include")],
             extra_compile_args=FOR_MSVC if sys.platform == "win32" else FOR_OTHERS,
             optional=True,

@@ -170,7 +170,7 @@ def measure_layers(grid, repeats: int, workers: int) -> list[dict]:
 
 def chosen(batch: int, L: int, H: int, N: int) -> str:
     """Name of what `lti_apply` takes for a layer of this size."""
-    return " ".join(map(str, choose_form(Size(batch, L, H, H, N), "gpu")))
+    return " ".join(map(str, choose_form(Size(batch, L, H, H, N), "gpu", fused=False)))
 
 
 def measure_steps(settings, repeats: int, workers: int) -> list[dict]:

@@ -26,12 +26,13 @@ from harness import PAPER, alternate, difference, table, temporary_mib, write
 from scipy.optimize import nnls
 
 from zoo import linear_recurrence, lti_apply
+from zoo.compiled import native
 from zoo.recurrence_choice import (
-    CANDIDATES,
     GPU,
     Choice,
     Machine,
     Size,
+    candidates,
     choose_form,
     cost,
     on_cores,
@@ -43,6 +44,7 @@ from zoo.recurrence_choice import (
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
 ORACLE = Choice("associative", 2**30)
+FUSED = native("float32")
 MACHINE = on_cores(usable_cores()) if KIND == "cpu" else GPU
 CORES = "_one_core" if usable_cores() == 1 and KIND == "cpu" else ""
 """A process held on one core, by taskset say, writes files of its own."""
@@ -107,7 +109,7 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
     """One cell: all forms whose estimates are `within` that times the least one."""
     arguments = problem(batch, L, H, N)
     size = Size(batch, L, H, H, N)
-    estimates = {choice: cost(choice, size, MACHINE) for choice in CANDIDATES[KIND]}
+    estimates = {choice: cost(choice, size, MACHINE) for choice in candidates(KIND, fused=FUSED)}
     tried = [c for c, seconds in estimates.items() if seconds < within * min(estimates.values())]
     programs = {}
     for choice in [ORACLE, *tried]:
@@ -119,7 +121,7 @@ def measure(batch: int, L: int, H: int, N: int, repeats: int, within: float = 3)
     worst = {c: difference(program(*arguments), expected) for c, program in programs.items()}
     timed = {c: lambda c=c: programs[c](*arguments) for c in programs}
     seconds = alternate(timed, repeats)
-    chosen = choose_form(size)
+    chosen = choose_form(size, fused=FUSED)
     best = min(tried, key=lambda c: seconds[c]["median"])
     return {
         "batch": batch,

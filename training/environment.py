@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from zoo.compiled import native
 from zoo.recurrence_choice import usable_cores
@@ -45,7 +44,7 @@ def describe_environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
-        "recurrence_compiled": native(jnp.zeros(1)),
+        "recurrence_compiled": native("float32"),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         "git_commit": _git_commit(),
     }

@@ -15,8 +15,11 @@ from jaxtyping import Array, Float, Inexact
 
 from .recurrence_kernel import Kept
 
-KINDS = ("float32", "float64", "complex64", "complex128")
-"""What recurrences are computed in; the selective scan only in the first."""
+RECURRENCES = ("float32", "float64", "complex64", "complex128")
+"""What numbers recurrences have a kernel for."""
+
+SYSTEMS = ("float32",)
+"""What numbers whole systems, linear or selective, have one for."""
 
 
 @functools.cache
@@ -35,9 +38,9 @@ def compiled() -> bool:
     return True
 
 
-def native(like: Inexact[Array, "..."]) -> bool:
-    """Whether there is a kernel for arrays of this kind; XLA could not share it among devices."""
-    return str(like.dtype) in KINDS and jax.device_count() == 1 and compiled()
+def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
+    """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
+    return str(dtype) in kinds and jax.device_count() == 1 and compiled()
 
 
 def states_on_cpu(
@@ -130,8 +133,46 @@ def selective_gradients(
     return jnp.sum(dA, axis=0), dx, ddt, jnp.sum(dB, axis=1), jnp.sum(dC, axis=1), dh0
 
 
-def _kernel(name: str, results: list[jax.ShapeDtypeStruct]):
-    return jax.ffi.ffi_call(f"zoo_{name}", results, vmap_method="broadcast_all")
+def lti_outputs(
+    lam: Float[Array, "2 n"],
+    B: Float[Array, "2 n m"],
+    C: Float[Array, "2 p n"],
+    u: Float[Array, "b L m"],
+    x0: Float[Array, "b 2 n"],
+    *,
+    chunk: int,
+) -> tuple[Float[Array, "b L p"], Float[Array, "b 2 n"], Float[Array, "b K 2 n"]]:
+    """Outputs Re(C x_k) of x_k = lam x_{k-1} + B u_k, the last states, those before chunks.
+
+    Complex numbers are their real and their imaginary parts.
+    """
+    (b, L, _), n, p = u.shape, lam.shape[1], C.shape[1]
+    shapes = (b, L, p), (b, 2, n), (b, -(-L // chunk), 2, n)
+    results = [jax.ShapeDtypeStruct(shape, u.dtype) for shape in shapes]
+    call = _kernel("lti_outputs", results, "sequential")
+    y, last, before = call(lam, B, C, u, x0, chunk=chunk)
+    return y, last, before
+
+
+def lti_gradients(
+    lam: Float[Array, "2 n"],
+    B: Float[Array, "2 n m"],
+    C: Float[Array, "2 p n"],
+    u: Float[Array, "b L m"],
+    before: Float[Array, "b K 2 n"],
+    dy: Float[Array, "b L p"],
+    dlast: Float[Array, "b 2 n"],
+    *,
+    chunk: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Cotangents of lam, B, C, u and x0, from those of the outputs and of the last states."""
+    call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
+    dlam, dB, dC, du, dx0 = call(lam, B, C, u, before, dy, dlast, chunk=chunk)
+    return dlam, dB, dC, du, dx0
+
+
+def _kernel(name: str, results: list[jax.ShapeDtypeStruct], vmap_method: str = "broadcast_all"):
+    return jax.ffi.ffi_call(f"zoo_{name}", results, vmap_method=vmap_method)
 
 
 def _rows(x, axes: int):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
-from .compiled import adjoint_on_cpu, native, states_on_cpu
+from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
 from .lti import Array as AnyArray
 from .recurrence_choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .recurrence_forms import FORMS
@@ -64,7 +64,7 @@ def lti_apply(
 def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
     """Outputs and last states of a batch of sequences u [b L m] from x0 [b n]."""
     b, L, m = u.shape
-    form, chunk = override or choose_form(Size(b, L, m, *C.shape))
+    form, chunk = override or choose_form(Size(b, L, m, *C.shape), fused=native(u.dtype, SYSTEMS))
     if reverse:
         u = u[:, ::-1]
     n = len(log_lam)
@@ -126,7 +126,9 @@ def _time_varying_forward(reverse, a, b, x0):
         lambda a, b, x0: _states_loop(a, b, x0, reverse),
         *(a, b, x0),
         cuda=lambda a, b, x0: _on_gpu(a, b, x0, "after", reverse)[0],
-        cpu=(lambda *arrays: states_on_cpu(*arrays, reverse=reverse)[0]) if native(a) else None,
+        cpu=(lambda *arrays: states_on_cpu(*arrays, reverse=reverse)[0])
+        if native(a.dtype)
+        else None,
     )
     return x, (a, x, x0)
 
@@ -166,7 +168,7 @@ def _time_varying_backward(reverse, kept, dx):
         partial(with_products, by_loop),
         *(a, x, x0, dx, jnp.zeros_like(x0)),
         cuda=partial(with_products, by_kernel),
-        cpu=partial(adjoint_on_cpu, reverse=reverse) if native(a) else None,
+        cpu=partial(adjoint_on_cpu, reverse=reverse) if native(a.dtype) else None,
     )
 
 

@@ -45,6 +45,8 @@ class Machine(NamedTuple):
     """One chunk of a scan: products of few rows, sums carried along."""
     channel: float
     """Changing the layout of one channel of one sample."""
+    fused: float
+    """One multiplication and addition of complex by real numbers, in a kernel for all of it."""
     transform: float
     """One sample's part of a Fourier transform, for each doubling of its length."""
     start: float
@@ -52,24 +54,26 @@ class Machine(NamedTuple):
 
 
 TWO_CORES = Machine(
-    flop=3.7e-12,
+    flop=3.9e-12,
     state=3.7e-10,
     step=0,
-    chunk=4.1e-05,
-    channel=3.2e-10,
+    chunk=4.7e-05,
+    channel=2.6e-10,
+    fused=1.8e-11,
     transform=3.0e-10,
-    start=0.00036,
+    start=0.00035,
 )
 """As `benchmarks/layer.py --fit` found it."""
 
 ONE_CORE = Machine(
-    flop=7.1e-12,
-    state=4.1e-10,
+    flop=7.4e-12,
+    state=4.8e-10,
     step=0,
-    chunk=1.6e-05,
-    channel=4.1e-11,
-    transform=3.9e-10,
-    start=0.00017,
+    chunk=1.5e-05,
+    channel=1.6e-10,
+    fused=3.2e-11,
+    transform=4.0e-10,
+    start=0.00011,
 )
 """As it found it where it was held on one core."""
 
@@ -79,6 +83,7 @@ GPU = Machine(
     step=4.0e-08,
     chunk=0,
     channel=1.2e-11,
+    fused=0,
     transform=7.0e-13,
     start=1.2e-04,
 )
@@ -89,6 +94,7 @@ ALIGNED = {"cpu": 1, "gpu": 8}
 
 CANDIDATES = {
     "cpu": [
+        Choice("fused", 64),
         Choice("scan", 64),
         Choice("scan", 128),
         Choice("matmul", 1),
@@ -120,7 +126,7 @@ _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form"
 def recurrence_form(form: str, chunk: int) -> Iterator[None]:
     """Inside, `lti_apply` takes this form when it is traced, whatever the sizes.
 
-    `form` is one of "scan", "matmul", "fft", "associative"; `chunk` in samples.
+    `form` is one of "scan", "fused", "matmul", "fft", "associative"; `chunk` in samples.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r}, allowed: {sorted(FORMS)}")
@@ -138,11 +144,19 @@ def recurrence_override() -> Choice | None:
     return _override.get()
 
 
-def choose_form(size: Size, platform: str | None = None) -> Choice:
-    """The form of least estimated cost on `platform` (JAX's default one if not given)."""
+def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choice:
+    """The form of least estimated cost on `platform` (JAX's default one if not given).
+
+    `fused`: whether CPUs have the kernel of that form.
+    """
     kind = _kind(platform)
     machine = GPU if kind == "gpu" else on_cores(usable_cores())
-    return min(CANDIDATES[kind], key=lambda choice: cost(choice, size, machine))
+    return min(candidates(kind, fused=fused), key=lambda choice: cost(choice, size, machine))
+
+
+def candidates(kind: str, *, fused: bool) -> list[Choice]:
+    """Between which forms there is a choice on a "cpu" or a "gpu"."""
+    return [choice for choice in CANDIDATES[kind] if fused or choice.form != "fused"]
 
 
 def on_cores(cores: int) -> Machine:
@@ -179,6 +193,13 @@ def work(choice: Choice, size: Size) -> Machine:
     if choice.form == "scan":  # in loops, which pass over states twice as often as kernels
         amounts |= {"flop": 3.5 * into_and_out, "state": 24 * samples * n}
         amounts |= {"step": 3 * L, "chunk": L / T}
+    elif choice.form == "fused":
+        amounts = dict.fromkeys(Machine._fields, 0.0)
+        cores = usable_cores()
+        at_once = min(cores, b * max(1, n // 16))
+        narrow = [8 if each <= 8 else -(-each // 16) * 16 for each in (m, p)]
+        of_state = 3 * m + 2 * p + sum(narrow)
+        amounts |= {"fused": samples * -(-n // 16) * 16 * of_state * cores / at_once, "start": 0.5}
     elif choice.form == "matmul":
         response = m * p if T > 1 else 0  # chunks of one sample have none within
         blocks = 2 * T * response * (samples + T)

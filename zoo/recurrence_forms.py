@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .compiled import adjoint_on_cpu, native, states_on_cpu
+from .compiled import SYSTEMS, adjoint_on_cpu, lti_gradients, lti_outputs, native, states_on_cpu
 from .recurrence_kernel import Kept, recurrence_on_gpu, with_kernel
 from .samples import (
     batch_leading,
@@ -142,6 +142,22 @@ def _states(lam, b, x):
     return jax.lax.scan(step, x, b)
 
 
+def fused(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """As `scan`, in one kernel on each core of a CPU: states never leave its first cache.
+
+    There are kernels for single precision, where the package was installed with a compiler; `scan`
+    takes their place.
+    """
+    x = _states_before(log_lam, u, x0)
+    if not native(u.dtype, SYSTEMS):
+        return scan(log_lam, B, C, u, x, chunk)
+    parts = (jnp.stack(_parts(each)) for each in (jnp.exp(log_lam), B, C))
+    y, last = _fused(chunk, *parts, u, _real_states(x))
+    return y, jax.lax.complex(last[:, 0], last[:, 1])
+
+
 def matmul(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
@@ -216,7 +232,7 @@ def _carry_forward(order, real, imaginary, sources, x0):
         cuda=lambda a, sources, x: tuple(
             recurrence_on_gpu(a[None, None], sources, x, order, False)
         ),
-        cpu=partial(_carry_native, order) if native(sources) else None,
+        cpu=partial(_carry_native, order) if native(sources.dtype) else None,
     )
     return (states, x), (real, imaginary, states, x0)
 
@@ -251,7 +267,7 @@ def _carry_backward(order, kept, cotangents):
         partial(_adjoint_loop, order),
         *(jnp.stack([real, imaginary]), states, x0, *cotangents),
         cuda=partial(_adjoint_on_gpu, order),
-        cpu=partial(_adjoint_native, order) if native(states) else None,
+        cpu=partial(_adjoint_native, order) if native(states.dtype) else None,
     )
     return dreal, dimaginary, dsources, dx
 
@@ -312,6 +328,48 @@ def _times(a, x):
 
 
 _carry.defvjp(_carry_forward, _carry_backward)
+
+
+@_rule_by_order
+def _fused(
+    chunk: int,
+    lam: Float[Array, "2 n"],
+    B: Float[Array, "2 n m"],
+    C: Float[Array, "2 p n"],
+    u: Float[Array, "b L m"],
+    x0: Float[Array, "b 2 n"],
+) -> Any:
+    """Outputs and last states, by real and imaginary parts."""
+    return _fused_forward(chunk, lam, B, C, u, x0)[0]
+
+
+def _fused_forward(chunk, *arguments):
+    def without_states(*arguments):
+        b, L, _ = arguments[3].shape
+        before = jnp.zeros((b, -(-L // chunk), *arguments[0].shape), arguments[3].dtype)
+        return *_unfused(chunk, *arguments), before
+
+    y, last, before = with_kernel(without_states, *arguments, cpu=partial(lti_outputs, chunk=chunk))
+    return (y, last), (*arguments, before)
+
+
+def _fused_backward(chunk, kept, cotangents):
+    def by_scan(*arrays):
+        return jax.vjp(partial(_unfused, chunk), *arrays[:5])[1](arrays[6:])
+
+    def by_kernel(lam, B, C, u, x0, before, dy, dlast):
+        return lti_gradients(lam, B, C, u, before, dy, dlast, chunk=chunk)
+
+    return with_kernel(by_scan, *kept, *cotangents, cpu=by_kernel)
+
+
+def _unfused(chunk, lam, B, C, u, x0):
+    lam, B, C = (jax.lax.complex(*each) for each in (lam, B, C))
+    y, x = scan(jnp.log(lam), B, C, u, jax.lax.complex(x0[:, 0], x0[:, 1]), chunk)
+    return y, _real_states(x)
+
+
+_fused.defvjp(_fused_forward, _fused_backward)
 
 
 def fft(
@@ -378,6 +436,7 @@ def _compose(first, second):
 
 FORMS: dict[str, Callable[..., Result]] = {
     "scan": scan,
+    "fused": fused,
     "matmul": matmul,
     "fft": fft,
     "associative": associative,

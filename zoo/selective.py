@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .compiled import native, selective_gradients, selective_outputs
+from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
 from .recurrence import linear_recurrence
 from .recurrence_choice import on_cpu, usable_cores
 from .recurrence_kernel import with_kernel
@@ -95,7 +95,7 @@ _scan = whole_batch(_selective_scan, shared=1)
 
 def has_kernel(x: Float[Array, "..."]) -> bool:
     """Whether the scan of signals like `x` is a compiled kernel's."""
-    return on_cpu() and x.dtype == jnp.float32 and native(x)
+    return on_cpu() and native(x.dtype, SYSTEMS)
 
 
 @jax.custom_vjp

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import pytest
 
 from zoo.compiled import native
@@ -8,7 +7,7 @@ from zoo.compiled import native
 @pytest.fixture(params=[True, False], ids=["kernel", "loops"])
 def kernel(request, monkeypatch):
     """Whether there are compiled kernels for CPUs, or loops of XLA in their place."""
-    if request.param and not native(jnp.zeros(1)):
+    if request.param and not native("float32"):
         pytest.skip("installed without a C++ compiler")
     monkeypatch.setattr("zoo.compiled.compiled", lambda: request.param)
     jax.clear_caches()

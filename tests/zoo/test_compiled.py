@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 from zoo import compiled as kernels
-from zoo.compiled import adjoint_on_cpu, native, states_on_cpu
+from zoo.compiled import (
+    adjoint_on_cpu,
+    lti_gradients,
+    lti_outputs,
+    native,
+    states_on_cpu,
+)
 from zoo.recurrence import linear_recurrence
 
-KERNEL = native(jnp.zeros(1))
+KERNEL = native("float32")
 compiled = pytest.mark.skipif(not KERNEL, reason="installed without a C++ compiler")
 
 
@@ -87,6 +93,60 @@ def test_states_and_cotangents_equal_the_definition(x64, kind, shared, order, sh
         np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * np.abs(other).max())
 
 
+def in_one_piece(lam, B, C, u, x0):
+    """Outputs and last states by their definition, complex numbers by parts."""
+    lam, B, C = (jax.lax.complex(*each) for each in (lam, B, C))
+
+    def step(x, u):
+        x = lam * x + u @ B.T
+        return x, jnp.real(x @ C.T)
+
+    last, y = jax.lax.scan(step, jax.lax.complex(x0[:, 0], x0[:, 1]), jnp.swapaxes(u, 0, 1))
+    return jnp.swapaxes(y, 0, 1), jnp.stack([last.real, last.imag], axis=1)
+
+
+@compiled
+@pytest.mark.parametrize("m", [1, 8, 9, 40])
+@pytest.mark.parametrize("p", [3, 16, 50])
+@pytest.mark.parametrize(
+    ("batch", "L", "n", "chunk"),
+    [(1, 1, 1, 1), (3, 21, 16, 8), (5, 640, 35, 32), (1, 1000, 70, 64)],
+)
+def test_a_whole_system_and_its_gradients_equal_the_definition(m, p, batch, L, n, chunk):
+    """The larger ones are shared out among cores, by sequences and by states."""
+    rng = np.random.default_rng(m + p + n)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    lam = jnp.asarray(rng.uniform(-0.6, 0.6, (2, n)), jnp.float32)
+    arguments = lam, draw(2, n, m), draw(2, p, n), draw(batch, L, m), draw(batch, 2, n)
+
+    @jax.jit
+    def both(arguments, dy, dlast):
+        expected, vjp = jax.vjp(in_one_piece, *arguments)
+        y, last, before = lti_outputs(*arguments, chunk=chunk)
+        gradients = lti_gradients(*arguments[:4], before, dy, dlast, chunk=chunk)
+        return (y, last, *gradients), (*expected, *vjp((dy, dlast)))
+
+    ours, theirs = both(arguments, draw(batch, L, p), draw(batch, 2, n))
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=5e-6 * max(np.abs(other).max(), 1))
+
+
+@compiled
+def test_several_models_go_through_the_kernel_one_after_the_other():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / 3, jnp.float32)  # noqa: E731
+    models = draw(3, 2, 20), draw(3, 2, 20, 4), draw(3, 2, 5, 20)
+    u, x0 = draw(6, 9, 4), draw(6, 2, 20)
+
+    def one(*model):
+        return lti_outputs(*model, u, x0, chunk=4)[:2]
+
+    ours = jax.jit(jax.vmap(one))(*models)
+    theirs = jax.vmap(lambda *model: in_one_piece(*model, u, x0))(*models)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=2e-6 * np.abs(other).max())
+
+
 @compiled
 def test_many_at_once_neither_wait_for_nor_disturb_one_another():
     """Calls from several programs share the cores of one pool."""
@@ -101,7 +161,7 @@ def test_many_at_once_neither_wait_for_nor_disturb_one_another():
 @compiled
 def test_other_kinds_of_numbers_have_the_loop():
     a = jnp.full((5, 3), 0.5, jnp.bfloat16)
-    assert not native(a)
+    assert not native(a.dtype)
     np.testing.assert_allclose(
         np.asarray(linear_recurrence(a, a), float)[:, 0], 1 - 0.5 ** np.arange(1, 6)
     )
@@ -116,7 +176,7 @@ from zoo.compiled import native
 
 mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
 a = jax.device_put(np.full((4, 9, 3), 0.5), NamedSharding(mesh, PartitionSpec("all")))
-assert jax.device_count() == 2 and not native(a)
+assert jax.device_count() == 2 and not native(a.dtype)
 print(float(jax.jit(jax.vmap(linear_recurrence))(a, a)[-1, -1, -1]))
 """
 

@@ -21,6 +21,7 @@ from zoo.recurrence_choice import (
 
 FORMS = [
     Choice("scan", 8),
+    Choice("fused", 8),
     Choice("matmul", 4),
     Choice("matmul", 1),
     Choice("fft", 4),
@@ -208,7 +209,7 @@ def test_gradients_of_every_sequence_and_of_every_model(x64, kernel, choice):
 def test_the_form_is_chosen_for_the_whole_batch(monkeypatch):
     sizes = []
 
-    def spy(size):
+    def spy(size, fused):
         sizes.append(size)
         return Choice("scan", 8)
 
@@ -224,14 +225,14 @@ def test_memory_of_the_backward_pass_is_that_of_chunks():
     """A system whose states at all samples would take 64 MiB."""
     *arrays, _ = system(np.random.default_rng(6), "float32", n=512)
     u = jax.ShapeDtypeStruct((4, 4096, 2), jnp.float32)
-    for choice in (Choice("scan", 128), Choice("matmul", 16), Choice("fft", 32)):
+    for form, chunk in [("scan", 128), ("fused", 128), ("matmul", 16), ("fft", 32)]:
 
         def loss(log_lam, B, C, u):
             return jnp.sum(jax.vmap(lambda u: lti_apply(log_lam, B, C, u)[0])(u) ** 2)
 
-        with recurrence_form(*choice):
+        with recurrence_form(form, chunk):
             compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(*arrays, u).compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < 40 * 2**20, choice
+        assert compiled.memory_analysis().temp_size_in_bytes < 40 * 2**20, form
 
 
 def test_the_gradient_lowers_for_a_gpu(lowers_for_cuda):
@@ -256,7 +257,10 @@ def test_the_gradient_lowers_for_a_gpu(lowers_for_cuda):
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_every_size_has_a_form(platform):
     for b, L, m, n in [(1, 1, 1, 1), (50, 784, 8, 256), (1, 65536, 512, 4096)]:
-        assert choose_form(Size(b, L, m, m, n), platform).chunk >= 1
+        for fused in (True, False):
+            choice = choose_form(Size(b, L, m, m, n), platform, fused=fused)
+            assert choice.chunk >= 1
+            assert choice.form != "fused" or (fused and platform == "cpu")
 
 
 def test_the_costs_of_a_cpu_go_through_what_was_measured():
@@ -270,15 +274,21 @@ def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
     size = Size(50, 784, 8, 8, 208)
     for cores, form in ((1, "fft"), (2, "matmul")):
         monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda cores=cores: cores)
-        assert choose_form(size, "cpu").form == form
+        assert choose_form(size, "cpu", fused=False).form == form
 
 
 def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never(monkeypatch):
     """With chunks of one sample no product is wasted, but all states are kept."""
     monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda: 2)
-    assert choose_form(Size(2, 1024, 512, 512, 93), "cpu") == Choice("matmul", 1)
-    assert choose_form(Size(50, 784, 8, 8, 28), "cpu").chunk > 8
-    assert choose_form(Size(1, 65536, 64, 64, 4096), "cpu").chunk > 1
+    for fused in (True, False):
+        form = lambda *size: choose_form(Size(*size), "cpu", fused=fused)  # noqa: B023, E731
+        assert form(2, 1024, 512, 512, 93) == Choice("matmul", 1)
+        assert form(50, 784, 8, 8, 28).chunk > 8
+        assert form(1, 65536, 64, 64, 4096).chunk > 1
+
+
+def test_narrow_systems_go_through_the_kernel_where_there_is_one():
+    assert choose_form(Size(50, 784, 8, 8, 28), "cpu", fused=True).form == "fused"
 
 
 def test_a_wrong_form_is_named():

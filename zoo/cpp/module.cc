@@ -6,6 +6,8 @@
 
 XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_states);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_adjoint);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_outputs);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_gradients);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_outputs);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_gradients);
 
@@ -16,9 +18,11 @@ PyObject* Capsule(XLA_FFI_Handler* handler) {
 }
 
 PyObject* Handlers(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N,s:N,s:N}",                                //
+  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N}",                        //
                        "recurrence_states", Capsule(recurrence_states),    //
                        "recurrence_adjoint", Capsule(recurrence_adjoint),  //
+                       "lti_outputs", Capsule(lti_outputs),                //
+                       "lti_gradients", Capsule(lti_gradients),            //
                        "selective_outputs", Capsule(selective_outputs),    //
                        "selective_gradients", Capsule(selective_gradients));
 }

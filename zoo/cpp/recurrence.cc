@@ -4,6 +4,7 @@
 // through the samples of a block of states, reads what drives them once and writes them once; no
 // less can be moved. Python's side, which says what each argument is: zoo/compiled.py.
 
+#include "lanes.h"
 #include "share.h"
 
 namespace ffi = xla::ffi;
@@ -45,7 +46,7 @@ struct Block {
 
 // x <- a x + b, sample by sample; x begins as the first state and ends as the last.
 template <typename N, typename T = typename N::Real>
-FOR_WIDE_VECTORS void States(const Block block, const T* a, const T* b, T* x, T* states) {
+INLINE void States(const Block block, const T* a, const T* b, T* x, T* states) {
   const int64_t im = block.apart;
   for (int64_t k = 0; k < block.samples; ++k) {
     const T* a_k = a + block.At(k) * block.row_of_a;
@@ -74,8 +75,8 @@ FOR_WIDE_VECTORS void States(const Block block, const T* a, const T* b, T* x, T*
 // ends as that of the first. Cotangents of JAX's complex numbers transpose without conjugation;
 // gradients by real and imaginary parts are those of conjugates.
 template <typename N, bool before, bool summed, typename T = typename N::Real>
-FOR_WIDE_VECTORS void Adjoint(const Block block, const T* a, const T* states, const T* first,
-                              const T* dstates, T* later, T* da, T* db) {
+INLINE void Adjoint(const Block block, const T* a, const T* states, const T* first,
+                    const T* dstates, T* later, T* da, T* db) {
   const int64_t im = block.apart;
   const T sign = N::stride == 1 ? -1 : 1;
   for (int64_t k = block.samples - 1; k >= 0; --k) {
@@ -110,6 +111,37 @@ FOR_WIDE_VECTORS void Adjoint(const Block block, const T* a, const T* states, co
     }
   }
 }
+
+template <typename N, typename T = typename N::Real>
+struct StatesOf {
+  Block block;
+  const T *a, *b;
+  T *x, *states;
+
+  template <int>
+  INLINE void On() const {
+    States<N>(block, a, b, x, states);
+  }
+};
+
+template <typename N, typename T = typename N::Real>
+struct AdjointOf {
+  Block block;
+  const T *a, *states, *first, *dstates;
+  T *later, *da, *db;
+
+  template <int>
+  INLINE void On() const {
+    const bool summed = block.row_of_a == 0;
+    if (block.before) {
+      summed ? Adjoint<N, true, true>(block, a, states, first, dstates, later, da, db)
+             : Adjoint<N, true, false>(block, a, states, first, dstates, later, da, db);
+    } else {
+      summed ? Adjoint<N, false, true>(block, a, states, first, dstates, later, da, db)
+             : Adjoint<N, false, false>(block, a, states, first, dstates, later, da, db);
+    }
+  }
+};
 
 // How arrays of whole batches are laid out: b [*batch L row] and a [*some of batch, L or 1, row].
 struct Batch {
@@ -204,7 +236,7 @@ ffi::Error RunStates(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b, f
     std::copy_n(Data<T>(x), x.size_bytes() / sizeof(T), x_);
     zoo::Share(pool, batch->sequences * batch->blocks, batch->threads, [=](int64_t part) {
       const Place at = Find(*batch, part, before, reverse);
-      States<N>(at.block, a_ + at.a, b_ + at.b, x_ + at.x, states_ + at.b);
+      zoo::OnWidest(StatesOf<N>{at.block, a_ + at.a, b_ + at.b, x_ + at.x, states_ + at.b});
     });
     return ffi::Error::Success();
   });
@@ -226,12 +258,8 @@ ffi::Error RunAdjoint(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer sta
     if (batch->samples_of_a != batch->samples) std::fill_n(da_, da->size_bytes() / sizeof(T), T(0));
     zoo::Share(pool, batch->sequences * batch->blocks, batch->threads, [=](int64_t part) {
       const Place at = Find(*batch, part, before, reverse);
-      const auto adjoint =
-          at.block.before
-              ? (at.block.row_of_a == 0 ? Adjoint<N, true, true> : Adjoint<N, true, false>)
-              : (at.block.row_of_a == 0 ? Adjoint<N, false, true> : Adjoint<N, false, false>);
-      adjoint(at.block, a_ + at.a, states_ + at.b, first_ + at.x, dstates_ + at.b, later_ + at.x,
-              da_ + at.da, db_ + at.b);
+      zoo::OnWidest(AdjointOf<N>{at.block, a_ + at.a, states_ + at.b, first_ + at.x,
+                                 dstates_ + at.b, later_ + at.x, da_ + at.da, db_ + at.b});
     });
     return ffi::Error::Success();
   });

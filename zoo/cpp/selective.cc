@@ -10,81 +10,40 @@
 // are kept; the gradient makes the others again, one chunk at a time, from the last one on.
 // Python's side: zoo/compiled.py.
 
-#include <cstring>
-#include <new>
-
+#include "lanes.h"
 #include "share.h"
 
 namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int kLanes = 16;
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Bits __attribute__((vector_size(4 * kLanes)));
+using zoo::Lanes;
+using zoo::Load;
+using zoo::Room;
+using zoo::Store;
+using zoo::Sum;
 
-#define INLINE inline __attribute__((always_inline))
-
-// Zeros, aligned as vectors have to be, which a std::vector of them does not promise.
-class Room {
- public:
-  explicit Room(int64_t size)
-      : lanes_(static_cast<Lanes*>(::operator new(size * sizeof(Lanes), kAligned))) {
-    std::memset(static_cast<void*>(lanes_), 0, size * sizeof(Lanes));
-  }
-  ~Room() { ::operator delete(lanes_, kAligned); }
-  Room(const Room&) = delete;
-  Room& operator=(const Room&) = delete;
-  INLINE Lanes& operator[](int64_t i) { return lanes_[i]; }
-
- private:
-  static constexpr std::align_val_t kAligned{sizeof(Lanes)};
-  Lanes* lanes_;
-};
-
-INLINE Lanes Load(const float* from, int64_t count) {
-  Lanes lanes = {};
-  if (count >= kLanes) {
-    std::memcpy(&lanes, from, sizeof(lanes));
-  } else if (count > 0) {
-    std::memcpy(&lanes, from, count * sizeof(float));
-  }
-  return lanes;
-}
-
-INLINE void Store(const Lanes& lanes, float* to, int64_t count) {
-  if (count >= kLanes) {
-    std::memcpy(to, &lanes, sizeof(lanes));
-  } else if (count > 0) {
-    std::memcpy(to, &lanes, count * sizeof(float));
-  }
-}
-
-INLINE float Sum(const Lanes& lanes) {
-  float halves[kLanes];
-  std::memcpy(halves, &lanes, sizeof(lanes));
-  for (int width = kLanes / 2; width; width /= 2) {
-    for (int i = 0; i < width; ++i) halves[i] += halves[i + width];
-  }
-  return halves[0];
-}
+constexpr int64_t kWidest = 64;  // channels of a block, at most
 
 // exp(x) to about one unit in the last place, x = n log 2 + r, by a polynomial in r (Cephes). What
 // single precision cannot hold becomes its smallest or its largest numbers; NaN stays NaN.
-INLINE Lanes Exp(Lanes x) {
-  x = x < -87.3f ? Lanes{} - 87.3f : x;
-  x = x > 88.3f ? Lanes{} + 88.3f : x;
+template <int n>
+INLINE Lanes<n> Exp(Lanes<n> x) {
+  using Reals = Lanes<n>;
+  using Integers = typename zoo::VectorsOf<n>::Integers;
+  x = x < -87.3f ? Reals{} - 87.3f : x;
+  x = x > 88.3f ? Reals{} + 88.3f : x;
   const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves no digits after the point
-  const Lanes n = (x * 1.44269504088896341f + round) - round;
-  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  const Reals times = (x * 1.44269504088896341f + round) - round;
+  const Reals r = (x - times * 0.693359375f) + times * 2.12194440e-4f;
+  Reals p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  const Bits power = (__builtin_convertvector(n, Bits) + 127) << 23;
-  Lanes scale;
+  const Integers power = (__builtin_convertvector(times, Integers) + 127) << 23;
+  Reals scale;
   std::memcpy(&scale, &power, sizeof(scale));
   return p * scale;
 }
@@ -107,16 +66,18 @@ struct Forward {
   float *y, *last, *before;
 };
 
-FOR_WIDE_VECTORS void Outputs(const Scan& scan, const Forward& f, int64_t part) {
+template <int lanes>
+INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
+  using Reals = Lanes<lanes>;
   const auto at = scan.Find(part);
-  const int64_t N = scan.N, d = scan.d, units = (at.count + kLanes - 1) / kLanes;
-  Room h(N * units), A(N * units), y(units), dt(units), v(units);
+  const int64_t N = scan.N, d = scan.d, units = (at.count + lanes - 1) / lanes;
+  Room<Reals> h(N * units), A(N * units), y(units), dt(units), v(units);
   const float* A_ = f.A + at.sequence / scan.per_A * N * d + at.channel;
   const float* h0 = f.h0 + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      A[n * units + u] = Load(A_ + n * d + u * kLanes, at.count - u * kLanes);
-      h[n * units + u] = Load(h0 + n * d + u * kLanes, at.count - u * kLanes);
+      A[n * units + u] = Load<lanes>(A_ + n * d + u * lanes, at.count - u * lanes);
+      h[n * units + u] = Load<lanes>(h0 + n * d + u * lanes, at.count - u * lanes);
     }
   }
   for (int64_t k = 0; k < scan.L; ++k) {
@@ -124,7 +85,7 @@ FOR_WIDE_VECTORS void Outputs(const Scan& scan, const Forward& f, int64_t part) 
       float* kept = f.before + (at.sequence * scan.chunks + k / scan.chunk) * N * d + at.channel;
       for (int64_t n = 0; n < N; ++n) {
         for (int64_t u = 0; u < units; ++u) {
-          Store(h[n * units + u], kept + n * d + u * kLanes, at.count - u * kLanes);
+          Store<lanes>(h[n * units + u], kept + n * d + u * lanes, at.count - u * lanes);
         }
       }
     }
@@ -132,28 +93,28 @@ FOR_WIDE_VECTORS void Outputs(const Scan& scan, const Forward& f, int64_t part) 
     const float* B = f.B + (at.sequence * scan.L + k) * N;
     const float* C = f.C + (at.sequence * scan.L + k) * N;
     for (int64_t u = 0; u < units; ++u) {
-      dt[u] = Load(f.dt + row + u * kLanes, at.count - u * kLanes);
-      v[u] = dt[u] * Load(f.x + row + u * kLanes, at.count - u * kLanes);
-      y[u] = Lanes{};
+      dt[u] = Load<lanes>(f.dt + row + u * lanes, at.count - u * lanes);
+      v[u] = dt[u] * Load<lanes>(f.x + row + u * lanes, at.count - u * lanes);
+      y[u] = Reals{};
     }
     for (int64_t u = 0; u < units; ++u) {
-      const Lanes dt_u = dt[u], v_u = v[u];
-      Lanes y_u = {};
+      const Reals dt_u = dt[u], v_u = v[u];
+      Reals y_u = {};
       for (int64_t n = 0; n < N; ++n) {
-        const Lanes after = Exp(dt_u * A[n * units + u]) * h[n * units + u] + v_u * B[n];
+        const Reals after = Exp<lanes>(dt_u * A[n * units + u]) * h[n * units + u] + v_u * B[n];
         y_u += after * C[n];
         h[n * units + u] = after;
       }
       y[u] = y_u;
     }
     for (int64_t u = 0; u < units; ++u) {
-      Store(y[u], f.y + row + u * kLanes, at.count - u * kLanes);
+      Store<lanes>(y[u], f.y + row + u * lanes, at.count - u * lanes);
     }
   }
   float* last = f.last + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      Store(h[n * units + u], last + n * d + u * kLanes, at.count - u * kLanes);
+      Store<lanes>(h[n * units + u], last + n * d + u * lanes, at.count - u * lanes);
     }
   }
 }
@@ -166,17 +127,20 @@ struct Backward {
 // With g_k the cotangent of h_k, a_k the decay: g_k = C_k dy_k + a_{k+1} g_{k+1}. Then
 // dC_k = sum_d dy_k h_k, dB_k = sum_d g_k (dt x)_k, d(dt x)_k = sum_n B_k g_k, and through the
 // decay, with p_k = g_k a_k h_{k-1}: d(dt)_k = sum_n A p_k, dA = sum_k dt_k p_k.
-FOR_WIDE_VECTORS void Gradients(const Scan& scan, const Backward& b, int64_t part) {
+template <int lanes>
+INLINE void GradientsOf(const Scan& scan, const Backward& b, int64_t part) {
+  using Reals = Lanes<lanes>;
   const auto at = scan.Find(part);
-  const int64_t N = scan.N, d = scan.d, units = (at.count + kLanes - 1) / kLanes, size = N * units;
-  Room A(size), dA(size), later(size), states((scan.chunk + 1) * size), decay(scan.chunk * size);
-  Room dt(scan.chunk * units), v(scan.chunk * units);
+  const int64_t N = scan.N, d = scan.d, units = (at.count + lanes - 1) / lanes, size = N * units;
+  Room<Reals> A(size), dA(size), later(size), states((scan.chunk + 1) * size),
+      decay(scan.chunk * size);
+  Room<Reals> dt(scan.chunk * units), v(scan.chunk * units);
   const float* A_ = b.A + at.sequence / scan.per_A * N * d + at.channel;
   const float* dlast = b.dlast + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      A[u * N + n] = Load(A_ + n * d + u * kLanes, at.count - u * kLanes);
-      later[u * N + n] = Load(dlast + n * d + u * kLanes, at.count - u * kLanes);
+      A[u * N + n] = Load<lanes>(A_ + n * d + u * lanes, at.count - u * lanes);
+      later[u * N + n] = Load<lanes>(dlast + n * d + u * lanes, at.count - u * lanes);
     }
   }
   for (int64_t c = scan.chunks - 1; c >= 0; --c) {
@@ -184,22 +148,22 @@ FOR_WIDE_VECTORS void Gradients(const Scan& scan, const Backward& b, int64_t par
     const float* kept = b.before + (at.sequence * scan.chunks + c) * N * d + at.channel;
     for (int64_t n = 0; n < N; ++n) {
       for (int64_t u = 0; u < units; ++u) {
-        states[u * N + n] = Load(kept + n * d + u * kLanes, at.count - u * kLanes);
+        states[u * N + n] = Load<lanes>(kept + n * d + u * lanes, at.count - u * lanes);
       }
     }
     for (int64_t t = 0; t < T; ++t) {
       const int64_t sample = at.sequence * scan.L + begin + t, row = sample * d + at.channel;
       const float* B = b.B + sample * N;
       for (int64_t u = 0; u < units; ++u) {
-        const Lanes dt_u = Load(b.dt + row + u * kLanes, at.count - u * kLanes);
-        const Lanes v_u = dt_u * Load(b.x + row + u * kLanes, at.count - u * kLanes);
+        const Reals dt_u = Load<lanes>(b.dt + row + u * lanes, at.count - u * lanes);
+        const Reals v_u = dt_u * Load<lanes>(b.x + row + u * lanes, at.count - u * lanes);
         dt[t * units + u] = dt_u;
         v[t * units + u] = v_u;
-        const Lanes* h = &states[t * size + u * N];
-        Lanes* after = &states[(t + 1) * size + u * N];
-        Lanes* a = &decay[t * size + u * N];
+        const Reals* h = &states[t * size + u * N];
+        Reals* after = &states[(t + 1) * size + u * N];
+        Reals* a = &decay[t * size + u * N];
         for (int64_t n = 0; n < N; ++n) {
-          a[n] = Exp(dt_u * A[u * N + n]);
+          a[n] = Exp<lanes>(dt_u * A[u * N + n]);
           after[n] = a[n] * h[n] + v_u * B[n];
         }
       }
@@ -209,17 +173,17 @@ FOR_WIDE_VECTORS void Gradients(const Scan& scan, const Backward& b, int64_t par
       const float *B = b.B + sample * N, *C = b.C + sample * N;
       const int64_t partial =
           ((at.sequence * scan.blocks + part % scan.blocks) * scan.L + begin + t) * N;
-      Lanes dy[4], dv[4], ddt[4];
+      Reals dy[kWidest / lanes], dv[kWidest / lanes], ddt[kWidest / lanes];
       for (int64_t u = 0; u < units; ++u) {
-        dy[u] = Load(b.dy + row + u * kLanes, at.count - u * kLanes);
-        dv[u] = ddt[u] = Lanes{};
+        dy[u] = Load<lanes>(b.dy + row + u * lanes, at.count - u * lanes);
+        dv[u] = ddt[u] = Reals{};
       }
       for (int64_t n = 0; n < N; ++n) {
-        Lanes dB = {}, dC = {};
+        Reals dB = {}, dC = {};
         for (int64_t u = 0; u < units; ++u) {
           const int64_t i = u * N + n;
-          const Lanes g = later[i] + dy[u] * C[n], next = decay[t * size + i] * g;
-          const Lanes p = next * states[t * size + i];
+          const Reals g = later[i] + dy[u] * C[n], next = decay[t * size + i] * g;
+          const Reals p = next * states[t * size + i];
           dC += dy[u] * states[(t + 1) * size + i];
           dB += g * v[t * units + u];
           dv[u] += g * B[n];
@@ -227,24 +191,46 @@ FOR_WIDE_VECTORS void Gradients(const Scan& scan, const Backward& b, int64_t par
           dA[i] += dt[t * units + u] * p;
           later[i] = next;
         }
-        b.dB[partial + n] = Sum(dB);
-        b.dC[partial + n] = Sum(dC);
+        b.dB[partial + n] = Sum<lanes>(dB);
+        b.dC[partial + n] = Sum<lanes>(dC);
       }
       for (int64_t u = 0; u < units; ++u) {
-        const Lanes x = Load(b.x + row + u * kLanes, at.count - u * kLanes);
-        Store(dt[t * units + u] * dv[u], b.dx + row + u * kLanes, at.count - u * kLanes);
-        Store(ddt[u] + x * dv[u], b.ddt + row + u * kLanes, at.count - u * kLanes);
+        const Reals x = Load<lanes>(b.x + row + u * lanes, at.count - u * lanes);
+        Store<lanes>(dt[t * units + u] * dv[u], b.dx + row + u * lanes, at.count - u * lanes);
+        Store<lanes>(ddt[u] + x * dv[u], b.ddt + row + u * lanes, at.count - u * lanes);
       }
     }
   }
   const int64_t to = at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      Store(dA[u * N + n], b.dA + to + n * d + u * kLanes, at.count - u * kLanes);
-      Store(later[u * N + n], b.dh0 + to + n * d + u * kLanes, at.count - u * kLanes);
+      Store<lanes>(dA[u * N + n], b.dA + to + n * d + u * lanes, at.count - u * lanes);
+      Store<lanes>(later[u * N + n], b.dh0 + to + n * d + u * lanes, at.count - u * lanes);
     }
   }
 }
+
+struct Outputs {
+  const Scan& scan;
+  const Forward& arrays;
+  int64_t part;
+
+  template <int lanes>
+  INLINE void On() const {
+    OutputsOf<lanes>(scan, arrays, part);
+  }
+};
+
+struct Gradients {
+  const Scan& scan;
+  const Backward& arrays;
+  int64_t part;
+
+  template <int lanes>
+  INLINE void On() const {
+    GradientsOf<lanes>(scan, arrays, part);
+  }
+};
 
 using Floats = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<Floats>;
@@ -253,8 +239,8 @@ using Result = ffi::Result<Floats>;
 ffi::ErrorOr<Scan> Describe(ffi::ThreadPool& pool, const Floats& A, const Floats& x, int64_t chunk,
                             int64_t width) {
   const auto of_A = A.dimensions(), of_x = x.dimensions();
-  if (of_A.size() < 2 || of_x.size() < 2 || of_A.back() != of_x.back() || chunk < 1 ||
-      width < kLanes || width > 4 * kLanes || width % kLanes) {
+  if (of_A.size() < 2 || of_x.size() < 2 || of_A.back() != of_x.back() || chunk < 1 || width < 16 ||
+      width > kWidest || width % 16) {
     return ffi::Unexpected(ffi::Error::InvalidArgument("A [.. N d], x [.. L d], width 16 to 64"));
   }
   Scan scan;
@@ -280,8 +266,9 @@ ffi::Error RunOutputs(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Float
   const Forward f = {A.typed_data(),  x.typed_data(),     dt.typed_data(),
                      B.typed_data(),  C.typed_data(),     h0.typed_data(),
                      y->typed_data(), last->typed_data(), before->typed_data()};
-  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads,
-             [f, scan = *scan](int64_t part) { Outputs(scan, f, part); });
+  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads, [f, scan = *scan](int64_t part) {
+    zoo::OnWidest(Outputs{scan, f, part});
+  });
   return ffi::Error::Success();
 }
 
@@ -294,8 +281,9 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
                       C.typed_data(),   before.typed_data(), dy.typed_data(),   dlast.typed_data(),
                       dA->typed_data(), dx->typed_data(),    ddt->typed_data(), dB->typed_data(),
                       dC->typed_data(), dh0->typed_data()};
-  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads,
-             [b, scan = *scan](int64_t part) { Gradients(scan, b, part); });
+  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads, [b, scan = *scan](int64_t part) {
+    zoo::OnWidest(Gradients{scan, b, part});
+  });
   return ffi::Error::Success();
 }
 

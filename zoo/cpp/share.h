@@ -1,4 +1,4 @@
-// What the kernels have in common: work shared out among cores, loops compiled for wide vectors.
+// Work shared out among cores.
 
 #ifndef ZOO_CPP_SHARE_H_
 #define ZOO_CPP_SHARE_H_
@@ -13,15 +13,6 @@
 #include <utility>
 
 #include "xla/ffi/api/ffi.h"
-
-// Where loader and compiler allow it, a function is compiled for wider vectors too; which one runs
-// is chosen on loading.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_WIDE_VECTORS \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_WIDE_VECTORS
-#endif
 
 namespace zoo {
 

@@ -1,0 +1,566 @@
+// A linear time-invariant system and its gradient on the cores of a CPU, as XLA calls them.
+//
+//     x_k = lam x_{k-1} + B u_k,    y_k = Re(C x_k)
+//
+// States never leave the first cache: a core goes through a chunk of samples with some states at
+// a time, a unit, whose products with B and C are done while they are there. The states before
+// chunks are kept; the gradient makes the others again, one chunk at a time, from the last one on.
+// Complex numbers are real parts and imaginary parts apart. Python's side: zoo/compiled.py.
+
+#include <numeric>
+
+#include "lanes.h"
+#include "share.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using zoo::Lanes;
+using zoo::Load;
+using zoo::Room;
+using zoo::Store;
+
+#define UNROLLED _Pragma("GCC unroll 16")
+
+// Sizes, and what a task is: some sequences, and some units of states.
+struct Sizes {
+  int64_t sequences, L, m, p, n, chunk, chunks, groups, parts, threads;
+
+  struct Task {
+    int64_t group, part, sequence, after_sequences, state, states, units;
+  };
+  template <int lanes>
+  INLINE Task Find(int64_t i) const {
+    Task task;
+    task.group = i / parts;
+    task.part = i % parts;
+    task.sequence = sequences * task.group / groups;
+    task.after_sequences = sequences * (task.group + 1) / groups;
+    const int64_t units = (n + lanes - 1) / lanes, unit = units * task.part / parts;
+    task.units = units * (task.part + 1) / parts - unit;
+    task.state = unit * lanes;
+    task.states = std::min(task.units * lanes, n - task.state);
+    return task;
+  }
+};
+
+// Where an array of all states has `count` numbers for the real and for the imaginary part of each:
+// how far apart parts, states, and entries are.
+struct Places {
+  int64_t part, state, entry, count;
+};
+
+struct Forward {
+  const float *lam, *B, *C, *u, *x0;
+  float *y, *last, *before;
+};
+
+struct Backward {
+  const float *lam, *B, *C, *u, *before, *dy, *dlast;
+  float *dlam, *dB, *dC, *du, *dx0;
+};
+
+// All of it with vectors of so many lanes.
+template <int lanes>
+struct Kernel {
+  using Reals = Lanes<lanes>;
+
+  // A complex number in each lane: states of a unit, their cotangents, their weights.
+  struct Complex {
+    Reals re, im;
+
+    INLINE void AddProduct(const Complex& x, float each) {
+      re += x.re * each;
+      im += x.im * each;
+    }
+    // x <- lam x + driven. From one x to the next there are but two multiplications and additions.
+    INLINE void Advance(const Complex& lam, const Complex& driven) {
+      const Reals before = re;
+      re = lam.re * before + (driven.re - lam.im * im);
+      im = lam.re * im + (driven.im + lam.im * before);
+    }
+    // x <- conjugate of lam (x + driven), likewise.
+    INLINE void Retreat(const Complex& lam, const Complex& driven) {
+      const Reals before = re;
+      re = lam.re * before + (lam.im * im + (lam.re * driven.re + lam.im * driven.im));
+      im = lam.re * im + ((lam.re * driven.im - lam.im * driven.re) - lam.im * before);
+    }
+  };
+
+  static constexpr int64_t kReals = 2 * lanes;  // real numbers of a unit
+
+  // How many samples' sums the registers hold, 32 of them or 16.
+#if defined(__x86_64__)
+  static constexpr int kRows = lanes == 16 ? 8 : 4;
+#else
+  static constexpr int kRows = 8;
+#endif
+
+  // What drives the states of a unit in `rows` samples r: sum_j of[r, j] weights[j].
+  template <int rows>
+  static INLINE void Drive(const float* of, int64_t count, const Complex* weights,
+                           Complex (&sum)[rows]) {
+    UNROLLED
+    for (int r = 0; r < rows; ++r) sum[r] = Complex{};
+    for (int64_t j = 0; j < count; ++j) {
+      const Complex weight = weights[j];
+      UNROLLED
+      for (int r = 0; r < rows; ++r) sum[r].AddProduct(weight, of[r * count + j]);
+    }
+  }
+
+  // Adds to to[r] what the states of a unit make of it, sum_j states[r, j] weights[j]; `columns`
+  // vectors of it.
+  template <int rows, int columns>
+  static INLINE void Collect(const float* states, const float* weights, int64_t width, float* to) {
+    Reals sum[rows][columns];
+    UNROLLED
+    for (int r = 0; r < rows; ++r) {
+      UNROLLED
+      for (int c = 0; c < columns; ++c) sum[r][c] = Load<lanes>(to + r * width + c * lanes);
+    }
+    for (int64_t j = 0; j < kReals; ++j) {
+      Reals weight[columns];
+      UNROLLED
+      for (int c = 0; c < columns; ++c) weight[c] = Load<lanes>(weights + j * width + c * lanes);
+      UNROLLED
+      for (int r = 0; r < rows; ++r) {
+        UNROLLED
+        for (int c = 0; c < columns; ++c) sum[r][c] += weight[c] * states[r * kReals + j];
+      }
+    }
+    UNROLLED
+    for (int r = 0; r < rows; ++r) {
+      UNROLLED
+      for (int c = 0; c < columns; ++c) Store<lanes>(sum[r][c], to + r * width + c * lanes);
+    }
+  }
+
+  // The same where half a vector is wide enough: states j come in pairs, the products of either of
+  // them beside one another, for `CopyRows` to add up.
+  template <int rows>
+  static INLINE void CollectPairs(const float* states, const float* weights, float* to) {
+    using Pairs = typename zoo::VectorsOf<lanes>::Pairs;
+    Reals sum[rows];
+    UNROLLED
+    for (int r = 0; r < rows; ++r) sum[r] = Load<lanes>(to + r * lanes);
+    for (int64_t j = 0; j < kReals; j += 2) {
+      const Reals weight = Load<lanes>(weights + j / 2 * lanes);
+      UNROLLED
+      for (int r = 0; r < rows; ++r) {
+        int64_t pair;
+        std::memcpy(&pair, states + r * kReals + j, sizeof(pair));
+        const Pairs pairs = Pairs{} + pair;
+        Reals each;
+        std::memcpy(&each, &pairs, sizeof(each));
+        sum[r] += weight * each;
+      }
+    }
+    UNROLLED
+    for (int r = 0; r < rows; ++r) Store<lanes>(sum[r], to + r * lanes);
+  }
+
+  // Adds to the gradients of `rows` weights sum_t of[t, r] states[t].
+  template <int rows>
+  static INLINE void Learn(const float* of, int64_t stride, const Complex* states, int64_t samples,
+                           Complex* gradients) {
+    Complex sum[rows];
+    UNROLLED
+    for (int r = 0; r < rows; ++r) sum[r] = gradients[r];
+    for (int64_t t = 0; t < samples; ++t) {
+      const Complex x = states[t];
+      UNROLLED
+      for (int r = 0; r < rows; ++r) sum[r].AddProduct(x, of[t * stride + r]);
+    }
+    UNROLLED
+    for (int r = 0; r < rows; ++r) gradients[r] = sum[r];
+  }
+
+  // `rows` samples: states[r] is the state after sample r.
+  template <int rows>
+  static INLINE void Advance(const float* u, int64_t m, const Complex& lam, const Complex* B,
+                             Complex& x, Complex* states) {
+    Complex driven[rows];
+    Drive<rows>(u, m, B, driven);
+    UNROLLED
+    for (int r = 0; r < rows; ++r) {
+      x.Advance(lam, driven[r]);
+      states[r] = x;
+    }
+  }
+
+  static INLINE void AdvanceAll(const float* u, int64_t m, int64_t samples, const Complex& lam,
+                                const Complex* B, Complex& x, Complex* states) {
+    int64_t t = 0;
+    for (; t + kRows <= samples; t += kRows) Advance<kRows>(u + t * m, m, lam, B, x, states + t);
+    for (; t < samples; ++t) Advance<1>(u + t * m, m, lam, B, x, states + t);
+  }
+
+  // `kRows` samples, from the last one on: cotangents[r] is that of the state after sample r,
+  // `later` that of the state before all of them. before[r] is the state before sample r. JAX's
+  // gradients by real and imaginary parts are those of conjugates.
+  template <int rows>
+  static INLINE void Retreat(const float* dy, int64_t p, const Complex& lam, const Complex* C,
+                             const Complex* before, Complex& later, Complex& dlam,
+                             Complex* cotangents) {
+    Complex driven[rows];
+    Drive<rows>(dy, p, C, driven);
+    UNROLLED
+    for (int r = rows - 1; r >= 0; --r) {
+      const Complex g = {later.re + driven[r].re, later.im + driven[r].im}, x = before[r];
+      dlam.re += g.re * x.re;
+      dlam.re += g.im * x.im;
+      dlam.im += g.im * x.re;
+      dlam.im -= g.re * x.im;
+      cotangents[r] = g;
+      later.Retreat(lam, driven[r]);
+    }
+  }
+
+  static INLINE void RetreatAll(const float* dy, int64_t p, int64_t samples, const Complex& lam,
+                                const Complex* C, const Complex* before, Complex& later,
+                                Complex& dlam, Complex* cotangents) {
+    int64_t t = samples;
+    while (t >= kRows) {
+      t -= kRows;
+      Retreat<kRows>(dy + t * p, p, lam, C, before + t, later, dlam, cotangents + t);
+    }
+    while (t) {
+      --t;
+      Retreat<1>(dy + t * p, p, lam, C, before + t, later, dlam, cotangents + t);
+    }
+  }
+
+  // How many vectors hold `width` numbers, and whether in pairs.
+  static INLINE int64_t Columns(int64_t width) { return (width + lanes - 1) / lanes; }
+  static INLINE bool InPairs(int64_t width) { return width <= lanes / 2; }
+
+  template <int rows, int columns>
+  static INLINE void CollectRows(const float* states, const float* weights, int64_t width,
+                                 int64_t samples, float* to) {
+    int64_t t = 0;
+    for (; t + rows <= samples; t += rows) {
+      Collect<rows, columns>(states + t * kReals, weights, width, to + t * width);
+    }
+    for (; t < samples; ++t) {
+      Collect<1, columns>(states + t * kReals, weights, width, to + t * width);
+    }
+  }
+
+  static INLINE void CollectAll(const Complex* states_, const float* weights, int64_t width,
+                                int64_t samples, float* to) {
+    const float* states = reinterpret_cast<const float*>(states_);
+    if (InPairs(width)) {
+      int64_t t = 0;
+      for (; t + 2 * kRows <= samples; t += 2 * kRows) {
+        CollectPairs<2 * kRows>(states + t * kReals, weights, to + t * lanes);
+      }
+      for (; t < samples; ++t) CollectPairs<1>(states + t * kReals, weights, to + t * lanes);
+      return;
+    }
+    const int64_t padded = Columns(width) * lanes;
+    int64_t c = 0;
+    for (; c + 2 * lanes <= padded; c += 2 * lanes) {
+      CollectRows<kRows, 2>(states, weights + c, padded, samples, to + c);
+    }
+    if (c < padded) CollectRows<2 * kRows, 1>(states, weights + c, padded, samples, to + c);
+  }
+
+  static INLINE void LearnAll(const float* of, int64_t count, const Complex* states,
+                              int64_t samples, Complex* gradients) {
+    int64_t j = 0;
+    for (; j + kRows <= count; j += kRows) {
+      Learn<kRows>(of + j, count, states, samples, gradients + j);
+    }
+    for (; j < count; ++j) Learn<1>(of + j, count, states, samples, gradients + j);
+  }
+
+  template <typename Each>
+  static INLINE void ForEach(const Sizes::Task& task, const Places& at, Each each) {
+    for (int64_t part = 0; part < 2; ++part) {
+      for (int64_t i = 0; i < task.states; ++i) {
+        const int64_t from = part * at.part + (task.state + i) * at.state;
+        const int64_t unit = i / lanes * at.count, lane = part * lanes + i % lanes;
+        for (int64_t j = 0; j < at.count; ++j) {
+          each(from + j * at.entry, (unit + j) * kReals + lane, part);
+        }
+      }
+    }
+  }
+
+  static INLINE void Pack(const Sizes::Task& task, const Places& at, const float* from, float sign,
+                          Room<Complex>& to) {
+    float* reals = to.Reals();
+    ForEach(task, at, [=](int64_t i, int64_t j, int64_t part) {
+      reals[j] = part ? sign * from[i] : from[i];
+    });
+  }
+
+  static INLINE void Unpack(const Sizes::Task& task, const Places& at, Room<Complex>& from,
+                            float sign, float* to) {
+    const float* reals = from.Reals();
+    ForEach(task, at,
+            [=](int64_t i, int64_t j, int64_t part) { to[i] = part ? sign * reals[j] : reals[j]; });
+  }
+
+  // A sequence's states, [2 n] real numbers, to units and back.
+  static INLINE void ReadStates(const Sizes& s, const Sizes::Task& task, const float* from,
+                                Room<Complex>& to) {
+    for (int64_t k = 0; k < task.units; ++k) {
+      const int64_t state = task.state + k * lanes;
+      to[k].re = Load<lanes>(from + state, s.n - state);
+      to[k].im = Load<lanes>(from + s.n + state, s.n - state);
+    }
+  }
+
+  static INLINE void WriteStates(const Sizes& s, const Sizes::Task& task, Room<Complex>& from,
+                                 float* to) {
+    for (int64_t k = 0; k < task.units; ++k) {
+      const int64_t state = task.state + k * lanes;
+      Store<lanes>(from[k].re, to + state, s.n - state);
+      Store<lanes>(from[k].im, to + s.n + state, s.n - state);
+    }
+  }
+
+  // How many vectors the weights of a unit take, as `CollectAll` reads them.
+  static INLINE int64_t VectorsOfUnit(int64_t width) {
+    return InPairs(width) ? kReals / 2 : kReals * Columns(width);
+  }
+
+  // To rows of `at.count` numbers for each state, or for each pair of states.
+  static INLINE void PackRows(const Sizes::Task& task, const Places& at, const float* from,
+                              float sign, Room<Reals>& to) {
+    float* reals = to.Reals();
+    const int64_t width = at.count, padded = Columns(width) * lanes;
+    ForEach(task, at, [=](int64_t i, int64_t j, int64_t part) {
+      const int64_t unit = j / (kReals * width), entry = j / kReals % width;
+      const int64_t state = unit * kReals + j % kReals;
+      const int64_t place =
+          InPairs(width) ? state / 2 * lanes + 2 * entry + state % 2 : state * padded + entry;
+      reals[place] = part ? sign * from[i] : from[i];
+    });
+  }
+
+  // What was collected of each sample to rows of `width` numbers.
+  static INLINE void CopyRows(const float* from, int64_t samples, int64_t width, float* to) {
+    for (int64_t t = 0; t < samples; ++t) {
+      const float* row = from + t * Columns(width) * lanes;
+      for (int64_t j = 0; j < width; ++j) {
+        to[t * width + j] = InPairs(width) ? row[2 * j] + row[2 * j + 1] : row[j];
+      }
+    }
+  }
+
+  static INLINE void Outputs(const Sizes& s, const Forward& f, const Sizes::Task& task) {
+    const int64_t units = task.units, of_unit = VectorsOfUnit(s.p);
+    Room<Complex> lam(units), B(units * s.m), x(units), states(s.chunk);
+    Room<Reals> C(units * of_unit), y(s.chunk * Columns(s.p));
+    ReadStates(s, task, f.lam, lam);
+    Pack(task, {s.n * s.m, s.m, 1, s.m}, f.B, 1, B);
+    PackRows(task, {s.p * s.n, 1, s.n, s.p}, f.C, -1, C);
+    for (int64_t i = task.sequence; i < task.after_sequences; ++i) {
+      ReadStates(s, task, f.x0 + i * 2 * s.n, x);
+      for (int64_t c = 0; c < s.chunks; ++c) {
+        WriteStates(s, task, x, f.before + (i * s.chunks + c) * 2 * s.n);
+        const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
+        const float* u = f.u + (i * s.L + begin) * s.m;
+        y.Clear(samples * Columns(s.p));
+        for (int64_t k = 0; k < units; ++k) {
+          Complex at = x[k];
+          AdvanceAll(u, s.m, samples, lam[k], &B[k * s.m], at, &states[0]);
+          x[k] = at;
+          CollectAll(&states[0], C.Reals(k * of_unit), s.p, samples, y.Reals());
+        }
+        CopyRows(y.Reals(), samples, s.p,
+                 f.y + ((task.part * s.sequences + i) * s.L + begin) * s.p);
+      }
+      WriteStates(s, task, x, f.last + i * 2 * s.n);
+    }
+  }
+
+  static INLINE void Gradients(const Sizes& s, const Backward& b, const Sizes::Task& task) {
+    const int64_t units = task.units, of_unit = VectorsOfUnit(s.m);
+    const Places of_B = {s.n * s.m, s.m, 1, s.m}, of_C = {s.p * s.n, 1, s.n, s.p};
+    Room<Complex> lam(units), B(units * s.m), C(units * s.p), dlam(units), dB(units * s.m),
+        dC(units * s.p);
+    Room<Complex> x(units), later(units), states(s.chunk + 1), cotangents(s.chunk);
+    Room<Reals> B_rows(units * of_unit), du(s.chunk * Columns(s.m));
+    ReadStates(s, task, b.lam, lam);
+    Pack(task, of_B, b.B, 1, B);
+    PackRows(task, of_B, b.B, 1, B_rows);
+    Pack(task, of_C, b.C, -1, C);
+    for (int64_t i = task.sequence; i < task.after_sequences; ++i) {
+      ReadStates(s, task, b.dlast + i * 2 * s.n, later);
+      for (int64_t c = s.chunks - 1; c >= 0; --c) {
+        ReadStates(s, task, b.before + (i * s.chunks + c) * 2 * s.n, x);
+        const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
+        const float* u = b.u + (i * s.L + begin) * s.m;
+        const float* dy = b.dy + (i * s.L + begin) * s.p;
+        du.Clear(samples * Columns(s.m));
+        for (int64_t k = 0; k < units; ++k) {
+          Complex at = x[k], of_lam = dlam[k];
+          states[0] = at;
+          AdvanceAll(u, s.m, samples, lam[k], &B[k * s.m], at, &states[1]);
+          at = later[k];
+          RetreatAll(dy, s.p, samples, lam[k], &C[k * s.p], &states[0], at, of_lam, &cotangents[0]);
+          later[k] = at;
+          dlam[k] = of_lam;
+          CollectAll(&cotangents[0], B_rows.Reals(k * of_unit), s.m, samples, du.Reals());
+          LearnAll(u, s.m, &cotangents[0], samples, &dB[k * s.m]);
+          LearnAll(dy, s.p, &states[1], samples, &dC[k * s.p]);
+        }
+        CopyRows(du.Reals(), samples, s.m,
+                 b.du + ((task.part * s.sequences + i) * s.L + begin) * s.m);
+      }
+      WriteStates(s, task, later, b.dx0 + i * 2 * s.n);
+    }
+    WriteStates(s, task, dlam, b.dlam + task.group * 2 * s.n);
+    Unpack(task, of_B, dB, 1, b.dB + task.group * 2 * s.n * s.m);
+    Unpack(task, of_C, dC, -1, b.dC + task.group * 2 * s.p * s.n);
+  }
+};
+
+struct Outputs {
+  const Sizes& sizes;
+  const Forward& arrays;
+  int64_t task;
+
+  template <int lanes>
+  INLINE void On() const {
+    Kernel<lanes>::Outputs(sizes, arrays, sizes.Find<lanes>(task));
+  }
+};
+
+struct Gradients {
+  const Sizes& sizes;
+  const Backward& arrays;
+  int64_t task;
+
+  template <int lanes>
+  INLINE void On() const {
+    Kernel<lanes>::Gradients(sizes, arrays, sizes.Find<lanes>(task));
+  }
+};
+
+using Floats = ffi::Buffer<ffi::F32>;
+using Result = ffi::Result<Floats>;
+
+// Of B [2 n m], C [2 p n] and u [b L m]. The work is shared out among groups of sequences, more
+// than there are cores where they can be, so that none waits long for another one, and parts of
+// states.
+ffi::ErrorOr<Sizes> Describe(ffi::ThreadPool& pool, const Floats& B, const Floats& C,
+                             const Floats& u, int64_t chunk) {
+  const auto of_B = B.dimensions(), of_C = C.dimensions(), of_u = u.dimensions();
+  if (of_B.size() != 3 || of_C.size() != 3 || of_u.size() != 3 || of_B[2] != of_u[2] ||
+      of_B[1] != of_C[2] || chunk < 1) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument("B [2 n m], C [2 p n], u [b L m]"));
+  }
+  Sizes s;
+  s.sequences = of_u[0];
+  s.L = of_u[1];
+  s.m = of_u[2];
+  s.p = of_C[1];
+  s.n = of_B[1];
+  s.chunk = chunk;
+  s.chunks = (s.L + chunk - 1) / chunk;
+  s.threads = zoo::Threads(pool, s.sequences * s.L * s.n);
+  s.groups = std::clamp<int64_t>(s.sequences, 1, 4 * s.threads);
+  s.parts = std::clamp<int64_t>(s.n / 16, 1, s.threads / std::gcd(s.groups, s.threads));
+  return s;
+}
+
+// An array of which several tasks make a copy each, to be added up.
+class Copies {
+ public:
+  Copies(Result sum, int64_t copies)
+      : sum_(sum->typed_data()),
+        size_(sum->element_count()),
+        copies_(copies),
+        room_(copies > 1 ? new float[size_ * copies] : nullptr) {}
+
+  float* Data() const { return room_ ? room_.get() : sum_; }
+
+  void AddUp(ffi::ThreadPool& pool) const {
+    if (!room_) return;
+    const auto block = [this](int64_t i) {
+      const int64_t begin = i * kBlock, count = std::min(kBlock, size_ - begin);
+      float* sum = sum_ + begin;
+      std::copy_n(room_.get() + begin, count, sum);
+      for (int64_t copy = 1; copy < copies_; ++copy) {
+        const float* next = room_.get() + copy * size_ + begin;
+        for (int64_t j = 0; j < count; ++j) sum[j] += next[j];
+      }
+    };
+    zoo::Share(pool, (size_ + kBlock - 1) / kBlock, zoo::Threads(pool, size_ * copies_), block);
+  }
+
+ private:
+  static constexpr int64_t kBlock = 1 << 12;
+  float* sum_;
+  int64_t size_, copies_;
+  std::unique_ptr<float[]> room_;
+};
+
+ffi::Error RunOutputs(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floats u, Floats x0,
+                      Result y, Result last, Result before, int64_t chunk) {
+  auto sizes = Describe(pool, B, C, u, chunk);
+  if (sizes.has_error()) return sizes.error();
+  const Copies y_(y, sizes->parts);
+  const Forward f = {lam.typed_data(), B.typed_data(), C.typed_data(),     u.typed_data(),
+                     x0.typed_data(),  y_.Data(),      last->typed_data(), before->typed_data()};
+  zoo::Share(pool, sizes->groups * sizes->parts, sizes->threads, [f, s = *sizes](int64_t i) {
+    zoo::OnWidest(Outputs{s, f, i});
+  });
+  y_.AddUp(pool);
+  return ffi::Error::Success();
+}
+
+ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floats u,
+                        Floats before, Floats dy, Floats dlast, Result dlam, Result dB, Result dC,
+                        Result du, Result dx0, int64_t chunk) {
+  auto sizes = Describe(pool, B, C, u, chunk);
+  if (sizes.has_error()) return sizes.error();
+  const int64_t groups = sizes->groups;
+  const Copies dlam_(dlam, groups), dB_(dB, groups), dC_(dC, groups), du_(du, sizes->parts);
+  const Backward b = {lam.typed_data(),    B.typed_data(),  C.typed_data(),     u.typed_data(),
+                      before.typed_data(), dy.typed_data(), dlast.typed_data(), dlam_.Data(),
+                      dB_.Data(),          dC_.Data(),      du_.Data(),         dx0->typed_data()};
+  zoo::Share(pool, groups * sizes->parts, sizes->threads, [b, s = *sizes](int64_t i) {
+    zoo::OnWidest(Gradients{s, b, i});
+  });
+  for (const Copies* each : {&dlam_, &dB_, &dC_, &du_}) each->AddUp(pool);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_outputs, RunOutputs,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // lam
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // u
+                                  .Arg<Floats>()  // x0
+                                  .Ret<Floats>()  // y
+                                  .Ret<Floats>()  // last
+                                  .Ret<Floats>()  // before
+                                  .Attr<int64_t>("chunk"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_gradients, RunGradients,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // lam
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // u
+                                  .Arg<Floats>()  // before
+                                  .Arg<Floats>()  // dy
+                                  .Arg<Floats>()  // dlast
+                                  .Ret<Floats>()  // dlam
+                                  .Ret<Floats>()  // dB
+                                  .Ret<Floats>()  // dC
+                                  .Ret<Floats>()  // du
+                                  .Ret<Floats>()  // dx0
+                                  .Attr<int64_t>("chunk"));
