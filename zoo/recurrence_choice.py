@@ -55,25 +55,25 @@ class Machine(NamedTuple):
 
 TWO_CORES = Machine(
     flop=3.9e-12,
-    state=3.7e-10,
+    state=3.6e-10,
     step=0,
-    chunk=4.7e-05,
-    channel=2.6e-10,
-    fused=1.8e-11,
-    transform=3.0e-10,
-    start=0.00035,
+    chunk=4.6e-05,
+    channel=2.2e-10,
+    fused=1.7e-11,
+    transform=2.9e-10,
+    start=0.00038,
 )
 """As `benchmarks/layer.py --fit` found it."""
 
 ONE_CORE = Machine(
     flop=7.4e-12,
-    state=4.8e-10,
+    state=4.5e-10,
     step=0,
-    chunk=1.5e-05,
-    channel=1.6e-10,
-    fused=3.2e-11,
-    transform=4.0e-10,
-    start=0.00011,
+    chunk=2.5e-05,
+    channel=0,
+    fused=3.0e-11,
+    transform=3.6e-10,
+    start=0.00023,
 )
 """As it found it where it was held on one core."""
 
@@ -195,11 +195,13 @@ def work(choice: Choice, size: Size) -> Machine:
         amounts |= {"step": 3 * L, "chunk": L / T}
     elif choice.form == "fused":
         amounts = dict.fromkeys(Machine._fields, 0.0)
-        cores = usable_cores()
-        at_once = min(cores, b * max(1, n // 16))
+        cores, units = usable_cores(), max(1, n // 16)
+        at_once = min(cores, b * units)
+        parts = min(units, cores // math.gcd(min(b, 4 * cores), cores))
         narrow = [8 if each <= 8 else -(-each // 16) * 16 for each in (m, p)]
         of_state = 3 * m + 2 * p + sum(narrow)
         amounts |= {"fused": samples * -(-n // 16) * 16 * of_state * cores / at_once, "start": 0.5}
+        amounts |= {"state": 1.5 * samples * (m + p) * (parts - 1)}  # parts of outputs, added up
     elif choice.form == "matmul":
         response = m * p if T > 1 else 0  # chunks of one sample have none within
         blocks = 2 * T * response * (samples + T)

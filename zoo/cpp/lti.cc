@@ -51,14 +51,49 @@ struct Places {
   int64_t part, state, entry, count;
 };
 
+using Floats = ffi::Buffer<ffi::F32>;
+
+// An array that several tasks have something to add to: each has a copy, the first the array
+// itself.
+class Copies {
+ public:
+  Copies(ffi::Result<Floats> array, int64_t copies)
+      : array_(array->typed_data()),
+        size_(array->element_count()),
+        copies_(copies),
+        room_(copies > 1 ? new float[size_ * (copies - 1)] : nullptr) {}
+
+  float* At(int64_t copy) const { return copy ? room_.get() + (copy - 1) * size_ : array_; }
+
+  void AddUp(ffi::ThreadPool& pool) const {
+    if (copies_ == 1) return;
+    zoo::Share(pool, (size_ + kBlock - 1) / kBlock, zoo::Threads(pool, size_ * copies_),
+               [this](int64_t block) {
+                 const int64_t begin = block * kBlock, end = std::min(begin + kBlock, size_);
+                 for (int64_t copy = 1; copy < copies_; ++copy) {
+                   const float* more = At(copy);
+                   for (int64_t i = begin; i < end; ++i) array_[i] += more[i];
+                 }
+               });
+  }
+
+ private:
+  static constexpr int64_t kBlock = 1 << 12;
+  float* array_;
+  int64_t size_, copies_;
+  std::unique_ptr<float[]> room_;
+};
+
 struct Forward {
   const float *lam, *B, *C, *u, *x0;
-  float *y, *last, *before;
+  const Copies& y;
+  float *last, *before;
 };
 
 struct Backward {
   const float *lam, *B, *C, *u, *before, *dy, *dlast;
-  float *dlam, *dB, *dC, *du, *dx0;
+  const Copies &dlam, &dB, &dC, &du;
+  float* dx0;
 };
 
 // All of it with vectors of so many lanes.
@@ -276,15 +311,15 @@ struct Kernel {
     for (; j < count; ++j) Learn<1>(of + j, count, states, samples, gradients + j);
   }
 
+  // each(i, unit, j, lane, part) for every number i of an array, which is entry j of that lane of a
+  // unit's real and imaginary parts.
   template <typename Each>
   static INLINE void ForEach(const Sizes::Task& task, const Places& at, Each each) {
     for (int64_t part = 0; part < 2; ++part) {
-      for (int64_t i = 0; i < task.states; ++i) {
-        const int64_t from = part * at.part + (task.state + i) * at.state;
-        const int64_t unit = i / lanes * at.count, lane = part * lanes + i % lanes;
-        for (int64_t j = 0; j < at.count; ++j) {
-          each(from + j * at.entry, (unit + j) * kReals + lane, part);
-        }
+      for (int64_t state = 0; state < task.states; ++state) {
+        const int64_t from = part * at.part + (task.state + state) * at.state;
+        const int64_t unit = state / lanes, lane = part * lanes + state % lanes;
+        for (int64_t j = 0; j < at.count; ++j) each(from + j * at.entry, unit, j, lane, part);
       }
     }
   }
@@ -292,16 +327,18 @@ struct Kernel {
   static INLINE void Pack(const Sizes::Task& task, const Places& at, const float* from, float sign,
                           Room<Complex>& to) {
     float* reals = to.Reals();
-    ForEach(task, at, [=](int64_t i, int64_t j, int64_t part) {
-      reals[j] = part ? sign * from[i] : from[i];
+    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+      reals[(unit * at.count + j) * kReals + lane] = part ? sign * from[i] : from[i];
     });
   }
 
   static INLINE void Unpack(const Sizes::Task& task, const Places& at, Room<Complex>& from,
                             float sign, float* to) {
     const float* reals = from.Reals();
-    ForEach(task, at,
-            [=](int64_t i, int64_t j, int64_t part) { to[i] = part ? sign * reals[j] : reals[j]; });
+    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+      const float each = reals[(unit * at.count + j) * kReals + lane];
+      to[i] = part ? sign * each : each;
+    });
   }
 
   // A sequence's states, [2 n] real numbers, to units and back.
@@ -332,12 +369,11 @@ struct Kernel {
   static INLINE void PackRows(const Sizes::Task& task, const Places& at, const float* from,
                               float sign, Room<Reals>& to) {
     float* reals = to.Reals();
-    const int64_t width = at.count, padded = Columns(width) * lanes;
-    ForEach(task, at, [=](int64_t i, int64_t j, int64_t part) {
-      const int64_t unit = j / (kReals * width), entry = j / kReals % width;
-      const int64_t state = unit * kReals + j % kReals;
-      const int64_t place =
-          InPairs(width) ? state / 2 * lanes + 2 * entry + state % 2 : state * padded + entry;
+    const int64_t padded = Columns(at.count) * lanes;
+    const bool pairs = InPairs(at.count);
+    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+      const int64_t state = unit * kReals + lane;
+      const int64_t place = pairs ? state / 2 * lanes + 2 * j + state % 2 : state * padded + j;
       reals[place] = part ? sign * from[i] : from[i];
     });
   }
@@ -372,8 +408,7 @@ struct Kernel {
           x[k] = at;
           CollectAll(&states[0], C.Reals(k * of_unit), s.p, samples, y.Reals());
         }
-        CopyRows(y.Reals(), samples, s.p,
-                 f.y + ((task.part * s.sequences + i) * s.L + begin) * s.p);
+        CopyRows(y.Reals(), samples, s.p, f.y.At(task.part) + (i * s.L + begin) * s.p);
       }
       WriteStates(s, task, x, f.last + i * 2 * s.n);
     }
@@ -410,14 +445,13 @@ struct Kernel {
           LearnAll(u, s.m, &cotangents[0], samples, &dB[k * s.m]);
           LearnAll(dy, s.p, &states[1], samples, &dC[k * s.p]);
         }
-        CopyRows(du.Reals(), samples, s.m,
-                 b.du + ((task.part * s.sequences + i) * s.L + begin) * s.m);
+        CopyRows(du.Reals(), samples, s.m, b.du.At(task.part) + (i * s.L + begin) * s.m);
       }
       WriteStates(s, task, later, b.dx0 + i * 2 * s.n);
     }
-    WriteStates(s, task, dlam, b.dlam + task.group * 2 * s.n);
-    Unpack(task, of_B, dB, 1, b.dB + task.group * 2 * s.n * s.m);
-    Unpack(task, of_C, dC, -1, b.dC + task.group * 2 * s.p * s.n);
+    WriteStates(s, task, dlam, b.dlam.At(task.group));
+    Unpack(task, of_B, dB, 1, b.dB.At(task.group));
+    Unpack(task, of_C, dC, -1, b.dC.At(task.group));
   }
 };
 
@@ -443,7 +477,6 @@ struct Gradients {
   }
 };
 
-using Floats = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<Floats>;
 
 // Of B [2 n m], C [2 p n] and u [b L m]. The work is shared out among groups of sequences, more
@@ -470,46 +503,15 @@ ffi::ErrorOr<Sizes> Describe(ffi::ThreadPool& pool, const Floats& B, const Float
   return s;
 }
 
-// An array of which several tasks make a copy each, to be added up.
-class Copies {
- public:
-  Copies(Result sum, int64_t copies)
-      : sum_(sum->typed_data()),
-        size_(sum->element_count()),
-        copies_(copies),
-        room_(copies > 1 ? new float[size_ * copies] : nullptr) {}
-
-  float* Data() const { return room_ ? room_.get() : sum_; }
-
-  void AddUp(ffi::ThreadPool& pool) const {
-    if (!room_) return;
-    const auto block = [this](int64_t i) {
-      const int64_t begin = i * kBlock, count = std::min(kBlock, size_ - begin);
-      float* sum = sum_ + begin;
-      std::copy_n(room_.get() + begin, count, sum);
-      for (int64_t copy = 1; copy < copies_; ++copy) {
-        const float* next = room_.get() + copy * size_ + begin;
-        for (int64_t j = 0; j < count; ++j) sum[j] += next[j];
-      }
-    };
-    zoo::Share(pool, (size_ + kBlock - 1) / kBlock, zoo::Threads(pool, size_ * copies_), block);
-  }
-
- private:
-  static constexpr int64_t kBlock = 1 << 12;
-  float* sum_;
-  int64_t size_, copies_;
-  std::unique_ptr<float[]> room_;
-};
-
 ffi::Error RunOutputs(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floats u, Floats x0,
                       Result y, Result last, Result before, int64_t chunk) {
   auto sizes = Describe(pool, B, C, u, chunk);
   if (sizes.has_error()) return sizes.error();
   const Copies y_(y, sizes->parts);
-  const Forward f = {lam.typed_data(), B.typed_data(), C.typed_data(),     u.typed_data(),
-                     x0.typed_data(),  y_.Data(),      last->typed_data(), before->typed_data()};
-  zoo::Share(pool, sizes->groups * sizes->parts, sizes->threads, [f, s = *sizes](int64_t i) {
+  const Forward f = {lam.typed_data(),   B.typed_data(),      C.typed_data(),
+                     u.typed_data(),     x0.typed_data(),     y_,
+                     last->typed_data(), before->typed_data()};
+  zoo::Share(pool, sizes->groups * sizes->parts, sizes->threads, [&f, s = *sizes](int64_t i) {
     zoo::OnWidest(Outputs{s, f, i});
   });
   y_.AddUp(pool);
@@ -523,10 +525,19 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Fl
   if (sizes.has_error()) return sizes.error();
   const int64_t groups = sizes->groups;
   const Copies dlam_(dlam, groups), dB_(dB, groups), dC_(dC, groups), du_(du, sizes->parts);
-  const Backward b = {lam.typed_data(),    B.typed_data(),  C.typed_data(),     u.typed_data(),
-                      before.typed_data(), dy.typed_data(), dlast.typed_data(), dlam_.Data(),
-                      dB_.Data(),          dC_.Data(),      du_.Data(),         dx0->typed_data()};
-  zoo::Share(pool, groups * sizes->parts, sizes->threads, [b, s = *sizes](int64_t i) {
+  const Backward b = {lam.typed_data(),
+                      B.typed_data(),
+                      C.typed_data(),
+                      u.typed_data(),
+                      before.typed_data(),
+                      dy.typed_data(),
+                      dlast.typed_data(),
+                      dlam_,
+                      dB_,
+                      dC_,
+                      du_,
+                      dx0->typed_data()};
+  zoo::Share(pool, groups * sizes->parts, sizes->threads, [&b, s = *sizes](int64_t i) {
     zoo::OnWidest(Gradients{s, b, i});
   });
   for (const Copies* each : {&dlam_, &dB_, &dC_, &du_}) each->AddUp(pool);
