@@ -106,7 +106,7 @@ def selective_outputs(
     """
     (b, L, d), N = x.shape, len(A)
     results = [_like(x), _like(h0), jax.ShapeDtypeStruct((b, -(-L // chunk), N, d), x.dtype)]
-    call = _kernel("selective_outputs", results)
+    call = _kernel("selective_outputs", results, "sequential")
     y, last, before = call(A, x, dt, B, C, h0, chunk=chunk, width=width)
     return y, last, before
 
@@ -125,12 +125,10 @@ def selective_gradients(
     width: int,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Cotangents of A, x, dt, B, C and h0, from those of the outputs and of the last states."""
-    b, L, d = x.shape
-    partial = jax.ShapeDtypeStruct((b, -(-d // width), L, len(A)), x.dtype)  # of each block
-    results = [_like(dlast), _like(x), _like(dt), partial, partial, _like(dlast)]
-    call = _kernel("selective_gradients", results)
+    results = [_like(each) for each in (A, x, dt, B, C, dlast)]
+    call = _kernel("selective_gradients", results, "sequential")
     dA, dx, ddt, dB, dC, dh0 = call(A, x, dt, B, C, before, dy, dlast, chunk=chunk, width=width)
-    return jnp.sum(dA, axis=0), dx, ddt, jnp.sum(dB, axis=1), jnp.sum(dC, axis=1), dh0
+    return dA, dx, ddt, dB, dC, dh0
 
 
 def lti_outputs(

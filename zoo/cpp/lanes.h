@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -63,14 +64,28 @@ INLINE void Store(const Lanes<n>& lanes, float* to, int64_t count = n) {
   }
 }
 
-template <int n>
-INLINE float Sum(const Lanes<n>& lanes) {
-  float halves[n];
-  std::memcpy(halves, &lanes, sizeof(lanes));
-  for (int width = n / 2; width; width /= 2) {
-    for (int i = 0; i < width; ++i) halves[i] += halves[i + width];
+// Of groups of 2 `width` lanes the first or the second half, of a and then of b.
+template <int n, int width, bool second, int... i>
+INLINE Lanes<n> HalvesOf(const Lanes<n>& a, const Lanes<n>& b, std::integer_sequence<int, i...>) {
+#define ZOO_LANE (i / (2 * width) * 2 * width + i % width + second * width + i / width % 2 * n)
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, ZOO_LANE...);
+#else
+  return __builtin_shuffle(a, b, typename VectorsOf<n>::Integers{ZOO_LANE...});
+#endif
+#undef ZOO_LANE
+}
+
+// The sums of n vectors' lanes, each in a lane of its own.
+template <int n, int width = n / 2>
+INLINE Lanes<n> Sums(const Lanes<n>* vectors) {
+  using All = std::make_integer_sequence<int, n>;
+  Lanes<n> a = vectors[0], b = vectors[width];
+  if constexpr (width > 1) {
+    a = Sums<n, width / 2>(vectors);
+    b = Sums<n, width / 2>(vectors + width);
   }
-  return halves[0];
+  return HalvesOf<n, width, false>(a, b, All()) + HalvesOf<n, width, true>(a, b, All());
 }
 
 // Calls work.On<lanes>(), which has to be INLINE, as compiled for the widest vectors of this CPU.

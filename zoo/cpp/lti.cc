@@ -51,38 +51,8 @@ struct Places {
   int64_t part, state, entry, count;
 };
 
+using zoo::Copies;
 using Floats = ffi::Buffer<ffi::F32>;
-
-// An array that several tasks have something to add to: each has a copy, the first the array
-// itself.
-class Copies {
- public:
-  Copies(ffi::Result<Floats> array, int64_t copies)
-      : array_(array->typed_data()),
-        size_(array->element_count()),
-        copies_(copies),
-        room_(copies > 1 ? new float[size_ * (copies - 1)] : nullptr) {}
-
-  float* At(int64_t copy) const { return copy ? room_.get() + (copy - 1) * size_ : array_; }
-
-  void AddUp(ffi::ThreadPool& pool) const {
-    if (copies_ == 1) return;
-    zoo::Share(pool, (size_ + kBlock - 1) / kBlock, zoo::Threads(pool, size_ * copies_),
-               [this](int64_t block) {
-                 const int64_t begin = block * kBlock, end = std::min(begin + kBlock, size_);
-                 for (int64_t copy = 1; copy < copies_; ++copy) {
-                   const float* more = At(copy);
-                   for (int64_t i = begin; i < end; ++i) array_[i] += more[i];
-                 }
-               });
-  }
-
- private:
-  static constexpr int64_t kBlock = 1 << 12;
-  float* array_;
-  int64_t size_, copies_;
-  std::unique_ptr<float[]> room_;
-};
 
 struct Forward {
   const float *lam, *B, *C, *u, *x0;

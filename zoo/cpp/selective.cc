@@ -17,13 +17,15 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+using zoo::Copies;
 using zoo::Lanes;
 using zoo::Load;
 using zoo::Room;
 using zoo::Store;
-using zoo::Sum;
+using zoo::Sums;
 
-constexpr int64_t kWidest = 64;  // channels of a block, at most
+constexpr int64_t kWidest = 64;    // channels of a block, at most
+constexpr int64_t kTogether = 16;  // states of each that the gradient treats at once
 
 // exp(x) to about one unit in the last place, x = n log 2 + r, by a polynomial in r (Cephes). What
 // single precision cannot hold becomes its smallest or its largest numbers; NaN stays NaN.
@@ -50,14 +52,14 @@ INLINE Lanes<n> Exp(Lanes<n> x) {
 
 // Sizes, and where the block of one part begins.
 struct Scan {
-  int64_t sequences, L, d, N, per_A, chunk, chunks, width, blocks, threads;
+  int64_t sequences, L, d, N, chunk, chunks, width, blocks, threads;
 
   struct Place {
-    int64_t sequence, channel, count;
+    int64_t sequence, block, channel, count;
   };
   Place Find(int64_t part) const {
-    const int64_t channel = part % blocks * width;
-    return {part / blocks, channel, std::min(width, d - channel)};
+    const int64_t block = part % blocks, channel = block * width;
+    return {part / blocks, block, channel, std::min(width, d - channel)};
   }
 };
 
@@ -72,7 +74,7 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
   const auto at = scan.Find(part);
   const int64_t N = scan.N, d = scan.d, units = (at.count + lanes - 1) / lanes;
   Room<Reals> h(N * units), A(N * units), y(units), dt(units), v(units);
-  const float* A_ = f.A + at.sequence / scan.per_A * N * d + at.channel;
+  const float* A_ = f.A + at.channel;
   const float* h0 = f.h0 + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
@@ -121,90 +123,114 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
 
 struct Backward {
   const float *A, *x, *dt, *B, *C, *before, *dy, *dlast;
-  float *dA, *dx, *ddt, *dB, *dC, *dh0;
+  float *dx, *ddt, *dh0;
+  const Copies &dA, &dB, &dC;  // one for each sequence, for each block of channels
 };
 
 // With g_k the cotangent of h_k, a_k the decay: g_k = C_k dy_k + a_{k+1} g_{k+1}. Then
 // dC_k = sum_d dy_k h_k, dB_k = sum_d g_k (dt x)_k, d(dt x)_k = sum_n B_k g_k, and through the
 // decay, with p_k = g_k a_k h_{k-1}: d(dt)_k = sum_n A p_k, dA = sum_k dt_k p_k.
-template <int lanes>
-INLINE void GradientsOf(const Scan& scan, const Backward& b, int64_t part) {
+// Vectors of a block are `fixed`, for the compiler to know, or as many as there are.
+template <int lanes, int fixed>
+INLINE void GradientsOf(const Scan& scan, const Backward& b, const Scan::Place& at) {
   using Reals = Lanes<lanes>;
-  const auto at = scan.Find(part);
-  const int64_t N = scan.N, d = scan.d, units = (at.count + lanes - 1) / lanes, size = N * units;
-  Room<Reals> A(size), dA(size), later(size), states((scan.chunk + 1) * size),
-      decay(scan.chunk * size);
-  Room<Reals> dt(scan.chunk * units), v(scan.chunk * units);
-  const float* A_ = b.A + at.sequence / scan.per_A * N * d + at.channel;
-  const float* dlast = b.dlast + at.sequence * N * d + at.channel;
+  const int64_t units = fixed ? fixed : (at.count + lanes - 1) / lanes;
+  const int64_t N = scan.N, d = scan.d, most = std::min(N, kTogether) * units;
+  Room<Reals> A(N * units), dA(N * units), later(N * units);
+  Room<Reals> states((scan.chunk + 1) * most), decay(scan.chunk * most);
+  Room<Reals> dt(scan.chunk * units), v(scan.chunk * units), dv(scan.chunk * units),
+      ddt(scan.chunk * units);
+  Room<Reals> dB(kTogether), dC(kTogether);  // of a sample, by channels
+  const auto load = [&](const float* from, int64_t u) {
+    return Load<lanes>(from + at.channel + u * lanes, at.count - u * lanes);
+  };
+  const float* dlast = b.dlast + at.sequence * N * d;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      A[u * N + n] = Load<lanes>(A_ + n * d + u * lanes, at.count - u * lanes);
-      later[u * N + n] = Load<lanes>(dlast + n * d + u * lanes, at.count - u * lanes);
+      A[u * N + n] = load(b.A + n * d, u);
+      later[u * N + n] = load(dlast + n * d, u);
     }
   }
   for (int64_t c = scan.chunks - 1; c >= 0; --c) {
     const int64_t begin = c * scan.chunk, T = std::min(scan.chunk, scan.L - begin);
-    const float* kept = b.before + (at.sequence * scan.chunks + c) * N * d + at.channel;
-    for (int64_t n = 0; n < N; ++n) {
+    const int64_t first = at.sequence * scan.L + begin;
+    const float* kept = b.before + (at.sequence * scan.chunks + c) * N * d;
+    for (int64_t t = 0; t < T; ++t) {
       for (int64_t u = 0; u < units; ++u) {
-        states[u * N + n] = Load<lanes>(kept + n * d + u * lanes, at.count - u * lanes);
+        const int64_t k = t * units + u;
+        dt[k] = load(b.dt + (first + t) * d, u);
+        v[k] = dt[k] * load(b.x + (first + t) * d, u);
+        dv[k] = ddt[k] = Reals{};
+      }
+    }
+    for (int64_t some = 0; some < N; some += kTogether) {
+      const int64_t count = std::min(kTogether, N - some), size = count * units;
+      for (int64_t u = 0; u < units; ++u) {
+        for (int64_t n = 0; n < count; ++n) {
+          states[u * count + n] = load(kept + (some + n) * d, u);
+        }
+      }
+      for (int64_t t = 0; t < T; ++t) {
+        const float* B = b.B + (first + t) * N + some;
+        for (int64_t u = 0; u < units; ++u) {
+          const Reals dt_u = dt[t * units + u], v_u = v[t * units + u];
+          const Reals* h = &states[t * size + u * count];
+          Reals* after = &states[(t + 1) * size + u * count];
+          Reals* a = &decay[t * size + u * count];
+          for (int64_t n = 0; n < count; ++n) {
+            a[n] = Exp<lanes>(dt_u * A[u * N + some + n]);
+            after[n] = a[n] * h[n] + v_u * B[n];
+          }
+        }
+      }
+      for (int64_t t = T - 1; t >= 0; --t) {
+        const int64_t row = (first + t) * N + some;
+        const float *B = b.B + row, *C = b.C + row;
+        Reals dy[kWidest / lanes], dv_t[kWidest / lanes], ddt_t[kWidest / lanes];
+        for (int64_t u = 0; u < units; ++u) {
+          dy[u] = load(b.dy + (first + t) * d, u);
+          dv_t[u] = dv[t * units + u];
+          ddt_t[u] = ddt[t * units + u];
+        }
+        for (int64_t n = 0; n < count; ++n) {
+          Reals dB_n = {}, dC_n = {};
+          for (int64_t u = 0; u < units; ++u) {
+            const int64_t i = u * N + some + n, k = t * size + u * count + n;
+            const Reals g = later[i] + dy[u] * C[n], next = decay[k] * g, p = next * states[k];
+            dC_n += dy[u] * states[k + size];
+            dB_n += g * v[t * units + u];
+            dv_t[u] += g * B[n];
+            ddt_t[u] += A[i] * p;
+            dA[i] += dt[t * units + u] * p;
+            later[i] = next;
+          }
+          dB[n] = dB_n;
+          dC[n] = dC_n;
+        }
+        for (int64_t u = 0; u < units; ++u) {
+          dv[t * units + u] = dv_t[u];
+          ddt[t * units + u] = ddt_t[u];
+        }
+        for (int64_t n = 0; n < count; n += lanes) {
+          Store<lanes>(Sums<lanes>(&dB[n]), b.dB.At(at.block) + row + n, count - n);
+          Store<lanes>(Sums<lanes>(&dC[n]), b.dC.At(at.block) + row + n, count - n);
+        }
       }
     }
     for (int64_t t = 0; t < T; ++t) {
-      const int64_t sample = at.sequence * scan.L + begin + t, row = sample * d + at.channel;
-      const float* B = b.B + sample * N;
       for (int64_t u = 0; u < units; ++u) {
-        const Reals dt_u = Load<lanes>(b.dt + row + u * lanes, at.count - u * lanes);
-        const Reals v_u = dt_u * Load<lanes>(b.x + row + u * lanes, at.count - u * lanes);
-        dt[t * units + u] = dt_u;
-        v[t * units + u] = v_u;
-        const Reals* h = &states[t * size + u * N];
-        Reals* after = &states[(t + 1) * size + u * N];
-        Reals* a = &decay[t * size + u * N];
-        for (int64_t n = 0; n < N; ++n) {
-          a[n] = Exp<lanes>(dt_u * A[u * N + n]);
-          after[n] = a[n] * h[n] + v_u * B[n];
-        }
-      }
-    }
-    for (int64_t t = T - 1; t >= 0; --t) {
-      const int64_t sample = at.sequence * scan.L + begin + t, row = sample * d + at.channel;
-      const float *B = b.B + sample * N, *C = b.C + sample * N;
-      const int64_t partial =
-          ((at.sequence * scan.blocks + part % scan.blocks) * scan.L + begin + t) * N;
-      Reals dy[kWidest / lanes], dv[kWidest / lanes], ddt[kWidest / lanes];
-      for (int64_t u = 0; u < units; ++u) {
-        dy[u] = Load<lanes>(b.dy + row + u * lanes, at.count - u * lanes);
-        dv[u] = ddt[u] = Reals{};
-      }
-      for (int64_t n = 0; n < N; ++n) {
-        Reals dB = {}, dC = {};
-        for (int64_t u = 0; u < units; ++u) {
-          const int64_t i = u * N + n;
-          const Reals g = later[i] + dy[u] * C[n], next = decay[t * size + i] * g;
-          const Reals p = next * states[t * size + i];
-          dC += dy[u] * states[(t + 1) * size + i];
-          dB += g * v[t * units + u];
-          dv[u] += g * B[n];
-          ddt[u] += A[i] * p;
-          dA[i] += dt[t * units + u] * p;
-          later[i] = next;
-        }
-        b.dB[partial + n] = Sum<lanes>(dB);
-        b.dC[partial + n] = Sum<lanes>(dC);
-      }
-      for (int64_t u = 0; u < units; ++u) {
-        const Reals x = Load<lanes>(b.x + row + u * lanes, at.count - u * lanes);
-        Store<lanes>(dt[t * units + u] * dv[u], b.dx + row + u * lanes, at.count - u * lanes);
-        Store<lanes>(ddt[u] + x * dv[u], b.ddt + row + u * lanes, at.count - u * lanes);
+        const int64_t k = t * units + u, to = (first + t) * d + at.channel + u * lanes;
+        Store<lanes>(dt[k] * dv[k], b.dx + to, at.count - u * lanes);
+        Store<lanes>(ddt[k] + load(b.x + (first + t) * d, u) * dv[k], b.ddt + to,
+                     at.count - u * lanes);
       }
     }
   }
   const int64_t to = at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
-      Store<lanes>(dA[u * N + n], b.dA + to + n * d + u * lanes, at.count - u * lanes);
+      Store<lanes>(dA[u * N + n], b.dA.At(at.sequence) + at.channel + n * d + u * lanes,
+                   at.count - u * lanes);
       Store<lanes>(later[u * N + n], b.dh0 + to + n * d + u * lanes, at.count - u * lanes);
     }
   }
@@ -228,28 +254,31 @@ struct Gradients {
 
   template <int lanes>
   INLINE void On() const {
-    GradientsOf<lanes>(scan, arrays, part);
+    const auto at = scan.Find(part);
+    if (at.count == 4 * lanes) {
+      GradientsOf<lanes, 4>(scan, arrays, at);
+    } else {
+      GradientsOf<lanes, 0>(scan, arrays, at);
+    }
   }
 };
 
 using Floats = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<Floats>;
 
-// Of A [.. N d] and x [.. L d].
+// Of A [N d] and x [b L d].
 ffi::ErrorOr<Scan> Describe(ffi::ThreadPool& pool, const Floats& A, const Floats& x, int64_t chunk,
                             int64_t width) {
   const auto of_A = A.dimensions(), of_x = x.dimensions();
-  if (of_A.size() < 2 || of_x.size() < 2 || of_A.back() != of_x.back() || chunk < 1 || width < 16 ||
+  if (of_A.size() != 2 || of_x.size() != 3 || of_A[1] != of_x[2] || chunk < 1 || width < 16 ||
       width > kWidest || width % 16) {
-    return ffi::Unexpected(ffi::Error::InvalidArgument("A [.. N d], x [.. L d], width 16 to 64"));
+    return ffi::Unexpected(ffi::Error::InvalidArgument("A [N d], x [b L d], width 16 to 64"));
   }
   Scan scan;
-  scan.L = of_x[of_x.size() - 2];
-  scan.N = of_A[of_A.size() - 2];
-  scan.d = of_x.back();
-  scan.sequences = x.element_count() / std::max<int64_t>(scan.L * scan.d, 1);
-  const int64_t models = A.element_count() / std::max<int64_t>(scan.N * scan.d, 1);
-  scan.per_A = std::max<int64_t>(scan.sequences / std::max<int64_t>(models, 1), 1);
+  scan.sequences = of_x[0];
+  scan.L = of_x[1];
+  scan.d = of_x[2];
+  scan.N = of_A[0];
   scan.chunk = chunk;
   scan.chunks = (scan.L + chunk - 1) / chunk;
   scan.width = width;
@@ -277,13 +306,25 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
                         Result dB, Result dC, Result dh0, int64_t chunk, int64_t width) {
   auto scan = Describe(pool, A, x, chunk, width);
   if (scan.has_error()) return scan.error();
-  const Backward b = {A.typed_data(),   x.typed_data(),      dt.typed_data(),   B.typed_data(),
-                      C.typed_data(),   before.typed_data(), dy.typed_data(),   dlast.typed_data(),
-                      dA->typed_data(), dx->typed_data(),    ddt->typed_data(), dB->typed_data(),
-                      dC->typed_data(), dh0->typed_data()};
-  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads, [b, scan = *scan](int64_t part) {
+  const Copies dA_(dA, scan->sequences), dB_(dB, scan->blocks), dC_(dC, scan->blocks);
+  const Backward b = {A.typed_data(),
+                      x.typed_data(),
+                      dt.typed_data(),
+                      B.typed_data(),
+                      C.typed_data(),
+                      before.typed_data(),
+                      dy.typed_data(),
+                      dlast.typed_data(),
+                      dx->typed_data(),
+                      ddt->typed_data(),
+                      dh0->typed_data(),
+                      dA_,
+                      dB_,
+                      dC_};
+  zoo::Share(pool, scan->sequences * scan->blocks, scan->threads, [&b, scan = *scan](int64_t part) {
     zoo::OnWidest(Gradients{scan, b, part});
   });
+  for (const Copies* each : {&dA_, &dB_, &dC_}) each->AddUp(pool);
   return ffi::Error::Success();
 }
 

@@ -1,4 +1,4 @@
-// Work shared out among cores.
+// Work shared out among cores, and sums of what each of them makes.
 
 #ifndef ZOO_CPP_SHARE_H_
 #define ZOO_CPP_SHARE_H_
@@ -53,6 +53,37 @@ inline void Share(xla::ffi::ThreadPool& pool, int64_t parts, int64_t threads,
   std::unique_lock<std::mutex> lock(job->mutex);
   job->all_done.wait(lock, [&] { return job->done == parts; });
 }
+
+// An array that several tasks have something to add to: each has a copy, the first the array
+// itself.
+class Copies {
+ public:
+  Copies(xla::ffi::Result<xla::ffi::Buffer<xla::ffi::F32>> array, int64_t copies)
+      : array_(array->typed_data()),
+        size_(array->element_count()),
+        copies_(copies),
+        room_(copies > 1 ? new float[size_ * (copies - 1)] : nullptr) {}
+
+  float* At(int64_t copy) const { return copy ? room_.get() + (copy - 1) * size_ : array_; }
+
+  void AddUp(xla::ffi::ThreadPool& pool) const {
+    if (copies_ == 1) return;
+    const int64_t blocks = (size_ + kBlock - 1) / kBlock;
+    Share(pool, blocks, Threads(pool, size_ * copies_), [this](int64_t block) {
+      const int64_t begin = block * kBlock, end = std::min(begin + kBlock, size_);
+      for (int64_t copy = 1; copy < copies_; ++copy) {
+        const float* more = At(copy);
+        for (int64_t i = begin; i < end; ++i) array_[i] += more[i];
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kBlock = 1 << 12;
+  float* array_;
+  int64_t size_, copies_;
+  std::unique_ptr<float[]> room_;
+};
 
 }  // namespace zoo
 
