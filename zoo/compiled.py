@@ -10,7 +10,6 @@ import importlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .recurrence_kernel import Kept
