@@ -195,7 +195,7 @@ def work(choice: Choice, size: Size) -> Machine:
         amounts |= {"step": 3 * L, "chunk": L / T}
     elif choice.form == "fused":
         amounts = dict.fromkeys(Machine._fields, 0.0)
-        cores, units = usable_cores(), max(1, n // 16)
+        cores, units = usable_cores(), max(1, n // 16)  # as the kernel shares it out
         at_once = min(cores, b * units)
         parts = min(units, cores // math.gcd(min(b, 4 * cores), cores))
         narrow = [8 if each <= 8 else -(-each // 16) * 16 for each in (m, p)]

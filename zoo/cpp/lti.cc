@@ -358,7 +358,7 @@ struct Kernel {
     }
   }
 
-  static INLINE void Outputs(const Sizes& s, const Forward& f, const Sizes::Task& task) {
+  static INLINE void Run(const Sizes& s, const Forward& f, const Sizes::Task& task) {
     const int64_t units = task.units, of_unit = VectorsOfUnit(s.p);
     Room<Complex> lam(units), B(units * s.m), x(units), states(s.chunk);
     Room<Reals> C(units * of_unit), y(s.chunk * Columns(s.p));
@@ -384,7 +384,7 @@ struct Kernel {
     }
   }
 
-  static INLINE void Gradients(const Sizes& s, const Backward& b, const Sizes::Task& task) {
+  static INLINE void Run(const Sizes& s, const Backward& b, const Sizes::Task& task) {
     const int64_t units = task.units, of_unit = VectorsOfUnit(s.m);
     const Places of_B = {s.n * s.m, s.m, 1, s.m}, of_C = {s.p * s.n, 1, s.n, s.p};
     Room<Complex> lam(units), B(units * s.m), C(units * s.p), dlam(units), dB(units * s.m),
@@ -425,27 +425,25 @@ struct Kernel {
   }
 };
 
-struct Outputs {
+// A task of the forward or of the backward pass.
+template <typename Arrays>
+struct OneTask {
   const Sizes& sizes;
-  const Forward& arrays;
+  const Arrays& arrays;
   int64_t task;
 
   template <int lanes>
   INLINE void On() const {
-    Kernel<lanes>::Outputs(sizes, arrays, sizes.Find<lanes>(task));
+    Kernel<lanes>::Run(sizes, arrays, sizes.Find<lanes>(task));
   }
 };
 
-struct Gradients {
-  const Sizes& sizes;
-  const Backward& arrays;
-  int64_t task;
-
-  template <int lanes>
-  INLINE void On() const {
-    Kernel<lanes>::Gradients(sizes, arrays, sizes.Find<lanes>(task));
-  }
-};
+template <typename Arrays>
+void RunAll(ffi::ThreadPool& pool, const Sizes& sizes, const Arrays& arrays) {
+  zoo::Share(pool, sizes.groups * sizes.parts, sizes.threads, [&](int64_t i) {
+    zoo::OnWidest(OneTask<Arrays>{sizes, arrays, i});
+  });
+}
 
 using Result = ffi::Result<Floats>;
 
@@ -481,9 +479,7 @@ ffi::Error RunOutputs(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floa
   const Forward f = {lam.typed_data(),   B.typed_data(),      C.typed_data(),
                      u.typed_data(),     x0.typed_data(),     y_,
                      last->typed_data(), before->typed_data()};
-  zoo::Share(pool, sizes->groups * sizes->parts, sizes->threads, [&f, s = *sizes](int64_t i) {
-    zoo::OnWidest(Outputs{s, f, i});
-  });
+  RunAll(pool, *sizes, f);
   y_.AddUp(pool);
   return ffi::Error::Success();
 }
@@ -507,9 +503,7 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Fl
                       dC_,
                       du_,
                       dx0->typed_data()};
-  zoo::Share(pool, groups * sizes->parts, sizes->threads, [&b, s = *sizes](int64_t i) {
-    zoo::OnWidest(Gradients{s, b, i});
-  });
+  RunAll(pool, *sizes, b);
   for (const Copies* each : {&dlam_, &dB_, &dC_, &du_}) each->AddUp(pool);
   return ffi::Error::Success();
 }
