@@ -142,21 +142,25 @@ def parts(
     gradients: Any,
     states: int,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
+    enough: int = ENOUGH,
 ) -> Iterator[Part]:
-    """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has."""
+    """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has.
+
+    About `enough` samples are to be looked at, the same ones for arrays of the same shape.
+    """
     inputs = np.asarray(inputs, np.float64)
     if gradients is None:
         gradients = np.random.default_rng(0).standard_normal(inputs.shape)
     counts = counted(inputs, lengths)
     gradients = np.where(counts[..., None], np.asarray(gradients, np.float64), 0)
     b, L, _ = inputs.shape
-    most = max(SEQUENCES, -(-2 * ENOUGH // L))
+    most = max(SEQUENCES, -(-2 * enough // L))
     if b > most:
         spread = np.linspace(0, b - 1, most).round().astype(int)
         inputs, gradients, counts, b = inputs[spread], gradients[spread], counts[spread], most
     chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
     T = -(-L // chunks)
-    kept = max(1, min(T, -(-T * ENOUGH // max(1, int(np.sum(counts))))))
+    kept = max(1, min(T, -(-T * enough // max(1, int(np.sum(counts))))))
     counts = np.pad(counts, [(0, 0), (0, chunks * T - L)])
     rng = np.random.default_rng(0)
     for k in range(0, b, SLICE):
@@ -173,8 +177,9 @@ def _sums(
 ) -> tuple[Float[Array, "d N N"], Float[Array, "d N N"]]:
     """The sums of h h^T and of mu mu^T over the samples that count."""
     signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
-    P, y = forward(layer.eigenvalues, signals, part, lambda h, at, counts: _square(h[at], counts))
-    return P, _backward(layer.eigenvalues, signals, output_gradients(layer, part, y), part)
+    P, y = forward(layer.eigenvalues, signals, part, _squares)
+    dy = output_gradients(layer, part, y)
+    return P, backward(layer.eigenvalues, signals, dy, part, _squares)
 
 
 @eqx.filter_jit
@@ -197,59 +202,82 @@ def forward(
     part: Part,
     look: Callable[..., Any],
     *beside: Array,
+    stack: bool = False,
 ) -> tuple[Any, Float[Array, "b L d"]]:
-    """The sum of what `look` sees in all chunks, and the channels' outputs.
+    """The sum of what `look` sees in all chunks, or the `stack` of it, and the channels' outputs.
 
     It is given the states [T b d N], the samples of the chunk to be looked at, and how much they
     count, as in `Part`, and of each array `beside` [b L ...] the chunk.
     """
-    inputs = tuple(part.by_chunk(a) for a in signals)
-    others = (part.at, part.counts, *(part.by_chunk(a) for a in beside))
 
     def step(h, sample):
         x, dt, B, C = sample
         h = jnp.exp(dt[..., None] * A) * h + (dt * x)[..., None] * of_channels(B, len(A))
         return h, (h, jnp.sum(h * of_channels(C, len(A)), axis=-1))
 
-    def chunk(carry, inputs):
-        h, total = carry
-        samples, others = inputs
-        h, (states, y) = jax.lax.scan(step, h, samples)
-        return (h, jax.tree.map(jnp.add, total, look(states, *others))), y
-
-    start = jnp.zeros((len(part.u), *A.shape), A.dtype)
-    T = inputs[0].shape[1]
-    seen = jax.eval_shape(look, jnp.zeros((T, *start.shape)), *(a[0] for a in others))
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), seen)
-    (_, total), y = jax.lax.scan(chunk, (start, zero), (inputs, others))
-    return total, part.by_sequence(y)
+    others = tuple(part.by_chunk(a) for a in beside)
+    seen, y = _over_chunks(A, step, signals, part, look, *others, stack=stack)
+    return seen, part.by_sequence(y)
 
 
-def _backward(
-    A: Float[Array, "d N"], signals: Signals, dy: Float[Array, "b L d"], part: Part
-) -> Float[Array, "d N N"]:
-    """The sum of mu mu^T."""
-    inputs = tuple(part.by_chunk(a) for a in (signals.dt, signals.C, dy))
+def backward(
+    A: Float[Array, "d N"],
+    signals: Signals,
+    dy: Float[Array, "b L d"],
+    part: Part,
+    look: Callable[..., Any],
+    *,
+    stack: bool = False,
+) -> Any:
+    """What `look` sees of the gradients mu [T b d N] by the states, as in `forward`."""
 
     def step(later, sample):
         dt, C, dy = sample
         mu = later + of_channels(C, len(A)) * dy[..., None]
-        return jnp.exp(dt[..., None] * A) * mu, mu
+        return jnp.exp(dt[..., None] * A) * mu, (mu, ())
+
+    samples = (signals.dt, signals.C, dy)
+    return _over_chunks(A, step, samples, part, look, stack=stack, reverse=True)[0]
+
+
+def _over_chunks(
+    A: Float[Array, "d N"],
+    step: Callable[..., Any],
+    samples: tuple[Array, ...],
+    part: Part,
+    look: Callable[..., Any],
+    *others: Array,
+    stack: bool,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
+    """What `look` sees of the states that `step` goes through, and what else it puts out."""
 
     def chunk(carry, inputs):
-        later, total = carry
-        *samples, at, counts = inputs
-        later, states = jax.lax.scan(step, later, tuple(samples), reverse=True)
-        return (later, total + _square(states[at], counts)), None
+        h, total = carry
+        samples, others = inputs
+        h, (states, out) = jax.lax.scan(step, h, samples, reverse=reverse)
+        seen = look(states, *others)
+        if stack:
+            return (h, total), (seen, out)
+        return (h, jax.tree.map(jnp.add, total, seen)), ((), out)
 
-    d, N = A.shape
-    start = jnp.zeros((len(part.u), d, N)), jnp.zeros((d, N, N))
-    inputs = (*inputs, part.at, part.counts)
-    return jax.lax.scan(chunk, start, inputs, reverse=True)[0][1]
+    inputs = tuple(part.by_chunk(a) for a in samples)
+    beside = (part.at, part.counts, *others)
+    start, total = jnp.zeros((len(part.u), *A.shape), A.dtype), ()
+    if not stack:
+        T = inputs[0].shape[1]
+        seen = jax.eval_shape(look, jnp.zeros((T, *start.shape)), *(a[0] for a in beside))
+        total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), seen)
+    (_, total), (stacked, out) = jax.lax.scan(
+        chunk, (start, total), (inputs, beside), reverse=reverse
+    )
+    return stacked if stack else total, out
 
 
-def _square(z: Float[Array, "k b d N"], counts: Float[Array, "k b"]) -> Float[Array, "d N N"]:
-    return jnp.einsum("kbdn,kbdm,kb->dnm", z, z, counts)
+def _squares(
+    h: Float[Array, "T b d N"], at: Int[Array, " kept"], counts: Float[Array, "kept b"]
+) -> Float[Array, "d N N"]:
+    return jnp.einsum("kbdn,kbdm,kb->dnm", h[at], h[at], counts)
 
 
 def of_channels(a: Float[Array, "b G N"], channels: int) -> Float[Array, "b d N"]:

@@ -3,10 +3,12 @@
 A Hankel singular value is a number; what carries it is a pair of functions of time, the Hankel
 operator's singular vectors. Two systems' values belong together where these overlap, whatever their
 order. How far a value can have moved is bounded by the change of the operator (Weyl; CompreSSM,
-lemma 3.1).
+lemma 3.1). All of this holds for the operator of a linear system, and for that of a selective layer
+on data (`compress.sampled`).
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from beartype import beartype
@@ -18,7 +20,11 @@ from zoo import DiagonalLTI
 from .balance import gramian_factors
 from .hankel import Form, check_system, hankel_matrix, hankel_singular_values
 from .modal import double_arrays
+from .sampled import SampledStates
 from .threads import one_blas_thread
+
+System = DiagonalLTI | SampledStates
+"""What has a Hankel operator. `form` is for linear systems; of samples there is but one."""
 
 FLOOR = 1e-6
 """Least share of the largest value that is followed: smaller ones' vectors are mostly rounding."""
@@ -46,39 +52,57 @@ class Match:
         return int(np.sum(np.triu(rank[:, None] > rank[None, :], 1)))
 
 
+@runtime_checkable
+class _Operator(Protocol):
+    """A Hankel operator; its right singular vectors are told by rows of some kind."""
+
+    def values(self) -> Float[np.ndarray, " k"]:
+        """The singular values, descending."""
+        ...
+
+    def svd(self) -> tuple[Float[np.ndarray, " k"], Any]:
+        """The singular values, descending, and the right singular vectors, by rows."""
+        ...
+
+    def minus(self, other: Any) -> "_Operator":
+        """The difference from an `other` of the same kind."""
+        ...
+
+    def inner(self, rows: Any, other: Any, other_rows: Any) -> Any:
+        """The inner products of right singular vectors with those of `other`."""
+        ...
+
+
 @jaxtyped(typechecker=beartype)
-def weyl_bound(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") -> float:
+def values(system: System, *, form: Form = "real") -> Float[np.ndarray, " k"]:
+    """The Hankel singular values, descending. ValueError if a linear system is not stable."""
+    return _pair(system, system, form)[0].values()
+
+
+@jaxtyped(typechecker=beartype)
+def weyl_bound(before: System, after: System, *, form: Form = "real") -> float:
     """The largest |sigma_i(before) - sigma_i(after)| that the change of the system allows, any i.
 
-    That is the norm of the difference of the two Hankel operators: the first Hankel singular value
-    of the system `before` - `after` (Weyl's inequality; lemma 3.1 of CompreSSM). The systems may
-    differ in their number of states. ValueError if one of them is not stable, or inputs or outputs
-    do not agree.
+    That is the norm of the difference of the two Hankel operators, for linear systems the first
+    Hankel singular value of the system `before` - `after` (Weyl's inequality; lemma 3.1 of
+    CompreSSM). The systems may differ in their number of states. ValueError if a linear one is not
+    stable, if they are not of one kind, or if inputs and outputs, or samples, do not agree.
     """
-    _check_pair(before, after)
-    arrays = zip(double_arrays(before), double_arrays(after), strict=True)
-    (lam_a, lam_b), (B_a, B_b), (C_a, C_b) = arrays
-    difference = DiagonalLTI(
-        log_lam=np.concatenate([lam_a, lam_b]),
-        B=np.concatenate([B_a, B_b]),
-        C=np.concatenate([C_a, -C_b], axis=1),
-        D=before.D,
-    )
-    return float(hankel_singular_values(difference, form=form)[0])
+    a, b = _pair(before, after, form)
+    return float(a.minus(b).values()[0])
 
 
 @jaxtyped(typechecker=beartype)
-def match(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") -> Match:
+def match(before: System, after: System, *, form: Form = "real") -> Match:
     """Which Hankel singular value of `after` each one of `before` has become.
 
     The pairs are those of most overlap in all (linear sum assignment). Values below `FLOOR` times
     the first are left out. ValueError as for `weyl_bound`.
     """
-    _check_pair(before, after)
+    a, b = _pair(before, after, form)
     with one_blas_thread():
-        sigma_a, rows_a = _vectors(before, form)
-        sigma_b, rows_b = _vectors(after, form)
-        overlap = np.abs(_inner_products(before, rows_a, after, rows_b, form))
+        (sigma_a, rows_a), (sigma_b, rows_b) = (_followed(*x.svd()) for x in (a, b))
+        overlap = np.abs(a.inner(rows_a, b, rows_b))
     of_before, of_after = linear_sum_assignment(overlap, maximize=True)
     return Match(
         before=sigma_a[of_before],
@@ -88,31 +112,67 @@ def match(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") -> Ma
     )
 
 
-def _check_pair(before: DiagonalLTI, after: DiagonalLTI) -> None:
-    check_system(before, "before")
-    check_system(after, "after")
-    shapes = [(lti.B.shape[1], lti.C.shape[0]) for lti in (before, after)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"before has (inputs, outputs) {shapes[0]}, after has {shapes[1]}")
+def _pair(before: System, after: System, form: Form) -> tuple[_Operator, _Operator]:
+    """The operators of two systems that belong together."""
+    if isinstance(before, SampledStates) and isinstance(after, SampledStates):
+        _check_equal("(groups, samples)", *(x.H.shape[::2] for x in (before, after)))
+        return before, after
+    if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
+        check_system(before, "before")
+        check_system(after, "after")
+        shapes = ((lti.B.shape[1], lti.C.shape[0]) for lti in (before, after))
+        _check_equal("(inputs, outputs)", *shapes)
+        return _LinearOperator(before, form), _LinearOperator(after, form)
+    kinds = [type(system).__name__ for system in (before, after)]
+    raise ValueError(f"before is a {kinds[0]}, after a {kinds[1]}, allowed: two of one kind")
 
 
-def _vectors(lti: DiagonalLTI, form: Form):
-    """The values above the floor, and rows w_i such that v_i = w_i [B, lam B, lam^2 B, ...].
+def _check_equal(what: str, before: Any, after: Any) -> None:
+    if before != after:
+        raise ValueError(f"before has {what} {before}, after has {after}")
 
-    v_i is the unit right singular vector of the Hankel operator, 2 Re of it for form="real".
-    """
-    Lp, Lq = gramian_factors(lti, form)
-    U, sigma, _ = np.linalg.svd(hankel_matrix(form, Lp, Lq), full_matrices=False)
+
+def _followed(sigma, rows):
+    """Those above the floor."""
     kept = sigma > FLOOR * sigma[0]
-    return sigma[kept], (U[:, kept].conj().T @ Lq.conj().T) / sigma[kept, None]
+    return sigma[kept], rows[kept]
 
 
-def _inner_products(a: DiagonalLTI, rows_a, b: DiagonalLTI, rows_b, form: Form):
-    """<v_i, v_j'>, by the sum over k of lam_a^k B_a B_b^H lam_b^k in closed form."""
-    (lam_a, B_a, _), (lam_b, B_b, _) = double_arrays(a), double_arrays(b)
-    P = (B_a @ B_b.conj().T) / -np.expm1(lam_a[:, None] + lam_b.conj())
-    products = rows_a @ P @ rows_b.conj().T
-    if form == "complex":
-        return products
-    N = (B_a @ B_b.T) / -np.expm1(lam_a[:, None] + lam_b)
-    return 2 * np.real(products + rows_a @ N @ rows_b.T)
+class _LinearOperator(NamedTuple):
+    """That of a linear system. Rows w_i stand for v_i = w_i [B, lam B, lam^2 B, ...].
+
+    For form="real" v_i is 2 Re of that.
+    """
+
+    lti: DiagonalLTI
+    form: Form
+
+    def values(self):
+        return np.asarray(hankel_singular_values(self.lti, form=self.form))
+
+    def svd(self):
+        Lp, Lq = gramian_factors(self.lti, self.form)
+        U, sigma, _ = np.linalg.svd(hankel_matrix(self.form, Lp, Lq), full_matrices=False)
+        held = sigma > 0
+        return sigma[held], (U[:, held].conj().T @ Lq.conj().T) / sigma[held, None]
+
+    def minus(self, other):
+        arrays = zip(double_arrays(self.lti), double_arrays(other.lti), strict=True)
+        (lam_a, lam_b), (B_a, B_b), (C_a, C_b) = arrays
+        difference = DiagonalLTI(
+            log_lam=np.concatenate([lam_a, lam_b]),
+            B=np.concatenate([B_a, B_b]),
+            C=np.concatenate([C_a, -C_b], axis=1),
+            D=self.lti.D,
+        )
+        return _LinearOperator(difference, self.form)
+
+    def inner(self, rows, other, other_rows):
+        """By the sum over k of lam_a^k B_a B_b^H lam_b^k in closed form."""
+        (lam_a, B_a, _), (lam_b, B_b, _) = double_arrays(self.lti), double_arrays(other.lti)
+        P = (B_a @ B_b.conj().T) / -np.expm1(lam_a[:, None] + lam_b.conj())
+        products = rows @ P @ other_rows.conj().T
+        if self.form == "complex":
+            return products
+        N = (B_a @ B_b.T) / -np.expm1(lam_a[:, None] + lam_b)
+        return 2 * np.real(products + rows @ N @ other_rows.T)

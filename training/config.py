@@ -213,7 +213,8 @@ class LoopConfig:
     evaluation_batch: int = 64
     """Sequences in a batch of an evaluation, and when a cut is judged: as few as that takes."""
     keep_systems: bool = False
-    """Save the layers' linear systems with every spectrum, to `systems/STEP.npz`."""
+    """Save the layers' systems, of selective ones states on the calibration sequences, with every
+    spectrum, to `systems/STEP.npz`."""
 
     def __post_init__(self):
         for name, value in vars(self).items():

@@ -277,10 +277,10 @@ class Run:
     def report_spectra(self) -> None:
         check_finite(self.state.params, self.step, self._checkpoints.latest())
         with self.clock.phase("spectra"):
-            model = self.model
-            layers = self._shrinker.spectra(model, self.state.norm_state).layers
+            model, norm_state = self.model, self.state.norm_state
+            layers = self._shrinker.spectra(model, norm_state).layers
             if self.config.loop.keep_systems and self.placement.is_first:
-                save_systems(self.folder / "systems" / f"{self.step}.npz", model)
+                save_systems(self.folder, self.step, model, norm_state, self._shrinker.reduction)
         self.emit("spectrum", layers=describe_spectra(layers))
 
     def rehearse(self) -> None:

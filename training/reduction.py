@@ -10,7 +10,7 @@ import numpy as np
 
 from compress import LayerPlan, Plan, plan, verify
 from compress.hankel import Form
-from compress.record import record
+from compress.record import Records, record
 from compress.selection import Selection, random_values, smallest_values
 from data.task import Batch, Split
 from zoo import AbstractSelectiveSSM
@@ -49,6 +49,12 @@ class Reduction:
         """
         if self.config.method != "data":
             return plan(model, form=self.form, select=self._select(step), **how)
+        inputs, gradients, lengths = self.seen(model, norm_state)
+        return plan(model, inputs=inputs, gradients=gradients, lengths=lengths, **how)
+
+    def seen(self, model: Any, norm_state: eqx.nn.State) -> tuple[Records, Records, Any]:
+        """On the calibration data, the layers' inputs, the gradients by their outputs, by the
+        layers' paths, and the lengths of the sequences where they are padded."""
         inputs, gradients = (
             {name.removeprefix("[0]."): x for name, x in seen.items()}
             for seen in record(
@@ -56,8 +62,7 @@ class Reduction:
             )
         )
         lengths = self._batch.lengths
-        lengths = None if lengths is None else np.ravel(lengths)  # those of a pair in turn
-        return plan(model, inputs=inputs, gradients=gradients, lengths=lengths, **how)
+        return inputs, gradients, None if lengths is None else np.ravel(lengths)  # a pair's in turn
 
     def _as_largest(self, model: Any) -> Any:
         if self._largest is None:

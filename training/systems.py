@@ -1,42 +1,62 @@
-"""The linear systems of a model's layers on disk, for analyses of how they move."""
+"""What has a Hankel operator in the layers of a model, on disk, for analyses of how it moves."""
 
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 
+from compress.layers import layers_of, path_name
 from compress.precision import double_lti
-from zoo import DiagonalLTI
+from compress.sampled import SampledStates, sampled_states
+from compress.tracking import System
+from zoo import AbstractSelectiveSSM, DiagonalLTI
 from zoo.layer import AbstractLinearSSM
 
 from .metrics import write_atomically
-from .network import layers_of
+from .reduction import Reduction
+
+ARRAYS = {DiagonalLTI: ("log_lam", "B", "C", "D"), SampledStates: ("H", "M")}
+"""What is written of a system, by its class."""
 
 
-def save_systems(path: Path, model: Any) -> None:
-    """Write the systems of all time-invariant layers, in order, in double precision."""
+def save_systems(
+    folder: Path, step: int, model: Any, norm_state: eqx.nn.State, reduction: Reduction
+) -> None:
+    """Write the systems of all layers, in order, to `folder`/systems, in double precision.
+
+    Those of selective layers are states on the calibration data of `reduction`.
+    """
+    layers = layers_of(model)
+    selective = any(isinstance(layer, AbstractSelectiveSSM) for _, layer in layers)
+    inputs, gradients, lengths = reduction.seen(model, norm_state) if selective else ({}, {}, None)
     arrays = {}
-    for k, layer in enumerate(layers_of(model)):
-        if isinstance(layer, AbstractLinearSSM):
-            lti = double_lti(layer)
-            arrays |= {f"{k}.{name}": getattr(lti, name) for name in ("log_lam", "B", "C", "D")}
+    for k, (keys, layer) in enumerate(layers):
+        name = path_name(keys)
+        if isinstance(layer, AbstractSelectiveSSM):
+            system = sampled_states(layer, inputs[name], gradients[name], lengths)
+        elif isinstance(layer, AbstractLinearSSM):
+            system = double_lti(layer)
+        else:
+            continue
+        arrays |= {f"{k}.{field}": getattr(system, field) for field in ARRAYS[type(system)]}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
+    path = folder / "systems" / f"{step}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [buffer.getvalue()])
 
 
-def read_systems(folder: Path) -> Iterator[tuple[int, dict[int, DiagonalLTI]]]:
+def read_systems(folder: Path) -> Iterator[tuple[int, dict[int, System]]]:
     """(step, systems by the number of their layer) for every file in `folder`, in order."""
     for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem)):
         with np.load(path) as arrays:
             numbers = sorted({int(name.split(".")[0]) for name in arrays.files})
-            yield (
-                int(path.stem),
-                {
-                    k: DiagonalLTI(*(arrays[f"{k}.{name}"] for name in ("log_lam", "B", "C", "D")))
-                    for k in numbers
-                },
-            )
+            yield int(path.stem), {k: _read(arrays, k) for k in numbers}
+
+
+def _read(arrays: Any, k: int) -> System:
+    (kind,) = (kind for kind, names in ARRAYS.items() if f"{k}.{names[0]}" in arrays)
+    return kind(*(arrays[f"{k}.{name}"] for name in ARRAYS[kind]))

@@ -1,11 +1,15 @@
 """Hankel singular values matched between two systems, and how far they can move."""
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import hankel_singular_values
-from compress.tracking import match, weyl_bound
-from zoo import DiagonalLTI
+from compress import hankel_singular_values, plan
+from compress.sampled import SampledStates, sampled_states
+from compress.tracking import match, values, weyl_bound
+from zoo import DiagonalLTI, Mamba
 
 
 def system(seed: int, n: int = 6, m: int = 2) -> DiagonalLTI:
@@ -92,3 +96,78 @@ def test_systems_that_do_not_belong_together_are_refused():
     unstable = DiagonalLTI(unstable.log_lam + 1.0, unstable.B, unstable.C, unstable.D)
     with pytest.raises(ValueError, match="after is unstable"):
         weyl_bound(system(0), unstable)
+
+
+SEQUENCES, LENGTH, D_MODEL, STATES = 3, 24, 4, 6
+ALL = SEQUENCES * LENGTH * 2 * D_MODEL
+
+
+def selective(by: float = 0.0, d_state: int = STATES) -> Mamba:
+    layer = Mamba.init(D_MODEL, d_state, key=jax.random.key(0), dt_rank=2)
+    weight = layer.x_proj.weight
+    noise = jax.random.normal(jax.random.key(1), weight.shape) * jnp.std(weight)
+    return eqx.tree_at(lambda m: m.x_proj.weight, layer, weight + by * noise)
+
+
+def data(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((SEQUENCES, LENGTH, D_MODEL))
+
+
+def states_of(layer: Mamba, columns: int = ALL, **lengths) -> SampledStates:
+    return sampled_states(layer, data(0), data(1), columns=columns, **lengths)
+
+
+def test_the_values_of_all_samples_are_those_that_a_selective_layer_is_weighed_by():
+    layer = selective()
+    states = states_of(layer)
+    assert states.H.shape == (1, STATES, ALL)
+    planned = plan(layer, inputs=[data(0)], gradients=[data(1)], ranks=[STATES])
+    np.testing.assert_allclose(values(states), planned.layers[0].sigma, rtol=1e-6)
+
+
+def test_padding_is_no_sample():
+    lengths = np.array([LENGTH, 5, 1])
+    states = states_of(selective(), lengths=lengths)
+    assert states.H.shape[2] == np.sum(lengths) * 2 * D_MODEL
+    padded = [x * (np.arange(LENGTH) < lengths[:, None])[..., None] for x in (data(0), data(1))]
+    weighed = {"inputs": padded[:1], "gradients": padded[1:], "lengths": lengths}
+    planned = plan(selective(), ranks=[STATES], **weighed)
+    np.testing.assert_allclose(values(states), planned.layers[0].sigma, rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [ALL, 64])
+@pytest.mark.parametrize("by", [1e-3, 0.1, 1.0])
+def test_values_of_a_selective_layer_move_by_no_more_than_weyls_bound(by, columns):
+    before, after = (states_of(selective(change), columns) for change in (0.0, by))
+    sigma = values(before)
+    bound = weyl_bound(before, after)
+    assert np.max(np.abs(sigma - values(after))) <= bound * (1 + 1e-9)
+    gap = np.linalg.norm(before.M[0].T @ before.H[0] - after.M[0].T @ after.H[0], 2)
+    np.testing.assert_allclose(bound, gap, rtol=1e-9)
+    assert weyl_bound(before, before) <= 1e-9 * sigma[0]
+
+
+def test_a_selective_layer_matches_itself_in_any_order_of_its_states():
+    states = states_of(selective())
+    order, scale = np.array([3, 1, 0, 2, 5, 4]), np.array([1.0, 4.0, 0.5, 2.0, 3.0, 0.1])[:, None]
+    same = SampledStates((states.H[0] * scale)[order][None], (states.M[0] / scale)[order][None])
+    found = match(states, same)
+    np.testing.assert_allclose(found.overlap, 1, atol=1e-6)
+    np.testing.assert_array_equal(found.rank, np.arange(len(found.rank)))
+    smaller = states_of(selective(d_state=STATES - 2))
+    assert len(match(states, smaller).before) == len(values(smaller))
+
+
+def test_groups_are_operators_of_their_own():
+    one, other = (states_of(selective(by)) for by in (0.0, 1.0))
+    both = SampledStates(np.concatenate([one.H, other.H]), np.concatenate([one.M, other.M]))
+    expected = np.sort(np.concatenate([values(one), values(other)]))[::-1]
+    np.testing.assert_allclose(values(both), expected, rtol=1e-9)
+
+
+def test_kinds_and_samples_that_do_not_belong_together_are_refused():
+    states = states_of(selective())
+    with pytest.raises(ValueError, match="before is a DiagonalLTI, after a SampledStates"):
+        match(system(0), states)
+    with pytest.raises(ValueError, match=r"before has \(groups, samples\) \(1, 576\), after"):
+        weyl_bound(states, states_of(selective(), 64))

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from compress import compress
+from compress.tracking import values
 from data import load_task
 from data.task import Split
 from training.app import execute
@@ -19,6 +20,8 @@ from training.config import CompressionConfig
 from training.cut_run import cut_run
 from training.presets import preset
 from training.reduction import Reduction, calibration_split
+from training.studies.stability import moves_of
+from training.systems import read_systems, save_systems
 from training.trained import load_run
 from zoo import Mamba, Mamba2, classifier
 
@@ -66,6 +69,21 @@ def test_selective_layers_are_planned_by_data_and_resumed_at_their_size(model, s
     after = [block.ssm for block in small.blocks]
     (first, _) = reduction.certificates(planned, after)
     assert first == {"bound": None, "sigma_next": None, "error": None, "holds": None}
+
+
+def test_what_selective_layers_do_is_kept_and_followed_through_a_shrink(model, split, tmp_path):
+    reduction = Reduction(configured(), split)
+    planned = reduction.plan(*model, ranks=3)
+    small, _ = compress(model[0], plan=planned)
+    for step, now in enumerate((model[0], small)):
+        save_systems(tmp_path, step, now, model[1], reduction)
+    (_, whole), (_, cut) = read_systems(tmp_path / "systems")
+    assert [system.H.shape[1] for k in range(2) for system in (whole[k], cut[k])] == [8, 3, 8, 3]
+    if isinstance(small.blocks[0].ssm, Mamba):  # else they are weighed state by state
+        np.testing.assert_allclose(values(whole[1]), planned.layers[1].sigma, rtol=1e-5)
+    (move,) = moves_of(tmp_path, layer=1)
+    assert move.largest <= move.bound * (1 + 1e-9)
+    assert len(move.found.rank) <= 3
 
 
 def test_other_methods_say_that_selective_layers_need_data(model, split):

@@ -82,7 +82,11 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     write_json(folder / "study.json", describe(study, command.scale))
     records = finished_runs(runner.records)
     write_results(study, command.scale, records, folder)
-    kept = {name: runner.runs / name for name in records if any(_systems(runner.runs / name))}
+    kept = {
+        name: runner.runs / name
+        for name in records
+        if any((runner.runs / name / "systems").glob("*.npz"))
+    }
     if kept:
         with console.status("following the singular values"):
             moves = {name: moves_of(run) for name, run in kept.items()}
@@ -111,15 +115,6 @@ def _elsewhere(command: StudyCommand) -> str:
     if command.out is None and command.runs is None:
         return "make all runs anew with --again"
     return "choose another --out and --runs"
-
-
-def _systems(run: Path) -> list[Path]:
-    """The systems that a run has saved, those of linear layers."""
-    return [path for path in (run / "systems").glob("*.npz") if path.stat().st_size > EMPTY_NPZ]
-
-
-EMPTY_NPZ = 64
-"""More bytes than an archive without arrays has."""
 
 
 def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:

@@ -15,13 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from compress import hankel_singular_values
 from compress.hankel import Form
-from compress.tracking import Match, match, weyl_bound
+from compress.tracking import Match, System, match, values, weyl_bound
 from training.metrics import write_atomically
 from training.report_figures import STYLE
 from training.systems import read_systems
-from zoo import DiagonalLTI
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,8 @@ def moves_of(folder: Path, layer: int = 0, form: Form = "complex") -> list[Move]
     return [_move(step, before, after, form) for (_, before), (step, after) in pairs]
 
 
-def _move(step: int, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Move:
-    old = np.asarray(hankel_singular_values(before, form=form))
-    new = np.asarray(hankel_singular_values(after, form=form))
+def _move(step: int, before: System, after: System, form: Form) -> Move:
+    old, new = values(before, form=form), values(after, form=form)
     size = max(len(old), len(new))  # a smaller system's further values are zero
     old, new = (np.pad(x, (0, size - len(x))) for x in (old, new))
     return Move(
@@ -98,26 +95,38 @@ def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: 
     note = (
         "Between two successive spectra of the first layer. Values above 1e-6 of the first are "
         "followed by the overlap of their singular vectors; pairs count whose overlaps are 0.5 or "
-        f"more. Made by `{command}`."
+        "more. The values of a selective layer are those of its states and the gradients by them, "
+        f"at samples of the calibration sequences. Made by `{command}`."
     )
     write_atomically(folder / "stability.md", "\n".join([*lines, "", note, ""]))
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "stability"}):  # pyright: ignore[reportArgumentType]
-        figure = Figure(figsize=(3.6 * len(moves), 5.4), layout="constrained")
+        variants = list(dict.fromkeys(_variant(name) for name in moves))
+        figure = Figure(figsize=(3.6 * len(variants), 5.4), layout="constrained")
         FigureCanvasSVG(figure)
-        grid = figure.subplots(2, len(moves), squeeze=False, sharex="col")
-        for k, (name, found) in enumerate(moves.items()):
-            _draw(grid[0, k], grid[1, k], name, found)
+        grid = figure.subplots(2, len(variants), squeeze=False, sharex="col")
+        for k, variant in enumerate(variants):
+            of_seeds = [found for name, found in moves.items() if _variant(name) == variant]
+            _draw(grid[0, k], grid[1, k], variant, of_seeds)
         figure.savefig(folder / "stability.svg", metadata={"Date": None})
 
 
-def _draw(above: Axes, below: Axes, name: str, found: Sequence[Move]) -> None:
-    steps = [move.step for move in found]
-    above.plot(steps, [move.bound for move in found], color="#8fb3c4", label="Weyl's bound")
-    above.plot(steps, [move.largest for move in found], color="#0b6e8a", label="largest move")
+def _variant(name: str) -> str:
+    return name.rsplit("-seed", 1)[0]
+
+
+def _draw(above: Axes, below: Axes, name: str, of_seeds: Sequence[Sequence[Move]]) -> None:
+    for k, found in enumerate(of_seeds):
+        steps, alpha = [move.step for move in found], 1 / (k + 1)
+        for label, color, heights in (
+            ("Weyl's bound", "#8fb3c4", [move.bound for move in found]),
+            ("largest move", "#0b6e8a", [move.largest for move in found]),
+        ):
+            above.plot(steps, heights, color=color, alpha=alpha, label=None if k else label)
+        shares = [100 * move.crossing_share for move in found]
+        below.plot(steps, shares, color="#c4472b", alpha=alpha)
     above.set_yscale("log")
     above.set_title(name)
     above.set_ylabel("share of sigma_1")
     above.legend(fontsize=8)
-    below.plot(steps, [100 * move.crossing_share for move in found], color="#c4472b")
     below.set_ylabel("pairs that cross, %")
     below.set_xlabel("training step")
