@@ -3,6 +3,7 @@
 from . import rank
 from .balance import Truncation, balanced_truncation
 from .hankel import error_bound, hankel_singular_values
+from .optimal import h2_error, optimal_reduction
 from .record import layer_inputs, output_gradients
 from .shrink import Plan, compress, plan
 from .spectrum import LayerPlan
@@ -17,9 +18,11 @@ __all__ = [
     "balanced_truncation",
     "compress",
     "error_bound",
+    "h2_error",
     "hankel_singular_values",
     "hinf_error",
     "layer_inputs",
+    "optimal_reduction",
     "output_gradients",
     "plan",
     "rank",

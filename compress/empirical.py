@@ -77,8 +77,8 @@ def horizon_factors(
         raise ValueError(f"horizon={horizon}, allowed: 1 or more samples")
     log_lam, B, C = (np.asarray(x, np.complex128) for x in (lti.log_lam, lti.B, lti.C))
     return (
-        _closed_form_factor(log_lam, B, horizon),
-        _closed_form_factor(log_lam.conj(), C.conj().T / 2, horizon),
+        _factor(white_moments(log_lam, B, horizon)),
+        _factor(white_moments(log_lam.conj(), C.conj().T / 2, horizon)),
     )
 
 
@@ -110,7 +110,7 @@ def refit(
     groups = [(outputs[[k]], on_u[[k]]) for k in outputs] if vector else [(outputs, on_u)]
     for rows, inputs in groups:
         known = np.concatenate([small, inputs])
-        change = _least_squares(moments[known][:, known], error[rows][:, known])
+        change = least_squares(moments[known][:, known], error[rows][:, known])
         C_new[rows] += change[:, :r] - 1j * change[:, r : 2 * r]
         D_new[rows] += change[:, 2 * r] if vector else change[:, 2 * r :]
     return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
@@ -132,8 +132,8 @@ def _output(lti: DiagonalLTI):
     return np.concatenate([np.real(C), -np.imag(C), np.diag(D) if D.ndim == 1 else D], axis=1)
 
 
-def _least_squares(moments, right):
-    """X with X `moments` = `right`; directions that the data hardly show are left out."""
+def least_squares(moments, right):
+    """X with X `moments` = `right`; directions that `moments` hardly show are left out."""
     scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(moments / scale / scale[:, None])
     kept = values > RESOLUTION * values[-1]
@@ -215,14 +215,17 @@ def _second_moments(log_lam, B, u, at, counts, with_inputs):
     return jax.lax.scan(chunk, start, (u, at, counts))[0][1]
 
 
-def _closed_form_factor(log_lam, B, horizon: int):
-    """The factor of E[x x^H] and E[x x^T] for white inputs, from both in closed form."""
+def white_moments(
+    log_lam: Complex[np.ndarray, " n"], B: Complex[np.ndarray, "n m"], horizon: int | None = None
+) -> Float[np.ndarray, "k k"]:
+    """E[z z^T] of z = (Re x, Im x), k = 2n, after `horizon` samples of white noise, or for ever."""
     sums = []
     for other, log_other in ((B.conj(), log_lam.conj()), (B, log_lam)):
         rate = log_lam[:, None] + log_other
-        sums.append((B @ other.T) * np.expm1(horizon * rate) / np.expm1(rate))
+        gone = -1 if horizon is None else np.expm1(horizon * rate)
+        sums.append((B @ other.T) * gone / np.expm1(rate))
     P, N = sums
-    return _factor(np.block([[(P + N).real, (N - P).imag], [(N + P).imag, (P - N).real]]) / 2)
+    return np.block([[(P + N).real, (N - P).imag], [(N + P).imag, (P - N).real]]) / 2
 
 
 def _factor(moments):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from beartype import beartype
-from jaxtyping import Complex, jaxtyped
+from jaxtyping import Complex, Float, jaxtyped
 
 from zoo import DiagonalLTI
 
@@ -101,13 +101,7 @@ def _finish(lti: DiagonalLTI, values, V, W, V_conj, W_conj) -> Projected:
     log_lam, B, C = double_arrays(lti)
     log_lam_r = _log_one_plus(values, decay=float(np.min(-log_lam.real)))
     b, c = W @ B + W_conj @ B.conj(), C @ V + (C @ V_conj).conj()
-    scale = _scale(log_lam_r, b, c, target=_gain_ratio(log_lam, B, C))
-    reduced = DiagonalLTI(
-        log_lam=narrow_array(log_lam_r, lti.log_lam),
-        B=narrow_array(b / scale[:, None], lti.B),
-        C=narrow_array(c * scale, lti.C),
-        D=lti.D,
-    )
+    reduced, scale = stored(lti, log_lam_r, b, c)
     return Projected(
         reduced,
         V * scale,
@@ -116,6 +110,26 @@ def _finish(lti: DiagonalLTI, values, V, W, V_conj, W_conj) -> Projected:
         W_conj / scale[:, None],
         radius=float(np.max(np.abs(1 + values))),
     )
+
+
+def stored(
+    lti: DiagonalLTI,
+    log_lam: Complex[np.ndarray, " r"],
+    B: Complex[np.ndarray, "r m"],
+    C: Complex[np.ndarray, "p r"],
+) -> tuple[DiagonalLTI, Float[np.ndarray, " r"]]:
+    """A reduction of `lti` as it is stored: in its precision, its states as `project` scales them.
+
+    And the factors of the columns of V, and of C, that do it.
+    """
+    scale = _scale(log_lam, B, C, target=_gain_ratio(*double_arrays(lti)))
+    reduced = DiagonalLTI(
+        log_lam=narrow_array(log_lam, lti.log_lam),
+        B=narrow_array(B / scale[:, None], lti.B),
+        C=narrow_array(C * scale, lti.C),
+        D=lti.D,
+    )
+    return reduced, scale
 
 
 def double_arrays(lti: DiagonalLTI):

@@ -94,6 +94,7 @@ def plan(
     states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
+    optimal: bool = False,
     select: Selection | None = None,
 ) -> Plan:
     """What `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds some.
@@ -139,6 +140,9 @@ def plan(
     its parameters (`compress.selective_spectrum`); there too are no error bounds, and no cut by
     a policy where all sigma are zero. What makes C is fitted as above, unless `refit=False`.
 
+    `optimal=True`, for form="real" and white noise, goes on from the truncated system to the one
+    nearest to the layer in the H2 norm (`compress.optimal`), which has no error bound.
+
     `select` (`compress.selection`) keeps other balanced states of the complex system than the
     leading ones, for form="complex" and white noise: an ablation.
 
@@ -148,7 +152,10 @@ def plan(
     _at_most_one(tolerance=tolerance, policy=policy, ranks=ranks)
     _at_most_one(batch=batch, inputs=inputs, horizon=horizon)
     layers = _checked_layers(model)
-    evidence = _evidence(model, layers, batch, inputs, gradients, lengths, states, horizon, refit)
+    _check_optimal(optimal, form, batch, inputs, horizon)
+    evidence = _evidence(
+        model, layers, batch, inputs, gradients, lengths, states, horizon, refit, optimal
+    )
     if select is not None and (form != "complex" or batch is not None or inputs is not None):
         raise ValueError("select is given, allowed: with form='complex' and white noise alone")
     spectra = _spectra(layers, form, evidence, select)
@@ -174,6 +181,7 @@ def compress(
     states: bool = True,
     horizon: int | None = None,
     refit: bool | None = None,
+    optimal: bool = False,
     moments: str = "transport",
 ) -> tuple[PyTree, PyTree]:
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
@@ -181,14 +189,14 @@ def compress(
     `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
     At most one of `tolerance`, `policy`, `ranks` (see `plan`) and `plan` says how many states
     stay; none of them means `tolerance=0.01`. `form`, `batch`, `inputs`, `gradients`, `lengths`,
-    `states`, `horizon` and `refit` are those of `plan`; without data it is white noise, and the
-    output of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double
-    precision; classes, dtypes and settings stay, so a jitted training step is traced again once.
-    What is not cut is returned as the same object: model and state themselves if nothing is.
-    A layer object that stands in two places is cut alike in both where it is weighed alike and is
-    to have one rank; by data each place has its own inputs, and becomes a layer of its own. Another
-    version of the model, an average of it say, follows the model's cut where it stands in the
-    state, as in `compress(model, (opt_state, average))`; inside `model` it is cut by itself.
+    `states`, `horizon`, `refit` and `optimal` are those of `plan`; without any it is white noise,
+    and the output of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed
+    in double precision; classes, dtypes and settings stay, so a jitted training step is traced
+    again once. What is not cut is returned as the same object: model and state themselves if
+    nothing is. A layer object that stands in two places is cut alike in both where it is weighed
+    alike and is to have one rank; by data each place has its own inputs, and becomes a layer of its
+    own. Another version of the model, an average of it say, follows the model's cut where it stands
+    in the state, as in `compress(model, (opt_state, average))`; inside `model` it is cut by itself.
 
     `moments` says what becomes of the optimizer's moments of a layer that is cut:
 
@@ -206,13 +214,14 @@ def compress(
     _at_most_one(plan=plan, batch=batch, inputs=inputs, horizon=horizon)
     if plan is not None:
         given = {"gradients": gradients, "lengths": lengths, "states": states, "refit": refit}
-        _none_given(gate=gate, form=form, **given)
+        _none_given(gate=gate, form=form, optimal=optimal, **given)
     if moments not in MODES:
         raise ValueError(f"moments={moments!r}, allowed: {', '.join(MODES)}")
     layers = _checked_layers(model)
     if plan is None:
+        _check_optimal(optimal, form, batch, inputs, horizon)
         evidence = _evidence(
-            model, layers, batch, inputs, gradients, lengths, states, horizon, refit
+            model, layers, batch, inputs, gradients, lengths, states, horizon, refit, optimal
         )
         spectra = _spectra(layers, form, evidence)
         plan = _plan(model, layers, spectra, tolerance, policy, ranks, gate)
@@ -229,6 +238,13 @@ def _at_most_one(**given: Any) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names)} are given, allowed: one of {', '.join(given)}")
+
+
+def _check_optimal(optimal: bool, form: Form, batch: Any, inputs: Any, horizon: Any) -> None:
+    if optimal and form != "real":
+        raise ValueError(f"optimal=True with form={form!r}, allowed: with form='real'")
+    if optimal and not (batch is None and inputs is None and horizon is None):
+        raise ValueError("optimal=True with data or a horizon, allowed: with white noise alone")
 
 
 def _none_given(**values: Any) -> None:
@@ -260,6 +276,7 @@ def _evidence(
     states: bool,
     horizon: int | None,
     refit: bool | None,
+    optimal: bool,
 ) -> dict[KeyPath, Evidence]:
     """What the states of each layer are weighed by."""
     if batch is not None:
@@ -276,7 +293,7 @@ def _evidence(
             raise ValueError("states=False needs data, allowed: with batch or inputs")
         if lengths is not None:
             raise ValueError("lengths are given without data, allowed: with batch or inputs")
-        return dict.fromkeys(layers, Evidence(horizon=horizon))
+        return dict.fromkeys(layers, Evidence(horizon=horizon, optimal=optimal))
     by_layer = _by_layer("inputs", inputs, layers)
     none: dict[KeyPath, Any] = dict.fromkeys(layers)
     weights = none if isinstance(gradients, bool) else _by_layer("gradients", gradients, layers)

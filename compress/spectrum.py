@@ -23,6 +23,7 @@ from .hankel import Form, check_system
 from .layers import check_parameters
 from .lift import Projection
 from .linear_cut import LinearCut
+from .optimal import nearest
 from .precision import double_lti, from_double_lti, rounding_of
 from .rank import smallest_rank
 from .selection import Selection
@@ -68,6 +69,8 @@ class Evidence:
     """Weigh the states by `inputs`; else by white noise, and `inputs` serve to refit alone."""
     refit: bool | None = None
     """Fit C (and D) to the layer's outputs after the cut; None: only where it is selective."""
+    optimal: bool = False
+    """Move the reduced system to the nearest one in the H2 norm after the cut, by white noise."""
 
     @property
     def data(self) -> tuple[Any, Any, Any]:
@@ -121,7 +124,8 @@ class Spectrum:
         if evidence.horizon is not None:
             return f"{evidence.horizon} samples", horizon_factors(self.system, evidence.horizon)
         if evidence.white:
-            return f"white noise, {self.form}", gramian_factors(self.system, self.form)
+            then = ", H2-optimal" if evidence.optimal else ""
+            return f"white noise, {self.form}{then}", gramian_factors(self.system, self.form)
         system, u, g = self.system, evidence.inputs, evidence.gradients
         lengths = evidence.lengths
         if g is None:
@@ -158,6 +162,8 @@ class Spectrum:
             return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
         reduced = self._truncated(rank)
         white, refitted = self._evidence.white, bool(self._evidence.refit)
+        if self._evidence.optimal:
+            reduced = nearest(self.system, reduced)
         if not white and reduced.radius >= 1:
             by = self._evidence.as_white()
             instead = Spectrum(path, self.layer, self.form, by).planned(path, rank)

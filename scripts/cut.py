@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
-    parser.add_argument("--method", choices=("data", "real", "paper"), default="data")
+    parser.add_argument("--method", choices=("data", "real", "paper", "optimal"), default="data")
     parser.add_argument(
         "--calibration",
         type=int,

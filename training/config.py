@@ -86,9 +86,10 @@ class CompressionConfig:
     """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
     on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
     at a time, and takes the last cut back and stops once validation suffers."""
-    method: Literal["data", "real", "paper"] = "data"
+    method: Literal["data", "real", "paper", "optimal"] = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
-    white noise and the real map, `paper` white noise and the complex system, as published."""
+    white noise and the real map, `paper` white noise and the complex system, as published;
+    `optimal` goes on from `real` to the smaller system that is nearest on white noise."""
     calibration: int = 64
     """Training sequences that `data` measures, and whose loss is taken before and after a cut.
     More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""

@@ -48,7 +48,8 @@ class Reduction:
         `step` tells one shrink's random choice of states from another's.
         """
         if self.config.method != "data":
-            return plan(model, form=self.form, select=self._select(step), **how)
+            optimal = self.config.method == "optimal"
+            return plan(model, form=self.form, optimal=optimal, select=self._select(step), **how)
         inputs, gradients, lengths = self.seen(model, norm_state)
         return plan(model, inputs=inputs, gradients=gradients, lengths=lengths, **how)
 

@@ -272,9 +272,10 @@ COMPARISONS = (
             Variant("distilled", {**UNCOMPRESSED, "layer.d-state": 28}, taught_by="uncompressed"),
             Variant("priced", {**UNCOMPRESSED, "regularization.hankel": 1e-3}),
             Variant("priced, cut afterwards", _fixed(28, method="paper"), cut_from="priced"),
-            Variant("cut afterwards, paper", _fixed(28, method="paper"), cut_from="uncompressed"),
-            Variant("cut afterwards, real", _fixed(28, method="real"), cut_from="uncompressed"),
-            Variant("cut afterwards, data", _fixed(28, method="data"), cut_from="uncompressed"),
+            *(
+                Variant(f"cut afterwards, {m}", _fixed(28, method=m), cut_from="uncompressed")
+                for m in ("paper", "real", "optimal", "data")
+            ),
         ),
         options={"compression.multiple": 1},
     ),

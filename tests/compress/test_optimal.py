@@ -1,0 +1,171 @@
+"""H2-optimal reduction: the inner product and its gradient, the conditions of an optimum."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from compress import balanced_truncation, compress, h2_error, optimal_reduction, plan, verify
+from compress.modal import double_arrays
+from compress.optimal import inner
+from zoo import LRU, S5, DiagonalLTI
+
+
+def system(seed: int, n: int = 6, m: int = 2, p: int = 3) -> DiagonalLTI:
+    rng = np.random.default_rng(seed)
+    return DiagonalLTI(
+        log_lam=-rng.uniform(0.02, 0.5, n) + 1j * rng.uniform(0.1, 3.0, n),
+        B=rng.normal(size=(n, m)) + 1j * rng.normal(size=(n, m)),
+        C=rng.normal(size=(p, n)) + 1j * rng.normal(size=(p, n)),
+        D=np.zeros((p, m)),
+    )
+
+
+def impulse_responses(lti: DiagonalLTI, length: int = 2000) -> np.ndarray:
+    powers = np.exp(np.arange(length)[:, None] * np.asarray(lti.log_lam))
+    return np.real(np.einsum("pn,kn,nm->kpm", lti.C, powers, lti.B))
+
+
+def test_the_error_is_that_of_the_impulse_responses():
+    a, b = system(0), system(1, n=4)
+    expected = np.linalg.norm(impulse_responses(a) - impulse_responses(b))
+    np.testing.assert_allclose(h2_error(a, b), expected, rtol=1e-10)
+
+
+def test_the_gradient_of_the_inner_product():
+    a, b = double_arrays(system(0)), double_arrays(system(1, n=4))
+    value, gradient = inner(a, b)
+    h = [impulse_responses(DiagonalLTI(*x, np.zeros((3, 2)))) for x in (a, b)]
+    np.testing.assert_allclose(value, np.sum(h[0] * h[1]), rtol=1e-10)
+    for k, by in enumerate(gradient):
+        for direction in (1, 1j):
+            moved = []
+            for step in (1e-6, -1e-6):
+                arrays = [np.array(x) for x in b]
+                arrays[k].flat[-1] += step * direction
+                moved.append(inner(a, arrays)[0])
+            slope = (moved[0] - moved[1]) / 2e-6
+            expected = np.real(np.conj(direction) * by.flat[-1])
+            np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_is_a_stable_system_nearer_than_the_truncated_one(seed):
+    lti = system(seed, n=12)
+    reduced = optimal_reduction(lti, 4)
+    assert reduced.rank == 4
+    assert reduced.radius < 1
+    assert np.all(np.imag(reduced.lti.log_lam) >= 0)
+    assert h2_error(lti, reduced.lti) < 0.99 * h2_error(lti, balanced_truncation(lti, 4).lti)
+
+
+def test_at_the_optimum_it_interpolates_the_system():
+    """Meier & Luenberger 1967: H b = H_r b and c H = c H_r at the mirror images of its poles."""
+    lti = system(3, n=5)
+    reduced = optimal_reduction(lti, 2).lti
+
+    def at(lti: DiagonalLTI, z: complex) -> np.ndarray:
+        """sum_k h_k z^-k, of the real map."""
+        lam, B, C = np.exp(lti.log_lam), lti.B, lti.C
+        one, other = (C / (1 - lam / z)) @ B, (C.conj() / (1 - lam.conj() / z)) @ B.conj()
+        return (one + other) / 2
+
+    lam, B, C = (np.asarray(x) for x in (np.exp(reduced.log_lam), reduced.B, reduced.C))
+    size = np.linalg.norm(impulse_responses(lti))
+    for k in range(2):
+        z = 1 / lam[k].conj()
+        gap = at(lti, z) - at(reduced, z)
+        b, c = B[k].conj() / np.linalg.norm(B[k]), C[:, k].conj() / np.linalg.norm(C[:, k])
+        np.testing.assert_allclose(gap @ b, 0, atol=1e-3 * size)
+        np.testing.assert_allclose(c @ gap, 0, atol=1e-3 * size)
+
+
+def test_it_is_a_projection():
+    lti = system(3, n=5)
+    reduced = optimal_reduction(lti, 2)
+    V, W, V_conj, W_conj = reduced.V, reduced.W, reduced.V_conj, reduced.W_conj
+    B, C = np.asarray(lti.B), np.asarray(lti.C)
+    np.testing.assert_allclose(W @ V + W_conj @ V_conj.conj(), np.eye(2), atol=1e-9)
+    np.testing.assert_allclose(W @ V_conj + W_conj @ V.conj(), 0, atol=1e-9)
+    np.testing.assert_allclose(C @ V + (C @ V_conj).conj(), reduced.lti.C, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(W @ B + W_conj @ B.conj(), reduced.lti.B, rtol=1e-2, atol=1e-2)
+
+
+def test_what_is_exact_is_returned_as_it_is():
+    lti = system(0, n=4)
+    assert optimal_reduction(lti, 4).lti is lti
+    twice = DiagonalLTI(
+        np.repeat(lti.log_lam, 2), np.repeat(lti.B, 2, 0), np.repeat(lti.C, 2, 1), lti.D
+    )
+    reduced = optimal_reduction(twice, 4)
+    assert np.isfinite(reduced.bound)
+    assert h2_error(twice, reduced.lti) < 1e-6 * h2_error(twice, system(1, n=4))
+
+
+def test_real_modes_become_pairs_where_that_is_nearer():
+    """Eight real modes: two stored states can be four of them, and are at least as good as two."""
+    rng = np.random.default_rng(0)
+    lti = DiagonalLTI(
+        log_lam=-np.geomspace(0.01, 1, 8).astype(complex),
+        B=rng.normal(size=(8, 3)).astype(complex),
+        C=rng.normal(size=(3, 8)).astype(complex),
+        D=np.zeros(3),
+    )
+    truncated, reduced = balanced_truncation(lti, 2), optimal_reduction(lti, 2)
+    assert truncated.order < 4
+    assert h2_error(lti, reduced.lti) < h2_error(lti, truncated.lti)
+
+
+@pytest.mark.parametrize("layer", [LRU, S5])
+def test_a_layer_is_cut_to_it_and_moments_follow(layer):
+    model = layer.init(d_model=3, d_state=16, key=jax.random.key(0))
+    u = jax.random.normal(jax.random.key(1), (8, 64, 3))
+    params = eqx.filter(model, eqx.is_inexact_array)
+    optimizer = optax.sgd(1.0, momentum=0.9)
+
+    @eqx.filter_jit
+    def gradients(model):
+        return eqx.filter_grad(lambda m: jnp.mean(jnp.sin(3 * jax.vmap(m)(u))))(model)
+
+    state = optimizer.update(gradients(model), optimizer.init(params), params)[1]
+    small, carried = compress(model, state, ranks=10, optimal=True)
+    plain = compress(model, ranks=10)[0]
+    errors = [h2_error(model.to_lti(), other.to_lti()) for other in (small, plain)]
+    assert small.d_state == 10
+    assert errors[0] < errors[1]
+
+    def direction(tree):
+        leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+        return np.concatenate([np.ravel(x) for x in leaves])
+
+    own, momentum = direction(gradients(small)), direction(carried[0].trace)
+    cosine = own @ momentum / np.linalg.norm(own) / np.linalg.norm(momentum)
+    assert cosine > 0.9, cosine
+
+
+def test_the_plan_says_so_and_promises_no_bound():
+    model = LRU.init(d_model=3, d_state=16, key=jax.random.key(0))
+    planned = plan(model, ranks=4, optimal=True)
+    (row,) = planned.layers
+    assert row.gramians == "white noise, real, H2-optimal"
+    assert np.isinf(row.bound)
+    (certificate,) = verify(model, compress(model, plan=planned)[0]).layers
+    assert certificate.error >= row.floor * (1 - 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"form": "complex"}, "optimal=True with form='complex'"),
+        ({"horizon": 10}, "optimal=True with data or a horizon"),
+        ({"inputs": [np.ones((2, 5, 3))]}, "optimal=True with data or a horizon"),
+    ],
+)
+def test_it_is_for_white_noise_and_the_real_map(how, message):
+    model = LRU.init(d_model=3, d_state=8, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=message):
+        compress(model, ranks=4, optimal=True, **how)
+    with pytest.raises(ValueError, match="optimal given beside plan"):
+        compress(model, plan=plan(model, ranks=4), optimal=True)
