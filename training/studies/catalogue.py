@@ -370,7 +370,7 @@ CHARLM_CUT = Study(
     name="charlm-cut",
     question=(
         "Does a Mamba of 64 states that is cut to 16 at a tenth of training end within 0.5 % of "
-        "the loss of one that is never cut?"
+        "the loss of one that is never cut? And one that is cut when it is done?"
     ),
     model="mamba",
     task="charlm",
@@ -383,6 +383,7 @@ CHARLM_CUT = Study(
     variants=(
         Variant("uncompressed", UNCOMPRESSED),
         Variant("cut to 16", _fixed(16, shrinks=1)),
+        Variant("cut afterwards", _fixed(16), cut_from="uncompressed"),
     ),
 )
 
