@@ -5,7 +5,7 @@
 Trains LRU classifiers on digits and, at full length, on sequential MNIST. Of each it measures
 
 - the rise of the loss right after all layers are cut to n / 4 and n / 8 states: in the paper's
-  form, the real form, and by data, with and without gradients and the fit of C and D;
+  form, the real form, H2-optimal, and by data, with and without gradients and the fit of C and D;
 - the mean loss over the 50 steps after a cut to n / 4 at a tenth of the training, with the
   moments transported, sliced and reset, less that of 50 steps without a cut.
 
@@ -51,6 +51,7 @@ SETTINGS = {
 WAYS = {
     "paper's form": {"form": "complex"},
     "real form": {"form": "real"},
+    "H2-optimal": {"optimal": True},
     "data": {"batch": True, "gradients": False},
     "data, C and D refitted": {"batch": True, "gradients": False, "refit": True},
     "data and gradients": {"batch": True},

@@ -251,7 +251,7 @@ COMPARISONS = (
         (
             *(
                 Variant(f"{method}, transport", _fixed(16, method=method))
-                for method in ("paper", "real", "data")
+                for method in ("paper", "real", "optimal", "data")
             ),
             *(
                 Variant(f"data, {moments}", _fixed(16, method="data", moments=moments))
