@@ -1,11 +1,12 @@
-"""Hankel singular values and truncations, ours and others': accuracy and time on the same systems.
+"""Hankel singular values and reductions, ours and others': accuracy and time on the same systems.
 
     python benchmarks/numerics.py
     pip install control pymor slycot      # optional: they join the table
 
 Accuracy is measured against the truth set in `../shared/truth`, time on random systems of the sizes
-that layers have. Writes `results/numerics.json` (with versions and hardware) and
-`results/numerics.md` (the tables).
+that layers have; the H2 error of truncations and of H2-optimal reductions on the truth set and on
+layers as they are born. (pyMOR's H2-optimal reductors are for continuous time.) Writes
+`results/numerics.json` (with versions and hardware) and `results/numerics.md` (the tables).
 """
 
 import argparse
@@ -25,9 +26,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import balanced_truncation, compress, hankel_singular_values, hinf_error
+from compress import (
+    balanced_truncation,
+    compress,
+    h2_error,
+    hankel_singular_values,
+    hinf_error,
+    optimal_reduction,
+)
 from training.environment import describe_environment
-from zoo import LRU, DiagonalLTI
+from zoo import LRU, S5, DiagonalLTI
 
 ROOT = Path(__file__).parents[1]
 TRUTH = ROOT.parent / "shared" / "truth"
@@ -203,6 +211,36 @@ def speed(repeats: int) -> list[dict]:
     return rows
 
 
+def nearest() -> list[dict]:
+    """H2 errors of both reductions of real maps, as shares of the system's norm."""
+    systems = {
+        name: lti for name, lti, _, form, _ in truth_systems() if form == "real" and lti.d_state > 1
+    }
+    for layer in (LRU, S5):
+        born = layer.init(8, 256, key=jax.random.key(0)).to_lti()
+        systems[f"{layer.__name__}, 256 states, 8 channels"] = born
+    rows = []
+    for name, lti in systems.items():
+        nothing = DiagonalLTI(lti.log_lam[:1], lti.B[:1] * 0, lti.C[:, :1] * 0, lti.D)
+        norm, n = h2_error(lti, nothing), lti.d_state
+        for rank in sorted({max(1, n // 16), max(1, n // 8), max(1, n // 4)}):
+            truncated = balanced_truncation(lti, rank)
+            start = time.perf_counter()
+            reduced = optimal_reduction(lti, rank)
+            seconds = time.perf_counter() - start
+            rows.append(
+                {
+                    "system": name,
+                    "n": n,
+                    "rank": rank,
+                    "truncated": h2_error(lti, truncated.lti) / norm,
+                    "optimal": h2_error(lti, reduced.lti) / norm,
+                    "seconds": seconds,
+                }
+            )
+    return rows
+
+
 def attempt(run: Callable, lti: DiagonalLTI, rank: int):
     """The singular values; None where the package is not installed."""
     try:
@@ -245,6 +283,18 @@ def tables(content: dict) -> str:
             f"| {n} | {row['channels']} | {row['rank']} | {row['method']} "
             f"| {row['best']:.3f} | {row['median']:.3f} |"
         )
+    lines += [
+        "",
+        "H2 error, as a share of the norm, of real maps truncated and reduced H2-optimally:",
+        "",
+        "| system | states | kept | truncated | H2-optimal | s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in content["nearest"]:
+        lines.append(
+            f"| {row['system']} | {row['n']} | {row['rank']} | {row['truncated']:.2e} "
+            f"| {row['optimal']:.2e} | {row['seconds']:.1f} |"
+        )
     environment = content["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in content["peers"].items())
     lines += [
@@ -258,6 +308,9 @@ def tables(content: dict) -> str:
     return "\n".join(lines)
 
 
+PARTS = ("accuracy", "nearest", "speed")
+
+
 def peers() -> dict[str, str]:
     found = {}
     for name in ("control", "pymor", "slycot"):
@@ -269,14 +322,17 @@ def peers() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("accuracy", "speed"), help="keep the other's numbers")
+    parser.add_argument("--only", choices=PARTS, help="keep the others' numbers")
     options = parser.parse_args()
     path = ROOT / "results" / "numerics.json"
     content = json.loads(path.read_text()) if options.only else {}
     content |= {"environment": describe_environment(), "peers": peers()}
-    if options.only != "speed":
+    parts = PARTS if options.only is None else (options.only,)
+    if "accuracy" in parts:
         content["accuracy"] = accuracy()
-    if options.only != "accuracy":
+    if "nearest" in parts:
+        content["nearest"] = nearest()
+    if "speed" in parts:
         content["load_average"] = os.getloadavg()[0]
         content["speed"] = speed(options.repeats)
     (ROOT / "results").mkdir(exist_ok=True)
