@@ -21,6 +21,9 @@ from training.metrics import write_atomically
 from training.report_figures import STYLE
 from training.systems import read_systems
 
+LEADING = 10
+"""The largest values, whose overlap is told apart."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -74,7 +77,7 @@ def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: 
     head = [
         "run", "spectra", "median move / sigma_1", "largest move / sigma_1",
         "move / Weyl's bound, median", "bound holds", "pairs that cross, median share",
-        "overlap, median",
+        "overlap, median", f"of the first {LEADING}",
     ]  # fmt: skip
     rows = [head, ["---"] * len(head)]
     for name, found in moves.items():
@@ -89,6 +92,7 @@ def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: 
                 "always" if all(m.largest <= m.bound * (1 + 1e-6) for m in found) else "not always",
                 f"{np.median([m.crossing_share for m in found]):.2%}",
                 f"{np.median(np.concatenate([m.found.overlap for m in found])):.3f}",
+                f"{np.median(np.concatenate([m.found.overlap[:LEADING] for m in found])):.3f}",
             ]
         )
     lines = ["| " + " | ".join(row) + " |" for row in rows]
