@@ -25,7 +25,7 @@ from jaxtyping import Complex, jaxtyped
 from zoo import DiagonalLTI
 
 from .balance import Truncation, balanced_truncation
-from .empirical import least_squares, white_moments
+from .empirical import RESOLUTION, least_squares, white_moments
 from .lift import is_real
 from .modal import MIN_LOG_MODULUS, double_arrays, stored
 from .parameters import PerEntry
@@ -40,8 +40,9 @@ STEPS = 100
 GAIN = 1e-3
 """Share of the error that a descent must take away for another one to follow."""
 
-PRICE = 1e-4
-"""Share of the sum of |c_j|^2 |b_j|^2 / (1 - |lam_j|^2) over the states that is added to J."""
+PRICE = 1e-3
+"""Added to J: the sum of |c_j|^2 |b_j|^2 / (1 - |lam_j|^2) over the states, as a share of <f, f>,
+times this share of the J at the start."""
 
 NOTHING = 1e-7
 """Share of the norm below which an error is rounding: <f - r, f - r> is a difference."""
@@ -71,8 +72,9 @@ def nearest(lti: DiagonalLTI, start: Truncation) -> Truncation:
     with one_blas_thread():
         reduced = _without_real_modes(double_arrays(start.lti))
         remains = np.inf
+        price = PRICE * error**2 / norm
         for _ in range(ROUNDS):
-            before, (reduced, remains) = remains, _descend(full, norm, reduced)
+            before, (reduced, remains) = remains, _descend(full, norm, reduced, price)
             if np.sqrt(remains) > (1 - GAIN) * np.sqrt(before):
                 break
         found = _as_truncation(lti, _upper_half(reduced), start)
@@ -104,7 +106,7 @@ def inner(a, b) -> tuple[float, PerEntry]:
     return float(np.sum(np.real(by_b.C.conj() * C_b))), by_b
 
 
-def _descend(full, norm: float, start):
+def _descend(full, norm: float, start, price: float):
     """Where a descent from `start` ends, and what remains, price included, as a share of `norm`.
 
     Variables are the logarithms of the decays, the angles in units of the decay, and B, with rows
@@ -117,12 +119,13 @@ def _descend(full, norm: float, start):
     def reduced(x):
         by_decay, by_angle, re, im = np.split(x, [r, 2 * r, 2 * r + B.size])
         now = -decay * np.exp(by_decay) + 1j * (log_lam.imag + decay * by_angle)
-        return _with_best_C(full, now, (re + 1j * im).reshape(B.shape))
+        return _with_best_C(full, now, (re + 1j * im).reshape(B.shape), price)
 
     def remains(x):
         now, explained = reduced(x)
-        by, price = inner(_difference(now, full), now)[1], _price(now)
-        by_lam, by_B = by.log_lam + price.log_lam, by.B + price.B
+        by, by_size = inner(_difference(now, full), now)[1], _by_size(now)
+        by_lam = by.log_lam + price * by_size.log_lam
+        by_B = by.B + price * by_size.B
         by_decay, by_angle = np.real(by_lam) * np.real(now[0]), np.imag(by_lam) * decay
         gradient = 2 * np.concatenate([by_decay, by_angle, *_parts(by_B)])
         return 1 - explained / norm, gradient / norm
@@ -143,20 +146,20 @@ def _parts(z):
     return np.real(z).ravel(), np.imag(z).ravel()
 
 
-def _with_best_C(full, log_lam, B):
+def _with_best_C(full, log_lam, B, price: float):
     """The system of these eigenvalues and inputs with the C that is best, and <f, r> of it."""
     r = len(B)
     to_C = inner(full, (log_lam, B, np.zeros((len(full[2]), r), complex)))[1].C
     both = np.concatenate([np.real(to_C), -np.imag(to_C)], axis=1)
-    price = np.diag(np.tile(PRICE * _sizes(log_lam, B), 2))
-    C = least_squares(white_moments(log_lam, B) + price, both)
+    of_states = np.diag(np.tile(price * _sizes(log_lam, B), 2))
+    C = least_squares(white_moments(log_lam, B) + of_states, both)
     return (log_lam, B, C[:, :r] - 1j * C[:, r:]), float(np.sum(both * C))
 
 
-def _price(system) -> PerEntry:
-    """Half of the gradient of the price of the states."""
+def _by_size(system) -> PerEntry:
+    """Half of the gradient of what has a price."""
     log_lam, B, C = system
-    of_B, of_C = PRICE * _sizes(log_lam, B), PRICE * _sizes(log_lam, C.T)
+    of_B, of_C = _sizes(log_lam, B), _sizes(log_lam, C.T)
     growth = -np.exp(2 * np.real(log_lam)) / np.expm1(2 * np.real(log_lam))
     by_lam = np.sum(np.abs(B) ** 2, axis=1) * of_C * growth
     return PerEntry(by_lam + 0j, of_C[:, None] * B, C * of_B)
@@ -202,7 +205,8 @@ def _as_truncation(lti: DiagonalLTI, system, start: Truncation) -> Truncation:
     dual, dual_conj = _regression(_dual(full), _dual(system))
     hat = np.block([[V, V_conj], [V_conj.conj(), V.conj()]])
     hat_of_dual = np.block([[dual, dual_conj], [dual_conj.conj(), dual.conj()]]).T
-    W, W_conj = np.split(np.linalg.solve(hat_of_dual @ hat, hat_of_dual)[: len(system[0])], 2, 1)
+    inverse = np.linalg.pinv(hat_of_dual @ hat, rcond=RESOLUTION)
+    W, W_conj = np.split((inverse @ hat_of_dual)[: len(system[0])], 2, axis=1)
     return Truncation(
         lti=reduced,
         V=V * scale,
