@@ -344,6 +344,25 @@ SCHEDULES = Study(
     ),
 )
 
+PHASES = Study(
+    name="phases",
+    question=(
+        "How much of what a model that is born small lacks is due to where its eigenvalues begin? "
+        "LRU spreads phases over [0, max_phase], of which few states hold little that is slow."
+    ),
+    model="lru",
+    task="smnist",
+    reference="born at 13, to 2 pi",
+    options={**UNCOMPRESSED, "layer.d-state": 13},
+    cpu=TEN_TIMES_FASTER,
+    scaled_down=SMNIST_SCALED,
+    seeds=2,
+    variants=tuple(
+        Variant(f"born at 13, to {name}", {"layer.max-phase": phase}, published=Published(13, 92.6))
+        for name, phase in (("2 pi", 6.283185307179586), ("0.6", 0.6), ("0.3", 0.3))
+    ),
+)
+
 LATE = Study(
     name="late",
     question=(
@@ -410,6 +429,6 @@ STABILITY = Study(
 STUDIES: Mapping[str, Study] = MappingProxyType(
     {
         study.name: study
-        for study in (*ORDERINGS, SCHEDULES, *COMPARISONS, LATE, CHARLM_CUT, STABILITY)
+        for study in (*ORDERINGS, SCHEDULES, PHASES, *COMPARISONS, LATE, CHARLM_CUT, STABILITY)
     }
 )
