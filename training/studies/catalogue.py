@@ -357,9 +357,27 @@ PHASES = Study(
     cpu=TEN_TIMES_FASTER,
     scaled_down=SMNIST_SCALED,
     seeds=2,
-    variants=tuple(
-        Variant(f"born at 13, to {name}", {"layer.max-phase": phase}, published=Published(13, 92.6))
-        for name, phase in (("2 pi", 6.283185307179586), ("0.6", 0.6), ("0.3", 0.3))
+    variants=(
+        *(
+            Variant(
+                f"born at 13, to {name}",
+                {"layer.max-phase": phase},
+                published=Published(13, 92.6),
+            )
+            for name, phase in (("2 pi", 6.283185307179586), ("0.6", 0.6), ("0.3", 0.3))
+        ),
+        Variant(
+            "shrunk at 0.04, to 0.6",
+            {
+                **PAPER,
+                "compression.mode": "tolerance",
+                "compression.tolerance": 0.04,
+                "layer.d-state": 256,
+                "layer.max-phase": 0.6,
+            },
+            published=Published(12.7, 95.9),
+        ),
+        Variant("uncompressed, to 0.6", {"layer.d-state": 256, "layer.max-phase": 0.6}),
     ),
 )
 
