@@ -223,11 +223,13 @@ def _as_truncation(lti: DiagonalLTI, system, start: Truncation) -> Truncation:
 
 def _regression(full, reduced) -> tuple[Complex[np.ndarray, "n r"], Complex[np.ndarray, "n r"]]:
     """V and V_conj such that V z + V_conj z* is nearest to the states of `full` on white noise."""
-    (log_lam, B, _), (log_lam_r, B_r, _) = full, reduced
-    P = (B @ B_r.conj().T) / -np.expm1(log_lam[:, None] + log_lam_r.conj())
-    N = (B @ B_r.T) / -np.expm1(log_lam[:, None] + log_lam_r)
-    on_parts = np.concatenate([P + N, (N - P) / 1j], axis=1) / 2  # E[x (Re z, Im z)^T]
-    by_re, by_im = np.split(least_squares(white_moments(log_lam_r, B_r), on_parts), 2, axis=1)
+    n, r = len(full[1]), len(reduced[1])
+    log_lam, B = (np.concatenate(pair) for pair in zip(full[:2], reduced[:2], strict=True))
+    moments = white_moments(log_lam, B)
+    x_re, z_re, x_im, z_im = np.split(np.arange(2 * (n + r)), np.cumsum([n, r, n]))
+    z = np.concatenate([z_re, z_im])
+    on_parts = moments[x_re][:, z] + 1j * moments[x_im][:, z]
+    by_re, by_im = np.split(least_squares(moments[z][:, z], on_parts), 2, axis=1)
     return (by_re - 1j * by_im) / 2, (by_re + 1j * by_im) / 2
 
 

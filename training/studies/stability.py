@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from compress.hankel import Form
-from compress.tracking import Match, System, match, values, weyl_bound
+from compress.tracking import Match, match, values, weyl_bound
 from training.metrics import write_atomically
 from training.report_figures import STYLE
 from training.systems import read_systems
@@ -56,19 +57,21 @@ def moves_of(folder: Path, layer: int = 0, form: Form = "complex") -> list[Move]
             f"{folder / 'systems'} holds {len(systems)} systems, allowed: 2 or more (a run with "
             f"--loop.keep-systems True)"
         )
-    pairs = itertools.pairwise(systems)
-    return [_move(step, before, after, form) for (_, before), (step, after) in pairs]
+    weighed = [(step, system, values(system, form=form)) for step, system in systems]
+    pairs = itertools.pairwise(weighed)
+    return [_move(step, before, after, form) for (_, *before), (step, *after) in pairs]
 
 
-def _move(step: int, before: System, after: System, form: Form) -> Move:
-    old, new = values(before, form=form), values(after, form=form)
+def _move(step: int, before: Sequence[Any], after: Sequence[Any], form: Form) -> Move:
+    """Between two systems, each with its values."""
+    (system, old), (later, new) = before, after
     size = max(len(old), len(new))  # a smaller system's further values are zero
     old, new = (np.pad(x, (0, size - len(x))) for x in (old, new))
     return Move(
         step=step,
         largest=float(np.max(np.abs(new - old)) / old[0]),
-        bound=weyl_bound(before, after, form=form) / float(old[0]),
-        found=match(before, after, form=form),
+        bound=weyl_bound(system, later, form=form) / float(old[0]),
+        found=match(system, later, form=form),
     )
 
 
