@@ -19,9 +19,9 @@ kernels = []
 if jaxlib is not None and jaxlib.origin is not None:
     kernels.append(
         Extension(
-            "zoo._compiled",
-            sorted(glob.glob("zoo/cpp/*.cc")),
-            depends=sorted(glob.glob("zoo/cpp/*.h")),
+            "zoo.recurrence._compiled",
+            sorted(glob.glob("zoo/recurrence/cpp/*.cc")),
+            depends=sorted(glob.glob("zoo/recurrence/cpp/*.h")),
             include_dirs=[str(Path(jaxlib.origin).parent / "include")],
             extra_compile_args=FOR_MSVC if sys.platform == "win32" else FOR_OTHERS,
             optional=True,

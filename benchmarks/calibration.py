@@ -7,7 +7,7 @@ Trains the LRU classifiers of `benchmarks/reduction.py` and measures the rise of
 after all layers are cut to n / 4 and n / 8 states,
 
 - with so many calibration sequences;
-- with the moments taken over so many samples (`compress.empirical.enough`);
+- with the moments taken over so many samples (`compress.linear.data_gramians.enough`);
 - with C and D refitted after cuts by white noise and by data;
 - with every parameter of a cut layer refined after that, by Adam steps on the squared difference
   of its outputs to the full layer's on the calibration data (the data-optimal reduction that
@@ -29,13 +29,14 @@ import numpy as np
 import optax
 from reduction import CALIBRATION, ROOT, STATES, first, loss_of, start
 
-from compress import compress, empirical, layer_inputs
-from compress.layers import layers_of, path_name, replace_layers
+from compress import compress, layer_inputs
+from compress.linear import data_gramians as empirical
+from compress.model.layers import layers_of, path_name, replace_layers
 from data import load_task
-from training.compilation import use_compilation_cache
-from training.environment import describe_environment
-from training.interrupt import Interrupt
-from training.loop import Run
+from training.reporting.environment import describe_environment
+from training.run.compilation import use_compilation_cache
+from training.run.interrupt import Interrupt
+from training.run.loop import Run
 
 RANKS = (STATES // 4, STATES // 8)
 SEQUENCES = (16, 32, 64, 128, 256)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from harness import write
 
-from training.presets import preset
+from training.settings.presets import preset
 
 ROOT = Path(__file__).parents[1]
 MODES = ("tolerance", "none")

@@ -29,7 +29,7 @@ from layer import BASELINE, ORACLE, fit, forward_and_backward, time_varying
 from programs import Program, Setting
 from step import STEPS
 
-from zoo.recurrence_choice import Choice, Size, choose_form, recurrence_form
+from zoo.recurrence.choice import Choice, Size, choose_form, recurrence_form
 
 GRID = [
     # batch, L, H, N: the paper's settings, and their sizes after shrinks

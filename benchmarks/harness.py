@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from training.environment import describe_environment
-from training.memory import keep_freed_memory
+from training.reporting.environment import describe_environment
+from training.run.memory import keep_freed_memory
 
 keep_freed_memory()
 

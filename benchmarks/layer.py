@@ -26,8 +26,7 @@ from harness import PAPER, alternate, difference, table, temporary_mib, write
 from scipy.optimize import nnls
 
 from zoo import linear_recurrence, lti_apply
-from zoo.compiled import native
-from zoo.recurrence_choice import (
+from zoo.recurrence.choice import (
     GPU,
     Choice,
     Machine,
@@ -41,6 +40,7 @@ from zoo.recurrence_choice import (
     usable_cores,
     work,
 )
+from zoo.recurrence.compiled import native
 
 KIND = "cpu" if jax.default_backend() == "cpu" else "gpu"
 ORACLE = Choice("associative", 2**30)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from training.environment import describe_environment
+from training.reporting.environment import describe_environment
 
 ROOT = Path(__file__).parents[1]
 JOBS = [("s5", "pathfinder"), ("lru", "pathfinder"), ("lru", "digits"), ("s5", "digits")]

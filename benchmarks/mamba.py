@@ -28,11 +28,11 @@ import numpy as np
 import optax
 
 from compress import compress
-from compress.layers import layers_of, path_name, replace_layers
-from compress.record import record
+from compress.model.layers import layers_of, path_name, replace_layers
+from compress.model.record import record
 from zoo import AbstractSelectiveSSM, Mamba, Mamba2
-from zoo.language_model import language_model
-from zoo.selective import selective_scan
+from zoo.network.language_model import language_model
+from zoo.recurrence.selective import selective_scan
 
 from .harness import RESULTS, alternate, table, write
 from .mamba_methods import METHODS, TRAINED_ON, Observed

@@ -14,13 +14,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
 
-from compress.folded_cut import SharedBasis, fold
-from compress.linearize import to_lti
-from compress.refold import refitted
-from compress.selective import StateMoments, contributions, state_moments
-from compress.shared import galerkin, least_missed
+from compress.selective.basis import galerkin, least_missed
+from compress.selective.cut import SharedBasis, fold
+from compress.selective.linearize import to_lti
+from compress.selective.moments import StateMoments, contributions, state_moments
+from compress.selective.refit import refitted
 from zoo import AbstractSelectiveSSM, AbstractSSM, Mamba2
-from zoo.ssd import ssd_scan
+from zoo.recurrence.ssd import ssd_scan
 
 Inputs = Float[np.ndarray, "b L H"]
 

@@ -2,10 +2,11 @@
 
     python benchmarks/memory.py [--quick]
 
-The same work in processes of two kinds, in turns: in one, `training.memory.keep_freed_memory` has
-the C library keep what arrays give back; in the other it goes back to the system, glibc's habit.
-Training steps of ours, one to a dispatch, and the time-varying recurrence, with their page faults
-and the time that the system took for them. Writes `results/memory.json` and `results/memory.md`.
+The same work in processes of two kinds, in turns: in one, `training.run.memory.keep_freed_memory`
+has the C library keep what arrays give back; in the other it goes back to the system, glibc's
+habit. Training steps of ours, one to a dispatch, and the time-varying recurrence, with their page
+faults and the time that the system took for them. Writes `results/memory.json` and
+`results/memory.md`.
 """
 
 import argparse

@@ -34,7 +34,7 @@ from compress import (
     hinf_error,
     optimal_reduction,
 )
-from training.environment import describe_environment
+from training.reporting.environment import describe_environment
 from zoo import LRU, S5, DiagonalLTI
 
 ROOT = Path(__file__).parents[1]

@@ -18,9 +18,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data.pathfinder_geometry import GEOMETRIES
-from data.pathfinder_job import PathfinderJob
-from data.pathfinder_pictures import DiscCells, disc_distance, draw_pictures, estimate_acceptance
+from data.builtin.pathfinder.geometry import GEOMETRIES
+from data.builtin.pathfinder.job import PathfinderJob
+from data.builtin.pathfinder.pictures import (
+    DiscCells,
+    disc_distance,
+    draw_pictures,
+    estimate_acceptance,
+)
 from data.task import cell_baseline
 
 CASES = ((16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14))

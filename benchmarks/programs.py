@@ -11,10 +11,10 @@ from harness import temporary_mib
 from public import AssociativeLRU, public
 
 from data.task import Batch
-from training.config import OptimizerConfig
-from training.objective import OBJECTIVES, Totals
-from training.optimizer import make_optimizer
-from training.step import TrainState, make_train_steps
+from training.model.objective import OBJECTIVES, Totals
+from training.model.optimizer import make_optimizer
+from training.run.step import TrainState, make_train_steps
+from training.settings.config import OptimizerConfig
 from zoo import LRU, classifier
 
 LAYERS: dict[str, type[LRU]] = {"ours": LRU, "layer": AssociativeLRU, "public": AssociativeLRU}

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from zoo import BATCH_AXIS, LRU, Classifier
-from zoo.block import Block
-from zoo.norm import MOMENTUM
+from zoo.network.block import Block
+from zoo.network.norm import MOMENTUM
 
 
 class AssociativeLRU(LRU):

@@ -25,15 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import compress
-from compress.moments import MODES
+from compress.optimizer.carry import MODES
 from data import Split, Task, load_task
-from training.clock import Clock
-from training.compilation import use_compilation_cache
-from training.config import CompressionConfig, NetworkConfig
-from training.environment import describe_environment
-from training.interrupt import Interrupt
-from training.loop import Run
-from training.presets import preset
+from training.reporting.environment import describe_environment
+from training.run.clock import Clock
+from training.run.compilation import use_compilation_cache
+from training.run.interrupt import Interrupt
+from training.run.loop import Run
+from training.settings.config import CompressionConfig, NetworkConfig
+from training.settings.presets import preset
 
 ROOT = Path(__file__).parents[1]
 STATES = 128

@@ -27,12 +27,12 @@ import numpy as np
 from harness import write
 
 from data import default_cache_dir, load_task
-from training.clock import Clock
-from training.compilation import use_compilation_cache
-from training.config import RunConfig
-from training.interrupt import Interrupt
-from training.loop import Interrupted, Run
-from training.presets import preset
+from training.run.clock import Clock
+from training.run.compilation import use_compilation_cache
+from training.run.interrupt import Interrupt
+from training.run.loop import Interrupted, Run
+from training.settings.config import RunConfig
+from training.settings.presets import preset
 
 AFTER = 1000
 """Steps after the last shrink: beyond the takeover."""

@@ -21,7 +21,7 @@ import jax
 from harness import RESULTS, alternate, difference, milliseconds, table, write
 from programs import LAYERS, Program, Setting
 
-from training.environment import describe_environment
+from training.reporting.environment import describe_environment
 
 SETTINGS: dict[str, tuple[Setting, tuple[int, ...]]] = {
     "smnist": (Setting(blocks=1, d_model=8, L=784, batch=50), (256, 28)),
@@ -125,7 +125,7 @@ def lines(rows: list[dict]) -> list[str]:
         "it the layer: times faster than our own network with only its layer replaced. One by one: "
         "the baseline with a dispatch for each step, as public training scripts have it; how much "
         "faster ours is than that, and how much if both do so. All of them keep the memory that "
-        "they free (`training/memory.py`). Against first N: how much a shrink speeds our "
+        "they free (`training/run/memory.py`). Against first N: how much a shrink speeds our "
         "step up. Memory: temporary buffers of the compiled step, and their share of the "
         "baseline's.",
         "",

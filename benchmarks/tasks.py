@@ -30,7 +30,7 @@ from data import (
     Task,
     load_task,
 )
-from data.listops_tokens import CLOSE, MIN, VOCABULARY, ZERO, read_tsv
+from data.builtin.listops.tokens import CLOSE, MIN, VOCABULARY, ZERO, read_tsv
 
 AUTHORS = Path(__file__).parents[2] / "shared" / "data" / "listops"
 

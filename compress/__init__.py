@@ -1,13 +1,13 @@
 """In-training compression of state-space models by balanced truncation."""
 
-from . import rank
-from .balance import Truncation, balanced_truncation
-from .hankel import error_bound, hankel_singular_values
-from .optimal import h2_error, optimal_reduction
-from .record import layer_inputs, output_gradients
+from . import policies as rank
+from .analysis.verify import Certificate, Verification, hinf_error, verify
+from .linear.balance import Truncation, balanced_truncation
+from .linear.h2 import h2_error, optimal_reduction
+from .linear.hankel import error_bound, hankel_singular_values
+from .linear.spectrum import LayerPlan
+from .model.record import layer_inputs, output_gradients
 from .shrink import Plan, compress, plan
-from .spectrum import LayerPlan
-from .verify import Certificate, Verification, hinf_error, verify
 
 __all__ = [
     "Certificate",

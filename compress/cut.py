@@ -6,7 +6,7 @@ from typing import Any
 
 from zoo import AbstractSSM
 
-from .parameters import Leaves
+from .linear.jacobian import Leaves
 
 
 @dataclass(frozen=True)

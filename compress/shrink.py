@@ -15,10 +15,12 @@ from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
 from zoo import AbstractSelectiveSSM, AbstractSSM
 
-from . import rank as policies
+from . import policies
 from .cut import AbstractCut
-from .hankel import Form
-from .layers import (
+from .linear.hankel import Form
+from .linear.selection import Selection
+from .linear.spectrum import Evidence, LayerPlan, Spectrum
+from .model.layers import (
     KeyPath,
     check_parameters,
     check_single,
@@ -26,14 +28,12 @@ from .layers import (
     path_name,
     replace_layers,
 )
-from .moments import MODES, carry
-from .rank import Budget, JointPolicy, Policy
-from .record import record
-from .selection import Selection
-from .selective_spectrum import SelectiveSpectrum
-from .spectrum import Evidence, LayerPlan, Spectrum
+from .model.record import record
+from .numerics.threads import one_blas_thread
+from .optimizer.carry import MODES, carry
+from .policies import Budget, JointPolicy, Policy
+from .selective.spectrum import SelectiveSpectrum
 from .table import Table
-from .threads import one_blas_thread
 
 Ranks = SupportsIndex | Sequence[SupportsIndex] | Mapping[str, SupportsIndex]
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -102,14 +102,14 @@ def plan(
     At most one of these says how many states stay (none of them: `tolerance=0.01`):
 
     - `tolerance`: the share of sum(sigma) that may be dropped, in [0, 1);
-    - `policy`: a function from sigma to a rank, or one for all layers at once (`compress.rank`);
+    - `policy`: from sigma to a rank, or to those of all layers at once (`compress.policies`);
     - `ranks`: one rank for all layers, a list in the order of the layers, or a mapping from paths;
       layers that the mapping leaves out stay as they are.
 
     The first two never cut inside a tie (`rank.keep_ties`), and leave a layer as it is unless its
     rank falls under `gate` times the old one (the paper's 95 %). What `tolerance` and
     `rank.error_budget` allow to be dropped holds also where real modes need a state for each value
-    (`compress.rank`); other policies' ranks may then drop more. `ranks` are taken as they are.
+    (`compress.policies`); other policies' ranks may then drop more. `ranks` are taken as they are.
 
     At most one of these says by what the states are weighed (none of them: white noise):
 
@@ -117,7 +117,7 @@ def plan(
       each layer's states replaces its controllability Gramian, and that of the gradients that come
       back to the states from the model's result its observability Gramian (`output_gradients`;
       `gradients=False` leaves this one as it is). `model` is then a layer, a function of one
-      sequence, or a pair of a `zoo.model.Classifier` and its state;
+      sequence, or a pair of a `zoo.Classifier` and its state;
     - `inputs`: the same for any other model, with the layers' inputs [b L d_model] as a list in the
       order of the layers or a mapping from paths (`layer_inputs` records them), and with
       `gradients` of the same form, if they are to count;
@@ -137,14 +137,14 @@ def plan(
 
     Selective layers (Mamba) are weighed by data only, so `batch` or `inputs` must be given where
     there are any. All channels of such a layer are cut to one shared basis, which is folded into
-    its parameters (`compress.selective_spectrum`); there too are no error bounds, and no cut by
+    its parameters (`compress.selective.spectrum`); there too are no error bounds, and no cut by
     a policy where all sigma are zero. What makes C is fitted as above, unless `refit=False`.
 
     `optimal=True`, for form="real" and white noise, goes on from the truncated system to the one
-    nearest to the layer in the H2 norm (`compress.optimal`), which has no error bound.
+    nearest to the layer in the H2 norm (`compress.linear.h2`), which has no error bound.
 
-    `select` (`compress.selection`) keeps other balanced states of the complex system than the
-    leading ones, for form="complex" and white noise: an ablation.
+    `select` (`compress.linear.selection`) keeps other balanced states of the complex system than
+    the leading ones, for form="complex" and white noise: an ablation.
 
     ValueError if the model has no such layer, if a layer holds NaN or infinity, is not stable or
     is a stack made by vmap, and for arguments out of range, with the name of each.
@@ -201,7 +201,7 @@ def compress(
     `moments` says what becomes of the optimizer's moments of a layer that is cut:
 
     - "transport": carried into the new coordinates, where they mean what they meant
-      (`compress.moments`);
+      (`compress.optimizer.carry`);
     - "reset": zero;
     - "slice": the first entries of the old ones, as the public reference implementation does it.
 

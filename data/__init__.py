@@ -1,17 +1,17 @@
 """Tasks and their pipelines: NumPy arrays in memory, prepared once, indexed by (seed, step)."""
 
-from .aan import AANConfig
-from .charlm import CharLMConfig
-from .digits import DigitsConfig
-from .imdb import IMDBConfig
-from .listops import ListOpsConfig
-from .pathfinder import PathfinderConfig, PathXConfig
-from .pendulum import PendulumConfig
+from .builtin.aan import AANConfig
+from .builtin.charlm import CharLMConfig
+from .builtin.digits import DigitsConfig
+from .builtin.imdb import IMDBConfig
+from .builtin.listops import ListOpsConfig
+from .builtin.pathfinder import PathfinderConfig, PathXConfig
+from .builtin.pendulum import PendulumConfig
+from .builtin.scifar import SCIFARConfig
+from .builtin.smnist import SMNISTConfig
 from .pipeline import Shard, eval_batches, train_batch
 from .registry import TASKS, TaskEntry, import_builders, load_task, task_entry
-from .scifar import SCIFARConfig
-from .smnist import SMNISTConfig
-from .store import default_cache_dir
+from .store.places import default_cache_dir
 from .task import Batch, Progress, Split, Task, text_split
 
 __all__ = [

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .aan import AANConfig, load_aan
-from .charlm import CharLMConfig, load_charlm
-from .digits import DigitsConfig, load_digits
-from .imdb import IMDBConfig, load_imdb
-from .listops import ListOpsConfig, load_listops
-from .pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, load_pathx
-from .pendulum import PendulumConfig, load_pendulum
-from .scifar import SCIFARConfig, load_scifar
-from .smnist import SMNISTConfig, load_smnist
-from .store import Places
+from .builtin.aan import AANConfig, load_aan
+from .builtin.charlm import CharLMConfig, load_charlm
+from .builtin.digits import DigitsConfig, load_digits
+from .builtin.imdb import IMDBConfig, load_imdb
+from .builtin.listops import ListOpsConfig, load_listops
+from .builtin.pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, load_pathx
+from .builtin.pendulum import PendulumConfig, load_pendulum
+from .builtin.scifar import SCIFARConfig, load_scifar
+from .builtin.smnist import SMNISTConfig, load_smnist
+from .store.places import Places
 from .task import Progress, Task
 
 
@@ -56,7 +56,7 @@ def import_builders() -> None:
     To be called before `load_task` wherever a live display refreshes itself meanwhile: the import
     replaces `builtins.__import__` for a moment, in which no other thread can import anything.
     """
-    from . import builder  # noqa: F401
+    from .store import builder  # noqa: F401
 
 
 def load_task(

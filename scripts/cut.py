@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from data import default_cache_dir, load_task
-from training.cli import UsageError, check_new, parse_command
-from training.compilation import use_compilation_cache
-from training.config import CompressionConfig
-from training.cut_run import cut_run
-from training.report import write_report
-from training.trained import check_run
+from training.commands.cut import cut_run
+from training.commands.trained import check_run
+from training.reporting.report import write_report
+from training.run.compilation import use_compilation_cache
+from training.settings.cli import UsageError, check_new, parse_command
+from training.settings.config import CompressionConfig
 
 
 def main(argv: list[str]) -> int:

@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.cli import check_new
-from training.post_training import BYTES, read_tokens, shrink_language_model
-from zoo.pretrained import load, read_config, save
+from training.commands.shrink import BYTES, read_tokens, shrink_language_model
+from training.settings.cli import check_new
+from zoo.pretrained.checkpoint import load, read_config, save
 
 
 def main(argv: list[str]) -> int:

@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from training.app import execute
-from training.cli import UsageError, parse_command
-from training.loop import Diverged, Interrupted
-from training.presets import preset_rows
+from training.commands.train import execute
+from training.run.loop import Diverged, Interrupted
+from training.settings.cli import UsageError, parse_command
+from training.settings.presets import preset_rows
 
 
 def main(argv: list[str]) -> int:

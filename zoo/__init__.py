@@ -1,17 +1,21 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
-from .bidirectional import Bidirectional
-from .generate import generate
-from .language_model import LanguageModel, language_model
-from .layer import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
-from .lru import LRU
+from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
+from .layers.lru import LRU
+from .layers.mamba import Mamba
+from .layers.mamba2 import Mamba2
+from .layers.s5 import S5
 from .lti import DiagonalLTI
-from .mamba import Mamba
-from .mamba2 import Mamba2
-from .model import Classifier, classifier
-from .norm import BATCH_AXIS
-from .pair import PairClassifier, pair_classifier
-from .recurrence import linear_recurrence, lti_apply, lti_step
+from .network.bidirectional import Bidirectional
+from .network.classifier import Classifier, classifier
+from .network.language_model import LanguageModel, language_model
+from .network.norm import BATCH_AXIS
+from .network.pair import PairClassifier, pair_classifier
+from .network.regressor import Regressor, regressor
+from .pretrained.generate import generate
+from .recurrence.linear import linear_recurrence, lti_apply, lti_step
+from .recurrence.selective import selective_scan
+from .recurrence.ssd import ssd_scan
 from .registry import (
     LAYERS,
     LayerConfig,
@@ -21,10 +25,6 @@ from .registry import (
     S5Config,
     layer_config,
 )
-from .regressor import Regressor, regressor
-from .s5 import S5
-from .selective import selective_scan
-from .ssd import ssd_scan
 
 __all__ = [
     "BATCH_AXIS",

@@ -6,12 +6,12 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import PRNGKeyArray
 
-from .discretize import Discretization
-from .layer import AbstractSSM
-from .lru import LRU
-from .mamba import Mamba
-from .mamba2 import Mamba2
-from .s5 import S5
+from .layers.base import AbstractSSM
+from .layers.discretize import Discretization
+from .layers.lru import LRU
+from .layers.mamba import Mamba
+from .layers.mamba2 import Mamba2
+from .layers.s5 import S5
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import DiagonalLTI
-from zoo.initializers import hippo_legs_normal
+from zoo.layers.initializers import hippo_legs_normal
 
 N, M = 24, 2  # one shape, so that programs are compiled once
 

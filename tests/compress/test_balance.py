@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress.balance import balanced_truncation, project
-from compress.hankel import hankel_singular_values
-from compress.modal import MIN_LOG_MODULUS
-from compress.verify import hinf_error
+from compress.analysis.verify import hinf_error
+from compress.linear.balance import balanced_truncation, project
+from compress.linear.hankel import hankel_singular_values
+from compress.linear.modal import MIN_LOG_MODULUS
 from zoo import DiagonalLTI
 
 

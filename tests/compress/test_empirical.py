@@ -11,18 +11,18 @@ import pytest
 
 from compress import (
     compress,
-    empirical,
     hankel_singular_values,
     layer_inputs,
     output_gradients,
     plan,
-    spectrum,
 )
-from compress.empirical import data_factor, gradient_factor, horizon_factors, refit
-from compress.hankel import hankel_matrix
-from compress.precision import double_lti
+from compress.linear import data_gramians as empirical
+from compress.linear import spectrum
+from compress.linear.data_gramians import data_factor, gradient_factor, horizon_factors, refit
+from compress.linear.hankel import hankel_matrix
+from compress.numerics.precision import double_lti
 from zoo import LRU, S5, DiagonalLTI, Mamba
-from zoo.model import classifier
+from zoo.network.classifier import classifier
 
 H, N, LENGTH = 3, 16, 200
 

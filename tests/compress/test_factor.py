@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress.factor import expm1, gramian_factor, real_gramian_factor
+from compress.linear.gramians import expm1, gramian_factor, real_gramian_factor
 
 factor = jax.jit(gramian_factor, static_argnames="tolerance")
 real_factor = jax.jit(real_gramian_factor, static_argnames="tolerance")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress.hankel import error_bound, hankel_singular_values
+from compress.linear.hankel import error_bound, hankel_singular_values
 from zoo import DiagonalLTI
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from compress import balanced_truncation, compress, lift
-from compress.lift import Projection, is_real, pull_back, pull_back_squares
-from compress.parameters import PerEntry, derivatives
-from compress.precision import double_lti, from_double_lti
+from compress import balanced_truncation, compress
+from compress.linear import lift
+from compress.linear.jacobian import PerEntry, derivatives
+from compress.linear.lift import Projection, is_real, pull_back, pull_back_squares
+from compress.numerics.precision import double_lti, from_double_lti
 from zoo import LRU, S5, AbstractLinearSSM, DiagonalLTI
 
 H, N, R, LENGTH = 2, 24, 14, 150

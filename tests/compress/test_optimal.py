@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from compress import balanced_truncation, compress, h2_error, optimal_reduction, plan, verify
-from compress.modal import double_arrays
-from compress.optimal import inner
+from compress.linear.h2 import inner
+from compress.linear.modal import double_arrays
 from zoo import LRU, S5, DiagonalLTI
 
 

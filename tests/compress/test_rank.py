@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import rank
+from compress import policies as rank
 
 SIGMA = np.array([8.0, 4.0, 2.0, 1.0, 1.0])  # sums to 16, exactly
 

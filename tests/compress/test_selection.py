@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from compress import hinf_error, plan
-from compress.selection import random_values, smallest_values
+from compress.linear.selection import random_values, smallest_values
 from zoo import LRU
 
 

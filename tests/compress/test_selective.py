@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from compress import compress, plan
-from compress.folded_cut import FoldedCut, SharedBasis, fold
-from compress.linearize import to_lti
-from compress.moments import MODES
-from compress.selective import parts, state_moments
+from compress.optimizer.carry import MODES
+from compress.selective.cut import FoldedCut, SharedBasis, fold
+from compress.selective.linearize import to_lti
+from compress.selective.moments import parts, state_moments
 from zoo import LRU, Mamba, Mamba2
 
 D_MODEL, N, LENGTH, SEQUENCES = 6, 8, 40, 3  # one shape, so that programs are compiled once

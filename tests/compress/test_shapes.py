@@ -7,10 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress, parameters, precision
-from compress.parameters import derivatives
-from compress.precision import double_lti, from_double_lti
-from compress.shapes import SMALLEST, first_of_layer, of_size, padded_layer, padded_size
+from compress import compress
+from compress.linear import jacobian as parameters
+from compress.linear.jacobian import derivatives
+from compress.numerics import precision
+from compress.numerics.padding import SMALLEST, first_of_layer, of_size, padded_layer, padded_size
+from compress.numerics.precision import double_lti, from_double_lti
 from zoo import LRU, S5
 
 H = 3

@@ -11,9 +11,10 @@ import optax
 import pytest
 from rich.console import Console
 
-from compress import compress, hankel_singular_values, plan, rank, verify
+from compress import compress, hankel_singular_values, plan, verify
+from compress import policies as rank
 from zoo import LRU, S5, AbstractSSM, Bidirectional, DiagonalLTI, Mamba
-from zoo.model import classifier
+from zoo.network.classifier import classifier
 
 H, N, LENGTH = 3, 20, 60
 

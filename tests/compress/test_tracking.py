@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from compress import hankel_singular_values, plan
-from compress.sampled import SampledStates, sampled_states
-from compress.tracking import match, values, weyl_bound
+from compress.analysis.tracking import match, values, weyl_bound
+from compress.selective.operator import SampledStates, sampled_states
 from zoo import DiagonalLTI, Mamba
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress import balanced_truncation, compress, verify
-from compress.verify import hinf_error
+from compress.analysis.verify import hinf_error
 from zoo import LRU, S5, DiagonalLTI
 
 

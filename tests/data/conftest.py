@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import data.download
+import data.store.download
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def offline(monkeypatch):
     def urlopen(request, timeout):
         raise OSError("no network here")
 
-    monkeypatch.setattr(data.download, "urlopen", urlopen)
+    monkeypatch.setattr(data.store.download, "urlopen", urlopen)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data import AANConfig, load_task
-from data.aan_topics import COMMON_WORDS, TOPIC_WORDS, TopicTexts
+from data.builtin.aan.topics import COMMON_WORDS, TOPIC_WORDS, TopicTexts
 
 GENERATED = AANConfig(source="generated", length=600, train=80, validation=10, test=40)
 

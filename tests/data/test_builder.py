@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data.builder
-from data.builder import AbstractTaskBuilder, Recipe, Records, find_complete, prepare, tensor
+import data.store.builder
+from data.store.builder import AbstractTaskBuilder, Recipe, Records, find_complete, prepare, tensor
 
 
 class Numbers(AbstractTaskBuilder):
@@ -62,7 +62,7 @@ def test_the_data_set_is_one_that_tensorflow_datasets_reads(tmp_path):
 def test_large_sets_are_mapped(tmp_path, monkeypatch):
     recipe = Recipe(name="all", settings=3000)
     held = prepare(Numbers, recipe, tmp_path).splits["train"]["number"]
-    monkeypatch.setattr(data.builder, "memory_bytes", lambda: 4 * 3000)
+    monkeypatch.setattr(data.store.builder, "memory_bytes", lambda: 4 * 3000)
     mapped = prepare(Numbers, recipe, tmp_path).splits["train"]["number"]
     assert not isinstance(held, np.memmap)
     assert isinstance(mapped, np.memmap)

@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-import data.download
-from data.download import RemoteFile, download
+import data.store.download
+from data.store.download import RemoteFile, download
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 
@@ -105,7 +105,7 @@ def test_without_a_network_the_user_learns_soon_what_to_do(tmp_path, monkeypatch
                 raise socket.gaierror(-2, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", answer)
-    monkeypatch.setattr(data.download, "_PATIENCE", 0.5)
+    monkeypatch.setattr(data.store.download, "_PATIENCE", 0.5)
     file = RemoteFile("file.bin", f"http://{host}:{port}/file.bin", 7, "0" * 64)
     start = time.monotonic()
     with pytest.raises(FileNotFoundError) as caught:
@@ -117,4 +117,4 @@ def test_without_a_network_the_user_learns_soon_what_to_do(tmp_path, monkeypatch
 
 
 def test_nobody_waits_five_seconds():
-    assert data.download._PATIENCE < 5
+    assert data.store.download._PATIENCE < 5

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
 from data import ListOpsConfig, load_task
-from data.listops_expressions import ExpressionJob
-from data.listops_tokens import CLOSE, END, MIN, VOCABULARY, evaluate, read_tsv, tokenize
+from data.builtin.listops.expressions import ExpressionJob
+from data.builtin.listops.tokens import CLOSE, END, MIN, VOCABULARY, evaluate, read_tsv, tokenize
 
 SMALL = ListOpsConfig(
     train=60, validation=10, test=20, min_length=10, max_length=60, max_depth=5, workers=1
@@ -162,7 +162,7 @@ def test_lengths_out_of_reach_are_refused():
 
 
 def test_lengths_that_next_to_no_tree_has_end_the_search(monkeypatch):
-    monkeypatch.setattr("data.listops_expressions._ROUNDS", 2)
+    monkeypatch.setattr("data.builtin.listops.expressions._ROUNDS", 2)
     with pytest.raises(ValueError, match="allow too few expressions: none in 40000 trees"):
         ExpressionJob(0, min_length=1200, max_length=1300, max_depth=4, max_args=10).draw(0, 1)
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from data.pathfinder_contours import add_distractors, grow_contours, origins, tips
-from data.pathfinder_geometry import GEOMETRIES
-from data.pathfinder_job import PathfinderJob
-from data.pathfinder_pictures import (
+from data.builtin.pathfinder.contours import add_distractors, grow_contours, origins, tips
+from data.builtin.pathfinder.geometry import GEOMETRIES
+from data.builtin.pathfinder.job import PathfinderJob
+from data.builtin.pathfinder.pictures import (
     Pictures,
     disc_distance,
     draw_pictures,
     estimate_acceptance,
     render,
 )
+from data.store.workers import chunks_of, draw_in_parallel
 from data.task import cell_baseline
-from data.workers import chunks_of, draw_in_parallel
 
 CASES = [(16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14)]
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-import data.pendulum_simulation
+import data.builtin.pendulum.simulation
 from data import PendulumConfig, load_task
-from data.pendulum_simulation import draw, observe, simulate, visibility
+from data.builtin.pendulum.simulation import draw, observe, simulate, visibility
 
 SMALL = PendulumConfig(train=60, validation=10, test=20, samples=30)
 
 
 def test_the_undisturbed_pendulum_obeys_its_equation(monkeypatch):
-    monkeypatch.setattr(data.pendulum_simulation, "_DISTURBANCE", 0.0)
+    monkeypatch.setattr(data.builtin.pendulum.simulation, "_DISTURBANCE", 0.0)
     angles, velocities = simulate(5, 0, 0)
     for angle, velocity in zip(angles, velocities, strict=True):
         exact = solve_ivp(

@@ -24,7 +24,7 @@ from data import (
     default_cache_dir,
     load_task,
 )
-from data.builder import AbstractTaskBuilder
+from data.store.builder import AbstractTaskBuilder
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,8 +86,8 @@ def test_other_digits_than_the_known_ones_are_refused(monkeypatch, cache):
 
 
 def test_every_task_is_a_builder_with_a_version_and_a_citation():
-    for path in Path(data.__file__).parent.glob("*_builder.py"):
-        importlib.import_module(f"data.{path.stem}")
+    for path in (Path(data.__file__).parent / "builtin").glob("*/builder.py"):
+        importlib.import_module(f"data.builtin.{path.parent.name}.builder")
     ours = [c for c in AbstractTaskBuilder.__subclasses__() if c.__module__.startswith("data.")]
     assert {c.name.replace("_", "") for c in ours} == set(TASKS) - {
         "pathx"

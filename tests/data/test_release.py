@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import data.download
-import data.release
+import data.store.download
+import data.store.release
 from data import AANConfig, ListOpsConfig, PathfinderConfig, load_task
-from data.release import RELEASE, unpack_release
+from data.store.release import RELEASE, unpack_release
 
 
 def png(grey: int) -> bytes:
@@ -61,7 +61,7 @@ def archive() -> bytes:
 def server(archive, serve, monkeypatch):
     server = serve(archive)
     server.hashes = [f"md5={base64.b64encode(hashlib.md5(archive).digest()).decode()}"]
-    monkeypatch.setattr(data.release, "RELEASE", replace(RELEASE, url=server.url))
+    monkeypatch.setattr(data.store.release, "RELEASE", replace(RELEASE, url=server.url))
     return server
 
 
@@ -135,7 +135,9 @@ def test_without_an_announced_checksum_damage_is_found_in_unpacking(server, tmp_
 
 
 def test_a_disk_without_room_is_found_out_before(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.download.shutil, "disk_usage", lambda path: type("", (), {"free": 9}))
+    monkeypatch.setattr(
+        data.store.download.shutil, "disk_usage", lambda path: type("", (), {"free": 9})
+    )
     with pytest.raises(OSError, match=r"lra_release\.gz .* needs .* has 0\.0 GB left"):
         unpack_release("listops-1000", tmp_path)
     assert server.asked == ["HEAD"]
@@ -155,10 +157,10 @@ def test_official_files_must_be_asked_for(offline):
 
 
 def test_what_has_been_prepared_in_full_needs_no_files(server, cache, monkeypatch):
-    import data.listops_builder
+    import data.builtin.listops.builder
 
     counts = {"train": 5, "validation": 2, "test": 3}
-    monkeypatch.setattr(data.listops_builder, "PUBLISHED", counts)
+    monkeypatch.setattr(data.builtin.listops.builder, "PUBLISHED", counts)
     first = load_task("listops", ListOpsConfig(source="official"))
     for path in sorted((cache / "data" / "downloads").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

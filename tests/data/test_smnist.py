@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data import load_task
-from data.idx import read_idx
-from data.smnist import SMNISTConfig
+from data.builtin.smnist import SMNISTConfig
+from data.store.idx import read_idx
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -64,7 +64,7 @@ def test_without_files_or_network_the_wanted_file_is_named(offline):
 
 
 def test_what_was_prepared_in_full_needs_no_files(folder, offline, monkeypatch):
-    monkeypatch.setattr("data.smnist_builder.PUBLISHED", {"train": 20, "test": 6})
+    monkeypatch.setattr("data.builtin.smnist.builder.PUBLISHED", {"train": 20, "test": 6})
     first = load_task("smnist", CONFIG, data_dir=folder)
     shutil.rmtree(folder)
     again = load_task("smnist", CONFIG)

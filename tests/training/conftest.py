@@ -7,5 +7,5 @@ import pytest
 def no_reports():
     """Runs of the test itself draw no report, which takes as long as training in these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.app.write_report", lambda folder: folder / "report.html")
+        patch.setattr("training.commands.train.write_report", lambda folder: folder / "report.html")
         yield

@@ -13,27 +13,27 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.app import execute
-from training.checkpoint import Checkpoints
-from training.cli import Command
-from training.config import (
+from training.commands.train import execute
+from training.reporting.events import read_events
+from training.run.checkpoint import Checkpoints
+from training.run.loop import Interrupted, Run
+from training.run.programs import Programs
+from training.settings.cli import Command
+from training.settings.config import (
     CompressionConfig,
     LoopConfig,
     NetworkConfig,
     RegularizationConfig,
 )
-from training.loop import Interrupted, Run
-from training.metrics import read_events
-from training.presets import preset
-from training.programs import Programs
-from training.reduction import Reduction
-from training.schedule import (
+from training.settings.presets import preset
+from training.settings.schedule import (
     grace,
     last_shrink,
     rehearsal_step,
     shrink_steps,
     takeover_step,
 )
+from training.shrinking.reduction import Reduction
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from data import TASKS
-from training.cli import UsageError, parse_command, write_yaml
-from training.presets import SCALES, preset, preset_rows
+from training.settings.cli import UsageError, parse_command, write_yaml
+from training.settings.presets import SCALES, preset, preset_rows
 from zoo import LAYERS
 
 

@@ -6,8 +6,14 @@ import re
 import pytest
 from rich.console import Console
 
-from training.display import LiveDisplay, PlainDisplay, TimeLeft, format_seconds, make_display
-from training.metrics import Sink
+from training.reporting.display import (
+    LiveDisplay,
+    PlainDisplay,
+    TimeLeft,
+    format_seconds,
+    make_display,
+)
+from training.reporting.events import Sink
 
 
 def start(sizes=(64, 64), total=1000):

@@ -2,8 +2,8 @@
 
 import json
 
-import training.environment
-from training.environment import describe_environment, note_environment
+import training.reporting.environment
+from training.reporting.environment import describe_environment, note_environment
 
 
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
@@ -12,7 +12,7 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
     note_environment(file)
     assert json.loads(file.read_text()) == first
     other = {**first, "devices": ["another"]}
-    monkeypatch.setattr(training.environment, "describe_environment", lambda: other)
+    monkeypatch.setattr(training.reporting.environment, "describe_environment", lambda: other)
     note_environment(file)
     note_environment(file)
     assert json.loads(file.read_text()) == {**first, "resumed": [other]}

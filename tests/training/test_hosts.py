@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.cli import UsageError, parse_command
-from training.metrics import read_events
-from training.placement import Placement
+from training.reporting.events import read_events
+from training.run.placement import Placement
+from training.settings.cli import UsageError, parse_command
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 OPTIONS = (

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from data import DigitsConfig, Split, Task, text_split
-from training.clock import Clock
-from training.config import (
+from training.model.network import check_model, check_network
+from training.model.objective import OBJECTIVES
+from training.reporting.events import EventLog, read_events
+from training.reporting.report import write_report
+from training.run.clock import Clock
+from training.run.describe import describe
+from training.run.interrupt import Interrupt
+from training.run.loop import Run
+from training.settings.config import (
     CompressionConfig,
     DistillationConfig,
     LoopConfig,
@@ -17,13 +24,6 @@ from training.config import (
     OptimizerConfig,
     RunConfig,
 )
-from training.describe import describe
-from training.interrupt import Interrupt
-from training.loop import Run
-from training.metrics import EventLog, read_events
-from training.network import check_model, check_network
-from training.objective import OBJECTIVES
-from training.report import write_report
 from zoo import LRUConfig, MambaConfig, S5Config
 
 L = 12

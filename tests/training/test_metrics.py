@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.metrics import (
+from training.reporting.events import (
     EventLog,
     Sink,
     TensorBoardMirror,
@@ -203,7 +203,7 @@ def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path):
 def test_a_killed_process_leaves_a_log_that_reads(tmp_path):
     path = tmp_path / "metrics.jsonl"
     program = (
-        "import sys; from training.metrics import EventLog\n"
+        "import sys; from training.reporting.events import EventLog\n"
         "log = EventLog(sys.argv[1], append=False)\n"
         "step = 0\n"
         "while True:\n"

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from data import Batch
-from training.display import LiveDisplay, PlainDisplay
-from training.objective import OBJECTIVES, Totals
-from training.report import write_report
+from training.model.objective import OBJECTIVES, Totals
+from training.reporting.display import LiveDisplay, PlainDisplay
+from training.reporting.report import write_report
 
 B, L = 3, 5
 LENGTHS = np.array([5, 2, 3], np.int32)

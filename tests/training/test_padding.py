@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from compress import compress
-from compress.layers import layers_of
-from training.config import OptimizerConfig
-from training.optimizer import make_optimizer
-from training.padding import Padding
+from compress.model.layers import layers_of
+from training.model.optimizer import make_optimizer
+from training.model.padding import Padding
+from training.settings.config import OptimizerConfig
 from zoo import LRU, S5, Mamba, Mamba2
 
 H, N, R, L = 6, 9, 4, 20

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from training.post_training import bits_per_token, read_tokens, shrink_language_model
+from training.commands.shrink import bits_per_token, read_tokens, shrink_language_model
 from zoo import Mamba
-from zoo.language_model import language_model
+from zoo.network.language_model import language_model
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_model_shrinks_to_one_size_and_says_what_it_was_and_is(model, tokens):
 def test_a_guard_takes_back_what_costs_too_much(model, tokens, monkeypatch):
     """The loss is made up: nothing lost with five states, one bit with fewer."""
     monkeypatch.setattr(
-        "training.post_training.bits_per_token",
+        "training.commands.shrink.bits_per_token",
         lambda model, _: 8.0 + (model.blocks[0].ssm.d_state < 5),
     )
     given = {"rank": 2, "sequences": 4, "length": 24, "judged": 2, "generated": 4}

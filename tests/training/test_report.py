@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from training.metrics import EventLog
-from training.report import write_report
-from training.report_figures import thin
-from training.report_history import History
+from training.reporting.events import EventLog
+from training.reporting.figures import thin
+from training.reporting.history import History
+from training.reporting.report import write_report
 
 PATHS = ["blocks[0].ssm.forward", "blocks[0].ssm.backward", "blocks[1].ssm"]
 

@@ -17,15 +17,15 @@ import yaml
 from rich.console import Console
 
 from data import load_task
-from training.app import claimed, execute
-from training.checkpoint import Checkpoints
-from training.cli import Command, UsageError, parse_command
-from training.clock import Clock
-from training.config import CompressionConfig, LoopConfig, NetworkConfig
-from training.interrupt import Interrupt
-from training.loop import Diverged, Interrupted, Run
-from training.metrics import read_events
-from training.presets import preset
+from training.commands.train import claimed, execute
+from training.reporting.events import read_events
+from training.run.checkpoint import Checkpoints
+from training.run.clock import Clock
+from training.run.interrupt import Interrupt
+from training.run.loop import Diverged, Interrupted, Run
+from training.settings.cli import Command, UsageError, parse_command
+from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
+from training.settings.presets import preset
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from training.config import CompressionConfig, OptimizerConfig
-from training.schedule import learning_rate_schedule, rank_at, shrink_steps
+from training.settings.config import CompressionConfig, OptimizerConfig
+from training.settings.schedule import learning_rate_schedule, rank_at, shrink_steps
 
 
 def test_cosine_warms_up_for_a_tenth_and_comes_back():

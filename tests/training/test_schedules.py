@@ -14,11 +14,14 @@ from rich.console import Console
 
 from compress import compress
 from data import load_task
-from training.app import execute
-from training.auxiliary import hankel_nuclear_norm, soft_divergence
-from training.checkpoint import Checkpoints
-from training.cli import Command, UsageError, parse_command
-from training.config import (
+from training.commands.train import execute
+from training.commands.trained import load_run
+from training.model.auxiliary import hankel_nuclear_norm, soft_divergence
+from training.reporting.events import read_events
+from training.run.checkpoint import Checkpoints
+from training.run.trial import Trial
+from training.settings.cli import Command, UsageError, parse_command
+from training.settings.config import (
     CompressionConfig,
     DistillationConfig,
     LoopConfig,
@@ -26,12 +29,9 @@ from training.config import (
     OptimizerConfig,
     RegularizationConfig,
 )
-from training.metrics import read_events
-from training.presets import preset
-from training.schedule import shrink_steps
-from training.systems import read_systems
-from training.trained import load_run
-from training.trial import Trial
+from training.settings.presets import preset
+from training.settings.schedule import shrink_steps
+from training.shrinking.systems import read_systems
 from zoo import LRU
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -107,7 +107,7 @@ def broken(model, opt_state, **how):
 
 
 def test_a_loss_that_is_no_number_does_not_pass_the_guard(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.loop.compress", broken)
+    monkeypatch.setattr("training.run.loop.compress", broken)
     folder = run(small({"tolerance": 0.95, "shrinks": 1, "guard": 1e9}), tmp_path / "guarded")
     (shrink,) = events(folder, "shrink")
     assert shrink["rejected"][0] < 8
@@ -160,7 +160,7 @@ def test_a_cut_taken_back_in_larger_programs(tmp_path, monkeypatch):
         held.append(self.memory["best"])
         return len(held) <= 3
 
-    monkeypatch.setattr("training.trial.Trial.passes", passes)
+    monkeypatch.setattr("training.run.trial.Trial.passes", passes)
     cut = {"mode": "pragmatic", "shrinks": 10, "window": 0.5, "rehearsal": 1000}
     folder = run(small(cut), tmp_path / "run")
     (rollback,) = events(folder, "rollback")
@@ -175,7 +175,9 @@ def test_a_cut_taken_back_in_larger_programs(tmp_path, monkeypatch):
 
 def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypatch):
     """Everything from before the cut comes back, and the rest is the run without cuts."""
-    monkeypatch.setattr("training.trial.Trial.passes", lambda self, *_: self.memory["best"] is None)
+    monkeypatch.setattr(
+        "training.run.trial.Trial.passes", lambda self, *_: self.memory["best"] is None
+    )
     cut = {"mode": "pragmatic", "shrinks": 2, "window": 0.5}
     folder = run(small(cut), tmp_path / "taken-back")
     (rollback,) = events(folder, "rollback")
@@ -191,8 +193,8 @@ def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypat
 
 def test_what_was_not_cut_is_not_taken_back(tmp_path, monkeypatch):
     """A guard has dropped the cut: validation may fall, and the next cut is tried all the same."""
-    monkeypatch.setattr("training.loop.compress", broken)
-    monkeypatch.setattr("training.objective.Measure.better", lambda self, new, old: False)
+    monkeypatch.setattr("training.run.loop.compress", broken)
+    monkeypatch.setattr("training.model.objective.Measure.better", lambda self, new, old: False)
     cut = {"mode": "pragmatic", "shrinks": 2, "window": 0.5, "guard": 1e9}
     folder = run(small(cut), tmp_path / "run")
     assert [e["rejected"] for e in events(folder, "shrink")] == [[7], [7]]

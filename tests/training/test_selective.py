@@ -10,19 +10,19 @@ import pytest
 from rich.console import Console
 
 from compress import compress
-from compress.tracking import values
+from compress.analysis.tracking import values
 from data import load_task
 from data.task import Split
-from training.app import execute
-from training.checkpoint import resized
-from training.cli import parse_command
-from training.config import CompressionConfig
-from training.cut_run import cut_run
-from training.presets import preset
-from training.reduction import Reduction, calibration_split
+from training.commands.cut import cut_run
+from training.commands.train import execute
+from training.commands.trained import load_run
+from training.run.checkpoint import resized
+from training.settings.cli import parse_command
+from training.settings.config import CompressionConfig
+from training.settings.presets import preset
+from training.shrinking.reduction import Reduction, calibration_split
+from training.shrinking.systems import read_systems, save_systems
 from training.studies.stability import moves_of
-from training.systems import read_systems, save_systems
-from training.trained import load_run
 from zoo import Mamba, Mamba2, classifier
 
 LAYERS = {

@@ -9,12 +9,12 @@ import pytest
 
 from compress import compress
 from data import Batch
-from training.config import OptimizerConfig
-from training.objective import OBJECTIVES, Totals
-from training.optimizer import make_optimizer, parameter_labels
-from training.step import TrainState, make_eval_step, make_train_steps
+from training.model.objective import OBJECTIVES, Totals
+from training.model.optimizer import make_optimizer, parameter_labels
+from training.run.step import TrainState, make_eval_step, make_train_steps
+from training.settings.config import OptimizerConfig
 from zoo import S5Config, classifier
-from zoo.recurrence_choice import CANDIDATES, recurrence_form
+from zoo.recurrence.choice import CANDIDATES, recurrence_form
 
 B, L, K = 8, 20, 4
 CLASSES = OBJECTIVES["classification"]

@@ -14,10 +14,11 @@ import yaml
 from rich.console import Console
 
 from data import load_task
-from training.app import execute
-from training.cli import UsageError, parse_command
-from training.config import CompressionConfig
-from training.cut_run import cut_run
+from training.commands.cut import cut_run
+from training.commands.train import execute
+from training.commands.trained import check_run, load_run
+from training.settings.cli import UsageError, parse_command
+from training.settings.config import CompressionConfig
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED
@@ -31,7 +32,6 @@ from training.studies.runner import (
 )
 from training.studies.study import final_state
 from training.studies.summary import markdown
-from training.trained import check_run, load_run
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60

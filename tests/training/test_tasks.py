@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from data import TASKS
-from training.app import execute
-from training.cli import Command
-from training.metrics import read_events
-from training.objective import OBJECTIVES
-from training.presets import preset
+from training.commands.train import execute
+from training.model.objective import OBJECTIVES
+from training.reporting.events import read_events
+from training.settings.cli import Command
+from training.settings.presets import preset
 
 FOLDERS = {"smnist": "mnist", "scifar": "cifar10", "imdb": "imdb", "charlm": "text"}
 """Where the data of a task is, below `../shared/data`; the others are made or built in."""

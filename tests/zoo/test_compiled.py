@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import compiled as kernels
-from zoo.compiled import (
+from zoo.recurrence import compiled as kernels
+from zoo.recurrence.compiled import (
     adjoint_on_cpu,
     lti_gradients,
     lti_outputs,
     native,
     states_on_cpu,
 )
-from zoo.recurrence import linear_recurrence
+from zoo.recurrence.linear import linear_recurrence
 
 KERNEL = native("float32")
 compiled = pytest.mark.skipif(not KERNEL, reason="installed without a C++ compiler")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from zoo.discretize import RULES
+from zoo.layers.discretize import RULES
 
 LAMBDA = np.array([-0.5 + 3j, -1e-3 + 0j, -20 - 7j, -1e-9 + 1e-9j])
 STEP = np.array([0.1, 1e-3, 0.5, 1.0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import Mamba, generate, language_model
-from zoo.generate import nucleus
+from zoo.pretrained.generate import nucleus
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_nucleus_is_the_fewest_tokens_with_the_share():
 
 
 def test_memory_does_not_grow_with_the_length(model):
-    from zoo.generate import _generate
+    from zoo.pretrained.generate import _generate
 
     def bytes_of(tokens):
         carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), model.init_state())

@@ -18,7 +18,7 @@ from zoo import (
     pair_classifier,
     regressor,
 )
-from zoo.regressor import FrameEncoder
+from zoo.network.regressor import FrameEncoder
 
 H, L, PAD = 4, 6, 3
 LAYERS = {"lru": LRUConfig(d_state=3), "s5": S5Config(d_state=3), "mamba": MambaConfig(d_state=2)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import BATCH_AXIS, LRU, S5, LanguageModel, Mamba, language_model
-from zoo.linear import Linear
+from zoo.layers.affine import Linear
 
 LAYERS = {
     "lru": lambda key: LRU.init(8, 4, key=key),

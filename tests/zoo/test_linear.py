@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.linear import Linear, affine
+from zoo.layers.affine import Linear, affine
 
 
 def plain(linear, x):

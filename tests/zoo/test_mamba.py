@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zoo import Mamba, Mamba2
-from zoo.linear import Linear
+from zoo.layers.affine import Linear
 
 MAKERS = {
     "mamba": lambda key: Mamba.init(6, 5, key=key),

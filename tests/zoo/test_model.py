@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from zoo import BATCH_AXIS, LRUConfig, MambaConfig, S5Config, classifier
-from zoo.recurrence_choice import recurrence_form
+from zoo.recurrence.choice import recurrence_form
 
 
 def build(key, **settings):
@@ -90,7 +90,7 @@ def test_the_same_key_makes_the_same_model():
 
 
 def test_the_work_of_a_training_step_grows_with_the_number_of_blocks_and_no_faster(getkey):
-    """XLA copies sums into all that use them, unless `zoo.block` keeps it from that."""
+    """XLA copies sums into all that use them, unless `zoo.network.block` keeps it from that."""
 
     def sums_and_products(blocks):
         model, state = build(getkey(), blocks=blocks)

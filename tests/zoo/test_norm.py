@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.norm import BATCH_AXIS, BatchNorm
+from zoo.network.norm import BATCH_AXIS, BatchNorm
 
 
 def batched(norm, x, state):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.pointwise import GLU, Dropout, gelu
+from zoo.network.pointwise import GLU, Dropout, gelu
 
 
 def test_gelu_and_its_derivative_are_jax_s(getkey):

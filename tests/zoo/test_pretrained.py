@@ -12,11 +12,11 @@ import pytest
 import safetensors.numpy
 
 from zoo import LRU, Mamba, Mamba2, generate, language_model
-from zoo.causal_conv import CausalConv
-from zoo.hugging_face import _expand
-from zoo.linear import Linear
-from zoo.pretrained import load, read_config, save
-from zoo.selective import selective_scan
+from zoo.layers.affine import Linear
+from zoo.layers.causal_conv import CausalConv
+from zoo.pretrained.checkpoint import load, read_config, save
+from zoo.pretrained.hugging_face import _expand
+from zoo.recurrence.selective import selective_scan
 
 MAKERS = {
     "mamba": lambda key: Mamba.init(8, 4, key=key, bias=True, dt_rank=3),

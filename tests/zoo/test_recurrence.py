@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from zoo.recurrence import linear_recurrence, lti_apply, lti_step
-from zoo.recurrence_choice import (
+from zoo.recurrence.choice import (
     ALIGNED,
     ONE_CORE,
     TWO_CORES,
@@ -18,6 +17,7 @@ from zoo.recurrence_choice import (
     recurrence_form,
     stored_states,
 )
+from zoo.recurrence.linear import linear_recurrence, lti_apply, lti_step
 
 FORMS = [
     Choice("scan", 8),
@@ -213,7 +213,7 @@ def test_the_form_is_chosen_for_the_whole_batch(monkeypatch):
         sizes.append(size)
         return Choice("scan", 8)
 
-    monkeypatch.setattr("zoo.recurrence.choose_form", spy)
+    monkeypatch.setattr("zoo.recurrence.linear.choose_form", spy)
     *arrays, _ = system(np.random.default_rng(5), "float32")
     u = jnp.ones((4, 6, 10, 2))
     f = lambda B: jnp.sum(jax.vmap(jax.vmap(lambda u: lti_apply(arrays[0], B, arrays[2], u)[0]))(u))  # noqa: E731
@@ -273,13 +273,13 @@ def test_the_costs_of_a_cpu_go_through_what_was_measured():
 def test_one_core_takes_transforms_where_two_take_products(monkeypatch):
     size = Size(50, 784, 8, 8, 208)
     for cores, form in ((1, "fft"), (2, "matmul")):
-        monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("zoo.recurrence.choice.usable_cores", lambda cores=cores: cores)
         assert choose_form(size, "cpu", fused=False).form == form
 
 
 def test_wide_systems_of_few_states_keep_them_all_and_narrow_ones_never(monkeypatch):
     """With chunks of one sample no product is wasted, but all states are kept."""
-    monkeypatch.setattr("zoo.recurrence_choice.usable_cores", lambda: 2)
+    monkeypatch.setattr("zoo.recurrence.choice.usable_cores", lambda: 2)
     for fused in (True, False):
         form = lambda *size: choose_form(Size(*size), "cpu", fused=fused)  # noqa: B023, E731
         assert form(2, 1024, 512, 512, 93) == Choice("matmul", 1)

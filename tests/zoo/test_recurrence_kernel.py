@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.recurrence import linear_recurrence
-from zoo.recurrence_kernel import BLOCK, Order, recurrence_on_gpu
+from zoo.recurrence.linear import linear_recurrence
+from zoo.recurrence.pallas import BLOCK, Order, recurrence_on_gpu
 
 
 def expected(a, b, x, order: Order, reverse: bool):
@@ -38,7 +38,7 @@ def parts(x, axis):
     [(complex, True, 9, True), (complex, False, 4, False), (float, False, 5, True)],
 )
 def test_the_kernel_equals_the_definition(x64, monkeypatch, kind, shared, L, reverse, order: Order):
-    monkeypatch.setattr("zoo.recurrence_kernel.AHEAD", 4)
+    monkeypatch.setattr("zoo.recurrence.pallas.AHEAD", 4)
     rng = np.random.default_rng(0)
     batch, n = 2, BLOCK + 13
 
@@ -56,7 +56,7 @@ def test_the_kernel_equals_the_definition(x64, monkeypatch, kind, shared, L, rev
 
 
 def test_a_jax_without_triton_has_the_loop(monkeypatch, lowers_for_cuda):
-    monkeypatch.setattr("zoo.recurrence_kernel.triton", None)
+    monkeypatch.setattr("zoo.recurrence.pallas.triton", None)
     a = jax.ShapeDtypeStruct((4, 20, 8), jnp.float32)
     gradient = jax.jit(jax.grad(lambda a, b: jnp.sum(jax.vmap(linear_recurrence)(a, b) ** 2)))
     assert "xla.gpu.triton" not in lowers_for_cuda(gradient, a, a)

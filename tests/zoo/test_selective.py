@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo import selective_scan
-from zoo.selective import selective_step
+from zoo.recurrence.selective import selective_step
 
 NAMES = ("x", "dt", "A", "B", "C", "h0")
 
@@ -59,11 +59,11 @@ def gradients(function, arguments):
 def test_values_and_gradients_are_those_of_the_definition(
     L, cached, on_gpu, precision, kernel, request, monkeypatch
 ):
-    monkeypatch.setattr("zoo.selective.CACHED", cached)
-    monkeypatch.setattr("zoo.selective.VECTOR", 1)
+    monkeypatch.setattr("zoo.recurrence.selective.CACHED", cached)
+    monkeypatch.setattr("zoo.recurrence.selective.VECTOR", 1)
     if on_gpu is not None:
-        monkeypatch.setattr("zoo.selective.on_cpu", lambda: False)
-        monkeypatch.setattr("zoo.selective.ON_GPU", on_gpu)
+        monkeypatch.setattr("zoo.recurrence.selective.on_cpu", lambda: False)
+        monkeypatch.setattr("zoo.recurrence.selective.ON_GPU", on_gpu)
     if precision == "float64":
         request.getfixturevalue("x64")
     tolerance = {"float32": 2e-5, "float64": 1e-12}[precision]
@@ -153,7 +153,7 @@ def test_memory_does_not_hold_the_states():
 
 
 def test_on_a_gpu_states_are_computed_by_the_kernel(monkeypatch, lowers_for_cuda):
-    monkeypatch.setattr("zoo.selective.on_cpu", lambda: False)
+    monkeypatch.setattr("zoo.recurrence.selective.on_cpu", lambda: False)
     given = problem(40, 6, 5)
 
     def loss(x, dt, A, B, C, h0):

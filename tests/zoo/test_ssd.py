@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.ssd import ssd_scan, ssd_step
+from zoo.recurrence.ssd import ssd_scan, ssd_step
 
 
 def by_steps(x, dt, A, B, C, h0):

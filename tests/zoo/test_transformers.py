@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from compress import compress
-from zoo import generate
-from zoo.pretrained import load, read_config, save
+from zoo.pretrained import generate
+from zoo.pretrained.checkpoint import load, read_config, save
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

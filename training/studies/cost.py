@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from data.task import Task
-from training.clock import Clock
-from training.config import RunConfig
-from training.interrupt import Interrupt
-from training.loop import Run
 
+from ..run.clock import Clock
+from ..run.interrupt import Interrupt
+from ..run.loop import Run
+from ..settings.config import RunConfig
 from .study import Planned
 
 

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from training.report_figures import STYLE, thin
-
+from ..reporting.figures import STYLE, thin
 from .rows import Record, Records, Row, score_name
 from .study import Study
 

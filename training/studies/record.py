@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.cli import UsageError
-from training.metrics import read_events
-
+from ..reporting.events import read_events
+from ..settings.cli import UsageError
 from .study import Planned, run_name
 
 SPECTRA = 12

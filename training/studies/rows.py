@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.objective import OBJECTIVES, Measure
-
+from ..model.objective import OBJECTIVES, Measure
 from .study import Study, Variant, final_state
 
 Record = Mapping[str, Any]

@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 
-from training.cli import UsageError, plain_config, read_yaml, write_yaml
-from training.metrics import read_events, write_atomically, write_json
-
+from ..reporting.events import read_events, write_atomically, write_json
+from ..settings.cli import UsageError, plain_config, read_yaml, write_yaml
 from .record import make_record, read_record
 from .study import Planned, comparable, run_name
 

@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from compress.hankel import Form
-from compress.tracking import Match, match, values, weyl_bound
-from training.metrics import write_atomically
-from training.report_figures import STYLE
-from training.systems import read_systems
+from compress.analysis.tracking import Match, match, values, weyl_bound
+from compress.linear.hankel import Form
+
+from ..reporting.events import write_atomically
+from ..reporting.figures import STYLE
+from ..shrinking.systems import read_systems
 
 LEADING = 10
 """The largest values, whose overlap is told apart."""

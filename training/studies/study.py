@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from training.cli import parse_command, plain_config
-from training.config import RunConfig
+from ..settings.cli import parse_command, plain_config
+from ..settings.config import RunConfig
 
 Scale = Literal["cpu", "paper"]
 Options = Mapping[str, Any]

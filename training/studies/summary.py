@@ -5,9 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.display import format_seconds
-from training.metrics import write_atomically
-
+from ..reporting.display import format_seconds
+from ..reporting.events import write_atomically
 from .figures import write_figures
 from .rows import Record, Records, Row, moved, rows_of, score_name, what_moved
 from .study import Scale, Study

@@ -1,0 +1,238 @@
+"""Gramians of what a layer really does: from data, and over a finite number of samples.
+
+White noise is far from what a trained layer is fed. Its controllability Gramian is then replaced by
+the covariance of the states themselves, and that of the real map, of which y = Re(C x) is one half:
+with x and its conjugate as states,
+
+    E[x x^H] = L L^H  and  E[x x^T] = L L^T,  the factor of the doubled system being [L; conj(L)].
+
+Likewise the observability Gramian, by the covariance of the gradient that comes back to the states
+from what is made of the layer's output. All factors here are of this kind, and
+`compress.linear.balance.truncate` cuts with them. There is no error bound then and no theorem that
+the result is stable: it has to be checked.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from beartype import beartype
+from jaxtyping import Array, Bool, Complex, Float, Int, jaxtyped
+
+from zoo import DiagonalLTI
+
+from ..model.record import SLICE
+from ..numerics.padding import padded
+
+CHUNK = 128
+"""Samples whose states exist at the same time."""
+
+MOST = 64
+"""Sequences whose states exist at the same time, of layers with up to `WIDE` states."""
+
+WIDE = 512
+
+
+@jaxtyped(typechecker=beartype)
+def data_factor(
+    lti: DiagonalLTI,
+    u: Float[Array | np.ndarray, "b L m"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> Complex[np.ndarray, "n k"]:
+    """The factor of the states' second moments under the inputs `u`, k <= 2n.
+
+    Each sequence starts from zero; the mean is over all samples of all sequences. Of padded ones,
+    `lengths` of them count.
+    """
+    return _factor(_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
+
+
+@jaxtyped(typechecker=beartype)
+def gradient_factor(
+    lti: DiagonalLTI,
+    g: Float[Array | np.ndarray, "b L p"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> Complex[np.ndarray, "n k"]:
+    """The factor of the second moments of the gradient by the states, k <= 2n.
+
+    `g` is the gradient by the outputs y = Re(C x). That by the states is a recurrence backwards in
+    time, mu_k = conj(lam) mu_{k+1} + conj(C)^T g_k / 2 in the coordinates of the doubled system.
+    `lengths` are as in `data_factor`.
+    """
+    log_lam, C = np.conj(np.asarray(lti.log_lam)), np.conj(np.asarray(lti.C))
+    return _factor(_moments(log_lam, C.T / 2, g[:, ::-1], counted(g, lengths)[:, ::-1]))
+
+
+@jaxtyped(typechecker=beartype)
+def horizon_factors(
+    lti: DiagonalLTI, horizon: int
+) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
+    """Factors of the real map's Gramians summed over `horizon` samples.
+
+    ValueError for a horizon below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon}, allowed: 1 or more samples")
+    log_lam, B, C = (np.asarray(x, np.complex128) for x in (lti.log_lam, lti.B, lti.C))
+    return (
+        _factor(white_moments(log_lam, B, horizon)),
+        _factor(white_moments(log_lam.conj(), C.conj().T / 2, horizon)),
+    )
+
+
+@jaxtyped(typechecker=beartype)
+def refit(
+    lti: DiagonalLTI,
+    reduced: DiagonalLTI,
+    u: Float[Array | np.ndarray, "b L m"],
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> DiagonalLTI:
+    """`reduced` with C and D such that its outputs are closest to those of `lti` on `u`.
+
+    Least squares over all samples, each output by itself: of Re(C z) + D u to Re(C x) + D u. Where
+    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`.
+    `lengths` are as in `data_factor`. Double precision, NumPy arrays.
+    """
+    n, r, m = lti.d_state, reduced.d_state, lti.B.shape[1]
+    log_lam = np.concatenate([np.asarray(lti.log_lam), np.asarray(reduced.log_lam)])
+    B = np.concatenate([np.asarray(lti.B), np.asarray(reduced.B)])
+    moments = _moments(log_lam, B, u, counted(u, lengths), with_inputs=True)
+    # rows and columns: Re x, Re z, Im x, Im z, u
+    x_re, z_re, x_im, z_im, on_u = np.split(np.arange(2 * (n + r) + m), np.cumsum([n, r, n, r]))
+    full, small = np.concatenate([x_re, x_im]), np.concatenate([z_re, z_im])
+    vector = np.ndim(lti.D) == 1
+    error = _output(lti) @ moments[np.concatenate([full, on_u])]
+    error -= _output(reduced) @ moments[np.concatenate([small, on_u])]  # E[(y - y_r) (x, z, u)^T]
+    C_new, D_new = np.array(reduced.C, np.complex128), np.array(reduced.D, np.float64)
+    outputs = np.arange(len(C_new))
+    groups = [(outputs[[k]], on_u[[k]]) for k in outputs] if vector else [(outputs, on_u)]
+    for rows, inputs in groups:
+        known = np.concatenate([small, inputs])
+        change = least_squares(moments[known][:, known], error[rows][:, known])
+        C_new[rows] += change[:, :r] - 1j * change[:, r : 2 * r]
+        D_new[rows] += change[:, 2 * r] if vector else change[:, 2 * r :]
+    return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
+
+
+def enough(n: int) -> int:
+    """Samples that the moments of n states are taken over: of more, a random part, spread evenly.
+
+    With 128 states, 2048 lost no more than all 19 200 of the digits
+    (`results/calibration_digits.md`): 16 for each state, of two real numbers. These are four times
+    as many, and never few.
+    """
+    return max(4096, 64 * n)
+
+
+def _output(lti: DiagonalLTI):
+    """y from (Re x, Im x, u)."""
+    C, D = np.asarray(lti.C), np.asarray(lti.D, np.float64)
+    return np.concatenate([np.real(C), -np.imag(C), np.diag(D) if D.ndim == 1 else D], axis=1)
+
+
+def least_squares(moments, right):
+    """X with X `moments` = `right`; directions that `moments` hardly show are left out."""
+    scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(moments / scale / scale[:, None])
+    kept = values > RESOLUTION * values[-1]
+    vectors = vectors[:, kept]
+    return ((right / scale) @ vectors / values[kept]) @ vectors.T / scale
+
+
+RESOLUTION = 1e-10
+"""Least share of the largest second moment, all of one scale, that is taken for a signal."""
+
+
+def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
+    """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
+    b, L = np.shape(u)[:2]
+    return np.arange(L) < (np.full(b, L) if lengths is None else np.asarray(lengths))[:, None]
+
+
+def _moments(
+    log_lam, B, u: Any, counts: Bool[np.ndarray, "b L"], *, with_inputs: bool = False
+) -> Float[np.ndarray, "k k"]:
+    """The mean of z z^T over samples that count, z = (Re x, Im x), or (Re x, Im x, u).
+
+    The others are silent.
+    """
+    n, m = B.shape
+    log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
+    size = 2 * len(B) + (m if with_inputs else 0)
+    total, seen = np.zeros((size, size)), 0
+    kept = max(1, min(CHUNK, -(-CHUNK * enough(n) // max(1, int(np.sum(counts))))))
+    rows = min(MOST if n <= WIDE else SLICE, -(-len(u) // SLICE) * SLICE)
+    rng = np.random.default_rng(0)
+    chunks = -(-u.shape[1] // CHUNK)
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(np.asarray(x), jnp.complex128) for x in (log_lam, B)]
+        for k in range(0, len(u), rows):
+            own = counts[k : k + rows]
+            part = np.zeros((rows, *u.shape[1:]))
+            part[: len(own)] = np.where(own[..., None], u[k : k + rows], 0)
+            inside = np.zeros((rows, chunks * CHUNK), bool)
+            inside[: len(own), : u.shape[1]] = own
+            at = rng.permuted(np.tile(np.arange(CHUNK), (chunks, 1)), axis=1)[:, :kept]
+            looked_at = inside[:, at + CHUNK * np.arange(chunks)[:, None]].transpose(1, 2, 0)
+            seen += int(np.sum(looked_at))
+            given = jnp.asarray(part), at, jnp.asarray(looked_at, jnp.float64)
+            total += np.asarray(_second_moments(*arrays, *given, with_inputs))
+    used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
+    return total[used][:, used] / max(1, seen)
+
+
+@partial(jax.jit, static_argnums=5)
+def _second_moments(log_lam, B, u, at, counts, with_inputs):
+    """The sum of z z^T over samples of u [b L m].
+
+    `at` [chunks k] says which ones of each chunk, `counts` [chunks k b] for which sequences.
+    """
+    lam = jnp.exp(log_lam)
+    rate, turn = jnp.real(lam), jnp.imag(lam)
+    parts_of_B = jnp.concatenate([jnp.real(B), jnp.imag(B)])
+    b, length, m = u.shape
+    pad = -length % CHUNK
+    u = jnp.pad(u, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, CHUNK, m).transpose(1, 2, 0, 3)
+    size = 2 * lam.size + (m if with_inputs else 0)
+
+    def step(x, driven):
+        (re, im), (by_re, by_im) = x, jnp.split(driven, 2, axis=-1)
+        x = rate * re - turn * im + by_re, rate * im + turn * re + by_im
+        return x, x
+
+    def chunk(carry, inputs):
+        x, total = carry
+        u, at, counts = inputs
+        driven = (u.reshape(-1, m) @ parts_of_B.T).reshape(CHUNK, b, -1)
+        x, states = jax.lax.scan(step, x, driven)
+        z = jnp.concatenate([a[at] for a in (*states, *([u] if with_inputs else []))], axis=-1)
+        z = (z * counts[..., None]).reshape(-1, size)
+        return (x, total + z.T @ z), None
+
+    start = (jnp.zeros((b, lam.size), u.dtype),) * 2, jnp.zeros((size, size), u.dtype)
+    return jax.lax.scan(chunk, start, (u, at, counts))[0][1]
+
+
+def white_moments(
+    log_lam: Complex[np.ndarray, " n"], B: Complex[np.ndarray, "n m"], horizon: int | None = None
+) -> Float[np.ndarray, "k k"]:
+    """E[z z^T] of z = (Re x, Im x), k = 2n, after `horizon` samples of white noise, or for ever."""
+    sums = []
+    for other, log_other in ((B.conj(), log_lam.conj()), (B, log_lam)):
+        rate = log_lam[:, None] + log_other
+        gone = -1 if horizon is None else np.expm1(horizon * rate)
+        sums.append((B @ other.T) * gone / np.expm1(rate))
+    P, N = sums
+    return np.block([[(P + N).real, (N - P).imag], [(N + P).imag, (P - N).real]]) / 2
+
+
+def _factor(moments):
+    """[L; conj(L)]'s L from the second moments of (Re x, Im x), largest columns first."""
+    values, vectors = np.linalg.eigh((moments + moments.T) / 2)
+    n = len(values) // 2
+    keep = values > len(values) * np.finfo(float).eps * max(values[-1], 0.0)
+    keep[-1] = True  # one column at least, also of silence
+    Z = (vectors[:, keep] * np.sqrt(np.maximum(values[keep], 0)))[:, ::-1]
+    return Z[:n] + 1j * Z[n:]

@@ -1,0 +1,76 @@
+"""Find the state-space layers of a pytree, and put others in their place."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import AbstractArray, PyTree
+
+from zoo import AbstractSelectiveSSM, AbstractSSM
+
+from ..numerics.precision import is_inexact
+
+KeyPath = tuple[Any, ...]
+
+
+def layers_of(tree: PyTree) -> list[tuple[KeyPath, AbstractSSM]]:
+    """The `AbstractSSM` layers of `tree` with their key paths, in the order of its leaves."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_node)
+    return [(keys, node) for keys, node in nodes if isinstance(node, AbstractSSM)]
+
+
+def replace_layers(tree: PyTree, layers: Mapping[KeyPath, AbstractSSM]) -> PyTree:
+    """`tree` with these layers at these key paths, everything else as it is."""
+    nodes, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_node)
+    return treedef.unflatten([layers.get(keys, node) for keys, node in nodes])
+
+
+def first_states(layer: AbstractSelectiveSSM, r: int) -> AbstractSelectiveSSM:
+    """`layer` with the first `r` of its states."""
+    return layer.map_states(lambda B: B[:, :r], lambda C: C[:, :r], lambda log_A: log_A[:, :r])
+
+
+def path_name(keys: KeyPath) -> str:
+    """A key path as one would write it: `blocks[0].ssm`."""
+    return jax.tree_util.keystr(keys).removeprefix(".")
+
+
+def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
+    """ValueError, naming the field, if a parameter is NaN, infinite, traced or not there."""
+    for inner, x in jax.tree_util.tree_flatten_with_path(layer)[0]:
+        name = path_name((*keys, *inner))
+        if not eqx.is_array_like(x):
+            raise ValueError(
+                f"{name} is a {type(x).__name__}, allowed: an array (with eqx.nn.Shared, layers "
+                "can be tied as a whole, not by their fields)"
+            )
+        if not is_inexact(x):
+            continue
+        if isinstance(x, Tracer):
+            raise ValueError(f"{name} is traced: shapes change here, so call this outside jit")
+        bad = int(np.sum(~np.isfinite(np.asarray(x))))
+        if bad:
+            raise ValueError(f"{name} holds NaN or infinity in {bad} of its {x.size} entries")
+
+
+def check_single(keys: KeyPath, layer: AbstractSSM) -> None:
+    """ValueError if a field has more axes than its class says: layers made by vmap, stacked."""
+    for field in fields(layer):
+        kind, x = field.type, getattr(layer, field.name)
+        if not (isinstance(kind, type) and issubclass(kind, AbstractArray)):
+            continue
+        if "*" not in kind.dim_str and "..." not in kind.dim_str and np.ndim(x) > len(kind.dims):
+            raise ValueError(
+                f"{path_name(keys) or 'model'} is a stack of {np.shape(x)[0]} "
+                f"{type(layer).__name__} layers, as vmap makes it; allowed: single layers, say "
+                "each jax.tree.map(lambda x: x[k], layers)"
+            )
+
+
+def _is_node(x: Any) -> bool:
+    # An eqx.nn.State may have been used up, and then refuses to be flattened.
+    return isinstance(x, AbstractSSM | eqx.nn.State)

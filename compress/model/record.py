@@ -1,0 +1,203 @@
+"""What the layers of a model see when it runs on data: their inputs, and what their outputs matter.
+
+Layers are wrapped so that they write down their input and take a perturbation of their output; the
+rest of the model is run as it is.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from beartype import beartype
+from jaxtyping import Array, Float, PyTree, jaxtyped
+
+from zoo import AbstractSSM
+from zoo.network.classifier import Classifier
+
+from .layers import layers_of, path_name, replace_layers
+
+SLICE = 16
+"""Sequences that run through the model at the same time."""
+
+Records = dict[str, Float[np.ndarray, "..."]]
+"""By the path of each layer, an array [b L d_model], or [b * calls L d_model] for a layer that the
+model calls several times: the calls of a sequence follow one another."""
+
+
+@jaxtyped(typechecker=beartype)
+def layer_inputs(
+    model: PyTree, batch: Any, forward: Callable[..., Any] | None = None
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """What every layer of `model` is fed when it runs on `batch`, by the layer's path.
+
+    `batch` has the sequences along its first axis. `forward(model, x)` runs one of them; it must
+    call the layers in plain Python (not in a `scan`, `vmap`, `jit` of its own or a `checkpoint`).
+    Without it, `model` is a layer, any function of a sequence, or a pair of a
+    `zoo.Classifier` and its BatchNorm state, which runs as in inference.
+    """
+    return record(model, batch, forward, gradients=False)[0]
+
+
+@jaxtyped(typechecker=beartype)
+def output_gradients(
+    model: PyTree, batch: Any, forward: Callable[..., Any] | None = None, *, seed: int = 0
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """How the result of `forward` depends on the output of every layer, by the layer's path.
+
+    A scalar result, a loss say, is differentiated as it is. Of any other, such as logits, a random
+    combination with normal weights is, another for each sequence: the mean of g g^T is then that of
+    J^T J, J the derivative of the result by the layer's output. The rest is as for `layer_inputs`.
+    """
+    return record(model, batch, forward, gradients=True, seed=seed)[1]
+
+
+def record(
+    model: PyTree,
+    batch: Any,
+    forward: Callable[..., Any] | None = None,
+    *,
+    gradients: bool,
+    seed: int = 0,
+) -> tuple[Records, Records]:
+    """`layer_inputs`, and `output_gradients` if they are wanted, in one pass."""
+    sizes = {len(x) for x in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError("batch: allowed are arrays with the same number of sequences, 1 or more")
+    count = sizes.pop()
+    run = _run if forward is None else forward
+    keys = jax.random.split(jax.random.key(seed), count)
+    try:
+        pieces = [
+            jax.device_get(_recorded(run, model, _rows(batch, k), _rows(keys, k), gradients))
+            for k in range(0, count, SLICE)
+        ]
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            "batch: the model calls a layer inside a scan, vmap, jit or checkpoint of its own, "
+            "allowed: in plain Python, or inputs= with what the layers are fed"
+        ) from error
+    names = [path_name(keys) for keys, _ in layers_of(model)]
+    missing = [name for name in names if name not in pieces[0][0]]
+    if missing:
+        raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
+    inputs, sensitivities = (
+        {name: _joined([piece[name] for piece in part], count) for name in names if part[0]}
+        for part in zip(*pieces, strict=True)
+    )
+    return inputs, sensitivities
+
+
+def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
+    """The recordings of the first `count` sequences: of each piece, an array [b ...] per call."""
+    calls = [np.concatenate(call)[:count] for call in zip(*pieces, strict=True)]
+    shapes = sorted({call.shape[1:] for call in calls})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"batch: the model calls a layer on sequences of shapes {shapes}, allowed: one shape, "
+            "or inputs= with what the layers are fed"
+        )
+    return calls[0] if len(calls) == 1 else np.stack(calls, axis=1).reshape(-1, *calls[0].shape[1:])
+
+
+def _rows(tree: PyTree, first: int) -> PyTree:
+    """`SLICE` rows from `first`, the last one again where there are fewer: shapes repeat."""
+
+    def rows(x):
+        at = np.minimum(np.arange(first, first + SLICE), len(x) - 1)
+        return jnp.asarray(x[at])
+
+    return jax.tree.map(rows, tree)
+
+
+class _Recorder(AbstractSSM):
+    """A layer that writes down its input and adds a perturbation to its output."""
+
+    dynamics = ()
+    layer: AbstractSSM
+    record: Callable[[Array], Array | float] = eqx.field(static=True)
+
+    @property
+    def d_model(self) -> int:
+        return self.layer.d_model
+
+    @property
+    def d_state(self) -> int:
+        return self.layer.d_state
+
+    def __call__(self, u, *args, **kwargs):
+        return self.layer(u, *args, **kwargs) + self.record(u)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the model asks of its layer, its feedthrough say."""
+        if name == "layer" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.layer, name)
+
+    def init_state(self):
+        return self.layer.init_state()
+
+    def step(self, carry, u_t):
+        raise NotImplementedError("only whole sequences are recorded")
+
+    def run(self, carry, u, length=None):
+        raise NotImplementedError("only whole sequences are recorded")
+
+
+@eqx.filter_jit
+def _recorded(
+    run: Callable[..., Any], model: PyTree, batch: Any, keys: Any, gradients: bool
+) -> tuple[dict[str, list[Array]], dict[str, list[Array]]]:
+    def result(x, perturbations: dict[str, list[Array]]):
+        seen: dict[str, list[Array]] = {}
+
+        def see(name: str, u: Array) -> Array | float:
+            calls = seen.setdefault(name, [])
+            calls.append(u)
+            return perturbations[name][len(calls) - 1] if perturbations else 0.0
+
+        recorders = {
+            keys: _Recorder(layer, partial(see, path_name(keys)))
+            for keys, layer in layers_of(model)
+        }
+        return run(replace_layers(model, recorders), x), seen
+
+    def one(x, key):
+        seen = result(x, {})[1]
+        if not gradients:
+            return seen, {}
+        zeros = jax.tree.map(jnp.zeros_like, seen)
+
+        def combination(perturbations):
+            parts = [y for y in jax.tree.leaves(result(x, perturbations)[0]) if _is_real(y)]
+            if not parts:
+                raise ValueError("batch: the model's result holds no real numbers to differentiate")
+            if len(parts) == 1 and parts[0].ndim == 0:
+                return parts[0]
+            return sum(
+                jnp.sum(y * jax.random.normal(jax.random.fold_in(key, k), y.shape, y.dtype))
+                for k, y in enumerate(parts)
+            )
+
+        return seen, jax.grad(combination)(zeros)
+
+    return jax.vmap(one)(batch, keys)
+
+
+def _is_real(y: Any) -> bool:
+    return isinstance(y, jax.Array) and jnp.issubdtype(y.dtype, jnp.floating)
+
+
+def _run(model: PyTree, x: Any) -> Any:
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
+        return eqx.nn.inference_mode(model[0])(x, model[1])[0]
+    if isinstance(model, Classifier):
+        raise ValueError("batch: with a Classifier goes its state, pass model=(classifier, state)")
+    if not callable(model):
+        raise ValueError(
+            f"batch: a {type(model).__name__} cannot be run, pass inputs= instead (`layer_inputs`)"
+        )
+    return model(x)

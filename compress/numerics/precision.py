@@ -1,0 +1,106 @@
+"""Layers in double precision and back: reductions are computed so, whatever the model is in."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from zoo import AbstractSSM, DiagonalLTI
+from zoo.layers.base import as_linear
+
+from .padding import first_of_layer, first_of_system, padded_layer, padded_system
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether `x` is a JAX or NumPy array of floating-point or complex numbers."""
+    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def rounding_of(tree: PyTree) -> float:
+    """The largest relative rounding of an array of `tree`."""
+    return max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(tree) if is_inexact(x))
+
+
+def widen(tree: PyTree) -> PyTree:
+    """Every array of `tree` in double precision. Only inside `jax.enable_x64(True)`."""
+
+    def wide(x):
+        if not is_inexact(x):
+            return x
+        dtype = np.complex128 if jnp.issubdtype(x.dtype, jnp.complexfloating) else np.float64
+        # not jnp.asarray, which compiles a program for each new shape
+        return jax.device_put(np.asarray(x).astype(dtype))
+
+    return jax.tree.map(wide, tree)
+
+
+def narrow(tree: PyTree, like: PyTree) -> PyTree:
+    """The values of `tree` in the kind of array that `like` has at the same place.
+
+    Shapes are those of `tree`; dtype, weak type, placement and array library those of `like`.
+    """
+    return jax.tree.map(lambda x, old: narrow_array(x, old) if is_inexact(old) else x, tree, like)
+
+
+def narrow_array(x: Any, like: Any) -> Any:
+    """`narrow` for one array."""
+    x = np.asarray(x).astype(like.dtype)
+    if isinstance(like, np.ndarray):
+        return x
+    array = jax.device_put(x)
+    if like.weak_type:
+        array = jnp.zeros_like(like, shape=x.shape).at[...].set(array)
+    if like.committed and _divides(like.sharding, x.shape):
+        array = jax.device_put(array, like.sharding)
+    return array
+
+
+def double_lti(layer: AbstractSSM) -> DiagonalLTI:
+    """The layer's linear system, computed and kept in double precision (NumPy arrays)."""
+    with jax.enable_x64(True):
+        lti = jax.tree.map(np.asarray, _to_lti(widen(padded_layer(layer))))
+    return first_of_system(lti, layer.d_state)
+
+
+def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
+    """`layer.from_lti(lti)`, computed in double precision, in the layer's own kind of arrays."""
+    with jax.enable_x64(True):
+        wide = _from_lti(widen(padded_layer(layer)), widen(padded_system(layer, lti)))
+        wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
+        wide = first_of_layer(wide, lti.d_state)
+    return narrow(wide, layer)
+
+
+def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
+    """`eqx.filter_jit`, unoptimised, for what runs about once for each shape.
+
+    Compiling then takes half the time, and that is nearly all.
+    """
+    jit: Any = eqx.filter_jit
+    return jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@jit_for_once
+def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
+    return as_linear(layer).to_lti()
+
+
+@jit_for_once
+def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
+    return as_linear(layer).from_lti(lti)
+
+
+def _divides(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:
+    """Whether arrays of this shape can be placed so."""
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Outputs of a selective layer that was cut, fitted to those of the whole one on data.
+
+With the reduced states g of all channels given, y is near C^T V g for the V [N r] that minimises
+E[dy^2] E[(y - C^T V g)^2] summed over channels, dy being the gradient by a channel's output. The
+normal equations for the N r entries of V are one product of matrices,
+
+    sum_k G_k (x) (C_k C_k^T),    G_k = sum_d E[dy^2] g_k g_k^T,
+
+and V is folded into the layer like any other. (Weights for each sample by itself fit the samples
+at hand better, and others worse.)
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float, Int
+
+from zoo import AbstractSelectiveSSM
+
+from ..numerics.precision import widen
+from .moments import Part, forward, output_gradients, parts
+
+RIDGE = 1e-2
+"""Share of each entry's own moment that is added to it: what data hardly show stays as it is."""
+
+
+def refitted(
+    layer: AbstractSelectiveSSM,
+    reduced: AbstractSelectiveSSM,
+    V: Float[np.ndarray, "G N r"],
+    inputs: Any,
+    gradients: Any = None,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+) -> Float[np.ndarray, "G N r"]:
+    """The V that fits the outputs of `reduced`, which is `layer` with h near `V` g.
+
+    `inputs`, `gradients` [b L d_model] and `lengths` are as in
+    `compress.selective.moments.state_moments`.
+    """
+    G, N, r = V.shape
+    with jax.enable_x64(True):
+        wide, small = widen(layer), widen(reduced)
+        moments, right = np.zeros((G, r, r, N, N)), np.zeros((G, r, N))
+        for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
+            sums = _normal_equations(wide, small, part)
+            moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
+    solved = [_solve(*of_group) for of_group in zip(moments, right, V, strict=True)]
+    return np.stack(solved)
+
+
+def _solve(moments, right, V):
+    r, N = right.shape
+    matrix = moments.transpose(0, 2, 1, 3).reshape(r * N, r * N)
+    known = V.T.reshape(-1)
+    missing = right.reshape(-1) - matrix @ known
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
+    matrix = matrix * scale[:, None] * scale + RIDGE * np.eye(r * N)
+    change = scale * scipy.linalg.solve(matrix, scale * missing, assume_a="pos")
+    return (known + change).reshape(r, N).T
+
+
+@eqx.filter_jit
+def _normal_equations(
+    layer: AbstractSelectiveSSM, reduced: AbstractSelectiveSSM, part: Part
+) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
+    u = jnp.asarray(part.u)
+    signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
+    _, y = forward(layer.eigenvalues, signals, part, lambda *_: ())
+    weights = jnp.mean(jnp.square(output_gradients(layer, part, y)), axis=(0, 1))
+    G = layer.groups
+
+    def look(g, at, counts, C, y):
+        k, b, d, r = g[at].shape
+        weigh = jnp.sqrt(weights * counts[..., None])
+        g = (g[at] * weigh[..., None]).reshape(k * b, G, d // G, r)
+        y = (y[at] * weigh).reshape(k * b, G, d // G)
+        C = C[at].reshape(k * b, G, -1)
+        squares = jnp.einsum("sgdm,sgdl->sgml", g, g)
+        products = jnp.einsum("sgdm,sgd->sgm", g, y)
+        outer = C[..., :, None] * C[..., None, :]
+        return (
+            jnp.einsum("sgml,sgnp->gmlnp", squares, outer),
+            jnp.einsum("sgm,sgn->gmn", products, C),
+        )
+
+    return forward(reduced.eigenvalues, small, part, look, signals.C, y)[0]

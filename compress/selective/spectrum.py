@@ -1,0 +1,90 @@
+"""One selective layer's states weighed by data, and its cuts."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from zoo import AbstractSelectiveSSM
+
+from ..linear.spectrum import Evidence, LayerPlan
+from ..model.layers import check_parameters
+from ..numerics.threads import one_blas_thread
+from .basis import galerkin, hankel_values, least_missed
+from .cut import FoldedCut, SharedBasis, fold
+from .moments import contributions, state_moments
+from .refit import refitted
+
+
+class SelectiveSpectrum:
+    """What the states of a selective layer are worth on data, and the layer with fewer of them.
+
+    Where B and C are linear in the parameters, the states are mapped to a shared basis
+    (`compress.selective.basis.galerkin`), and `sigma` are the square roots of the eigenvalues of P
+    Q, both summed over the channels that share B and C. Else states are selected (`least_missed`),
+    and `sigma` are the roots of what each by itself contributes. Groups of channels add up.
+    """
+
+    def __init__(self, name: str, layer: AbstractSelectiveSSM, evidence: Evidence):
+        if evidence.inputs is None:
+            raise ValueError(
+                f"batch: {name} is selective, what its states do depends on data, so batch or "
+                "inputs must be given"
+            )
+        if not evidence.states:
+            raise ValueError(f"states=False: {name} is selective, allowed there: True")
+        shapes = np.shape(evidence.inputs), np.shape(evidence.gradients)
+        if evidence.gradients is not None and shapes[0] != shapes[1]:
+            raise ValueError(
+                f"gradients for {name} have shape {shapes[1]}, allowed for a selective layer: that "
+                f"of inputs, {shapes[0]}"
+            )
+        self.layer, self._evidence, self._name = layer, evidence, name
+        self._planned: dict[int, LayerPlan] = {}
+        self.gramians = "data" if evidence.gradients is None else "data and gradients"
+        with one_blas_thread():
+            if layer.mixes_states:
+                self._grouped = state_moments(layer, *evidence.data).grouped()
+                values = [hankel_values(P, Q) for P, Q, _ in self._grouped]
+            else:
+                self._contributions = contributions(layer, *evidence.data)
+                values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
+        self.sigma: Float[np.ndarray, " N"] = np.sum(values, axis=0)
+
+    def enough(self, rank: int, allowed: float) -> int:
+        """`rank`: a state holds the value that `sigma` has for it."""
+        return rank
+
+    def planned(self, path: str, rank: int) -> LayerPlan:
+        """The plan that leaves the layer `rank` states."""
+        if rank not in self._planned:
+            with one_blas_thread():
+                self._planned[rank] = self._plan(path, rank)
+        return replace(self._planned[rank], path=path)
+
+    def _plan(self, path: str, rank: int) -> LayerPlan:
+        N, sigma = self.layer.d_state, self.sigma
+        if rank >= N:
+            return LayerPlan(path, sigma, N, N, 0.0, 0.0, self.gramians)
+        if sigma[0] == 0:
+            raise ValueError(
+                f"{self._name}: by {self.gramians} all sigma are zero, allowed for a selective "
+                "layer that is cut: inputs and gradients that reach its states"
+            )
+        cut = self._cut(rank)
+        check_parameters((), cut.after)
+        return LayerPlan(path, sigma, N, rank, math.inf, 0.0, self.gramians, cut)
+
+    def _cut(self, rank: int) -> FoldedCut:
+        if not self.layer.mixes_states:
+            states = [least_missed(K, rank) for K in self._contributions]
+            basis = SharedBasis.selection(states, self.layer.d_state)
+            return FoldedCut(self.layer, fold(self.layer, basis), basis)
+        pairs = [galerkin(P, Q, A, rank) for P, Q, A in self._grouped]
+        basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
+        after, C = fold(self.layer, basis), None
+        if self._evidence.refit is not False:
+            C = refitted(self.layer, after, basis.V, *self._evidence.data)
+            after = fold(self.layer, basis, C)
+        return FoldedCut(self.layer, after, basis, C)

@@ -1,0 +1,77 @@
+"""From official raw files, or from nothing, to prepared data."""
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from ..task import Progress
+from .builder import AbstractTaskBuilder, Prepared, Recipe, find_complete, prepare
+from .places import Places
+
+Fetch = Callable[[Path, Progress | None], Path]
+"""Brings official files below the folder for downloads; gives the folder that holds them."""
+
+
+def prepare_from_files(
+    builder_class: type[AbstractTaskBuilder],
+    settings: Any,
+    settings_name: str,
+    find: Callable[[Path], Mapping[str, Path]],
+    fetch: Fetch,
+    places: Places,
+) -> Prepared:
+    """The data set that `builder_class` makes of the files that `find` finds in a folder.
+
+    The folder is `data_dir`; without it, whatever has been prepared in full before is taken, with
+    these settings, and else `fetch` downloads the files. `settings_name` must differ wherever what
+    the builder makes of the same files does.
+    """
+    folder, progress = places.prepared, places.progress
+    if places.data_dir is not None:
+        raw = places.data_dir
+        if not raw.exists():
+            raise FileNotFoundError(f"data_dir {raw} does not exist")
+    else:
+        known = find_complete(builder_class, settings_name, folder)
+        if known is not None:
+            recipe = Recipe(name=known, settings=settings, source={}, progress=progress)
+            return prepare(builder_class, recipe, folder)
+        raw = fetch(folder / "downloads", progress)
+    paths = find(raw)
+    name = f"{settings_name}_files_{fingerprint(paths)}"
+    recipe = Recipe(name=name, settings=settings, source=paths, progress=progress)
+    return prepare(builder_class, recipe, folder)
+
+
+def prepare_without_files(
+    builder_class: type[AbstractTaskBuilder],
+    settings: Any,
+    settings_name: str,
+    why: str,
+    places: Places,
+) -> Prepared:
+    """The data set that `builder_class` makes by itself. `settings_name` must tell all of it.
+
+    ValueError saying `why` there are no files, if `data_dir` names some.
+    """
+    if places.data_dir is not None:
+        raise ValueError(f"data_dir must be left out {why}; got {places.data_dir}")
+    recipe = Recipe(name=settings_name, settings=settings, progress=places.progress)
+    return prepare(builder_class, recipe, places.prepared)
+
+
+def is_official(source: Literal["official", "generated"] | None, places: Places) -> bool:
+    """Whether a task that can also be generated is to be read from official files."""
+    return places.data_dir is not None if source is None else source == "official"
+
+
+def fingerprint(paths: Mapping[str, Path]) -> str:
+    """Changes when one of the files does, or a file in one of the folders."""
+    lines = []
+    for path in paths.values():
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            stat = file.stat()
+            lines.append(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}")
+    return sha256("\n".join(lines).encode()).hexdigest()[:12]

@@ -1,0 +1,118 @@
+"""Reduction after training: a finished run's model, cut and measured, as a run of its own."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+
+from compress import compress
+from data.task import Task
+
+from ..model.network import check_model, layer_sizes
+from ..reporting.environment import describe_environment
+from ..reporting.events import EventLog, write_atomically, write_json
+from ..run.clock import Clock
+from ..run.describe import describe, summarize
+from ..run.loop import Run
+from ..settings.cli import check_new, write_yaml
+from ..settings.config import CompressionConfig, RunConfig
+from ..shrinking.reduction import Reduction, calibration_split
+from .trained import load_run
+
+
+def cut_run(
+    folder: Path, task: Task, out: Path, compression: CompressionConfig, *, refit: bool = False
+) -> dict[str, Any]:
+    """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
+
+    Every layer is cut to `compression.rank` states by `compression.method`, nothing is trained
+    afterwards. `out` becomes the directory of a finished run: its checkpoint is the cut model, its
+    log has the shrink and the losses around it, its configuration is the trained run's, which is
+    kept in `trained.yaml`, but for `compression`. ValueError if the model has fewer states, or
+    `out` holds files, and for a method that the layers do not have.
+    """
+    check_new("out", out)
+    clock = Clock()
+    trained = load_run(folder, task)
+    fewest = min(layer_sizes(trained.model))
+    if compression.rank is None or compression.rank > fewest:
+        raise ValueError(
+            f"compression.rank={compression.rank}, allowed: 1 to {fewest}, the fewest states of a "
+            f"layer in {folder}"
+        )
+    if refit and compression.method != "data":
+        raise ValueError(f"refit=True with method={compression.method}, allowed: with data")
+    loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
+    config = replace(trained.config, compression=compression, loop=loop)
+    check_model(config, task)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "environment.json", describe_environment())
+    log = EventLog(out / "metrics.jsonl", append=False)
+    run = _taken_over(trained, config, task, out, clock)
+    run.sinks = [log]
+    try:
+        run.emit("start", **describe(run))
+        run.report_spectra()
+        _cut(run, task, refit)
+        run.report_spectra()
+        for split in ("validation", "test"):
+            run.evaluate(split)
+        run.save()
+        run.emit("end")
+        summary = {**summarize(run), "cut": {"run": str(folder), "refit": refit}}
+    finally:
+        run.close()
+        log.close()
+    # after the checkpoint: a folder with a configuration alone would be trained by --resume
+    write_atomically(out / "trained.yaml", write_yaml(trained.config))
+    said = f"# {folder} after its training (trained.yaml), cut once\n"
+    write_atomically(out / "config.yaml", said + write_yaml(run.config))
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _taken_over(
+    trained: Run, config: RunConfig[Any, Any], task: Task, out: Path, clock: Clock
+) -> Run:
+    """A run in `out` that stands where `trained` does, and is to be cut as `config` says."""
+    run = Run(config, task, out, clock)
+    run.held.hold(trained.state)
+    run.step, run.phases = trained.step, trained.phases
+    return run
+
+
+def _cut(run: Run, task: Task, refit: bool) -> None:
+    config = run.config
+    calibration = calibration_split(config, task.splits["train"])
+    reduction = Reduction(config, calibration)
+    started = time.perf_counter()
+    with run.clock.phase("shrink"):
+        loss_before = run.measure(calibration).means()[0]
+        start = time.perf_counter()
+        planned = reduction.plan(
+            run.model,
+            run.state.norm_state,
+            ranks=config.compression.rank,
+            refit=True if refit else None,  # as in training: selective layers are fitted anyway
+        )
+        plan_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        after, _ = compress(run.model, None, plan=planned)
+        params = eqx.filter(after, eqx.is_array)
+        opt_state = run.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        run.held.hold(run.state._replace(params=params, opt_state=opt_state))
+        compress_seconds = time.perf_counter() - start
+        loss_after = run.measure(calibration).means()[0]
+        layers = reduction.describe(planned, after, layer_sizes(after))
+    run.emit(
+        "shrink",
+        layers=layers,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        rejected=None,
+        plan_seconds=plan_seconds,
+        compress_seconds=compress_seconds,
+        duration=time.perf_counter() - started,
+    )

@@ -1,0 +1,189 @@
+"""A run directory from a command: prepare, train, report."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import rich.progress
+from rich.console import Console
+
+from data import Progress, Task, default_cache_dir, import_builders, load_task
+from data.store.download import locked
+
+from ..model.network import check_model
+from ..reporting.display import LiveDisplay, PlainDisplay, make_display
+from ..reporting.environment import note_environment
+from ..reporting.events import (
+    EventLog,
+    TensorBoardMirror,
+    read_events,
+    truncate_after,
+    write_atomically,
+    write_json,
+)
+from ..reporting.report import write_report
+from ..run.clock import Clock
+from ..run.compilation import use_compilation_cache
+from ..run.describe import describe
+from ..run.interrupt import Interrupt
+from ..run.loop import Run
+from ..run.memory import keep_freed_memory
+from ..run.placement import Placement
+from ..settings.cli import Command, UsageError, check_new, check_writable, write_yaml
+from ..settings.config import RunConfig
+from .trained import check_trained, load_trained
+
+
+def execute(command: Command, console: Console) -> Path:
+    """Do what `command` asks and return the run directory, which then holds the report.
+
+    Everything that can be wrong with the command is found before the directory exists:
+    `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
+    """
+    config, clock = command.config, Clock()
+    keep_freed_memory()
+    if command.together is not None:
+        together = command.together
+        jax.distributed.initialize(together.coordinator, together.processes, together.process)
+    placement = Placement()
+    folder = command.out or _new_folder(config)
+    if command.resume:
+        check_writable("--out", folder)
+    else:
+        check_new("--out", folder, f"; or go on with --resume {folder}")
+    if (folder / "summary.json").exists():
+        if placement.is_first:
+            write_report(folder)
+        placement.wait("the report is written")
+        return folder
+    check_trained(config)
+    use_compilation_cache(config.cache_dir)
+    with clock.phase("data"), _preparation_progress(console) as progress:
+        task = _prepare(config, progress)
+    teacher = _teacher(config, task)
+    placement.wait("all have found the folder as it must be")
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder) if placement.is_first else nullcontext():
+        if not command.resume and placement.is_first:
+            write_atomically(folder / "config.yaml", write_yaml(config))
+        if placement.is_first:
+            note_environment(folder / "environment.json")
+        with Interrupt() as interrupt:
+            run = Run(config, task, folder, clock, teacher)
+            summary = _train(run, make_display(console), interrupt)
+        if placement.is_first:
+            write_json(folder / "summary.json", summary)
+            write_report(folder)
+    placement.wait("the report is written")
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Inside, the run directory is this process's alone; a UsageError while it is another's.
+
+    A process that dies, however it dies, lets go of it.
+    """
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder / "metrics.jsonl", wait=False))
+        except BlockingIOError as error:
+            raise UsageError(f"{folder} belongs to a run in progress: wait for its end") from error
+        yield
+
+
+def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) -> dict[str, Any]:
+    """Train, or go on training; the summary."""
+    log = run.folder / "metrics.jsonl"
+    restored = run.restore()
+    if not run.placement.is_first:  # the first process reports
+        try:
+            return run.run(interrupt)
+        finally:
+            run.close()
+    if restored:
+        truncate_after(log, run.step)
+    mirror = TensorBoardMirror(run.folder / "tensorboard", run.step if restored else None)
+    with display:
+        run.sinks = [EventLog(log, append=restored), mirror, display]
+        try:
+            if restored:
+                start = next(e for e in read_events(log) if e["event"] == "start")
+                for sink in (mirror, display):
+                    sink.write(start)
+                run.emit("resume")
+            else:
+                run.emit("start", **describe(run))
+            return run.run(interrupt)
+        finally:
+            run.close()
+            for sink in run.sinks:
+                sink.close()
+
+
+def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State] | None:
+    """The model that this run learns from, if there is one."""
+    folder = config.distillation.teacher
+    try:
+        return None if folder is None else load_trained(folder, task)
+    except ValueError as error:
+        raise UsageError(f"distillation.teacher={folder}: {error}") from error
+
+
+def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
+    """The task's data; whatever is wrong with it, or does not fit it, is a `UsageError`."""
+    cache = config.cache_dir or default_cache_dir()
+    try:
+        task = load_task(
+            config.task,
+            config.data,
+            data_dir=config.data_dir,
+            cache_dir=cache,
+            progress=progress,
+        )
+        check_model(config, task)
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    available = len(task.splits["train"])
+    if config.batch_size > available:
+        raise UsageError(
+            f"batch_size={config.batch_size}, allowed: up to {available}, all there is"
+        )
+    devices = Placement().devices
+    if config.batch_size % devices:
+        raise UsageError(
+            f"batch_size={config.batch_size}, allowed: a multiple of the {devices} devices "
+            f"of all processes"
+        )
+    return task
+
+
+@contextmanager
+def _preparation_progress(console: Console) -> Iterator[Progress]:
+    """A bar for each thing that is prepared, on a terminal; elsewhere a line when it begins."""
+    import_builders()
+    with rich.progress.Progress(
+        *rich.progress.Progress.get_default_columns(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+        known: dict[str, rich.progress.TaskID] = {}
+
+        def progress(done: int, total: int, what: str) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total)
+                if not console.is_terminal:
+                    console.print(what, highlight=False)
+            bars.update(known[what], completed=done, total=total)
+
+        yield progress
+
+
+def _new_folder(config: RunConfig[Any, Any]) -> Path:
+    """A folder under runs/ that says what and when."""
+    name = f"{config.model}-{config.task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / name

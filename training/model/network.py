@@ -1,0 +1,113 @@
+"""The model of a run, its size and its layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from compress.model.layers import layers_of as keyed_layers
+from compress.model.layers import path_name
+from data.task import Kind, Task
+from zoo import (
+    AbstractSelectiveSSM,
+    AbstractSSM,
+    classifier,
+    language_model,
+    pair_classifier,
+    regressor,
+)
+
+from ..settings.config import NetworkConfig, RunConfig, require
+
+
+def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
+    """The model that `config` describes for `task`, at its start, and its BatchNorm state."""
+    network = config.network
+    settings: dict[str, Any] = {
+        "d_model": network.d_model,
+        "blocks": network.blocks,
+        "norm": network.norm,
+        "dropout": network.dropout,
+        "key": jax.random.fold_in(jax.random.key(config.seed), 0),
+    }
+    return _BUILDERS[task.kind](
+        lambda key: config.layer.build(network.d_model, key=key),
+        **settings,
+        **_task_settings(task, network.bidirectional),
+    )
+
+
+def check_model(config: RunConfig, task: Task) -> None:
+    """A ValueError if this is no model for this task, or none that can learn or shrink this way."""
+    check_network(config.network, task)
+    model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
+    if any(isinstance(layer, AbstractSelectiveSSM) for layer in layers_of(model)):
+        method, price = config.compression.method, config.regularization.hankel
+        linear = "for layers whose Hankel singular values depend on data"
+        require(method == "data", "compression.method", method, f"data {linear}")
+        require(price == 0, "regularization.hankel", price, f"0 {linear}")
+    if task.kind == "regression":
+        teacher = config.distillation.teacher
+        require(teacher is None, "distillation.teacher", teacher, "None: a teacher tells classes")
+    if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
+        tested = "any other where validation is by the test split: set data.validation"
+        require(False, "compression.mode", "pragmatic", tested)
+
+
+def check_network(network: NetworkConfig, task: Task) -> None:
+    """A ValueError if this network cannot learn this kind of task."""
+    if task.kind == "language":
+        seen = "for a language task, which must not see the next token"
+        require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
+        require(network.norm != "batch", "network.norm", network.norm, f"layer, rms {seen}")
+
+
+_BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
+    "classification": classifier,
+    "pair": pair_classifier,
+    "regression": regressor,
+    "language": language_model,
+}
+
+
+def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
+    """What the model of this kind of task has to know of it."""
+    match task.kind:
+        case "language":
+            return {"vocabulary": task.input_size}
+        case "regression":
+            return {
+                "input_size": task.input_size,
+                "outputs": task.outputs,
+                "frame": task.frame,
+                "intervals": task.splits["train"].intervals is not None,
+                "bidirectional": bidirectional,
+            }
+        case _:
+            return {
+                "input_kind": task.input_kind,
+                "input_size": task.input_size,
+                "classes": task.outputs,
+                "bidirectional": bidirectional,
+            }
+
+
+def parameter_count(params: Any) -> int:
+    """Number of trained real numbers."""
+    return sum(x.size for x in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
+
+
+def layers_of(model: Any) -> list[AbstractSSM]:
+    """The state-space layers of a model, in order."""
+    return [layer for _, layer in keyed_layers(model)]
+
+
+def layer_sizes(model: Any) -> list[int]:
+    """`d_state` of every state-space layer, in order."""
+    return [layer.d_state for layer in layers_of(model)]
+
+
+def layer_paths(model: Any) -> list[str]:
+    """Where every state-space layer is in the model: `blocks[0].ssm`."""
+    return [path_name(keys) for keys, _ in keyed_layers(model)]

@@ -1,0 +1,101 @@
+"""Models of few states in programs made for more.
+
+A state whose parameters are all zero is stable, sees no input and reaches no output. It gets no
+gradient, and the optimizer leaves it as it is. So a model padded with such states is the same
+function with the same gradients, up to rounding, and after a shrink training can go on at once in
+the programs of the larger model, while those of the smaller one are compiled.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from compress.model.layers import first_states, layers_of, replace_layers
+from zoo import AbstractSelectiveSSM, AbstractSSM
+
+Places = dict[int, Int[np.ndarray, "..."]]
+"""By the place of a leaf in a layer: where the smaller leaf's entries are in the larger one."""
+
+
+class Padding:
+    """The way from a model `small` to one of more states, `large`, and back.
+
+    Of both, only structure and shapes matter. Goes for every tree that holds such layers, each as
+    often as the model does, and in the same order: parameters, and an optimizer's state.
+    """
+
+    def __init__(self, large: Any, small: Any):
+        self._large = [layer for _, layer in layers_of(large)]
+        self._small = [layer for _, layer in layers_of(small)]
+        self._places = [_places(*pair) for pair in zip(self._large, self._small, strict=True)]
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether `large` has more states."""
+        return any(self._places)
+
+    def widen(self, tree: Any) -> Any:
+        """`tree` with states of zeros behind its own. All arrays are copies."""
+
+        def spread(x: Any, places: Int[np.ndarray, "..."], like: Any) -> Any:
+            wide = np.zeros(like.shape, x.dtype)
+            wide.reshape(-1)[places] = np.asarray(x)
+            return wide
+
+        return self._change(tree, self._small, self._large, spread)
+
+    def narrow(self, tree: Any) -> Any:
+        """`tree` without the states that `widen` adds. All arrays are copies."""
+
+        def gather(x: Any, places: Int[np.ndarray, "..."], _: Any) -> Any:
+            return np.asarray(x).reshape(-1)[places]
+
+        return self._change(tree, self._large, self._small, gather)
+
+    def _change(
+        self,
+        tree: Any,
+        before: list[AbstractSSM],
+        after: list[AbstractSSM],
+        change: Callable[[Any, Int[np.ndarray, "..."], Any], Any],
+    ) -> Any:
+        changed = {}
+        for k, (keys, node) in enumerate(layers_of(tree)):
+            layer = k % len(before)
+            likes, structure = jax.tree.flatten(after[layer])
+            parts = jax.tree.structure(before[layer]).flatten_up_to(node)
+            for place, where in self._places[layer].items():
+                if isinstance(parts[place], jax.Array | np.ndarray):  # else it is masked out
+                    parts[place] = change(parts[place], where, likes[place])
+            changed[keys] = structure.unflatten(parts)
+        # not jnp.array, which compiles a program for each new shape
+        return jax.tree.map(lambda x: jax.device_put(np.array(x)), replace_layers(tree, changed))
+
+
+def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
+    shapes = [x.shape for x in jax.tree.leaves(small)]
+    if shapes == [x.shape for x in jax.tree.leaves(large)]:
+        return {}
+    with jax.enable_x64(True):
+        numbered = _numbered(large)
+        if isinstance(numbered, AbstractSelectiveSSM):
+            numbered = first_states(numbered, _numbered(small).d_state)
+        numbers = map(np.asarray, jax.tree.leaves(numbered))
+    return {
+        k: x[tuple(map(slice, shapes[k]))].astype(np.int64)
+        for k, (x, old) in enumerate(zip(numbers, jax.tree.leaves(large), strict=True))
+        if old.shape != shapes[k]
+    }
+
+
+def _numbered(layer: AbstractSSM) -> AbstractSSM:
+    """`layer` with the place of each entry in its array instead of the entry.
+
+    As floating-point numbers, which layers are made of; in double precision all are exact.
+    """
+    return jax.tree.map(
+        lambda x: jax.device_put(np.arange(float(np.prod(x.shape))).reshape(x.shape)), layer
+    )

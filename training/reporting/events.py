@@ -1,0 +1,313 @@
+"""The event log of a run, and where its events go.
+
+The training loop describes a run as a series of *events*, plain dictionaries with the keys "event"
+and "step", and hands each to every *sink*: the log on disk, TensorBoard, the terminal.
+`metrics.jsonl` in the run directory holds one event a line, in the order in which they happened.
+This is the reference for them (steps count optimizer updates, times are in seconds, accuracies lie
+in [0, 1]):
+
+    start       step 0, task, kind (of the task), model, seed, total_steps, parameters, length
+                (samples in a sequence), outputs (classes, values or tokens), baselines {name:
+                accuracy, or what else counts}, layers [{path, d_state}]
+    train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second,
+                d_state [one for each layer], seconds (since the run began);
+                means over the steps since the previous one
+    eval        step, split ("validation" or "test"), loss, MEASURES, seconds, duration
+    spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending)}]
+    shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from), bound
+                (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
+                (the first of them), error (measured H-infinity error), holds (whether it is within
+                the bound); the last two null where nothing was cut, the last four for a selective
+                layer}],
+                loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
+                that compression.guard did not let pass, or null),
+                plan_seconds, compress_seconds, duration (until training could go on, with what it
+                waited for; errors are measured after that); where nothing was cut, before == after
+    rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
+                waited (by the shrink, for its end), error (what went wrong, or null)
+    takeover    step, d_state [one for each layer: training goes on in programs of these sizes;
+                from the last shrink until here it was in those of the sizes before], seconds (that
+                compiling took in the background), waited (for its end), error (or null)
+    compile     step, seconds, what ("train step" or "eval step"), background (whether training
+                went on meanwhile; told when that ends)
+    checkpoint  step
+    rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
+                now], measured (validation measure of the model that was given up), needed (what it
+                had to reach); the events between the two steps are gone from the log
+    resume      step
+    interrupt   step
+    end         step
+
+MEASURES are those of the kind of the task (`training.model.objective`), by their keys: accuracy,
+say. Numbers that JSON cannot hold (NaN and the infinities) are written as null. An event may carry
+further keys. A run that resumes goes on with the log it has, which begins with its "start"; to the
+other sinks that event is handed again, since they need the names and sizes in it.
+"""
+
+import json
+import numbers
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..model.objective import OBJECTIVES, Objective
+
+Event = dict[str, Any]
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Something that takes the events of a run, one by one, until it is closed."""
+
+    def write(self, event: Event) -> None:
+        """Takes one event. The sink must not change it."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Takes back what happened after the training of step `step` was reported."""
+        ...
+
+    def close(self) -> None:
+        """Releases what the sink holds. A second call does nothing."""
+        ...
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` in the types of JSON; NaN and infinity become None."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if np.isfinite(number) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist(), where)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    # Arrays on a device are refused on purpose: converting them would hide a synchronisation.
+    raise TypeError(
+        f"{where} has the type {type(value).__name__}; "
+        "an event holds numbers, strings, lists, dictionaries and NumPy arrays only"
+    )
+
+
+def _line(event: Event) -> str:
+    name, step = event.get("event"), event.get("step")
+    if not isinstance(name, str):
+        raise ValueError(f"an event needs its name under 'event'; got {name!r}")
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral):
+        raise ValueError(f"a {name!r} event needs a whole number under 'step'; got {step!r}")
+    return json.dumps(_plain(event, name), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def write_atomically(path: str | Path, content: str | Iterable[bytes]) -> None:
+    """Replaces the file at `path` by `content` in one move.
+
+    A reader, or a process killed meanwhile, finds the old file or the new one, never a part.
+    """
+    path = Path(path)
+    chunks = [content.encode()] if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, readable for a person."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _parse(raw: bytes) -> Event:
+    event = json.loads(raw)
+    if not isinstance(event, dict):
+        raise ValueError(f"a JSON object was expected, not {type(event).__name__}")
+    if not isinstance(event.get("event"), str) or not isinstance(event.get("step"), int):
+        raise ValueError("the keys 'event' (a name) and 'step' (a whole number) are missing")
+    return event
+
+
+def _read(path: str | Path) -> list[tuple[bytes, Event]]:
+    """The complete lines of the log, without their newlines, and what they say."""
+    content = Path(path).read_bytes()
+    *lines, rest = content.split(b"\n")
+    pairs: list[tuple[bytes, Event]] = []
+    for number, raw in enumerate(lines, start=1):
+        try:
+            pairs.append((raw, _parse(raw)))
+        except ValueError as error:  # includes JSON and UTF-8 decoding errors
+            raise ValueError(f"{path}, line {number}: not an event ({error})") from error
+    with suppress(ValueError):  # the process was killed while it wrote this line
+        pairs.append((rest, _parse(rest)))
+    return pairs
+
+
+def read_events(path: str | Path) -> list[Event]:
+    """The events in the log at `path`, in order.
+
+    A last line that a killed process left without its end is dropped. Anything else that is not an
+    event raises a `ValueError` that names the file and the line.
+    """
+    return [event for _, event in _read(path)]
+
+
+def truncate_after(path: str | Path, step: int) -> None:
+    """Takes the log at `path` back to the checkpoint at `step`, atomically.
+
+    Dropped are the events of later steps, and those of `step` itself that follow its "checkpoint"
+    event. A run that resumes from there writes them again; with this its log is that of a run which
+    was never disturbed. The lines that stay keep every byte.
+    """
+    kept = [(raw, event) for raw, event in _read(path) if event["step"] <= step]
+    for i in reversed(range(len(kept))):
+        if kept[i][1]["event"] == "checkpoint" and kept[i][1]["step"] == step:
+            del kept[i + 1 :]
+            break
+    write_atomically(path, [raw + b"\n" for raw, _ in kept])
+
+
+def rewind_to(path: str | Path, step: int) -> None:
+    """Takes the log at `path` back, atomically, to before anything but training came of `step`."""
+    kept = [
+        raw
+        for raw, event in _read(path)
+        if event["step"] < step or (event["step"] == step and event["event"] == "train")
+    ]
+    write_atomically(path, [raw + b"\n" for raw in kept])
+
+
+class EventLog:
+    """The sink that writes `metrics.jsonl`: one event a line, flushed as it is written.
+
+    `append=False` begins a new log and replaces one that is there; `append=True` goes on with it,
+    after removing a last line that a killed process left incomplete.
+    """
+
+    def __init__(self, path: str | Path, append: bool):
+        if append and Path(path).exists():
+            with open(path, "rb+") as file:
+                content = file.read()
+                rest = content[content.rfind(b"\n") + 1 :]
+                try:
+                    _parse(rest)
+                except ValueError:
+                    file.truncate(len(content) - len(rest))
+                else:
+                    file.write(b"\n")
+        self._path = path
+        self._file = self._open("a" if append else "w")
+
+    def _open(self, mode: str) -> IO[str]:
+        return open(self._path, mode, encoding="utf-8", newline="\n")  # closed by `close`
+
+    def write(self, event: Event) -> None:
+        """Appends `event`.
+
+        Raises `ValueError` if it has no name or step and `TypeError` if a value is not plain data;
+        nothing is written then.
+        """
+        self._file.write(_line(event))
+        self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Drops the events after the training of step `step`."""
+        self._file.close()
+        rewind_to(self._path, step)
+        self._file = self._open("a")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def objective_of(start: Mapping[str, Any]) -> Objective:
+    """What the run counted, from its "start" event; one without a kind was a classification."""
+    return OBJECTIVES[start.get("kind") or "classification"]
+
+
+def measured_keys(start: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of the loss and of the measures in the events after this "start"."""
+    return "loss", *(measure.key for measure in objective_of(start).measures)
+
+
+class TensorBoardMirror:
+    """The sink that repeats the scalars of a run as TensorBoard events under `directory`.
+
+    Losses, measures, learning rates, steps per second and the state of each layer. On resuming,
+    pass the checkpoint's step as `resume_step`: TensorBoard then hides what was written after it.
+    Needs the package tensorboardX.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int | None = None):
+        self._directory = str(directory)
+        self._writer = self._open(resume_step)
+        self._paths: list[str] = []
+        self._measured = measured_keys({})
+        self._closed = False
+
+    def _open(self, resume_step: int | None) -> Any:
+        from tensorboardX import SummaryWriter  # optional, and slow to import
+
+        purge = None if resume_step is None else resume_step + 1
+        return SummaryWriter(self._directory, purge_step=purge)
+
+    def rewind(self, step: int) -> None:
+        """Has TensorBoard hide what was written after step `step`."""
+        self._writer.close()
+        self._writer = self._open(step)
+
+    def write(self, event: Event) -> None:
+        """Mirrors what `event` holds in scalars."""
+        step = int(event["step"])
+        match event["event"]:
+            case "start":
+                self._paths = [layer["path"] for layer in event["layers"]]
+                self._measured = measured_keys(event)
+                for layer in event["layers"]:
+                    self._scalar(f"state/{layer['path']}", layer["d_state"], step)
+            case "train":
+                for key in (
+                    *self._measured,
+                    "learning_rate",
+                    "learning_rate_ssm",
+                    "steps_per_second",
+                ):
+                    self._scalar(f"train/{key}", event.get(key), step)
+                for i, size in enumerate(event.get("d_state", ())):
+                    path = self._paths[i] if i < len(self._paths) else f"layer {i}"
+                    self._scalar(f"state/{path}", size, step)
+            case "eval":
+                for key in self._measured:
+                    self._scalar(f"{event['split']}/{key}", event.get(key), step)
+            case "shrink":
+                for layer in event["layers"]:
+                    self._scalar(f"state/{layer['path']}", layer["after"], step)
+            case "rollback":
+                for path, size in zip(self._paths, event["d_state"], strict=False):
+                    self._scalar(f"state/{path}", size, step)
+
+    def _scalar(self, tag: str, value: float | int | None, step: int) -> None:
+        if value is not None:
+            self._writer.add_scalar(tag, float(value), step)
+
+    def close(self) -> None:
+        """Writes what is still buffered and closes the event file."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()

@@ -1,0 +1,119 @@
+"""Checkpoints: arrays and the sizes of all layers, written atomically beside the run's log."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+from compress.model.layers import layers_of, replace_layers
+from compress.numerics.padding import of_size
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
+
+
+class Checkpoints:
+    """The checkpoints of one run, one folder per step, the latest few kept.
+
+    A checkpoint is written in the background, under a temporary name until it is complete: a
+    process killed at any moment leaves the previous one intact.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """The step of the latest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
+        """Save a pytree of arrays and a JSON dictionary as step `step`; returns before it is done.
+
+        The arrays are copied first, so the caller may donate them.
+        """
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(_flat(jax.tree.map(np.array, arrays))),
+                metadata=ocp.args.JsonSave(metadata),
+            ),
+        )
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """The JSON dictionary of step `step`."""
+        args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["metadata"]
+
+    def arrays(self, step: int, like: Any) -> Any:
+        """The pytree of step `step`, in the structure and with the shapes and dtypes of `like`.
+
+        ValueError for an array that was saved with another shape.
+        """
+        flat = _flat(like)
+        template = {name: np.zeros(x.shape, x.dtype) for name, x in flat.items()}
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
+        restored = self._manager.restore(step, args=args)["arrays"]
+        for name, x in flat.items():
+            if np.shape(restored[name]) != x.shape:
+                saved = np.shape(restored[name])
+                raise ValueError(f"{name} was saved with shape {saved}, allowed: {x.shape}")
+        return jax.tree.unflatten(
+            jax.tree.structure(like), [jnp.asarray(restored[name]) for name in flat]
+        )
+
+    def forget_from(self, step: int) -> None:
+        """Remove the checkpoints of this step and of later ones."""
+        self.wait()
+        for saved in self._manager.all_steps():
+            if saved >= step:
+                self._manager.delete(saved)
+
+    def wait(self) -> None:
+        """Wait until the last save is complete."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait until the last save is complete, and let go of the folder."""
+        self.wait()
+        self._manager.close()
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, which is how they are called on disk."""
+    return {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def resized(model: Any, d_state: list[int]) -> Any:
+    """`model`, as shapes only, with the given numbers of states, one for each layer in order."""
+
+    found = len(layers_of(model))
+    if found != len(d_state):
+        raise ValueError(f"d_state has {len(d_state)} sizes, but the model has {found} layers")
+
+    def resize(model: Any) -> Any:
+        layers = zip(layers_of(model), d_state, strict=True)
+        return replace_layers(model, {keys: of_size(layer, n) for (keys, layer), n in layers})
+
+    return eqx.filter_eval_shape(resize, model)
+
+
+def shapes_of(model: Any, d_state: list[int]) -> Any:
+    """The shapes of the arrays of `model` with these numbers of states."""
+    return eqx.filter(resized(model, d_state), lambda x: isinstance(x, jax.ShapeDtypeStruct))
+
+
+def shapes_of_moments(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """The shapes of the optimizer's state for parameters of these shapes."""
+
+    def is_trained(x: Any) -> bool:
+        return isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+    return eqx.filter_eval_shape(optimizer.init, eqx.filter(params, is_trained))

@@ -1,0 +1,266 @@
+"""All settings of a run, in one immutable value."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from data import TASKS
+from zoo import LAYERS, LayerConfig
+from zoo.network.norm import NormName
+
+Layer = TypeVar("Layer", bound=LayerConfig)
+"""The configuration of a kind of layer: one of the classes in `zoo.LAYERS`."""
+Data = TypeVar("Data", bound=Any)
+"""The configuration of a task: one of the classes in `data.TASKS`."""
+
+if TYPE_CHECKING:
+    Model = str
+    TaskName = str
+else:  # the names in the registries, as choices that the command line knows
+    Model = Literal[tuple(LAYERS)]
+    TaskName = Literal[tuple(TASKS)]
+
+
+def require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Raise the ValueError that names an argument, its value and what is allowed, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name}={value}, allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The residual network around the layers."""
+
+    d_model: int = 64
+    """Channels H of the residual stream."""
+    blocks: int = 2
+    """Residual blocks."""
+    norm: NormName = "batch"
+    """Normalisation before each layer."""
+    dropout: float = 0.0
+    """Share of the values that dropout sets to zero."""
+    bidirectional: bool = False
+    """Run a second layer backwards in each block."""
+
+    def __post_init__(self):
+        require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
+        require(self.blocks >= 1, "network.blocks", self.blocks, "1 or more")
+        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "[0, 1)")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, with a learning rate of their own for eigenvalues, step sizes and B."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    ssm_factor: float = 1.0
+    """Learning rate of the layers' dynamics, as a multiple of `learning_rate`."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay; the layers' dynamics have none."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Warm-up then cosine decay, or the peak all the time."""
+    warmup: float = 0.1
+    """Share of the steps in which the cosine schedule rises to its peak."""
+    floor: float = 1e-7
+    """Learning rate at both ends of the cosine schedule."""
+
+    def __post_init__(self):
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        require(self.ssm_factor > 0, "optimizer.ssm_factor", self.ssm_factor, "above 0")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "[0, 1)")
+        require(
+            0 <= self.floor <= self.learning_rate,
+            "optimizer.floor",
+            self.floor,
+            "[0, learning_rate]",
+        )
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """When and how far the layers shrink."""
+
+    mode: Literal["none", "tolerance", "fixed", "budget", "pragmatic"] = "tolerance"
+    """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
+    on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
+    at a time, and takes the last cut back and stops once validation suffers."""
+    method: Literal["data", "real", "paper", "optimal"] = "data"
+    """What states are weighed by: `data` takes what the layers do on training sequences, `real`
+    white noise and the real map, `paper` white noise and the complex system, as published;
+    `optimal` goes on from `real` to the smaller system that is nearest on white noise."""
+    calibration: int = 64
+    """Training sequences that `data` measures, and whose loss is taken before and after a cut.
+    More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
+    tolerance: float = 0.02
+    """Share of the sum of a layer's HSVs that a shrink may drop."""
+    rank: int | None = None
+    """States of each layer after the last shrink, in mode `fixed`; on average in `budget`."""
+    shrinks: int = 4
+    """Shrinks of the run, equally spaced in the window."""
+    start: float = 0.0
+    """Share of the steps before the window begins."""
+    window: float = 0.1
+    """Share of the steps in which the layers shrink."""
+    keep: Literal["largest", "smallest", "random"] = "largest"
+    """Which balanced states stay; all but the first are for comparison, with method `paper`."""
+    settled: float | None = None
+    """An adaptive schedule, with many `shrinks`: cut only when the spectrum of every layer asks for
+    what it asked for at the last look (the shrink before), give or take this share. In mode
+    `tolerance` that is the number of states, in `fixed` the share of the HSVs beyond `rank`; there
+    the cut is at once to `rank`, and at the latest at the last shrink. None: cut every time."""
+    guard: float | None = None
+    """Largest rise of the calibration loss that a cut may cause; one that causes more is dropped,
+    but for the last one of an adaptive schedule in mode `fixed`. None: no limit."""
+    share: float = 0.1
+    """Share of the states that a cut takes away, in mode `pragmatic`."""
+    slack: float = 0.0
+    """Loss of the validation measure that still passes, in mode `pragmatic`."""
+    gate: float = 0.95
+    """A layer shrinks only when its new rank is below this share of the old one, in mode
+    `tolerance`."""
+    multiple: int = 1
+    """Ranks are rounded up to a multiple of this in mode `tolerance`: shapes repeat, and compile
+    once."""
+    rehearsal: int = 1000
+    """Most steps for which training goes on while its next programs are compiled: before the first
+    shrink, which is tried out on a copy of the state, and after each one, in the programs of the
+    larger state (at most a twentieth of the run). 0: shrinks wait for the compiler."""
+    moments: Literal["transport", "reset", "slice"] = "transport"
+    """What becomes of the optimizer's moments of a layer that is cut."""
+
+    def __post_init__(self):
+        require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "[0, 1)")
+        require(
+            (self.rank is not None) == (self.mode in ("fixed", "budget"))
+            and (self.rank is None or self.rank >= 1),
+            "compression.rank",
+            self.rank,
+            "1 or more with compression.mode fixed or budget, None otherwise",
+        )
+        require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
+        require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
+        require(0 <= self.start < 1, "compression.start", self.start, "[0, 1)")
+        require(
+            0 < self.window <= 1 - self.start + 1e-9,
+            "compression.window",
+            self.window,
+            "above 0, at most 1 - compression.start",
+        )
+        require(
+            self.keep == "largest" or self.method == "paper",
+            "compression.keep",
+            self.keep,
+            "largest, or another with compression.method paper",
+        )
+        for name in ("settled", "guard"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"compression.{name}", value, "0 or more, or None")
+        require(
+            self.settled is None or self.mode in ("tolerance", "fixed"),
+            "compression.settled",
+            self.settled,
+            "None, or a number with compression.mode tolerance or fixed",
+        )
+        require(0 < self.share < 1, "compression.share", self.share, "(0, 1)")
+        require(self.slack >= 0, "compression.slack", self.slack, "0 or more")
+        require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
+        require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
+        require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Learning from a larger model that has been trained before (Hinton et al. 2015)."""
+
+    teacher: Path | None = None
+    """Run directory of the teacher: of the same task, finished; None for no teacher."""
+    alpha: float = 0.5
+    """Weight of the labels; that of the teacher is 1 - alpha."""
+    temperature: float = 2.0
+    """Temperature of both models' logits where they are compared."""
+
+    def __post_init__(self):
+        require(0 <= self.alpha <= 1, "distillation.alpha", self.alpha, "[0, 1]")
+        require(self.temperature > 0, "distillation.temperature", self.temperature, "above 0")
+
+
+@dataclass(frozen=True)
+class RegularizationConfig:
+    """What is added to the loss to make the layers easy to cut."""
+
+    hankel: float = 0.0
+    """Weight of the Hankel nuclear norm: the mean over the layers of sum(sigma)."""
+
+    def __post_init__(self):
+        require(self.hankel >= 0, "regularization.hankel", self.hankel, "0 or more")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How the loop reports, evaluates and saves. None of it changes what is learned."""
+
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    evaluate_every: int = 500
+    """Steps between two evaluations on the validation split (and HSV spectra)."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; there is also one after every shrink and at the end."""
+    keep_checkpoints: int = 2
+    """Latest checkpoints that are kept."""
+    steps_per_dispatch: int = 25
+    """Steps that run on the device before it hears from the host again."""
+    evaluation_batch: int = 64
+    """Sequences in a batch of an evaluation, and when a cut is judged: as few as that takes."""
+    keep_systems: bool = False
+    """Save the layers' systems, of selective ones states on the calibration sequences, with every
+    spectrum, to `systems/STEP.npz`."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(name == "keep_systems" or value >= 1, f"loop.{name}", value, "1 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig(Generic[Layer, Data]):
+    """A run: a model, a task, and how the one learns the other."""
+
+    layer: Layer
+    data: Data
+    model: Model = "s5"
+    """Kind of state-space layer."""
+    task: TaskName = "pathfinder"
+    """What is learned."""
+    scale: Literal["small", "paper"] = "small"
+    """Preset: minutes on two CPU cores, or the paper's setting."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Sequences in a training batch."""
+    seed: int = 0
+    """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
+    data_dir: Path | None = None
+    """Folder with the task's official files; without it the data is generated or built in."""
+    cache_dir: Path | None = None
+    """Folder for prepared data and compiled programs (default: a folder in the user's cache)."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self):
+        require(self.model in LAYERS, "model", self.model, ", ".join(LAYERS))
+        require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
+        require(self.steps >= 1, "steps", self.steps, "1 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "[0, 2**32)")
+        if self.compression.rank is not None:
+            require(
+                self.compression.rank <= self.layer.d_state,
+                "compression.rank",
+                self.compression.rank,
+                f"at most layer.d_state={self.layer.d_state}",
+            )

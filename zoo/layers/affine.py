@@ -1,0 +1,58 @@
+"""Linear maps of arrays with any number of leading axes."""
+
+import math
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..recurrence.whole_batch import whole_batch
+
+
+class Linear(eqx.Module):
+    """x -> weight x + bias.
+
+    Unlike Equinox's it does not keep its sizes beside the arrays, so a layer whose states have
+    become fewer is a tree of the same structure.
+    """
+
+    weight: Float[Array, "n m"]
+    bias: Float[Array, " n"] | None = None
+
+    @classmethod
+    def init(
+        cls, inputs: int, outputs: int, *, use_bias: bool = True, key: PRNGKeyArray
+    ) -> "Linear":
+        """Weights and bias uniform within 1 / sqrt(inputs)."""
+        weight_key, bias_key = jax.random.split(key)
+        bound = 1 / math.sqrt(inputs)
+        weight = jax.random.uniform(weight_key, (outputs, inputs), minval=-bound, maxval=bound)
+        start = jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound)
+        return cls(weight, start if use_bias else None)
+
+    def __call__(self, x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
+        return affine(self, x)
+
+
+def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Array, "*k p"]:
+    """`linear` along the last axis."""
+    y = product(linear.weight, x)
+    return y if linear.bias is None else y + linear.bias
+
+
+def product(weight: Float[Array, "n m"], x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
+    """weight x along the last axis."""
+    (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], len(weight))
+
+
+def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[Array]:
+    """weight x for all rows of a batch, as one product of matrices: x W^T, and dW = dy^T x.
+
+    Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
+    """
+    b, k, m = x.shape
+    return [(x.reshape(b * k, m) @ weight.T).reshape(b, k, len(weight))]
+
+
+_products = whole_batch(_rows_times, shared=1)

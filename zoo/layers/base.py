@@ -1,0 +1,174 @@
+"""What all state-space layers of the zoo have in common."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int
+
+from ..lti import DiagonalLTI
+from ..recurrence.selective import Signals
+
+
+class AbstractSSM(eqx.Module):
+    """A state-space layer: a causal map from a sequence to a sequence, carried by a hidden state.
+
+    Every layer runs in ways that give the same numbers: `layer(u)` for a whole sequence, `run` for
+    a piece of one, and `step` for one sample at a time. Layers are immutable and work on one
+    sequence; use `jax.vmap` for a batch. A layer is either linear and time-invariant
+    (`AbstractLinearSSM`) or selective (`AbstractSelectiveSSM`).
+    """
+
+    dynamics: ClassVar[tuple[str, ...]]
+    """The fields that set eigenvalues and input: they learn at a rate of their own."""
+
+    @property
+    @abc.abstractmethod
+    def d_model(self) -> int:
+        """Number of channels H of the input and of the output."""
+
+    @property
+    @abc.abstractmethod
+    def d_state(self) -> int:
+        """Number of stored (complex) states N: what compression shrinks."""
+
+    @abc.abstractmethod
+    def __call__(self, u: Float[Array, "L d_model"]) -> Float[Array, "L d_model"]:
+        """The output sequence, from a zero state."""
+
+    @abc.abstractmethod
+    def init_state(self) -> Any:
+        """The carry that `step` starts from: a zero state."""
+
+    @abc.abstractmethod
+    def step(
+        self, carry: Any, u_t: Float[Array, " d_model"]
+    ) -> tuple[Any, Float[Array, " d_model"]]:
+        """One sample: the next carry and the output. Row by row equal to `layer(u)`."""
+
+    @abc.abstractmethod
+    def run(
+        self, carry: Any, u: Float[Array, "L d_model"], length: Int[Array, ""] | int | None = None
+    ) -> tuple[Any, Float[Array, "L d_model"]]:
+        """A piece of a sequence: the next carry and the outputs, as `step` would give them.
+
+        Of a padded piece, `length` is the number of samples, 1 or more: the carry is the one after
+        them, and outputs beyond them mean nothing.
+        """
+
+
+class AbstractLinearSSM(AbstractSSM):
+    """A layer that is a linear time-invariant system.
+
+    `to_lti` says which one, `from_lti` builds the same kind of layer from another one, of any
+    number of states.
+    """
+
+    is_modal: ClassVar[bool] = False
+    """Whether every field has its states along one axis, and `to_lti` and `from_lti` treat each
+    state by itself. `compress` then pads layers with copies of a state, so that one program serves
+    many sizes; for other layers it compiles one for each."""
+
+    @abc.abstractmethod
+    def to_lti(self) -> DiagonalLTI:
+        """The linear system that this layer is."""
+
+    @abc.abstractmethod
+    def from_lti(self, lti: DiagonalLTI) -> "AbstractLinearSSM":
+        """A layer of this kind, with this one's settings and dtype, that computes `lti`.
+
+        Inverse of `to_lti` up to rounding. Differentiable in `lti`.
+        """
+
+
+class AbstractTimedSSM(AbstractLinearSSM):
+    """A linear system in continuous time, which can be sampled at irregular times.
+
+    Without intervals it is the time-invariant system that `to_lti` says.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self, u: Float[Array, "L d_model"], dt: Float[Array, " L"] | None = None
+    ) -> Float[Array, "L d_model"]:
+        """The output sequence, from a zero state; `dt` are the intervals before each sample, in
+        units of a usual one."""
+
+
+class AbstractSelectiveSSM(AbstractSSM):
+    """A layer whose recurrence follows its input, with a gate of its own around it.
+
+    It mixes channels and gates itself, so it stands in a residual block alone (`MixerBlock`). Its d
+    channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k, and
+    share B and C in groups. What it is as a linear system depends on data; what its states are
+    driven by, and what is made of them, can be asked here.
+    """
+
+    mixes_states: ClassVar[bool]
+    """Whether B and C are linear in the rows that make them, so that any basis of the states can
+    be written into them; else only a selection can."""
+
+    @property
+    @abc.abstractmethod
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        """Continuous-time eigenvalues A of each channel, per unit of dt."""
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> int:
+        """Groups G of d / G neighbouring channels that share B and C."""
+
+    @abc.abstractmethod
+    def signals(self, u: Float[Array, "L d_model"]) -> Signals:
+        """What drives the states on `u`."""
+
+    @abc.abstractmethod
+    def emit(self, u: Float[Array, "L d_model"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        """The layer's output on `u` where those of its channels' states are `y`."""
+
+    @abc.abstractmethod
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "AbstractSelectiveSSM":
+        """The layer with other states: `B` and `C` are applied to all that makes B and C.
+
+        `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
+        it.
+        """
+
+
+def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
+    """Raise a ValueError unless `lti` has the width and the feed-through of `layer`."""
+    H = layer.d_model
+    if lti.B.shape[1] != H or lti.C.shape[0] != H:
+        raise ValueError(
+            f"lti has {lti.B.shape[1]} inputs and {lti.C.shape[0]} outputs, "
+            f"allowed for this {type(layer).__name__}: {H} of each (its d_model)"
+        )
+    if lti.D.ndim != 1:
+        raise ValueError(
+            f"lti.D has shape {lti.D.shape}, allowed for a {type(layer).__name__}: a vector {(H,)}"
+        )
+    if lti.d_state < 1:
+        raise ValueError(f"lti has {lti.d_state} states, allowed: 1 or more")
+
+
+def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
+    """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
+    if not isinstance(layer, AbstractLinearSSM):
+        raise ValueError(
+            f"a {type(layer).__name__} follows its input and is no linear system by itself, "
+            "allowed here: an AbstractLinearSSM"
+        )
+    return layer
+
+
+MIN_DECAY = 1e-7
+"""Smallest decay -log|lam| per sample that `from_lti` writes: a time constant of 1e7 samples.
+
+An eigenvalue that rounding has put on the unit circle, or past it, comes back inside here.
+"""

@@ -1,0 +1,137 @@
+"""The linear recurrent unit (Orvieto et al., ICML 2023, arXiv 2303.06349)."""
+
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+
+from ..lti import DiagonalLTI
+from ..recurrence.linear import lti_apply, lti_step
+from .base import MIN_DECAY, AbstractLinearSSM, check_fits
+from .initializers import complex_normal, ring
+
+
+class LRU(AbstractLinearSSM):
+    """Linear recurrent unit, section 3 of the paper, with a state of N complex numbers.
+
+        lam = exp(-exp(nu_log) + i exp(theta_log))           (eq. 7; |lam| < 1 by construction)
+        x_k = lam * x_{k-1} + exp(gamma_log) * (B u_k)        (eq. 8)
+        y_k = Re(C x_k) + D * u_k
+
+    An angle of zero has no `theta_log`, and one close to it hardly any gradient: `from_lti` stores
+    angles below `MIN_ANGLE` one turn further, at 2 pi + angle, which is the same eigenvalue.
+    """
+
+    is_modal: ClassVar[bool] = True
+    dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
+
+    nu_log: Float[Array, " N"]
+    theta_log: Float[Array, " N"]
+    gamma_log: Float[Array, " N"]
+    B_re: Float[Array, "N H"]
+    B_im: Float[Array, "N H"]
+    C_re: Float[Array, "H N"]
+    C_im: Float[Array, "H N"]
+    D: Float[Array, " H"]
+
+    @classmethod
+    def init(
+        cls,
+        d_model: int,
+        d_state: int,
+        *,
+        key: PRNGKeyArray,
+        r_min: float = 0.9,
+        r_max: float = 0.999,
+        max_phase: float = 2 * math.pi,
+    ) -> "LRU":
+        """Eigenvalues uniform on the ring r_min <= |lam| <= r_max, angles in [0, max_phase) rad.
+
+        gamma = sqrt(1 - |lam|^2) makes the state's variance one under white noise.
+        """
+        lam_key, B_key, C_key, D_key = jax.random.split(key, 4)
+        nu_log, theta_log = ring(lam_key, d_state, r_min, r_max, max_phase)
+        B = complex_normal(B_key, (d_state, d_model)) / math.sqrt(2 * d_model)
+        C = complex_normal(C_key, (d_model, d_state)) / math.sqrt(d_state)
+        return cls(
+            nu_log=nu_log,
+            theta_log=theta_log,
+            gamma_log=normalizer_log(nu_log),
+            B_re=jnp.real(B),
+            B_im=jnp.imag(B),
+            C_re=jnp.real(C),
+            C_im=jnp.imag(C),
+            D=jax.random.normal(D_key, (d_model,)),
+        )
+
+    @property
+    def d_model(self) -> int:
+        return self.D.shape[0]
+
+    @property
+    def d_state(self) -> int:
+        return self.nu_log.shape[0]
+
+    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        lti = self.to_lti()
+        y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
+        return y + self.D * u
+
+    def init_state(self) -> Complex[Array, " N"]:
+        return jnp.zeros(self.d_state, jnp.result_type(self.nu_log, jnp.complex64))
+
+    def step(
+        self, carry: Complex[Array, " N"], u_t: Float[Array, " H"]
+    ) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
+        lti = self.to_lti()
+        carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
+        return carry, y_t + self.D * u_t
+
+    def run(
+        self,
+        carry: Complex[Array, " N"],
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        lti = self.to_lti()
+        y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
+        return carry, y + self.D * u
+
+    def to_lti(self) -> DiagonalLTI:
+        return DiagonalLTI(
+            log_lam=jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)),
+            B=jnp.exp(self.gamma_log)[:, None] * jax.lax.complex(self.B_re, self.B_im),
+            C=jax.lax.complex(self.C_re, self.C_im),
+            D=self.D,
+        )
+
+    def from_lti(self, lti: DiagonalLTI) -> "LRU":
+        check_fits(lti, self)
+        decay = jnp.maximum(-jnp.real(lti.log_lam), MIN_DECAY)
+        angle = jnp.mod(jnp.imag(lti.log_lam), 2 * jnp.pi)
+        angle = jnp.where(angle < MIN_ANGLE, angle + 2 * jnp.pi, angle)
+        nu_log = jnp.log(decay)
+        gamma_log = normalizer_log(nu_log)
+        B = lti.B / jnp.exp(gamma_log)[:, None]
+        parameters = {
+            "nu_log": nu_log,
+            "theta_log": jnp.log(angle),
+            "gamma_log": gamma_log,
+            "B_re": jnp.real(B),
+            "B_im": jnp.imag(B),
+            "C_re": jnp.real(lti.C),
+            "C_im": jnp.imag(lti.C),
+            "D": jnp.asarray(lti.D),
+        }
+        return type(self)(**{name: x.astype(self.nu_log.dtype) for name, x in parameters.items()})
+
+
+def normalizer_log(nu_log: Float[Array, " N"]) -> Float[Array, " N"]:
+    """log sqrt(1 - |lam|^2) with |lam| = exp(-exp(nu_log)), exact next to the unit circle."""
+    return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log)))
+
+
+MIN_ANGLE = 1e-3
+"""Angles [rad/sample] below this are stored one turn further (see `LRU`)."""

@@ -1,0 +1,225 @@
+"""The selective layer of Mamba (Gu & Dao, COLM 2024, arXiv 2312.00752)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..recurrence.selective import Signals, selective_scan, selective_step
+from .affine import Linear, product
+from .base import AbstractSelectiveSSM
+from .causal_conv import CausalConv
+from .initializers import inverse_softplus, log_uniform
+
+
+class TiedLog(eqx.Module):
+    """log(-A) with one spectrum for all channels, each at a speed of its own: a_n + s_d."""
+
+    a: Float[Array, " N"]
+    s: Float[Array, " d"]
+
+    def full(self) -> Float[Array, "d N"]:
+        """The matrix a_n + s_d."""
+        return self.s[:, None] + self.a
+
+
+class MambaState(NamedTuple):
+    """What a layer carries from one sample to the next."""
+
+    window: Float[Array, "K d"]
+    """The last K inputs of the convolution, the newest one last."""
+    ssm: Float[Array, "d N"]
+    """The states of each channel."""
+
+
+class Selection(NamedTuple):
+    """What the recurrence is given for each sample: it follows the data."""
+
+    x: Float[Array, "*L d"]
+    dt: Float[Array, "*L d"]
+    B: Float[Array, "*L N"]
+    C: Float[Array, "*L N"]
+
+
+class Mamba(AbstractSelectiveSSM):
+    """The Mamba block, section 3.4 and algorithm 2 of the paper, N real states for each channel.
+
+        x, z = split(in_proj(u))
+        x = silu(conv1d(x))
+        dt, B, C = split(x_proj(x)),  dt = softplus(dt_proj(dt)),  A = -exp(A_log)
+        h_k = exp(dt_k A) h_{k-1} + dt_k B_k x_k,  y_k = C_k h_k + D x_k
+        out_proj(y * silu(z))
+
+    Fields are called as in Hugging Face's weights. `A_log` is one number for each of the d_inner
+    channels and N states, or tied (`TiedLog`).
+    """
+
+    dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_proj")
+    mixes_states: ClassVar[bool] = True
+
+    in_proj: Linear
+    conv1d: CausalConv
+    x_proj: Linear
+    dt_proj: Linear
+    A_log: Float[Array, "d N"] | TiedLog
+    D: Float[Array, " d"]
+    out_proj: Linear
+
+    def __check_init__(self):
+        if self.x_proj.bias is not None:
+            raise ValueError("x_proj has a bias, allowed: none, as in Hugging Face's weights")
+
+    @classmethod
+    def init(
+        cls,
+        d_model: int,
+        d_state: int,
+        *,
+        key: PRNGKeyArray,
+        expand: int = 2,
+        d_conv: int = 4,
+        dt_rank: int | None = None,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_init_floor: float = 1e-4,
+        bias: bool = False,
+        conv_bias: bool = True,
+        tied: bool = False,
+    ) -> "Mamba":
+        """d_inner = expand * d_model channels; A_dn = -(n + 1), the S4D-real start.
+
+        The steps softplus(dt_proj.bias) are log-uniform in [dt_min, dt_max] samples, and at least
+        `dt_init_floor`. `dt_rank` is ceil(d_model / 16) if not given. `bias` is that of in_proj and
+        out_proj. With `tied`, A is one spectrum at a speed for each channel.
+        """
+        in_key, conv_key, x_key, dt_key, step_key, out_key = jax.random.split(key, 6)
+        d_inner = expand * d_model
+        rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        step = jnp.exp(log_uniform(step_key, (d_inner,), dt_min, dt_max))
+        bound = rank**-0.5
+        dt_weight = jax.random.uniform(dt_key, (d_inner, rank), minval=-bound, maxval=bound)
+        spectrum = jnp.log(jnp.arange(1.0, d_state + 1))
+        return cls(
+            in_proj=Linear.init(d_model, 2 * d_inner, use_bias=bias, key=in_key),
+            conv1d=CausalConv.init(d_inner, d_conv, bias=conv_bias, key=conv_key),
+            x_proj=Linear.init(d_inner, rank + 2 * d_state, use_bias=False, key=x_key),
+            dt_proj=Linear(dt_weight, inverse_softplus(jnp.maximum(step, dt_init_floor))),
+            A_log=(
+                TiedLog(spectrum, jnp.zeros(d_inner)) if tied else jnp.tile(spectrum, (d_inner, 1))
+            ),
+            D=jnp.ones(d_inner),
+            out_proj=Linear.init(d_inner, d_model, use_bias=bias, key=out_key),
+        )
+
+    @property
+    def d_model(self) -> int:
+        return self.out_proj.weight.shape[0]
+
+    @property
+    def d_inner(self) -> int:
+        """Channels of the recurrence."""
+        return self.D.shape[0]
+
+    @property
+    def d_state(self) -> int:
+        return self.A.shape[1]
+
+    @property
+    def dt_rank(self) -> int:
+        """Rank of the map from channels to their steps."""
+        return self.dt_proj.weight.shape[1]
+
+    @property
+    def A(self) -> Float[Array, "d N"]:
+        """Continuous-time eigenvalues of each channel, per unit of dt."""
+        return -jnp.exp(self.A_log.full() if isinstance(self.A_log, TiedLog) else self.A_log)
+
+    def __call__(
+        self, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+    ) -> Float[Array, "L H"]:
+        """The output sequence, from a zero state; of a padded one, `length` is its own length."""
+        return self.run(self.init_state(), u, length)[1]
+
+    def init_state(self) -> MambaState:
+        return MambaState(
+            self.conv1d.init_state(),
+            jnp.zeros((self.d_inner, self.d_state), jnp.result_type(self.D, jnp.float32)),
+        )
+
+    def run(
+        self,
+        carry: MambaState,
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[MambaState, Float[Array, "L H"]]:
+        x, z = jnp.split(self.in_proj(u), 2, axis=-1)
+        window, x = self.conv1d.run(carry.window, x, length)
+        x, dt, B, C = self.select(jax.nn.silu(x))
+        if length is not None:
+            # a sample of no duration leaves the state as it is
+            dt = jnp.where((jnp.arange(len(u)) < length)[:, None], dt, 0)
+        y, ssm = selective_scan(x, dt, self.A, B, C, carry.ssm)
+        return MambaState(window, ssm), self._out(y, x, z)
+
+    def step(
+        self, carry: MambaState, u_t: Float[Array, " H"]
+    ) -> tuple[MambaState, Float[Array, " H"]]:
+        x, z = jnp.split(self.in_proj(u_t), 2)
+        window, x = self.conv1d.step(carry.window, x)
+        x, dt, B, C = self.select(jax.nn.silu(x))
+        y, ssm = selective_step(x, dt, self.A, B, C, carry.ssm)
+        return MambaState(window, ssm), self._out(y, x, z)
+
+    def select(self, x: Float[Array, "*L d"]) -> Selection:
+        """What the recurrence is given where the convolution, after its silu, gives `x`."""
+        rank, N = self.dt_rank, self.d_state
+        dt, B, C = jnp.split(product(self.x_proj.weight, x), (rank, rank + N), axis=-1)
+        dt = jax.nn.softplus(self.dt_proj(dt))
+        return Selection(x, dt, B, C)
+
+    @property
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        return self.A
+
+    @property
+    def groups(self) -> int:
+        return 1
+
+    def signals(self, u: Float[Array, "L H"]) -> Signals:
+        x, dt, B, C = self.select(self._convolved(u)[0])
+        return Signals(x, dt, B[:, None], C[:, None])
+
+    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        return self._out(y, *self._convolved(u))
+
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "Mamba":
+        rank, N = self.dt_rank, self.d_state
+        rows = self.x_proj.weight
+        parts = [rows[:rank], B(rows[None, rank : rank + N])[0], C(rows[None, rank + N :])[0]]
+        x_proj = Linear(jnp.concatenate([jnp.asarray(part) for part in parts]))
+        if isinstance(self.A_log, TiedLog):
+            spectrum = TiedLog(jnp.asarray(log_A(self.A_log.a[None])[0]), self.A_log.s)
+        else:
+            spectrum = jnp.asarray(log_A(self.A_log))
+        return replace(self, x_proj=x_proj, A_log=spectrum)
+
+    def _convolved(self, u: Float[Array, "L H"]) -> tuple[Float[Array, "L d"], Float[Array, "L d"]]:
+        """x after the convolution and its silu, and z, from the first sample on."""
+        x, z = jnp.split(self.in_proj(u), 2, axis=-1)
+        return jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), x)[1]), z
+
+    def _out(
+        self, y: Float[Array, "*L d"], x: Float[Array, "*L d"], z: Float[Array, "*L d"]
+    ) -> Float[Array, "*L H"]:
+        gated = (y + self.D * x) * jax.nn.silu(z)
+        return self.out_proj(gated)

@@ -1,0 +1,296 @@
+"""The selective layer of Mamba-2 (Dao & Gu, ICML 2024, arXiv 2405.21060)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..recurrence.selective import Signals
+from ..recurrence.ssd import ssd_scan, ssd_step
+from .affine import Linear
+from .base import AbstractSelectiveSSM
+from .causal_conv import CausalConv
+from .initializers import inverse_softplus, log_uniform
+
+
+class GatedRMSNorm(eqx.Module):
+    """weight * r / rms(r), r = y * silu(z), the mean square taken in each of `groups` groups."""
+
+    weight: Float[Array, " d"]
+    groups: int = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __call__(self, y: Float[Array, "*L d"], z: Float[Array, "*L d"]) -> Float[Array, "*L d"]:
+        kind, dtype = y.dtype, jnp.result_type(y, jnp.float32)
+        r = y.astype(dtype) * jax.nn.silu(z.astype(dtype))
+        grouped = r.reshape(*r.shape[:-1], self.groups, -1)
+        square = jnp.mean(grouped**2, axis=-1, keepdims=True)
+        normal = (grouped * jax.lax.rsqrt(square + self.eps)).reshape(r.shape)
+        return self.weight * normal.astype(kind)
+
+
+class Mamba2State(NamedTuple):
+    """What a layer carries from one sample to the next."""
+
+    window: Float[Array, "K c"]
+    """The last K inputs of the convolution, the newest one last."""
+    ssm: Float[Array, "h p N"]
+    """The states of each head and channel."""
+
+
+class Selection2(NamedTuple):
+    """What the recurrence is given for each sample: it follows the data."""
+
+    x: Float[Array, "*L h p"]
+    dt: Float[Array, "*L h"]
+    B: Float[Array, "*L g N"]
+    C: Float[Array, "*L g N"]
+
+
+class Mamba2(AbstractSelectiveSSM):
+    """The Mamba-2 block, section 7 of the paper: h heads of p channels, N real states for each.
+
+        z, xBC, dt = split(in_proj(u))
+        x, B, C = split(silu(conv1d(xBC)))
+        dt = clip(softplus(dt + dt_bias), dt_limit),  A = -exp(A_log)
+        H_k = exp(dt_k A) H_{k-1} + dt_k x_k B_k^T,  y_k = H_k C_k + D x_k
+        out_proj(norm(y, z))
+
+    Fields are called as in Hugging Face's weights. B and C are shared by the heads of a group. The
+    steps are clipped to `dt_limit` in `step` as in the parallel call; Hugging Face's decoding from
+    a cache does not.
+    """
+
+    dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
+    mixes_states: ClassVar[bool] = False  # B and C pass through the convolution and its silu
+
+    in_proj: Linear
+    conv1d: CausalConv
+    dt_bias: Float[Array, " h"]
+    A_log: Float[Array, " h"]
+    D: Float[Array, " h"]
+    norm: GatedRMSNorm
+    out_proj: Linear
+    dt_limit: tuple[float, float] = eqx.field(static=True)
+    """Smallest and largest step size [samples]."""
+    chunk_size: int = eqx.field(static=True)
+    """The most samples that the parallel call takes at once. Does not change what is computed."""
+
+    def __check_init__(self):
+        low, high = self.dt_limit
+        if not 0 <= low <= high:
+            raise ValueError(f"dt_limit={self.dt_limit}, allowed: 0 <= low <= high")
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size={self.chunk_size}, allowed: 1 or more")
+        if self.heads % self.n_groups or self.d_inner % self.heads:
+            raise ValueError(
+                f"n_groups={self.n_groups} must divide the {self.heads} heads, and those the "
+                f"{self.d_inner} channels"
+            )
+
+    @classmethod
+    def init(
+        cls,
+        d_model: int,
+        d_state: int,
+        *,
+        key: PRNGKeyArray,
+        expand: int = 2,
+        headdim: int = 64,
+        n_groups: int = 1,
+        d_conv: int = 4,
+        chunk_size: int = 64,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_init_floor: float = 1e-4,
+        dt_limit: tuple[float, float] = (0.0, math.inf),
+        bias: bool = False,
+        conv_bias: bool = True,
+    ) -> "Mamba2":
+        """d_inner = expand * d_model channels in heads of `headdim`; A uniform in [-16, -1].
+
+        The steps softplus(dt_bias) are log-uniform in [dt_min, dt_max] samples, and at least
+        `dt_init_floor`. `bias` is that of in_proj and out_proj.
+        """
+        d_inner = expand * d_model
+        if d_inner % headdim:
+            raise ValueError(f"headdim={headdim}: must divide expand * d_model={d_inner}")
+        heads = d_inner // headdim
+        if heads % n_groups:
+            raise ValueError(f"n_groups={n_groups}: must divide the {heads} heads")
+        in_key, conv_key, step_key, A_key, out_key = jax.random.split(key, 5)
+        channels = d_inner + 2 * n_groups * d_state
+        step = jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))
+        return cls(
+            in_proj=Linear.init(d_model, d_inner + channels + heads, use_bias=bias, key=in_key),
+            conv1d=CausalConv.init(channels, d_conv, bias=conv_bias, key=conv_key),
+            dt_bias=inverse_softplus(jnp.maximum(step, dt_init_floor)),
+            A_log=jnp.log(jax.random.uniform(A_key, (heads,), minval=1.0, maxval=16.0)),
+            D=jnp.ones(heads),
+            norm=GatedRMSNorm(jnp.ones(d_inner), n_groups, 1e-5),
+            out_proj=Linear.init(d_inner, d_model, use_bias=bias, key=out_key),
+            dt_limit=dt_limit,
+            chunk_size=chunk_size,
+        )
+
+    @property
+    def d_model(self) -> int:
+        return self.out_proj.weight.shape[0]
+
+    @property
+    def d_inner(self) -> int:
+        """Channels of the recurrence, of all heads."""
+        return self.norm.weight.shape[0]
+
+    @property
+    def heads(self) -> int:
+        """Number of heads h, each with a decay of its own."""
+        return self.A_log.shape[0]
+
+    @property
+    def headdim(self) -> int:
+        """Channels p of a head."""
+        return self.d_inner // self.heads
+
+    @property
+    def chunk(self) -> int:
+        """Samples in a chunk of the scan: as many as states, from 16 to `chunk_size`.
+
+        Work within chunks grows with their length, work between them with the number of states, so
+        that a layer with fewer states is the faster for shorter chunks.
+        """
+        return min(self.chunk_size, max(16, self.d_state))
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups of heads, each with its own B and C."""
+        return self.norm.groups
+
+    @property
+    def d_state(self) -> int:
+        return (self.conv1d.weight.shape[0] - self.d_inner) // (2 * self.n_groups)
+
+    @property
+    def A(self) -> Float[Array, " h"]:
+        """Continuous-time eigenvalue of each head, per unit of dt."""
+        return -jnp.exp(self.A_log)
+
+    @property
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        A = jnp.repeat(self.A, self.headdim)
+        return jnp.broadcast_to(A[:, None], (self.d_inner, self.d_state))
+
+    @property
+    def groups(self) -> int:
+        return self.n_groups
+
+    def __call__(
+        self, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+    ) -> Float[Array, "L H"]:
+        """The output sequence, from a zero state; of a padded one, `length` is its own length."""
+        return self.run(self.init_state(), u, length)[1]
+
+    def init_state(self) -> Mamba2State:
+        shape = (self.heads, self.headdim, self.d_state)
+        return Mamba2State(
+            self.conv1d.init_state(), jnp.zeros(shape, jnp.result_type(self.D, jnp.float32))
+        )
+
+    def run(
+        self,
+        carry: Mamba2State,
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Mamba2State, Float[Array, "L H"]]:
+        z, xBC, dt = self.project(u)
+        window, xBC = self.conv1d.run(carry.window, xBC, length)
+        x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
+        if length is not None:
+            # a sample of no duration leaves the state as it is
+            dt = jnp.where((jnp.arange(len(u)) < length)[:, None], dt, 0)
+        y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
+        return Mamba2State(window, ssm), self._out(y, x, z)
+
+    def step(
+        self, carry: Mamba2State, u_t: Float[Array, " H"]
+    ) -> tuple[Mamba2State, Float[Array, " H"]]:
+        z, xBC, dt = self.project(u_t)
+        window, xBC = self.conv1d.step(carry.window, xBC)
+        x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
+        y, ssm = ssd_step(x, dt, self.A, B, C, carry.ssm)
+        return Mamba2State(window, ssm), self._out(y, x, z)
+
+    def project(
+        self, u: Float[Array, "*L H"]
+    ) -> tuple[Float[Array, "*L d"], Float[Array, "*L c"], Float[Array, "*L h"]]:
+        """The gate, the inputs of the convolution, and the steps before their softplus."""
+        projected = self.in_proj(u)
+        gate, rest = self.d_inner, self.in_proj.weight.shape[0] - self.heads
+        z, xBC, dt = jnp.split(projected, (gate, rest), axis=-1)
+        return z, xBC, dt
+
+    def select(self, xBC: Float[Array, "*L c"], dt: Float[Array, "*L h"]) -> Selection2:
+        """What the recurrence is given where the convolution, after its silu, gives `xBC`."""
+        N = self.d_state
+        d, groups = self.d_inner, (self.n_groups, N)
+        x, B, C = jnp.split(xBC, (d, d + self.n_groups * N), axis=-1)
+        dt = jnp.clip(jax.nn.softplus(dt + self.dt_bias), *self.dt_limit)
+        *L, _ = x.shape
+        return Selection2(
+            x.reshape(*L, self.heads, self.headdim),
+            dt,
+            B.reshape(*L, *groups),
+            C.reshape(*L, *groups),
+        )
+
+    def signals(self, u: Float[Array, "L H"]) -> Signals:
+        (x, dt, B, C), _ = self._selected(u)
+        return Signals(x.reshape(len(u), self.d_inner), jnp.repeat(dt, self.headdim, axis=-1), B, C)
+
+    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        selected, z = self._selected(u)
+        return self._out(y.reshape(selected.x.shape), selected.x, z)
+
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "Mamba2":
+        groups, N, d = self.n_groups, self.d_state, self.d_inner
+
+        def mapped(rows: Float[Array, "m *k"], before: int) -> Float[Array, "q *k"]:
+            """Rows of which the first `before + d` have nothing to do with states."""
+            begin = before + d
+            middle, end = begin + groups * N, begin + 2 * groups * N
+            of_B, of_C = (
+                jnp.asarray(change(part.reshape(groups, N, *part.shape[1:])))
+                for change, part in ((B, rows[begin:middle]), (C, rows[middle:end]))
+            )
+            of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
+            return jnp.concatenate([rows[:begin], of_B, of_C, rows[end:]])
+
+        bias = self.in_proj.bias
+        in_proj = Linear(mapped(self.in_proj.weight, d), None if bias is None else mapped(bias, d))
+        conv_bias = self.conv1d.bias
+        conv1d = CausalConv(
+            mapped(self.conv1d.weight, 0), None if conv_bias is None else mapped(conv_bias, 0)
+        )
+        return replace(self, in_proj=in_proj, conv1d=conv1d)
+
+    def _selected(self, u: Float[Array, "L H"]) -> tuple[Selection2, Float[Array, "L d"]]:
+        """What the recurrence is given on `u`, from the first sample on, and the gate."""
+        z, xBC, dt = self.project(u)
+        xBC = jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), xBC)[1])
+        return self.select(xBC, dt), z
+
+    def _out(
+        self, y: Float[Array, "*L h p"], x: Float[Array, "*L h p"], z: Float[Array, "*L d"]
+    ) -> Float[Array, "*L H"]:
+        y = (y + self.D[:, None] * x).reshape(z.shape)
+        return self.out_proj(self.norm(y, z))

@@ -1,0 +1,202 @@
+"""The simplified state-space layer S5 (Smith, Warrington, Linderman, arXiv 2208.04933)."""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+
+from ..lti import DiagonalLTI
+from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
+from .base import MIN_DECAY, AbstractTimedSSM, check_fits
+from .discretize import RULES, Discretization
+from .initializers import hippo_legs_normal, log_uniform
+
+
+class S5(AbstractTimedSSM):
+    """A diagonal continuous-time system with learned step sizes, N stored of 2N conjugate states.
+
+        x' = Lambda x + B u,  Lambda = -exp(Lambda_re_log) + i Lambda_im       (eq. 1, 5)
+        x_k = lam x_{k-1} + gain * (B u_k), step exp(log_step) of each state    (eq. 6)
+        y_k = 2 Re(C x_k) + D u_k                                              (conjugate symmetry)
+
+    The public code stores Re(Lambda) itself, which training can push past zero; its logarithm
+    cannot leave the stable half-plane.
+    """
+
+    is_modal: ClassVar[bool] = True
+    dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
+
+    Lambda_re_log: Float[Array, " N"]
+    Lambda_im: Float[Array, " N"]
+    B_re: Float[Array, "N H"]
+    B_im: Float[Array, "N H"]
+    C_re: Float[Array, "H N"]
+    C_im: Float[Array, "H N"]
+    D: Float[Array, " H"]
+    log_step: Float[Array, " N"]
+    discretization: Discretization = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.discretization not in RULES:
+            raise ValueError(f"discretization={self.discretization!r}, allowed: {sorted(RULES)}")
+
+    @classmethod
+    def init(
+        cls,
+        d_model: int,
+        d_state: int,
+        *,
+        key: PRNGKeyArray,
+        hippo_blocks: int = 1,
+        step_min: float = 1e-3,
+        step_max: float = 1e-1,
+        discretization: Discretization = "zoh",
+    ) -> "S5":
+        """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3); B, C in their basis.
+
+        Steps are log-uniform in [step_min, step_max], in units of the time between samples.
+        """
+        if hippo_blocks < 1 or d_state % hippo_blocks:
+            raise ValueError(f"hippo_blocks={hippo_blocks}: must divide d_state={d_state}")
+        B_key, C_key, D_key, step_key = jax.random.split(key, 4)
+        size = 2 * d_state
+        Lambda, V = hippo_legs_normal(size // hippo_blocks)
+        eye = np.eye(hippo_blocks)
+        dtype = jnp.result_type(complex)
+        basis = jnp.asarray(np.kron(eye, V), dtype)
+        B = basis.conj().T @ jax.random.normal(B_key, (size, d_model)) / math.sqrt(d_model)
+        C = jax.random.normal(C_key, (d_model, size)) @ basis / math.sqrt(size)
+        return cls.from_continuous(
+            jnp.asarray(np.tile(Lambda, hippo_blocks), dtype),
+            B,
+            C,
+            jax.random.normal(D_key, (d_model,)),
+            log_uniform(step_key, (d_state,), step_min, step_max),
+            discretization=discretization,
+        )
+
+    @classmethod
+    def from_continuous(
+        cls,
+        Lambda: Complex[Array, " N"],
+        B: Complex[Array, "N H"],
+        C: Complex[Array, "H N"],
+        D: Float[Array, " H"],
+        log_step: Float[Array, " N"],
+        *,
+        discretization: Discretization = "zoh",
+    ) -> "S5":
+        """A layer from the matrices of the paper, Re(Lambda) < 0, one of each conjugate pair."""
+        return cls(
+            Lambda_re_log=jnp.log(-jnp.real(Lambda)),
+            Lambda_im=jnp.imag(Lambda),
+            B_re=jnp.real(B),
+            B_im=jnp.imag(B),
+            C_re=jnp.real(C),
+            C_im=jnp.imag(C),
+            D=D,
+            log_step=log_step,
+            discretization=discretization,
+        )
+
+    @property
+    def d_model(self) -> int:
+        return self.D.shape[0]
+
+    @property
+    def d_state(self) -> int:
+        return self.Lambda_im.shape[0]
+
+    @property
+    def Lambda(self) -> Complex[Array, " N"]:
+        """Continuous-time eigenvalues, one of each conjugate pair [rad per unit of time]."""
+        return jax.lax.complex(-jnp.exp(self.Lambda_re_log), self.Lambda_im)
+
+    def __call__(
+        self, u: Float[Array, "L H"], dt: Float[Array, " L"] | None = None
+    ) -> Float[Array, "L H"]:
+        """The output sequence from a zero state.
+
+        `dt` are the intervals before each sample, in samples (all one if not given): state n
+        advances by dt_k * exp(log_step_n) under the input u_k, which is held over the interval.
+        """
+        lti = self.to_lti()
+        if dt is None:
+            y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
+        else:
+            a, b = jax.vmap(self._sampled)(u, dt)
+            y = jnp.real(linear_recurrence(a, b) @ lti.C.T)
+        return y + self.D * u
+
+    def init_state(self) -> Complex[Array, " N"]:
+        dtype = jnp.result_type(self.Lambda_im, self.log_step, self.B_im, jnp.complex64)
+        return jnp.zeros(self.d_state, dtype)
+
+    def step(
+        self,
+        carry: Complex[Array, " N"],
+        u_t: Float[Array, " H"],
+        dt: Float[Array, ""] | None = None,
+    ) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
+        lti = self.to_lti()
+        if dt is None:
+            carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
+        else:
+            a, b = self._sampled(u_t, dt)
+            carry = a * carry + b
+            y_t = jnp.real(lti.C @ carry)
+        return carry, y_t + self.D * u_t
+
+    def _sampled(
+        self, u_t: Float[Array, " H"], dt: Float[Array, ""]
+    ) -> tuple[Complex[Array, " N"], Complex[Array, " N"]]:
+        """Decay and input of the states over an interval of `dt` samples."""
+        rule = RULES[self.discretization]
+        log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(self.log_step))
+        return jnp.exp(log_lam), gain * (jax.lax.complex(self.B_re, self.B_im) @ u_t)
+
+    def run(
+        self,
+        carry: Complex[Array, " N"],
+        u: Float[Array, "L H"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        lti = self.to_lti()
+        y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
+        return carry, y + self.D * u
+
+    def to_lti(self) -> DiagonalLTI:
+        log_lam, gain = RULES[self.discretization].forward(self.Lambda, jnp.exp(self.log_step))
+        return DiagonalLTI(
+            log_lam=log_lam,
+            B=gain[:, None] * jax.lax.complex(self.B_re, self.B_im),
+            C=2 * jax.lax.complex(self.C_re, self.C_im),
+            D=self.D,
+        )
+
+    def from_lti(self, lti: DiagonalLTI) -> "S5":
+        """Each state takes the step size of this layer's state whose eigenvalue lies nearest.
+
+        An eigenvalue of less than the dtype's rounding of 1 is stored as that: the bilinear rule
+        has no continuous eigenvalue for zero.
+        """
+        check_fits(lti, self)
+        own = self.to_lti().log_lam
+        fastest = -float(np.log(jnp.finfo(own.dtype).eps))
+        decay = jnp.clip(-jnp.real(lti.log_lam), MIN_DECAY, fastest)
+        log_lam = jax.lax.complex(-decay, jnp.imag(lti.log_lam)).astype(own.dtype)
+        nearest = jnp.argmin(jnp.abs(log_lam[:, None] - own), axis=1)
+        log_step = self.log_step[nearest]
+        Lambda, gain = RULES[self.discretization].inverse(log_lam, jnp.exp(log_step))
+        return self.from_continuous(
+            Lambda,
+            (lti.B / gain[:, None]).astype(own.dtype),
+            jnp.asarray(lti.C / 2).astype(own.dtype),
+            jnp.asarray(lti.D).astype(self.D.dtype),
+            log_step,
+            discretization=self.discretization,
+        )

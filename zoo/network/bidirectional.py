@@ -1,0 +1,46 @@
+"""Two layers over one sequence, one of them backwards."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..layers.base import AbstractSSM
+
+
+class Bidirectional(eqx.Module):
+    """y = forward(u) + reverse(backward(reverse(u))): every output sees the whole sequence.
+
+    Each direction is a layer of its own, with its own state, and shrinks on its own. Both count
+    the current input, as the public S5 does. There is no `step`: the future cannot be streamed.
+    """
+
+    forward: AbstractSSM
+    backward: AbstractSSM
+
+    def __call__(
+        self,
+        u: Float[Array, "L H"],
+        dt: Float[Array, " L"] | None = None,
+        *,
+        length: Int[Array, ""] | int | None = None,
+    ) -> Float[Array, "L H"]:
+        """`dt`, for layers that take it, are the intervals before each sample, in samples.
+
+        Read backwards, the interval before a sample is the one that follows it; nothing follows
+        the last sample, whose input is then held as long as the first one's. Of a padded sequence,
+        `length` is the number of samples: backwards it begins at the last of them.
+        """
+        backwards = _reversed(len(u), length)
+        if dt is None:
+            return self.forward(u) + self.backward(u[backwards])[backwards]
+        last = len(u) if length is None else length
+        following = jnp.where(jnp.arange(len(u)) == last - 1, dt[0], jnp.roll(dt, -1))
+        y = self.backward(u[backwards], following[backwards])  # pyright: ignore[reportCallIssue]
+        return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
+
+
+def _reversed(samples: int, length: Int[Array, ""] | int | None) -> Int[Array, " L"] | slice:
+    """Indices that reverse the first `length` samples, and that undo it too."""
+    if length is None:
+        return slice(None, None, -1)
+    return (length - 1 - jnp.arange(samples)) % samples

@@ -1,0 +1,164 @@
+"""Residual blocks around the layers."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..layers.base import AbstractSelectiveSSM, AbstractSSM
+from .bidirectional import Bidirectional
+from .norm import NORMS, AbstractNorm, NormName, SampleNorm
+from .pointwise import GLU, Dropout, gelu
+
+
+@jax.custom_vjp
+def _summed_once(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    """x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
+
+    XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
+    cotangents of all blocks after it. It does not copy divisions, here by ones that it can't see:
+    one for each entry, as it makes a product, which it copies, of a division by a single number.
+    """
+    return x
+
+
+def _summed_once_backward(_, dx):
+    return (dx / jnp.minimum(1, 1 + jnp.abs(dx)),)
+
+
+_summed_once.defvjp(lambda x: (x, None), _summed_once_backward)
+
+
+class AbstractBlock(eqx.Module):
+    """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed."""
+
+    norm: eqx.AbstractVar[AbstractNorm]
+    ssm: eqx.AbstractVar[AbstractSSM | Bidirectional]
+
+    @abc.abstractmethod
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        """What is done with the layer's output, sample by sample, before it is added."""
+
+    def __call__(
+        self,
+        x: Float[Array, "L H"],
+        state: eqx.nn.State,
+        *,
+        length: Int[Array, ""] | int | None = None,
+        dt: Float[Array, " L"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        """The next residual stream and the next state.
+
+        Samples from `length` on are padding: they change nothing before them, and mean nothing.
+        `dt` are the intervals before each sample, for layers that take them.
+        """
+        x = _summed_once(x)
+        y, state = self.norm(x, state, length)
+        given: dict[str, Any] = {} if dt is None else {"dt": dt}
+        if length is not None and isinstance(self.ssm, Bidirectional):
+            given["length"] = length
+        return x + self.after(self.ssm(y, **given), key=key), state
+
+    def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm, AbstractSSM]:
+        """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
+        if not isinstance(self.norm, SampleNorm):
+            raise ValueError(
+                f"norm is a {type(self.norm).__name__}, allowed where sequences are streamed: "
+                "'layer', 'rms' (a mean over the batch and its length sees the future)"
+            )
+        if isinstance(self.ssm, Bidirectional):
+            raise ValueError("ssm is Bidirectional, allowed where sequences are streamed: causal")
+        return self.norm.norm, self.ssm
+
+    def run(
+        self, carry: Any, x: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+    ) -> tuple[Any, Float[Array, "L H"]]:
+        """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
+        norm, ssm = self.streamed()
+        carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
+        return carry, x + eqx.nn.inference_mode(self).after(y)
+
+    def step(self, carry: Any, x_t: Float[Array, " H"]) -> tuple[Any, Float[Array, " H"]]:
+        """One sample, as `AbstractSSM.step`, without dropout."""
+        norm, ssm = self.streamed()
+        carry, y_t = ssm.step(carry, norm(x_t))
+        return carry, x_t + eqx.nn.inference_mode(self).after(y_t[None])[0]
+
+
+class Block(AbstractBlock):
+    """x + dropout(GLU(dropout(GELU(ssm(norm(x)))))), the paper's residual block."""
+
+    norm: AbstractNorm
+    ssm: AbstractSSM | Bidirectional
+    glu: GLU
+    dropout: Dropout
+
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        y = self.dropout(gelu(y), key=key, draw=0)
+        return self.dropout(self.glu(y), key=key, draw=1)
+
+
+class MixerBlock(AbstractBlock):
+    """x + dropout(ssm(norm(x))), for layers that gate and mix channels themselves (Mamba)."""
+
+    norm: AbstractNorm
+    ssm: AbstractSSM | Bidirectional
+    dropout: Dropout
+
+    def after(
+        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
+        return self.dropout(y, key=key)
+
+
+def run_blocks(
+    blocks: Sequence[AbstractBlock],
+    x: Float[Array, "L H"],
+    state: eqx.nn.State,
+    *,
+    length: Int[Array, ""] | int | None = None,
+    dt: Float[Array, " L"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+    """The residual stream after all blocks, and the next state; the rest as for a block."""
+    keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
+    for block, block_key in zip(blocks, keys, strict=True):
+        x, state = block(x, state, length=length, dt=dt, key=block_key)
+    return x, state
+
+
+def residual_block(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    d_model: int,
+    norm: NormName,
+    dropout: float,
+    bidirectional: bool,
+    key: PRNGKeyArray,
+) -> Block | MixerBlock:
+    """The block that suits the layer: a `MixerBlock` for a selective one, otherwise a `Block`."""
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm!r}, allowed: {', '.join(NORMS)}")
+    forward_key, backward_key, glu_key = jax.random.split(key, 3)
+    forward = make_ssm(forward_key)
+    ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward
+    if isinstance(forward, AbstractSelectiveSSM):
+        return MixerBlock(NORMS[norm](d_model), ssm, Dropout(dropout))
+    glu = GLU(d_model, key=glu_key)
+    return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))
+
+
+def residual_blocks(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM], keys: Sequence[PRNGKeyArray], **settings: Any
+) -> tuple[Block | MixerBlock, ...]:
+    """A `residual_block` with these settings for each key."""
+    return tuple(residual_block(make_ssm, key=key, **settings) for key in keys)

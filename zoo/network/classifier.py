@@ -1,0 +1,113 @@
+"""The classifier around the layers: encoder, residual blocks, pooling, head."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..layers.affine import affine
+from ..layers.base import AbstractSSM
+from .block import Block, MixerBlock, residual_blocks, run_blocks
+from .norm import NormName, within
+
+
+class LinearEncoder(eqx.Module):
+    """Real inputs, sample by sample: Float[L, c] -> Float[L, H]."""
+
+    linear: eqx.nn.Linear
+
+    def __init__(self, channels: int, d_model: int, *, key: PRNGKeyArray):
+        self.linear = eqx.nn.Linear(channels, d_model, key=key)
+
+    def __call__(self, x: Float[Array, "L c"]) -> Float[Array, "L H"]:
+        return affine(self.linear, x)
+
+
+class EmbeddingEncoder(eqx.Module):
+    """Tokens 0..vocabulary-1: Int[L] -> Float[L, H]."""
+
+    embedding: eqx.nn.Embedding
+
+    def __init__(self, vocabulary: int, d_model: int, *, key: PRNGKeyArray):
+        self.embedding = eqx.nn.Embedding(vocabulary, d_model, key=key)
+
+    def __call__(self, x: Int[Array, " L"]) -> Float[Array, "L H"]:
+        return jax.vmap(self.embedding)(x)
+
+
+Encoder = LinearEncoder | EmbeddingEncoder
+ENCODERS: dict[str, Callable[..., Encoder]] = {"real": LinearEncoder, "tokens": EmbeddingEncoder}
+"""By the kind of input: `encoder(input_size, d_model, key=key)`."""
+
+
+def mean_pool(
+    h: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
+) -> Float[Array, " H"]:
+    """The mean over the samples that are no padding."""
+    if length is None:
+        return jnp.mean(h, axis=0)
+    return jnp.sum(h, axis=0, where=within(length, len(h))[:, None]) / length
+
+
+class Classifier(eqx.Module):
+    """A sequence in, logits of its classes out: encoder, blocks, mean over the length, linear head.
+
+    One sequence per call; for a batch `jax.vmap(model, in_axes=(0, None, 0), out_axes=(0, None),
+    axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
+    padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
+    """
+
+    encoder: Encoder
+    blocks: tuple[Block | MixerBlock, ...]
+    head: eqx.nn.Linear
+
+    def __call__(
+        self,
+        x: Float[Array, "L c"] | Int[Array, " L"],
+        state: eqx.nn.State,
+        *,
+        length: Int[Array, ""] | int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
+        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, key=key)
+        return self.head(mean_pool(h, length)), state
+
+
+def classifier(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    input_kind: Literal["real", "tokens"],
+    input_size: int,
+    classes: int,
+    d_model: int,
+    blocks: int,
+    norm: NormName = "batch",
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    key: PRNGKeyArray,
+) -> tuple[Classifier, eqx.nn.State]:
+    """A classifier of `blocks` residual blocks of width `d_model`, and its BatchNorm state.
+
+    `make_ssm(key)` makes a layer of that width; `input_size` is the number of real channels, or the
+    vocabulary.
+    """
+    encoder_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
+
+    def build() -> Classifier:
+        return Classifier(
+            encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=bidirectional,
+            ),
+            head=eqx.nn.Linear(d_model, classes, key=head_key),
+        )
+
+    return eqx.nn.make_with_state(build)()

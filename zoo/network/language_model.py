@@ -1,0 +1,142 @@
+"""The language model around any layer: what comes next, token by token."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..layers.affine import Linear, product
+from ..layers.base import AbstractSSM
+from .block import Block, MixerBlock, residual_blocks, run_blocks
+from .norm import NormName, SampleNorm, layer_norm, rms_norm
+
+FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
+
+
+class LanguageModel(eqx.Module):
+    """Tokens in, logits of the next token out at each place: embedding, blocks, norm, head.
+
+    One sequence per call, like `zoo.Classifier`: for a batch `jax.vmap(model, in_axes=(0,
+    None, 0), out_axes=(0, None), axis_name=BATCH_AXIS)(tokens, state, key=keys)`. The state is
+    passed through. `run` and `step` stream: they carry the layers' states, have no dropout, and
+    give the same logits.
+    """
+
+    embedding: eqx.nn.Embedding
+    blocks: tuple[Block | MixerBlock, ...]
+    norm: SampleNorm
+    head: Linear | None
+    """Logits from channels; None for the embedding itself, transposed (tied)."""
+
+    def __check_init__(self):
+        for block in self.blocks:
+            block.streamed()
+        if self.head is not None and self.head.bias is not None:
+            raise ValueError("head has a bias, allowed: none, as in Hugging Face's weights")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens V."""
+        return self.embedding.weight.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Channels H of the residual stream."""
+        return self.embedding.weight.shape[1]
+
+    def __call__(
+        self,
+        tokens: Int[Array, " L"],
+        state: eqx.nn.State,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "L V"], eqx.nn.State]:
+        h, state = run_blocks(self.blocks, self.embedding.weight[tokens], state, key=key)
+        return self.logits(h), state
+
+    def init_state(self) -> tuple[Any, ...]:
+        """The carry before the first token: each layer's zero state."""
+        return tuple(block.streamed()[1].init_state() for block in self.blocks)
+
+    def run(
+        self,
+        carry: tuple[Any, ...],
+        tokens: Int[Array, " L"],
+        length: Int[Array, ""] | int | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "L H"]]:
+        """A piece of a text: the next carry, and the residual stream after the last block.
+
+        `logits` of a row are those of the token that follows it. Of a padded piece, `length` is the
+        number of tokens, 1 or more: the carry is the one after them.
+        """
+        h = self.embedding.weight[tokens]
+        after = []
+        for block, before in zip(self.blocks, carry, strict=True):
+            state, h = block.run(before, h, length)
+            after.append(state)
+        return tuple(after), h
+
+    def step(
+        self, carry: tuple[Any, ...], token: Int[Array, ""]
+    ) -> tuple[tuple[Any, ...], Float[Array, " V"]]:
+        """One token: the next carry, and the logits of the token that follows."""
+        h = self.embedding.weight[token]
+        after = []
+        for block, before in zip(self.blocks, carry, strict=True):
+            state, h = block.step(before, h)
+            after.append(state)
+        return tuple(after), self.logits(h[None])[0]
+
+    def logits(self, h: Float[Array, "L H"]) -> Float[Array, "L V"]:
+        """Logits from the residual stream after the last block."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return product(weight, jax.vmap(self.norm.norm)(h))
+
+
+def language_model(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    vocabulary: int,
+    d_model: int,
+    blocks: int,
+    norm: NormName = "rms",
+    dropout: float = 0.0,
+    tied: bool = True,
+    key: PRNGKeyArray,
+) -> tuple[LanguageModel, eqx.nn.State]:
+    """A language model of `blocks` residual blocks of width `d_model`, and its (empty) state.
+
+    `make_ssm(key)` makes a layer of that width. `norm` is "layer" or "rms": a mean over the batch
+    and its length would tell a token about later ones. Embeddings start with a deviation of 0.02,
+    so that tied logits start small.
+    """
+    if norm not in FINAL_NORMS:
+        raise ValueError(f"norm={norm!r}, allowed for a language model: {', '.join(FINAL_NORMS)}")
+    if vocabulary < 1:
+        raise ValueError(f"vocabulary={vocabulary}, allowed: 1 or more")
+    embedding_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
+
+    def build() -> LanguageModel:
+        weight = EMBEDDING_DEVIATION * jax.random.normal(embedding_key, (vocabulary, d_model))
+        head = Linear.init(d_model, vocabulary, use_bias=False, key=head_key)
+        return LanguageModel(
+            embedding=eqx.nn.Embedding(weight=weight),
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=False,
+            ),
+            norm=FINAL_NORMS[norm](d_model),
+            head=None if tied else head,
+        )
+
+    return eqx.nn.make_with_state(build)()
+
+
+EMBEDDING_DEVIATION = 0.02
+"""Standard deviation of the embeddings at the start (Radford et al. 2019)."""

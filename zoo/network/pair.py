@@ -1,0 +1,83 @@
+"""Which class do two sequences have together: two towers that are one, and the dual head."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..layers.base import AbstractSSM
+from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
+from .classifier import ENCODERS, Encoder, mean_pool
+
+
+class PairClassifier(eqx.Module):
+    """Two sequences in, logits of their common class out, as for retrieval in Long Range Arena.
+
+    Both run through the same encoder and blocks, one after the other; BatchNorm sees the first ones
+    of a batch, then the second ones. The features a, b of the two, means over their lengths, meet
+    in the head of the published S4 and S5 models: W2 gelu(W1 [a, b, a * b, a - b]).
+
+    Called like `zoo.Classifier`, with both sequences along the first axis of `x`, and of
+    `length` if they are padded.
+    """
+
+    encoder: Encoder
+    blocks: tuple[Block | MixerBlock, ...]
+    hidden: eqx.nn.Linear
+    head: eqx.nn.Linear
+
+    def __call__(
+        self,
+        x: Float[Array, "2 L c"] | Int[Array, "2 L"],
+        state: eqx.nn.State,
+        *,
+        length: Int[Array, " 2"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        features = []
+        for which, tower_key in enumerate(keys):
+            own = None if length is None else length[which]
+            h = self.encoder(x[which])
+            h, state = run_blocks(self.blocks, h, state, length=own, key=tower_key)
+            features.append(mean_pool(h, own))
+        a, b = features
+        joined = jnp.concatenate([a, b, a * b, a - b])
+        return self.head(jax.nn.gelu(self.hidden(joined))), state
+
+
+def pair_classifier(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    input_kind: Literal["real", "tokens"],
+    input_size: int,
+    classes: int,
+    d_model: int,
+    blocks: int,
+    norm: NormName = "batch",
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    key: PRNGKeyArray,
+) -> tuple[PairClassifier, eqx.nn.State]:
+    """A classifier of pairs and its BatchNorm state; arguments as for `zoo.classifier`."""
+    encoder_key, hidden_key, head_key, *block_keys = jax.random.split(key, 3 + blocks)
+
+    def build() -> PairClassifier:
+        return PairClassifier(
+            encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=bidirectional,
+            ),
+            hidden=eqx.nn.Linear(4 * d_model, d_model, key=hidden_key),
+            head=eqx.nn.Linear(d_model, classes, key=head_key),
+        )
+
+    return eqx.nn.make_with_state(build)()

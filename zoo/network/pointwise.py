@@ -1,0 +1,104 @@
+"""What a block does sample by sample: GELU, GLU, dropout.
+
+Written so that the passes over a long batch are few: in the backward pass each of these keeps its
+input and nothing else.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from ..layers.affine import affine
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    """x Phi(x), in the tanh approximation (Hendrycks and Gimpel 2016) of `jax.nn.gelu`."""
+    return jax.nn.gelu(x)
+
+
+gelu.defvjp(lambda x: (jax.nn.gelu(x), x), lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy))
+
+
+class GLU(eqx.Module):
+    """Gated linear unit, W x * sigmoid(V x) (Dauphin et al. 2017)."""
+
+    linear: eqx.nn.Linear
+    gate: eqx.nn.Linear
+
+    def __init__(self, d_model: int, *, key: PRNGKeyArray):
+        linear_key, gate_key = jax.random.split(key)
+        self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
+        self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
+
+    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+        return _gated(affine(self.linear, x), affine(self.gate, x))
+
+
+@jax.custom_vjp
+def _gated(value, gate):
+    return _gated_forward(value, gate)[0]
+
+
+def _gated_forward(value, gate):
+    return value * jax.nn.sigmoid(gate), (value, gate)
+
+
+def _gated_backward(kept, dy):
+    value, gate = kept
+    open_ = jax.nn.sigmoid(gate)
+    return dy * open_, dy * value * open_ * (1 - open_)
+
+
+_gated.defvjp(_gated_forward, _gated_backward)
+
+
+class Dropout(eqx.Module):
+    """Each entry is zero with probability `rate`, and else divided by 1 - rate; not at inference.
+
+    The entries' random bits are a hash of the key's own words and of their position, which costs a
+    tenth of a cryptographic generator's bits and is as good for this. The key is neither split nor
+    drawn from: where batches are narrow, that takes as long as all the hashes.
+    """
+
+    rate: float = eqx.field(static=True)
+    inference: bool = False
+
+    def __check_init__(self):
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate={self.rate}, allowed: [0, 1)")
+
+    def __call__(
+        self, x: Float[Array, "L H"], *, key: PRNGKeyArray | None = None, draw: int = 0
+    ) -> Float[Array, "L H"]:
+        """`draw` numbers what is drawn from the same key, each independent of the others.
+
+        Raises a ValueError without a key where one is needed.
+        """
+        if self.inference or self.rate == 0:
+            return x
+        if key is None:
+            raise ValueError("key=None, allowed: a random key, for dropout in training")
+        keep = 1 - self.rate
+        kept = _hashed_bits(key, draw, x.shape) < jnp.uint32(keep * 2**32)
+        return jnp.where(kept, x / keep, 0)
+
+
+def _hashed_bits(key: PRNGKeyArray, draw: int, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
+    """32 random bits for each entry: its position, keyed and mixed twice."""
+    words = jax.random.key_data(key)
+    first, second = words[0], words[-1] + jnp.uint32(draw) * jnp.uint32(0x9E3779B9)
+    row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
+    return _mix(_mix(row * jnp.uint32(shape[1]) + column + first) ^ second)
+
+
+def _mix(x: UInt32[Array, "L H"]) -> UInt32[Array, "L H"]:
+    """A bijection in which every bit of the result hangs on every bit of x.
+
+    Multiplications and shifts as in MurmurHash3's finalizer, with the constants of C. Wellons'
+    search for the least bias (github.com/skeeto/hash-prospector, 16 21f0aaad 15 d35a2d97 15).
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
+    return x ^ (x >> 15)

@@ -1,0 +1,127 @@
+"""Values at every sample, also of sequences that are sampled at irregular times."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..layers.affine import affine
+from ..layers.base import AbstractSSM, AbstractTimedSSM
+from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
+from .classifier import LinearEncoder
+
+
+class FrameEncoder(eqx.Module):
+    """Pictures, one a sample: Float[L, height * width] -> Float[L, H].
+
+    The encoder of the pendulum in S5 (appendix G.3, after CRU, arXiv 2111.11344): 12 filters of
+    5x5, 12 of 3x3 at every second pixel, each with ReLU and 2x2 max pooling, and a linear map.
+    """
+
+    wide: eqx.nn.Conv2d
+    narrow: eqx.nn.Conv2d
+    linear: eqx.nn.Linear
+    frame: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(self, frame: tuple[int, int], d_model: int, *, key: PRNGKeyArray):
+        sides = [((side // 2 - 1) // 2 + 1) // 2 for side in frame]
+        if min(sides) < 1:
+            raise ValueError(f"frame={frame}, allowed: 6 pixels or more on each side")
+        wide_key, narrow_key, linear_key = jax.random.split(key, 3)
+        self.wide = eqx.nn.Conv2d(1, FILTERS, 5, padding=2, key=wide_key)
+        self.narrow = eqx.nn.Conv2d(FILTERS, FILTERS, 3, stride=2, padding=1, key=narrow_key)
+        self.linear = eqx.nn.Linear(FILTERS * sides[0] * sides[1], d_model, key=linear_key)
+        self.frame = frame
+
+    def __call__(self, x: Float[Array, "L pixels"]) -> Float[Array, "L H"]:
+        return jax.vmap(self._picture)(x)
+
+    def _picture(self, pixels: Float[Array, " pixels"]) -> Float[Array, " H"]:
+        pool = eqx.nn.MaxPool2d(2, 2)
+        h = pool(jax.nn.relu(self.wide(pixels.reshape(1, *self.frame))))
+        return self.linear(pool(jax.nn.relu(self.narrow(h))).ravel())
+
+
+FILTERS = 12
+
+
+class Regressor(eqx.Module):
+    """A sequence in, k values at each of its samples out: encoder, blocks, linear head.
+
+    `dt` are the intervals before each sample, in units of a usual one. Layers in continuous time
+    (S5) advance by them; for other layers they are one more channel of the input. Otherwise called
+    like `zoo.Classifier`; values from `length` on mean nothing.
+    """
+
+    encoder: LinearEncoder | FrameEncoder
+    interval: eqx.nn.Linear | None
+    """Intervals as input; None where the layers take them, or where there are none."""
+    blocks: tuple[Block | MixerBlock, ...]
+    head: eqx.nn.Linear
+
+    def __call__(
+        self,
+        x: Float[Array, "L c"],
+        state: eqx.nn.State,
+        *,
+        length: Int[Array, ""] | int | None = None,
+        dt: Float[Array, " L"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "L k"], eqx.nn.State]:
+        h = self.encoder(x)
+        if self.interval is not None:
+            if dt is None:
+                raise ValueError("dt is missing: this model was made for sequences with intervals")
+            h, dt = h + jax.vmap(self.interval)(dt[:, None]), None
+        h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
+        return affine(self.head, h), state
+
+
+def regressor(
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    *,
+    input_size: int,
+    outputs: int,
+    d_model: int,
+    blocks: int,
+    frame: tuple[int, int] | None = None,
+    intervals: bool = False,
+    norm: NormName = "batch",
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    key: PRNGKeyArray,
+) -> tuple[Regressor, eqx.nn.State]:
+    """A model of `outputs` values at every sample, and its BatchNorm state.
+
+    `frame` is the height and width of pictures whose pixels are the `input_size` channels; they are
+    then encoded as pictures. `intervals` says whether it will be given `dt`. The rest is as for
+    `zoo.classifier`.
+    """
+    if frame is not None and frame[0] * frame[1] != input_size:
+        raise ValueError(f"frame={frame}, allowed: {input_size} pixels (input_size)")
+    encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
+
+    def build() -> Regressor:
+        timed = isinstance(make_ssm(block_keys[0]), AbstractTimedSSM)
+        return Regressor(
+            encoder=(
+                LinearEncoder(input_size, d_model, key=encoder_key)
+                if frame is None
+                else FrameEncoder(frame, d_model, key=encoder_key)
+            ),
+            interval=(
+                eqx.nn.Linear(1, d_model, key=interval_key) if intervals and not timed else None
+            ),
+            blocks=residual_blocks(
+                make_ssm,
+                block_keys,
+                d_model=d_model,
+                norm=norm,
+                dropout=dropout,
+                bidirectional=bidirectional,
+            ),
+            head=eqx.nn.Linear(d_model, outputs, key=head_key),
+        )
+
+    return eqx.nn.make_with_state(build)()

@@ -1,0 +1,106 @@
+"""Text from a language model, token by token, with the layers' states carried along."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..network.language_model import LanguageModel
+
+
+def generate(
+    model: LanguageModel,
+    prompt: Int[Array | np.ndarray, "b L"],
+    tokens: int,
+    *,
+    temperature: float | int = 1.0,
+    top_p: float | int = 1.0,
+    key: PRNGKeyArray | None = None,
+    lengths: Int[Array | np.ndarray, " b"] | None = None,
+    carry: Any = None,
+) -> tuple[Int[Array, "b tokens"], Any]:
+    """`tokens` tokens that follow each prompt, and the carry from which to go on.
+
+    The memory does not grow with `tokens`, save for the tokens themselves. A `temperature` of 0
+    takes the likeliest token each time; otherwise `key` is needed, and only the likeliest tokens
+    that together have a probability of `top_p` are drawn from (Holtzman et al. 2020), after the
+    logits are divided by `temperature`. Each row draws from a key of its own, which does not
+    depend on how many rows there are.
+
+    `lengths` are those of the prompts proper, if they are padded at the end. `carry` is the state
+    that the prompts follow, zero if not given. To go on, pass the last token as the prompt and the
+    carry that was returned. Compiled once for each shape of the prompt and number of tokens.
+    """
+    prompt = jnp.asarray(prompt)
+    batch, L = prompt.shape
+    _check(model, prompt, tokens, temperature, top_p, key, lengths)
+    if carry is None:
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), model.init_state())
+    lengths = jnp.full(batch, L) if lengths is None else jnp.asarray(lengths)
+    if temperature == 0:
+        return _generate(model, prompt, lengths, carry, None, None, None, tokens)
+    assert key is not None
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
+    sharpness, share = jnp.asarray(1 / temperature), jnp.asarray(top_p)
+    return _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens)
+
+
+@eqx.filter_jit
+def _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens: int):
+    """A token is drawn with the key folded with its place in what is generated."""
+    model = eqx.nn.inference_mode(model)
+    carry, h = jax.vmap(model.run)(carry, prompt, lengths)
+    last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
+
+    def choose(logits, place):
+        if keys is None:
+            return jnp.argmax(logits, axis=-1)
+        logits = logits * sharpness
+        logits = jax.vmap(lambda row: nucleus(row, share))(logits)
+        here = jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
+        return jax.vmap(jax.random.categorical)(here, logits)
+
+    def step(state, place):
+        carry, token = state
+        carry, logits = jax.vmap(model.step)(carry, token)
+        token = choose(logits, place)
+        return (carry, token), token
+
+    first = choose(model.logits(last), 0)
+    (carry, _), rest = jax.lax.scan(step, (carry, first), jnp.arange(1, tokens))
+    return jnp.concatenate([first[:, None], rest.T], axis=1), carry
+
+
+def nucleus(logits: Float[Array, " V"], share: Float[Array, ""] | float) -> Float[Array, " V"]:
+    """`logits`, minus infinity but for the fewest likeliest with at least `share` of the whole."""
+    descending = jnp.sort(logits)[::-1]
+    probability = jax.nn.softmax(descending)
+    before = jnp.cumsum(probability) - probability
+    least = jnp.min(jnp.where(before < share, descending, jnp.inf))
+    return jnp.where(logits >= least, logits, -jnp.inf)
+
+
+def _check(model, prompt, tokens, temperature, top_p, key, lengths) -> None:
+    L = prompt.shape[1]
+    if tokens < 1:
+        raise ValueError(f"tokens={tokens}, allowed: 1 or more")
+    if L < 1:
+        raise ValueError("prompt has no tokens, allowed: 1 or more in each row")
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature}, allowed: 0 or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}, allowed: (0, 1]")
+    if temperature > 0 and key is None:
+        raise ValueError(f"key=None with temperature={temperature}, allowed: a key, or 0")
+    low, high = int(prompt.min()), int(prompt.max())
+    if low < 0 or high >= model.vocabulary:
+        raise ValueError(
+            f"prompt has tokens from {low} to {high}, allowed: 0 to {model.vocabulary - 1}"
+        )
+    if lengths is not None:
+        short, long = int(np.min(lengths)), int(np.max(lengths))
+        if short < 1 or long > L:
+            raise ValueError(f"lengths are from {short} to {long}, allowed: 1 to {L}")

@@ -1,0 +1,245 @@
+"""Which form of the recurrence is the fastest: a cost model of few numbers, fitted to benchmarks.
+
+`benchmarks/layer.py` measures how far the choice lies from the best form.
+"""
+
+import contextlib
+import contextvars
+import math
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from .forms import FORMS
+
+
+class Choice(NamedTuple):
+    """A form of `zoo.recurrence.forms` and its chunk, in samples."""
+
+    form: str
+    chunk: int
+
+
+class Size(NamedTuple):
+    """What the cost depends on."""
+
+    batch: int
+    L: int
+    inputs: int
+    outputs: int
+    n: int
+
+
+class Machine(NamedTuple):
+    """Seconds for a unit of each kind of work, forward and backward pass together."""
+
+    flop: float
+    """One multiplication or addition of a matrix product."""
+    state: float
+    """Passing once over one complex state of one sample."""
+    step: float
+    """One step of a sequential loop, however little is done in it."""
+    chunk: float
+    """One chunk of a scan: products of few rows, sums carried along."""
+    channel: float
+    """Changing the layout of one channel of one sample."""
+    fused: float
+    """One multiplication and addition of complex by real numbers, in a kernel for all of it."""
+    transform: float
+    """One sample's part of a Fourier transform, for each doubling of its length."""
+    start: float
+    """Starting what a matrix form does once, however little there is to do."""
+
+
+TWO_CORES = Machine(
+    flop=3.9e-12,
+    state=3.6e-10,
+    step=0,
+    chunk=4.6e-05,
+    channel=2.3e-10,
+    fused=1.7e-11,
+    transform=2.9e-10,
+    start=0.00037,
+)
+"""As `benchmarks/layer.py --fit` found it."""
+
+ONE_CORE = Machine(
+    flop=7.4e-12,
+    state=4.5e-10,
+    step=0,
+    chunk=2.5e-05,
+    channel=0,
+    fused=3.0e-11,
+    transform=3.6e-10,
+    start=0.00023,
+)
+"""As it found it where it was held on one core."""
+
+GPU = Machine(
+    flop=2.7e-15,
+    state=1.5e-12,
+    step=4.0e-08,
+    chunk=0,
+    channel=1.2e-11,
+    fused=0,
+    transform=7.0e-13,
+    start=1.2e-04,
+)
+"""As `benchmarks/gpu.py` found it on an H200."""
+
+ALIGNED = {"cpu": 1, "gpu": 8}
+"""States are made up to a multiple of this: a GPU's fast matrix products want whole vectors."""
+
+CANDIDATES = {
+    "cpu": [
+        Choice("fused", 64),
+        Choice("scan", 64),
+        Choice("scan", 128),
+        Choice("matmul", 1),
+        Choice("matmul", 2),
+        Choice("matmul", 4),
+        Choice("matmul", 16),
+        Choice("matmul", 32),
+        Choice("fft", 32),
+    ],
+    "gpu": [
+        Choice("matmul", 1),
+        Choice("matmul", 2),
+        Choice("matmul", 4),
+        Choice("matmul", 8),
+        Choice("matmul", 16),
+        Choice("matmul", 32),
+        Choice("fft", 32),
+        Choice("associative", 1024),
+    ],
+}
+"""Between which forms there is a choice. On CPUs chunks of 8 samples, of which the products with a
+transposed matrix are slow, are nowhere much better than those of 4 or 16, and often worse.
+"""
+
+_override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form", default=None)
+
+
+@contextlib.contextmanager
+def recurrence_form(form: str, chunk: int) -> Iterator[None]:
+    """Inside, `lti_apply` takes this form when it is traced, whatever the sizes.
+
+    `form` is one of "scan", "fused", "matmul", "fft", "associative"; `chunk` in samples.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form!r}, allowed: {sorted(FORMS)}")
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}, allowed: 1 or more samples")
+    token = _override.set(Choice(form, chunk))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def recurrence_override() -> Choice | None:
+    """What `recurrence_form` has set."""
+    return _override.get()
+
+
+def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choice:
+    """The form of least estimated cost on `platform` (JAX's default one if not given).
+
+    `fused`: whether CPUs have the kernel of that form.
+    """
+    kind = _kind(platform)
+    machine = GPU if kind == "gpu" else on_cores(usable_cores())
+    return min(candidates(kind, fused=fused), key=lambda choice: cost(choice, size, machine))
+
+
+def candidates(kind: str, *, fused: bool) -> list[Choice]:
+    """Between which forms there is a choice on a "cpu" or a "gpu"."""
+    return [choice for choice in CANDIDATES[kind] if fused or choice.form != "fused"]
+
+
+def on_cores(cores: int) -> Machine:
+    """A CPU's costs: of each kind of work one part is what more cores do not speed up.
+
+    Matrix products are shared out, Fourier transforms are not.
+    """
+    if cores == 1:
+        return ONE_CORE
+    costs = []
+    for one, two in zip(ONE_CORE, TWO_CORES, strict=True):
+        alone = min(max(2 * two - one, 0.0), two)
+        costs.append(alone + (two - alone) * 2 / cores)
+    return Machine(*costs)
+
+
+def stored_states(n: int, platform: str | None = None) -> int:
+    """How many states to compute with where a system has `n`; those added are zero."""
+    multiple = ALIGNED[_kind(platform)]
+    return -(-n // multiple) * multiple
+
+
+def cost(choice: Choice, size: Size, machine: Machine) -> float:
+    """Estimated seconds, forward and backward."""
+    return sum(amount * each for amount, each in zip(work(choice, size), machine, strict=True))
+
+
+def work(choice: Choice, size: Size) -> Machine:
+    """How much of each kind of work a form does, forward and backward."""
+    b, L, m, p, n = size
+    samples, T = b * L, choice.chunk
+    into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
+    amounts = dict.fromkeys(Machine._fields, 0.0) | {"channel": 3 * samples * (m + p)}
+    if choice.form == "scan":  # in loops, which pass over states twice as often as kernels
+        amounts |= {"flop": 3.5 * into_and_out, "state": 24 * samples * n}
+        amounts |= {"step": 3 * L, "chunk": L / T}
+    elif choice.form == "fused":
+        amounts = dict.fromkeys(Machine._fields, 0.0)
+        cores, units = usable_cores(), max(1, n // 16)  # as the kernel shares it out
+        at_once = min(cores, b * units)
+        parts = min(units, cores // math.gcd(min(b, 4 * cores), cores))
+        narrow = [8 if each <= 8 else -(-each // 16) * 16 for each in (m, p)]
+        of_state = 3 * m + 2 * p + sum(narrow)
+        amounts |= {"fused": samples * -(-n // 16) * 16 * of_state * cores / at_once, "start": 0.5}
+        amounts |= {"state": 1.5 * samples * (m + p) * (parts - 1)}  # parts of outputs, added up
+    elif choice.form == "matmul":
+        response = m * p if T > 1 else 0  # chunks of one sample have none within
+        blocks = 2 * T * response * (samples + T)
+        weights = 4 * T * n * (response + 4 * (m + p))
+        amounts |= {"flop": 3 * (into_and_out + blocks + weights)}
+        amounts |= {"state": 12 * samples * n / T, "step": 2 * L / T}
+        amounts |= {"start": 1 if L % T == 0 else 2}
+    elif choice.form == "fft":
+        response = 4 * L * n * m * p
+        spectra = 16 * samples * m * p
+        transforms = 3 * (samples * (m + p) + 2 * L * m * p) * math.log2(2 * L)
+        amounts |= {"flop": 3 * (response + spectra), "transform": transforms, "start": 2}
+        amounts |= {"state": 32 * L * n}  # powers of the eigenvalues, and what they are parts of
+    else:
+        passes = 12 * math.log2(min(T, L) + 1)
+        amounts |= {"flop": 3.5 * into_and_out, "state": passes * samples * n}
+        amounts |= {"step": passes * L / T, "start": 1}
+    return Machine(**amounts)
+
+
+def on_cpu() -> bool:
+    """Whether programs that are traced now are for a CPU."""
+    return _kind(None) == "cpu"
+
+
+def _kind(platform: str | None) -> str:
+    return "cpu" if (platform or _platform()) == "cpu" else "gpu"
+
+
+def usable_cores() -> int:
+    """Those that this process may use, as XLA counts them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _platform() -> str:
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform

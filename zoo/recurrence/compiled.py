@@ -1,0 +1,180 @@
+"""Recurrences on all cores of a CPU, by kernels in C++ that are compiled with the package (`cpp/`).
+
+A loop of XLA stays on one core, and passes over its arrays several times. The kernels read and
+write each once, or keep states in cache, and each core has its own sequences, or its own states.
+Where the package was installed without a C++ compiler, or for another JAX, XLA takes their place.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float, Inexact
+
+from .pallas import Kept
+
+RECURRENCES = ("float32", "float64", "complex64", "complex128")
+"""What numbers recurrences have a kernel for."""
+
+SYSTEMS = ("float32",)
+"""What numbers whole systems, linear or selective, have one for."""
+
+
+@functools.cache
+def compiled() -> bool:
+    """Whether there are kernels, and this JAX takes them.
+
+    JAX must have found its devices before: it takes kernels unseen until then, and would fail at
+    the first device if one was built for another version.
+    """
+    try:
+        built: Any = importlib.import_module("zoo._compiled")
+        for name, handler in built.handlers().items():
+            jax.ffi.register_ffi_target(f"zoo_{name}", handler, platform="cpu")
+    except (ImportError, jax.errors.JaxRuntimeError):
+        return False
+    return True
+
+
+def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
+    """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
+    return str(dtype) in kinds and jax.device_count() == 1 and compiled()
+
+
+def states_on_cpu(
+    a: Inexact[Array, "#b #L *s"],
+    b: Inexact[Array, "b L *s"],
+    x: Inexact[Array, "b *s"],
+    order: Kept = "after",
+    *,
+    reverse: bool = False,
+    split: bool = False,
+) -> tuple[Inexact[Array, "b L *s"], Inexact[Array, "b *s"]]:
+    """All states "after" samples of x <- a x + b, or those "before" them, and the last state.
+
+    `reverse` goes from the last sample to the first. `split`: complex numbers are their real parts
+    and their imaginary parts, s = 2 n.
+    """
+    arrays = _rows(a, 2), _rows(b, 2), _rows(x, 1)
+    results = [_like(each) for each in arrays[1:]]
+    call = _kernel("recurrence_states", results)
+    states, last = call(*arrays, before=order == "before", reverse=reverse, split=split)
+    return states.reshape(b.shape), last.reshape(x.shape)
+
+
+def adjoint_on_cpu(
+    a: Inexact[Array, "#b #L *s"],
+    states: Inexact[Array, "b L *s"],
+    x: Inexact[Array, "b *s"],
+    dstates: Inexact[Array, "b L *s"],
+    dlast: Inexact[Array, "b *s"],
+    order: Kept = "after",
+    *,
+    reverse: bool = False,
+    split: bool = False,
+) -> tuple[Inexact[Array, "b #L *s"], Inexact[Array, "b L *s"], Inexact[Array, "b *s"]]:
+    """Cotangents of a, of b and of x, from those of what `states_on_cpu` gave for them.
+
+    Of an `a` that is the same for all samples, it is the sum over them. JAX's cotangents of complex
+    numbers transpose without conjugation; those of `split` ones are gradients by real and imaginary
+    parts.
+    """
+    arrays = _rows(a, 2), _rows(states, 2), _rows(x, 1), _rows(dstates, 2), _rows(dlast, 1)
+    da = jax.ShapeDtypeStruct((len(dstates), *arrays[0].shape[1:]), a.dtype)
+    results = [da, _like(arrays[3]), _like(arrays[4])]
+    call = _kernel("recurrence_adjoint", results)
+    da, db, dx = call(*arrays, before=order == "before", reverse=reverse, split=split)
+    return da.reshape(len(da), *a.shape[1:]), db.reshape(dstates.shape), dx.reshape(x.shape)
+
+
+def selective_outputs(
+    A: Float[Array, "N d"],
+    x: Float[Array, "b L d"],
+    dt: Float[Array, "b L d"],
+    B: Float[Array, "b L N"],
+    C: Float[Array, "b L N"],
+    h0: Float[Array, "b N d"],
+    *,
+    chunk: int,
+    width: int,
+) -> tuple[Float[Array, "b L d"], Float[Array, "b N d"], Float[Array, "b K N d"]]:
+    """Outputs of `zoo.selective.selective_scan`, the last states, and the states before chunks.
+
+    A core treats `width` channels together: 16, 32, 48 or 64.
+    """
+    (b, L, d), N = x.shape, len(A)
+    results = [_like(x), _like(h0), jax.ShapeDtypeStruct((b, -(-L // chunk), N, d), x.dtype)]
+    call = _kernel("selective_outputs", results, "sequential")
+    y, last, before = call(A, x, dt, B, C, h0, chunk=chunk, width=width)
+    return y, last, before
+
+
+def selective_gradients(
+    A: Float[Array, "N d"],
+    x: Float[Array, "b L d"],
+    dt: Float[Array, "b L d"],
+    B: Float[Array, "b L N"],
+    C: Float[Array, "b L N"],
+    before: Float[Array, "b K N d"],
+    dy: Float[Array, "b L d"],
+    dlast: Float[Array, "b N d"],
+    *,
+    chunk: int,
+    width: int,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Cotangents of A, x, dt, B, C and h0, from those of the outputs and of the last states."""
+    results = [_like(each) for each in (A, x, dt, B, C, dlast)]
+    call = _kernel("selective_gradients", results, "sequential")
+    dA, dx, ddt, dB, dC, dh0 = call(A, x, dt, B, C, before, dy, dlast, chunk=chunk, width=width)
+    return dA, dx, ddt, dB, dC, dh0
+
+
+def lti_outputs(
+    lam: Float[Array, "2 n"],
+    B: Float[Array, "2 n m"],
+    C: Float[Array, "2 p n"],
+    u: Float[Array, "b L m"],
+    x0: Float[Array, "b 2 n"],
+    *,
+    chunk: int,
+) -> tuple[Float[Array, "b L p"], Float[Array, "b 2 n"], Float[Array, "b K 2 n"]]:
+    """Outputs Re(C x_k) of x_k = lam x_{k-1} + B u_k, the last states, those before chunks.
+
+    Complex numbers are their real and their imaginary parts.
+    """
+    (b, L, _), n, p = u.shape, lam.shape[1], C.shape[1]
+    shapes = (b, L, p), (b, 2, n), (b, -(-L // chunk), 2, n)
+    results = [jax.ShapeDtypeStruct(shape, u.dtype) for shape in shapes]
+    call = _kernel("lti_outputs", results, "sequential")
+    y, last, before = call(lam, B, C, u, x0, chunk=chunk)
+    return y, last, before
+
+
+def lti_gradients(
+    lam: Float[Array, "2 n"],
+    B: Float[Array, "2 n m"],
+    C: Float[Array, "2 p n"],
+    u: Float[Array, "b L m"],
+    before: Float[Array, "b K 2 n"],
+    dy: Float[Array, "b L p"],
+    dlast: Float[Array, "b 2 n"],
+    *,
+    chunk: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Cotangents of lam, B, C, u and x0, from those of the outputs and of the last states."""
+    call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
+    dlam, dB, dC, du, dx0 = call(lam, B, C, u, before, dy, dlast, chunk=chunk)
+    return dlam, dB, dC, du, dx0
+
+
+def _kernel(name: str, results: list[jax.ShapeDtypeStruct], vmap_method: str = "broadcast_all"):
+    return jax.ffi.ffi_call(f"zoo_{name}", results, vmap_method=vmap_method)
+
+
+def _rows(x, axes: int):
+    return x.reshape(*x.shape[:axes], -1)
+
+
+def _like(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -1,0 +1,124 @@
+"""The scan of Mamba-2: one decay for all states of a head, so that chunks are matrix products.
+
+For head h with channels p and states n, and g the group of the head,
+
+    H_k[h, p, n] = exp(dt_k[h] A[h]) H_{k-1}[h, p, n] + dt_k[h] x_k[h, p] B_k[g, n]
+    y_k[h, p] = sum_n C_k[g, n] H_k[h, p, n]
+
+(Dao & Gu, ICML 2024, arXiv 2405.21060, section 6: state-space duality). A CPU goes through the
+samples one by one where there are few states.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .choice import usable_cores
+from .selective import has_kernel, selective_scan
+
+FEW = 16
+"""States up to which the kernel of the selective scan is faster than chunks: for each of up to two
+cores, since it keeps more of them busy than the products of chunks do."""
+
+
+def ssd_scan(
+    x: Float[Array, "L h p"],
+    dt: Float[Array, "L h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "L g n"],
+    C: Float[Array, "L g n"],
+    h0: Float[Array, "h p n"],
+    *,
+    chunk: int,
+) -> tuple[Float[Array, "L h p"], Float[Array, "h p n"]]:
+    """Outputs y of the scan from the state `h0`, and the last state, in chunks of `chunk` samples.
+
+    A sample with dt = 0 leaves the state as it is. One sequence per call; `jax.vmap` for a batch.
+    The backward pass keeps the states between chunks and makes everything else again. States are in
+    the precision of `h0`.
+    """
+    kind, dtype = x.dtype, jnp.result_type(x, h0)
+    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
+    L, heads, channels = x.shape
+    groups = B.shape[1]
+    grouped = (groups, heads // groups)
+    few = B.shape[2] <= FEW * min(usable_cores(), 2)
+    if few and has_kernel(x):
+        y, state = _sample_by_sample(x, dt, A, B, C, h0.astype(dtype))
+        return y.astype(kind), state
+    v = (dt[..., None] * x).reshape(L, *grouped, channels)
+    log_decay = (dt * A).reshape(L, *grouped)
+    state = h0.reshape(*grouped, *h0.shape[1:])
+    whole = L - L % chunk
+    outputs = []
+    if whole:
+        parts = [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in (v, log_decay, B, C)]
+        state, y = jax.lax.scan(lambda h, part: _chunk(h, *part), state, tuple(parts))
+        outputs.append(y.reshape(whole, heads, channels))
+    if whole < L:
+        state, y = _chunk(state, *(a[whole:] for a in (v, log_decay, B, C)))
+        outputs.append(y.reshape(-1, heads, channels))
+    y = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs)
+    return y.astype(kind), state.reshape(h0.shape)
+
+
+def ssd_step(
+    x: Float[Array, "h p"],
+    dt: Float[Array, " h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "g n"],
+    C: Float[Array, "g n"],
+    h: Float[Array, "h p n"],
+) -> tuple[Float[Array, "h p"], Float[Array, "h p n"]]:
+    """One sample of `ssd_scan`: its output and the next state."""
+    kind, dtype = x.dtype, jnp.result_type(x, h)
+    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
+    each = len(A) // len(B)
+    B, C = jnp.repeat(B, each, axis=0), jnp.repeat(C, each, axis=0)
+    h = jnp.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None, :]
+    return jnp.einsum("hpn,hn->hp", h, C).astype(kind), h
+
+
+def _sample_by_sample(x, dt, A, B, C, h0):
+    """By `selective_scan`, in which all channels of a head have the same decay."""
+    L, heads, channels = x.shape
+    each = heads // B.shape[1]
+    outputs, states = [], []
+    for group in range(B.shape[1]):
+        own = slice(group * each, (group + 1) * each)
+        h = h0[own].reshape(each * channels, -1)
+        y, h = selective_scan(
+            x[:, own].reshape(L, each * channels),
+            jnp.repeat(dt[:, own], channels, axis=1),
+            jnp.broadcast_to(jnp.repeat(A[own], channels)[:, None], h.shape),
+            B[:, group],
+            C[:, group],
+            h,
+        )
+        outputs.append(y.reshape(L, each, channels))
+        states.append(h.reshape(each, channels, -1))
+    return jnp.concatenate(outputs, axis=1), jnp.concatenate(states)
+
+
+@partial(jax.checkpoint, prevent_cse=False)
+def _chunk(h, v, log_decay, B, C):
+    """The state after, and the outputs of, a chunk: v [T g k p], log_decay [T g k], B, C [T g n].
+
+    With S[t, s] the sum of the log decays in s < j <= t, the outputs are those of attention with
+    weights (C_t B_s) exp(S[t, s]), s <= t, and what the state before adds. Sums over each span, not
+    differences of sums from the start, keep the digits of short spans after long ones.
+    """
+    T = len(v)
+    row, column = jnp.arange(T)[:, None], jnp.arange(T)
+    upto = (column <= row).astype(v.dtype)
+    spans = jnp.einsum("tj,js,jgk->tsgk", upto, (column < row).astype(v.dtype), log_decay)
+    inside = (column <= row)[:, :, None, None]
+    decay = jnp.exp(jnp.where(inside, spans, -jnp.inf))
+    from_start = jnp.exp(jnp.einsum("tj,jgk->tgk", upto, log_decay))
+    weights = jnp.einsum("tgn,sgn->tsg", C, B)[..., None] * decay
+    y = jnp.einsum("tsgk,sgkp->tgkp", weights, v)
+    y = y + from_start[..., None] * jnp.einsum("tgn,gkpn->tgkp", C, h)
+    h = from_start[-1][..., None, None] * h
+    return h + jnp.einsum("sgkp,sgn->gkpn", decay[-1][..., None] * v, B), y
