@@ -26,7 +26,7 @@ from zoo import DiagonalLTI
 
 from ..numerics.threads import one_blas_thread
 from .balance import Truncation, balanced_truncation
-from .data_gramians import RESOLUTION, least_squares, white_moments
+from .data_gramians import white_moments
 from .jacobian import PerEntry
 from .lift import is_real
 from .modal import MIN_LOG_MODULUS, double_arrays, stored

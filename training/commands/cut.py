@@ -7,7 +7,7 @@ from typing import Any
 
 import equinox as eqx
 
-from compress import compress
+from compress import Ranks, compress
 from data.task import Task
 
 from ..model.network import check_model, layer_sizes
@@ -94,7 +94,7 @@ def _cut(run: Run, task: Task, refit: bool) -> None:
         planned = reduction.plan(
             run.model,
             run.state.norm_state,
-            ranks=config.compression.rank,
+            Ranks(config.compression.rank),
             refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start
