@@ -13,7 +13,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
-from zoo import AbstractSelectiveSSM, AbstractSSM
+from zoo import AbstractMambaSSM, AbstractSSM
 
 from . import policies
 from .cut import AbstractCut
@@ -356,7 +356,7 @@ def _spectra(
     def made(keys: KeyPath) -> Spectrum | SelectiveSpectrum:
         layer, by = layers[keys], evidence[keys]
         name = path_name(keys) or type(layer).__name__
-        if isinstance(layer, AbstractSelectiveSSM):
+        if isinstance(layer, AbstractMambaSSM):
             return SelectiveSpectrum(name, layer, by)
         return Spectrum(name, layer, form, by, select)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import AbstractArray, PyTree
 
-from zoo import AbstractSelectiveSSM, AbstractSSM
+from zoo import AbstractSSM
 
 from ..numerics.precision import is_inexact
 
@@ -29,9 +29,9 @@ def replace_layers(tree: PyTree, layers: Mapping[KeyPath, AbstractSSM]) -> PyTre
     return treedef.unflatten([layers.get(keys, node) for keys, node in nodes])
 
 
-def first_states(layer: AbstractSelectiveSSM, r: int) -> AbstractSelectiveSSM:
+def first_states(layer: AbstractSSM, r: int) -> AbstractSSM:
     """`layer` with the first `r` of its states."""
-    return layer.map_states(lambda B: B[:, :r], lambda C: C[:, :r], lambda log_A: log_A[:, :r])
+    return layer.first_states(r)
 
 
 def path_name(keys: KeyPath) -> str:

@@ -146,6 +146,12 @@ class _Recorder(AbstractSSM):
     def run(self, carry, u, length=None):
         raise NotImplementedError("only whole sequences are recorded")
 
+    def resized(self, n):
+        return self.layer.resized(n)
+
+    def first_states(self, n):
+        return self.layer.first_states(n)
+
 
 @eqx.filter_jit
 def _recorded(

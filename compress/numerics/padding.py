@@ -9,12 +9,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex
 
-from zoo import AbstractSelectiveSSM, AbstractSSM, DiagonalLTI
-from zoo.layers.base import AbstractLinearSSM, as_linear
+from zoo import AbstractSSM, DiagonalLTI
+from zoo.layers.base import AbstractLinearSSM
 
 SMALLEST = 64
 """Size of the smallest program; what is done with 64 states takes milliseconds."""
@@ -38,16 +37,7 @@ def padded(
 
 def of_size(layer: AbstractSSM, n: int) -> AbstractSSM:
     """A layer like this one with `n` states, of zeros: only its shapes mean anything."""
-    if isinstance(layer, AbstractSelectiveSSM):
-        return layer.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
-    H = layer.d_model
-    zeros = DiagonalLTI(
-        log_lam=jnp.zeros(n, complex),
-        B=jnp.zeros((n, H), complex),
-        C=jnp.zeros((H, n), complex),
-        D=jnp.zeros(H),
-    )
-    return as_linear(layer).from_lti(zeros)
+    return layer.resized(n)
 
 
 def padded_layer(layer: AbstractSSM) -> AbstractSSM:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..cut import AbstractCut
 from ..linear.jacobian import Leaves
@@ -53,8 +53,8 @@ class SharedBasis:
 
 
 def fold(
-    layer: AbstractSelectiveSSM, basis: SharedBasis, C: Float[np.ndarray, "G N r"] | None = None
-) -> AbstractSelectiveSSM:
+    layer: AbstractMambaSSM, basis: SharedBasis, C: Float[np.ndarray, "G N r"] | None = None
+) -> AbstractMambaSSM:
     """`layer` with the states of `basis`, computed in double precision, in its own kind of arrays.
 
     `C`, if given, makes the maps to the outputs in the place of V.
@@ -74,8 +74,8 @@ def fold(
 class FoldedCut(AbstractCut):
     """A selective layer before and after its states were mapped to fewer."""
 
-    before: AbstractSelectiveSSM
-    after: AbstractSelectiveSSM
+    before: AbstractMambaSSM
+    after: AbstractMambaSSM
     basis: SharedBasis
     C: Float[np.ndarray, "G N r"] | None = None
     """What has made the maps to the outputs in the place of V."""

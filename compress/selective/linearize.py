@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from zoo import AbstractSelectiveSSM, DiagonalLTI
+from zoo import AbstractMambaSSM, DiagonalLTI
 
 from ..numerics.precision import widen
 from .moments import Part, forward, output_gradients, parts
@@ -53,7 +53,7 @@ class ChannelSystems(NamedTuple):
 
 
 def to_lti(
-    layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None, *, kind: str = "moments"
+    layer: AbstractMambaSSM, inputs: Any, gradients: Any = None, *, kind: str = "moments"
 ) -> ChannelSystems:
     """The stand-in of `kind` for every channel of `layer` on `inputs` [b L d_model].
 
@@ -77,7 +77,7 @@ def to_lti(
 
 
 @eqx.filter_jit
-def _sums(layer: AbstractSelectiveSSM, part: Part, mean: bool) -> tuple[Array, Array, Array, Array]:
+def _sums(layer: AbstractMambaSSM, part: Part, mean: bool) -> tuple[Array, Array, Array, Array]:
     """Over real sequences, the sums of decay, what goes in, what comes out, and how many."""
     u, A, G = jnp.asarray(part.u), layer.eigenvalues, layer.groups
     signals = jax.vmap(layer.signals)(u)

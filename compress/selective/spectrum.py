@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..linear.spectrum import Evidence, LayerPlan
 from ..model.layers import check_parameters
@@ -26,7 +26,7 @@ class SelectiveSpectrum:
     and `sigma` are the roots of what each by itself contributes. Groups of channels add up.
     """
 
-    def __init__(self, name: str, layer: AbstractSelectiveSSM, evidence: Evidence):
+    def __init__(self, name: str, layer: AbstractMambaSSM, evidence: Evidence):
         if evidence.inputs is None:
             raise ValueError(
                 f"batch: {name} is selective, what its states do depends on data, so batch or "

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compress.model.layers import first_states, layers_of, replace_layers
-from zoo import AbstractSelectiveSSM, AbstractSSM
+from zoo import AbstractMambaSSM, AbstractSSM
 
 Places = dict[int, Int[np.ndarray, "..."]]
 """By the place of a leaf in a layer: where the smaller leaf's entries are in the larger one."""
@@ -81,7 +81,7 @@ def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
         return {}
     with jax.enable_x64(True):
         numbered = _numbered(large)
-        if isinstance(numbered, AbstractSelectiveSSM):
+        if isinstance(numbered, AbstractMambaSSM):
             numbered = first_states(numbered, _numbered(small).d_state)
         numbers = map(np.asarray, jax.tree.leaves(numbered))
     return {

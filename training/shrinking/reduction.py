@@ -13,7 +13,7 @@ from compress.linear.hankel import Form
 from compress.linear.selection import Selection, random_values, smallest_values
 from compress.model.record import Records, record
 from data.task import Batch, Split
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..model.network import layers_of
 from ..model.padding import Padding
@@ -90,7 +90,7 @@ class Reduction:
         def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
             if row.cut is None:
                 return {"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None}
-            if isinstance(row.cut.before, AbstractSelectiveSSM):  # no bound is known for these
+            if isinstance(row.cut.before, AbstractMambaSSM):  # no bound is known for these
                 return {"bound": None, "sigma_next": None, "error": None, "holds": None}
             (c,) = verify(row.cut.before, layer, form=self.form).layers
             return {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}

@@ -12,7 +12,7 @@ from compress.analysis.tracking import System
 from compress.model.layers import layers_of, path_name
 from compress.numerics.precision import double_lti
 from compress.selective.operator import SampledStates, sampled_states
-from zoo import AbstractSelectiveSSM, DiagonalLTI
+from zoo import AbstractMambaSSM, DiagonalLTI
 from zoo.layers.base import AbstractLinearSSM
 
 from ..reporting.events import write_atomically
@@ -30,12 +30,12 @@ def save_systems(
     Those of selective layers are states on the calibration data of `reduction`.
     """
     layers = layers_of(model)
-    selective = any(isinstance(layer, AbstractSelectiveSSM) for _, layer in layers)
+    selective = any(isinstance(layer, AbstractMambaSSM) for _, layer in layers)
     inputs, gradients, lengths = reduction.seen(model, norm_state) if selective else ({}, {}, None)
     arrays = {}
     for k, (keys, layer) in enumerate(layers):
         name = path_name(keys)
-        if isinstance(layer, AbstractSelectiveSSM):
+        if isinstance(layer, AbstractMambaSSM):
             system = sampled_states(layer, inputs[name], gradients[name], lengths)
         elif isinstance(layer, AbstractLinearSSM):
             system = double_lti(layer)
