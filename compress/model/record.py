@@ -175,17 +175,17 @@ class _Recorder(AbstractSSM):
     def init_state(self):
         return self.layer.init_state()
 
-    def resized(self, n):
-        return self.layer.resized(n)
-
-    def first_states(self, n):
-        return self.layer.first_states(n)
-
     def step(self, carry, u_t):
         raise NotImplementedError("only whole sequences are recorded")
 
     def run(self, carry, u, length=None):
         raise NotImplementedError("only whole sequences are recorded")
+
+    def resized(self, n):
+        return self.layer.resized(n)
+
+    def first_states(self, n):
+        return self.layer.first_states(n)
 
 
 @eqx.filter_jit
