@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.reporting.display import format_seconds
-from training.settings.cli import UsageError
+from training.settings.errors import UsageError
 from training.studies import STUDIES
 from training.studies.app import StudyCommand, execute_study
 from training.studies.runner import SHARED_GPU

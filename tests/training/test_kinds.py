@@ -135,7 +135,7 @@ def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_p
     task, config = task_of(kind), config_of(model, kind, bidirectional)
     run = Run(config, task, tmp_path, Clock())
     run.sinks = [EventLog(tmp_path / "metrics.jsonl", append=False)]
-    run.emit("start", **describe(run))
+    run.emit("start", **describe(config, task, run.beginning))
     try:
         summary = run.run(Interrupt())
     finally:

@@ -23,8 +23,9 @@ from training.run.checkpoint import Checkpoints
 from training.run.clock import Clock
 from training.run.interrupt import Interrupt
 from training.run.loop import Diverged, Interrupted, Run
-from training.settings.cli import Command, UsageError, parse_command
+from training.settings.cli import Command, parse_command
 from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
+from training.settings.errors import UsageError
 from training.settings.presets import preset
 
 pytestmark = pytest.mark.usefixtures("no_reports")

@@ -20,7 +20,7 @@ from training.model.auxiliary import hankel_nuclear_norm, soft_divergence
 from training.reporting.events import read_events
 from training.run.checkpoint import Checkpoints
 from training.run.trial import Trial
-from training.settings.cli import Command, UsageError, parse_command
+from training.settings.cli import Command, parse_command
 from training.settings.config import (
     CompressionConfig,
     DistillationConfig,
@@ -29,6 +29,7 @@ from training.settings.config import (
     OptimizerConfig,
     RegularizationConfig,
 )
+from training.settings.errors import UsageError
 from training.settings.presets import preset
 from training.settings.schedule import shrink_steps
 from training.shrinking.systems import read_systems

@@ -17,8 +17,9 @@ from data import load_task
 from training.commands.cut import cut_run
 from training.commands.train import execute
 from training.commands.trained import check_run, load_run
-from training.settings.cli import UsageError, parse_command
+from training.settings.cli import parse_command
 from training.settings.config import CompressionConfig
+from training.settings.errors import UsageError
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.catalogue import UNCOMPRESSED

@@ -14,10 +14,11 @@ from ..model.network import check_model, layer_sizes
 from ..reporting.environment import describe_environment
 from ..reporting.events import EventLog, write_atomically, write_json
 from ..run.clock import Clock
-from ..run.describe import describe, summarize
+from ..run.describe import describe
 from ..run.loop import Run
-from ..settings.cli import check_new, write_yaml
+from ..settings.cli import write_yaml
 from ..settings.config import CompressionConfig, RunConfig
+from ..settings.errors import check_new
 from ..shrinking.reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -53,7 +54,7 @@ def cut_run(
     run = _taken_over(trained, config, task, out, clock)
     run.sinks = [log]
     try:
-        run.emit("start", **describe(run))
+        run.emit("start", **describe(config, task, run.beginning))
         run.report_spectra()
         _cut(run, task, refit)
         run.report_spectra()
@@ -61,7 +62,7 @@ def cut_run(
             run.evaluate(split)
         run.save()
         run.emit("end")
-        summary = {**summarize(run), "cut": {"run": str(folder), "refit": refit}}
+        summary = {**run.summary(), "cut": {"run": str(folder), "refit": refit}}
     finally:
         run.close()
         log.close()

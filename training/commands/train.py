@@ -33,8 +33,9 @@ from ..run.interrupt import Interrupt
 from ..run.loop import Run
 from ..run.memory import keep_freed_memory
 from ..run.placement import Placement
-from ..settings.cli import Command, UsageError, check_new, check_writable, write_yaml
+from ..settings.cli import Command, write_yaml
 from ..settings.config import RunConfig
+from ..settings.errors import UsageError, check_new, check_writable
 from .trained import check_trained, load_trained
 
 
@@ -117,7 +118,7 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
                     sink.write(start)
                 run.emit("resume")
             else:
-                run.emit("start", **describe(run))
+                run.emit("start", **describe(run.config, run.task, run.beginning))
             return run.run(interrupt)
         finally:
             run.close()

@@ -18,7 +18,8 @@ from zoo import (
     regressor,
 )
 
-from ..settings.config import NetworkConfig, RunConfig, require
+from ..settings.config import NetworkConfig, RunConfig
+from ..settings.errors import require
 
 
 def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:

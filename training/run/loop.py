@@ -17,26 +17,28 @@ from data.pipeline import eval_batches
 from data.task import Split, Task
 
 from ..model.auxiliary import make_auxiliary
-from ..model.network import build_model, layer_sizes, parameter_count
+from ..model.forward import run_batch
+from ..model.network import build_model, layer_sizes
 from ..model.objective import OBJECTIVES, Totals
 from ..model.optimizer import make_optimizer
 from ..reporting.events import Sink
 from ..settings.config import RunConfig
 from ..settings.schedule import grace, last_shrink, learning_rates, rehearsal_step, takeover_step
+from ..shrinking.describe import describe_spectra
 from ..shrinking.reduction import calibration_split
 from ..shrinking.shrinker import Shrinker
 from ..shrinking.systems import save_systems
 from .background import Background, Outcome
 from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
 from .clock import Clock
-from .describe import describe_spectra, note_phase, summarize
+from .describe import Beginning, note_phase, summarize
 from .feed import Feed
 from .held import HeldState
 from .interrupt import Diverged, Interrupt, Interrupted, check_finite, check_loss
 from .placement import Placement
 from .programs import Programs
 from .shrink_report import ShrinkReport
-from .step import TrainState, make_eval_step, make_train_steps, run_batch
+from .step import TrainState, make_eval_step, make_train_steps
 from .trial import Trial
 
 
@@ -66,8 +68,7 @@ class Run:
         opt_state = self.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
         self.held = HeldState(TrainState(params, norm_state, opt_state, jnp.zeros((), jnp.int32)))
         self.step = 0
-        self.initial_sizes = layer_sizes(model)
-        self.parameters_before = parameter_count(params)
+        self.beginning = Beginning.of(model)
         self.phases: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, float]] = {}
         self.objective = OBJECTIVES[task.kind]
@@ -483,7 +484,19 @@ class Run:
             self.evaluate("validation")
         self.evaluate("test")
         self.emit("end")
-        return summarize(self)
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        return summarize(
+            self.config,
+            self.task,
+            self.beginning,
+            self.model,
+            results=self.results,
+            phases=self.phases,
+            seconds=self.clock.read(),
+        )
 
     def close(self) -> None:
         """Wait for the last checkpoint, and for what is done in the background."""

@@ -15,11 +15,11 @@ from compress.model.record import Records, record
 from data.task import Batch, Split
 from zoo import AbstractSelectiveSSM
 
+from ..model.forward import run_sequence
 from ..model.network import layers_of
 from ..model.padding import Padding
-from ..run.describe import describe_cut
-from ..run.step import run_sequence
 from ..settings.config import RunConfig
+from .describe import describe_cut
 
 
 def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
