@@ -222,8 +222,8 @@ def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
     run = load_run(folder, task)
     assert [layer["after"] for layer in json.loads(summary_of(folder))["layers"]] == [4]
     assert run.model.blocks[0].ssm.d_state == 4
-    run.evaluate("test")
-    assert run.results["test"] == json.loads(summary_of(folder))["test"]
+    run.session.evaluate("test")
+    assert run.session.results["test"] == json.loads(summary_of(folder))["test"]
     before = summary_of(folder)
     assert execute(parse_command(["--resume", str(folder)]), Console(file=io.StringIO())) == folder
     assert summary_of(folder) == before

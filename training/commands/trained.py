@@ -41,7 +41,7 @@ def load_run(folder: Path, task: Task) -> Run:
     config = parse_command(["--resume", str(folder)]).config
     run = Run(config, task, folder, Clock())
     try:
-        restored = run.restore()
+        restored = run.saves.restore()
     finally:
         run.close()
     if not restored:
