@@ -22,8 +22,8 @@ from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
-from training.studies.catalogue import UNCOMPRESSED
 from training.studies.cost import estimate
+from training.studies.options import UNCOMPRESSED
 from training.studies.rows import rows_of, wall_seconds
 from training.studies.runner import (
     QUICKLY_COMPILED,
