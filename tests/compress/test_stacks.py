@@ -76,9 +76,7 @@ def test_a_stack_is_known_by_its_axes(make):
 def test_stacks_of_stacks_are_refused():
     keys = jax.random.split(jax.random.key(0), (2, 3))
     twice = eqx.filter_vmap(eqx.filter_vmap(lru))(keys)
-    with pytest.raises(
-        ValueError, match=r"a LRU must be .* along one axis, got .*\(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"a LRU must be .* along one axis, got .*\(2, 3\)"):
         compress(twice)
 
 
@@ -161,7 +159,9 @@ def uneven(keys):
     """Two layers: one of real modes, whose cut may end a state short, one of pairs."""
     n, m = 8, 2
     log_lam = jnp.log1p(-(2.0 ** -jnp.arange(1.0, n + 1))) + 0j
-    B, C = (jax.random.normal(k, shape) + 0j for k, shape in zip(keys, ((n, m), (m, n)), strict=True))
+    B, C = (
+        jax.random.normal(k, shape) + 0j for k, shape in zip(keys, ((n, m), (m, n)), strict=True)
+    )
     real = LRU.init(m, n, key=keys[0]).from_lti(DiagonalLTI(log_lam, B, C, jnp.zeros(m)))
     pairs = LRU.init(m, n, key=keys[1], r_min=0.3, r_max=0.9, max_phase=1.0)
     return jax.tree.map(lambda *x: jnp.stack(x), real, pairs)
