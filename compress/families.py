@@ -11,7 +11,6 @@ from typing import Any
 
 from zoo import AbstractSSM
 
-from .model.record import LayerData
 from .plans import AbstractSpectrum
 
 
@@ -26,8 +25,8 @@ class Family:
     """Whether its layers can be weighed on data alone."""
     has_bound: bool
     """Whether theory bounds the error of a cut, so that `verify` can certify it."""
-    system: Callable[[AbstractSSM, LayerData | None], Any]
-    """What has the layer's Hankel operator, for `compress.analysis.tracking`."""
+    system: Callable[..., Any]
+    """`system(layer, data)`: what has the layer's Hankel operator, for `compress.analysis.tracking`."""
 
 
 def register_family(base: type[AbstractSSM], family: Family) -> None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from zoo import AbstractSSM
-
 from .cut import AbstractCut
 from .table import Table
 
@@ -77,7 +75,8 @@ class AbstractSpectrum(abc.ABC):
     `planned` then makes the cut.
     """
 
-    layer: AbstractSSM
+    layer: Any
+    """An `AbstractSSM`."""
     sigma: Float[np.ndarray, " n"]
     """What each state is worth, descending."""
 

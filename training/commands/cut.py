@@ -98,7 +98,7 @@ def _cut(session: Session, refit: bool) -> None:
         planned = reduction.plan(
             session.model,
             session.state.norm_state,
-            Ranks(config.compression.rank),
+            Ranks(config.compression.rank or 1),
             refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start
