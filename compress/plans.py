@@ -2,6 +2,7 @@
 
 import abc
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float

@@ -121,7 +121,10 @@ class Ranks(AbstractPolicy):
             if not 1 <= rank <= n:
                 where = f" for {path}" if path else ""
                 raise ValueError(f"`ranks`{where} must be 1 to {n}, its d_state, got {rank}")
-        return [wanted.get(path, spectrum.layer.d_state) for path, spectrum in spectra.items()]
+        return [
+            wanted[path] if path in wanted else int(spectrum.layer.d_state)
+            for path, spectrum in spectra.items()
+        ]
 
     def _by_path(self, paths: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(self.states, Mapping):
