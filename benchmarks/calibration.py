@@ -90,7 +90,7 @@ def trial(run: Run, seed: int) -> list[dict]:
 
     def cut_to(rank: int, how: dict, batch=batch):
         began = time.perf_counter()
-        (cut, _), _ = compress((model, norm_state), ranks=rank, batch=batch, **how)
+        (cut, _), _ = compress((model, norm_state), policy=Ranks(rank), batch=batch, **how)
         return cut, time.perf_counter() - began
 
     enough = empirical.enough

@@ -30,7 +30,7 @@ import optax
 from compress import compress
 from compress.model.layers import layers_of, path_name, replace_layers
 from compress.model.record import record
-from zoo import AbstractSelectiveSSM, Mamba, Mamba2
+from zoo import AbstractMambaSSM, Mamba, Mamba2
 from zoo.network.language_model import language_model
 from zoo.recurrence.selective import selective_scan
 
@@ -166,7 +166,7 @@ def _cuts(kind: str, texts: Texts, folder: Path) -> Iterator[dict[str, Any]]:
     inputs, gradients = record((model, state), texts.calibration[:, :-1], gradients=True)
     seen = {}
     for keys, layer in layers_of(model):
-        assert isinstance(layer, AbstractSelectiveSSM)
+        assert isinstance(layer, AbstractMambaSSM)
         name = f"[0]{path_name(keys) if path_name(keys).startswith('[') else '.' + path_name(keys)}"
         seen[keys] = Observed.on(layer, inputs[name], gradients[name])
     loss, loss_followed = float(held_out_loss(model, state, held_out)), followed(model)
@@ -221,7 +221,7 @@ def runs(texts: Texts, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def _cut_in_training(state: Any, texts: Texts, model: Any, opt_state: Any) -> tuple[Any, Any]:
     batch = texts.calibration[:, :-1]
-    (small, _), opt_state = compress((model, state), opt_state, ranks=CUT_TO, batch=batch)
+    (small, _), opt_state = compress((model, state), opt_state, policy=Ranks(CUT_TO), batch=batch)
     return small, opt_state
 
 

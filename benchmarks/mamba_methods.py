@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
+from linearize import to_lti
 
 from compress.selective.basis import galerkin, least_missed
 from compress.selective.cut import SharedBasis, fold
-from compress.selective.linearize import to_lti
 from compress.selective.moments import StateMoments, contributions, state_moments
 from compress.selective.refit import refitted
-from zoo import AbstractSelectiveSSM, AbstractSSM, Mamba2
+from zoo import AbstractMambaSSM, AbstractSSM, Mamba2
 from zoo.recurrence.ssd import ssd_scan
 
 Inputs = Float[np.ndarray, "b L H"]
@@ -29,27 +29,27 @@ Inputs = Float[np.ndarray, "b L H"]
 class Observed:
     """A layer, and what was seen of it on calibration data."""
 
-    layer: AbstractSelectiveSSM
+    layer: AbstractMambaSSM
     inputs: Inputs
     gradients: Inputs
     moments: StateMoments
 
     @classmethod
-    def on(cls, layer: AbstractSelectiveSSM, inputs: Inputs, gradients: Inputs) -> "Observed":
+    def on(cls, layer: AbstractMambaSSM, inputs: Inputs, gradients: Inputs) -> "Observed":
         return cls(layer, inputs, gradients, state_moments(layer, inputs, gradients))
 
 
-def shared(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def shared(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(a) The shared basis, folded."""
     return fold(seen.layer, _shared_basis(seen.moments, rank))
 
 
-def shared_and_refitted(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def shared_and_refitted(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(a) with C fitted afterwards: what `compress` does."""
     return _refitted(seen, _shared_basis(seen.moments, rank))
 
 
-def shared_plain(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def shared_plain(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(a) as first tried: all channels count alike in the mean of A, and gradients not at all."""
     moments = state_moments(seen.layer, seen.inputs)
     P, Q, _ = moments.grouped()[0]
@@ -62,25 +62,25 @@ def _shared_basis(moments: StateMoments, rank: int) -> SharedBasis:
     return SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
 
 
-def _refitted(seen: Observed, basis: SharedBasis) -> AbstractSelectiveSSM:
+def _refitted(seen: Observed, basis: SharedBasis) -> AbstractMambaSSM:
     after = fold(seen.layer, basis)
     C = refitted(seen.layer, after, basis.V, seen.inputs, seen.gradients)
     return fold(seen.layer, basis, C)
 
 
-def by_energy(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def by_energy(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(b) The states of largest E[(dy C_n h_dn)^2], summed over channels."""
     return _selected(seen, rank, lambda K: np.argsort(-np.diag(K), kind="stable"))
 
 
-def by_what_is_missed(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def by_what_is_missed(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(b) One after the other goes that is missed least: what `compress` does to Mamba-2."""
     K = contributions(seen.layer, seen.inputs, seen.gradients)
     states = [least_missed(of_group, rank) for of_group in K]
     return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
 
 
-def by_qr(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def by_qr(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(b) The states whose contributions to the output a QR with pivoting takes first."""
 
     def order(K):
@@ -92,7 +92,7 @@ def by_qr(seen: Observed, rank: int) -> AbstractSelectiveSSM:
     return _selected(seen, rank, order)
 
 
-def by_statistics(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def by_statistics(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(b) Controllability times observability, of each state over all channels (GHOST)."""
     states = [
         np.argsort(-np.diag(P) * np.diag(Q), kind="stable")[:rank]
@@ -101,7 +101,7 @@ def by_statistics(seen: Observed, rank: int) -> AbstractSelectiveSSM:
     return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
 
 
-def at_random(seen: Observed, rank: int, seed: int = 0) -> AbstractSelectiveSSM:
+def at_random(seen: Observed, rank: int, seed: int = 0) -> AbstractMambaSSM:
     """(d) Any states."""
     rng = np.random.default_rng(seed)
     N, groups = seen.layer.d_state, seen.moments.groups
@@ -109,14 +109,14 @@ def at_random(seen: Observed, rank: int, seed: int = 0) -> AbstractSelectiveSSM:
     return fold(seen.layer, SharedBasis.selection(states, N))
 
 
-def selected_and_refitted(seen: Observed, rank: int) -> AbstractSelectiveSSM:
+def selected_and_refitted(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(b) by what is missed, with C fitted afterwards."""
     K = contributions(seen.layer, seen.inputs, seen.gradients)
     states = [least_missed(of_group, rank) for of_group in K]
     return _refitted(seen, SharedBasis.selection(states, seen.layer.d_state))
 
 
-def _selected(seen: Observed, rank: int, order: Callable[[Any], Any]) -> AbstractSelectiveSSM:
+def _selected(seen: Observed, rank: int, order: Callable[[Any], Any]) -> AbstractMambaSSM:
     states = [order(K)[:rank] for K in contributions(seen.layer, seen.inputs, seen.gradients)]
     return fold(seen.layer, SharedBasis.selection(states, seen.layer.d_state))
 
@@ -125,7 +125,7 @@ class PerChannel(AbstractSSM):
     """(c) A selective layer whose channels each have a basis of their own, at run time."""
 
     dynamics = ()
-    layer: AbstractSelectiveSSM
+    layer: AbstractMambaSSM
     lam: Complex[Array, "d r"]
     to_state: Complex[Array, "d r N"]
     from_state: Complex[Array, "d N r"]
@@ -156,6 +156,12 @@ class PerChannel(AbstractSSM):
     def run(self, carry: Any, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None):
         raise NotImplementedError("only whole sequences")
 
+    def resized(self, n: int):
+        raise NotImplementedError("its states are not cut")
+
+    def first_states(self, n: int):
+        raise NotImplementedError("its states are not cut")
+
     def init_state(self):
         raise NotImplementedError("only whole sequences")
 
@@ -174,7 +180,7 @@ def per_channel_mean(seen: Observed, rank: int) -> PerChannel:
     return _per_channel(seen.layer, P, Q, rank)
 
 
-def _per_channel(layer: AbstractSelectiveSSM, P, Q, rank: int) -> PerChannel:
+def _per_channel(layer: AbstractMambaSSM, P, Q, rank: int) -> PerChannel:
     A = np.asarray(layer.eigenvalues, np.float64)
     d, N = A.shape
     lam = np.full((d, rank), -1.0 + 0j)  # states without input or output where fewer are enough
@@ -233,6 +239,12 @@ class MappedMamba2(AbstractSSM):
 
     def run(self, carry: Any, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None):
         raise NotImplementedError("only whole sequences")
+
+    def resized(self, n: int):
+        raise NotImplementedError("its states are not cut")
+
+    def first_states(self, n: int):
+        raise NotImplementedError("its states are not cut")
 
     def init_state(self):
         raise NotImplementedError("only whole sequences")

@@ -99,7 +99,7 @@ def cuts(run: Run) -> list[dict]:
     for rank in (STATES // 4, STATES // 8):
         for way, how in WAYS.items():
             how = {**how, "batch": batch} if "batch" in how else how
-            (small, _), _ = compress((model, norm_state), ranks=rank, **how)
+            (small, _), _ = compress((model, norm_state), policy=Ranks(rank), **how)
             rise = loss_of(run, small, split) - before
             rows.append({"rank": rank, "way": way, "loss_before": before, "rise": rise})
     return rows
@@ -138,7 +138,7 @@ def moments(run: Run) -> dict[str, float]:
         (small, _), opt_state = compress(
             (run.model, state.norm_state),
             state.opt_state,
-            ranks=STATES // 4,
+            policy=Ranks(STATES // 4),
             batch=batch,
             moments=mode,
         )

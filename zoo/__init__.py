@@ -4,6 +4,7 @@ from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, A
 from .layers.lru import LRU
 from .layers.mamba import Mamba
 from .layers.mamba2 import Mamba2
+from .layers.mamba_family import AbstractMambaSSM
 from .layers.s5 import S5
 from .lti import DiagonalLTI
 from .network.bidirectional import Bidirectional
@@ -32,6 +33,7 @@ __all__ = [
     "LRU",
     "S5",
     "AbstractLinearSSM",
+    "AbstractMambaSSM",
     "AbstractSSM",
     "AbstractSelectiveSSM",
     "AbstractTimedSSM",

@@ -19,11 +19,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..cut import AbstractCut
 from ..linear.jacobian import Leaves
-from ..model.layers import first_states
 from ..numerics.precision import is_inexact, narrow, widen
 
 LEAST_SHARE = 1e-2
@@ -53,8 +52,8 @@ class SharedBasis:
 
 
 def fold(
-    layer: AbstractSelectiveSSM, basis: SharedBasis, C: Float[np.ndarray, "G N r"] | None = None
-) -> AbstractSelectiveSSM:
+    layer: AbstractMambaSSM, basis: SharedBasis, C: Float[np.ndarray, "G N r"] | None = None
+) -> AbstractMambaSSM:
     """`layer` with the states of `basis`, computed in double precision, in its own kind of arrays.
 
     `C`, if given, makes the maps to the outputs in the place of V.
@@ -74,8 +73,8 @@ def fold(
 class FoldedCut(AbstractCut):
     """A selective layer before and after its states were mapped to fewer."""
 
-    before: AbstractSelectiveSSM
-    after: AbstractSelectiveSSM
+    before: AbstractMambaSSM
+    after: AbstractMambaSSM
     basis: SharedBasis
     C: Float[np.ndarray, "G N r"] | None = None
     """What has made the maps to the outputs in the place of V."""
@@ -96,7 +95,7 @@ class FoldedCut(AbstractCut):
         r = self.basis.V.shape[2]
         leaves, structure = jax.tree.flatten(self.before)
         leaves[place] = x
-        return jax.tree.leaves(first_states(structure.unflatten(leaves), r))[place]
+        return jax.tree.leaves(structure.unflatten(leaves).first_states(r))[place]
 
     def _through(self, arrays: Leaves, coefficients: Callable[[Any], Any]) -> Leaves:
         """The adjoint of the lift, or what it is for other `coefficients`."""

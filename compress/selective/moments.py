@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 from zoo.recurrence.selective import Signals
 
 from ..linear.data_gramians import counted
@@ -69,7 +69,7 @@ class StateMoments(NamedTuple):
 
 
 def state_moments(
-    layer: AbstractSelectiveSSM,
+    layer: AbstractMambaSSM,
     inputs: Any,
     gradients: Any = None,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
@@ -95,7 +95,7 @@ def state_moments(
 
 
 def contributions(
-    layer: AbstractSelectiveSSM,
+    layer: AbstractMambaSSM,
     inputs: Any,
     gradients: Any = None,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
@@ -173,7 +173,7 @@ def parts(
 
 @eqx.filter_jit
 def _sums(
-    layer: AbstractSelectiveSSM, part: Part
+    layer: AbstractMambaSSM, part: Part
 ) -> tuple[Float[Array, "d N N"], Float[Array, "d N N"]]:
     """The sums of h h^T and of mu mu^T over the samples that count."""
     signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
@@ -183,7 +183,7 @@ def _sums(
 
 
 @eqx.filter_jit
-def _contributions(layer: AbstractSelectiveSSM, part: Part) -> Float[Array, "G N N"]:
+def _contributions(layer: AbstractMambaSSM, part: Part) -> Float[Array, "G N N"]:
     signals, A, G = jax.vmap(layer.signals)(jnp.asarray(part.u)), layer.eigenvalues, layer.groups
     _, y = forward(A, signals, part, lambda *_: ())
 
@@ -286,7 +286,7 @@ def of_channels(a: Float[Array, "b G N"], channels: int) -> Float[Array, "b d N"
 
 
 def output_gradients(
-    layer: AbstractSelectiveSSM, part: Part, y: Float[Array, "b L d"]
+    layer: AbstractMambaSSM, part: Part, y: Float[Array, "b L d"]
 ) -> Float[Array, "b L d"]:
     """The gradients by the channels' outputs `y`, from those by the layer's."""
 

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float, Int
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..numerics.precision import widen
 from .moments import Part, backward, forward, output_gradients, parts
@@ -67,7 +67,7 @@ class SampledStates(NamedTuple):
 
 
 def sampled_states(
-    layer: AbstractSelectiveSSM,
+    layer: AbstractMambaSSM,
     inputs: Any,
     gradients: Any = None,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
@@ -100,7 +100,7 @@ def _by_group(x: Float[np.ndarray, "T d N"], groups: int) -> Float[np.ndarray, "
 
 @eqx.filter_jit
 def _states(
-    layer: AbstractSelectiveSSM, part: Part
+    layer: AbstractMambaSSM, part: Part
 ) -> tuple[Float[Array, "chunks kept b d N"], Float[Array, "chunks kept b d N"]]:
     """h and mu at the samples that are looked at."""
     A, signals = layer.eigenvalues, jax.vmap(layer.signals)(jnp.asarray(part.u))

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float, Int
 
-from zoo import AbstractSelectiveSSM
+from zoo import AbstractMambaSSM
 
 from ..numerics.precision import widen
 from .moments import Part, forward, output_gradients, parts
@@ -29,8 +29,8 @@ RIDGE = 1e-2
 
 
 def refitted(
-    layer: AbstractSelectiveSSM,
-    reduced: AbstractSelectiveSSM,
+    layer: AbstractMambaSSM,
+    reduced: AbstractMambaSSM,
     V: Float[np.ndarray, "G N r"],
     inputs: Any,
     gradients: Any = None,
@@ -65,7 +65,7 @@ def _solve(moments, right, V):
 
 @eqx.filter_jit
 def _normal_equations(
-    layer: AbstractSelectiveSSM, reduced: AbstractSelectiveSSM, part: Part
+    layer: AbstractMambaSSM, reduced: AbstractMambaSSM, part: Part
 ) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)

@@ -1,5 +1,7 @@
 """Models of every kind, and the law of padding: it changes nothing."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,6 @@ import pytest
 
 from zoo import (
     BATCH_AXIS,
-    LRU,
     S5,
     Bidirectional,
     LRUConfig,
@@ -21,6 +22,7 @@ from zoo import (
 from zoo.network.regressor import FrameEncoder
 
 H, L, PAD = 4, 6, 3
+KEY = jax.random.key(0)
 LAYERS = {"lru": LRUConfig(d_state=3), "s5": S5Config(d_state=3), "mamba": MambaConfig(d_state=2)}
 
 
@@ -185,8 +187,19 @@ def test_bad_regressors_are_refused(getkey):
         model(jnp.zeros((L, 3)), state)
 
 
-def test_only_s5_takes_intervals(getkey):
-    from zoo import AbstractTimedSSM
+def test_layers_say_what_the_network_has_to_know():
+    taking = [name for name, config in LAYERS.items() if config.build(H, key=KEY).takes_intervals]
+    mixing = [name for name, config in LAYERS.items() if config.build(H, key=KEY).is_mixer]
+    assert (taking, mixing) == (["s5"], ["mamba"])
 
-    assert isinstance(S5.init(H, 2, key=getkey()), AbstractTimedSSM)
-    assert not isinstance(LRU.init(H, 2, key=getkey()), AbstractTimedSSM)
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_first_states_and_other_sizes(layer):
+    """Entries are copied, and the shapes are those of a layer made with as many states."""
+    full = replace(LAYERS[layer], d_state=4).build(H, key=KEY)
+    small, like = full.first_states(2), full.resized(2)
+    assert small.d_state == like.d_state == 2
+    assert type(small) is type(like) is type(full)
+    for x, y, whole in zip(*map(jax.tree.leaves, (small, like, full)), strict=True):
+        assert x.shape == y.shape
+        assert np.isin(x, whole).all()

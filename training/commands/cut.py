@@ -7,7 +7,7 @@ from typing import Any
 
 import equinox as eqx
 
-from compress import compress
+from compress import Ranks, compress
 from data.task import Task
 
 from ..model.network import check_model, layer_sizes
@@ -101,7 +101,7 @@ def _cut(session: Session, refit: bool) -> None:
         planned = reduction.plan(
             session.model,
             session.state.norm_state,
-            ranks=config.compression.rank,
+            Ranks(config.compression.rank or 1),
             refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start

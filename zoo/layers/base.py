@@ -1,14 +1,14 @@
 """What all state-space layers of the zoo have in common."""
 
 import abc
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..lti import DiagonalLTI
-from ..recurrence.selective import Signals
 
 
 class AbstractSSM(eqx.Module):
@@ -22,6 +22,10 @@ class AbstractSSM(eqx.Module):
 
     dynamics: ClassVar[tuple[str, ...]]
     """The fields that set eigenvalues and input: they learn at a rate of their own."""
+    is_mixer: ClassVar[bool] = False
+    """Whether it gates and mixes channels by itself, and so stands in a residual block alone."""
+    takes_intervals: ClassVar[bool] = False
+    """Whether its call takes `dt`, the intervals before each sample."""
 
     @property
     @abc.abstractmethod
@@ -57,6 +61,14 @@ class AbstractSSM(eqx.Module):
         them, and outputs beyond them mean nothing.
         """
 
+    @abc.abstractmethod
+    def resized(self, n: int) -> "AbstractSSM":
+        """A layer of this kind and size, but of `n` states: only its shapes mean anything."""
+
+    @abc.abstractmethod
+    def first_states(self, n: int) -> "AbstractSSM":
+        """The layer with its first `n` states, whose entries are copied: nothing is computed."""
+
 
 class AbstractLinearSSM(AbstractSSM):
     """A layer that is a linear time-invariant system.
@@ -81,12 +93,29 @@ class AbstractLinearSSM(AbstractSSM):
         Inverse of `to_lti` up to rounding. Differentiable in `lti`.
         """
 
+    def resized(self, n: int) -> "AbstractLinearSSM":
+        H = self.d_model
+        return self.from_lti(
+            DiagonalLTI(
+                log_lam=jnp.zeros(n, complex),
+                B=jnp.zeros((n, H), complex),
+                C=jnp.zeros((H, n), complex),
+                D=jnp.zeros(H),
+            )
+        )
+
+    def first_states(self, n: int) -> "AbstractLinearSSM":
+        shapes = eqx.filter_eval_shape(lambda layer: layer.resized(n), self)
+        return jax.tree.map(lambda x, like: x[tuple(map(slice, like.shape))], self, shapes)
+
 
 class AbstractTimedSSM(AbstractLinearSSM):
     """A linear system in continuous time, which can be sampled at irregular times.
 
     Without intervals it is the time-invariant system that `to_lti` says.
     """
+
+    takes_intervals: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(
@@ -97,48 +126,11 @@ class AbstractTimedSSM(AbstractLinearSSM):
 
 
 class AbstractSelectiveSSM(AbstractSSM):
-    """A layer whose recurrence follows its input, with a gate of its own around it.
+    """A layer whose recurrence follows its input: what it is as a linear system depends on data.
 
-    It mixes channels and gates itself, so it stands in a residual block alone (`MixerBlock`). Its d
-    channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k, and
-    share B and C in groups. What it is as a linear system depends on data; what its states are
-    driven by, and what is made of them, can be asked here.
+    Mamba, gated linear attention and the delta rule are of this kind. A family of such layers says
+    more of itself in an abstract class of its own (`AbstractMambaSSM`).
     """
-
-    mixes_states: ClassVar[bool]
-    """Whether B and C are linear in the rows that make them, so that any basis of the states can
-    be written into them; else only a selection can."""
-
-    @property
-    @abc.abstractmethod
-    def eigenvalues(self) -> Float[Array, "d N"]:
-        """Continuous-time eigenvalues A of each channel, per unit of dt."""
-
-    @property
-    @abc.abstractmethod
-    def groups(self) -> int:
-        """Groups G of d / G neighbouring channels that share B and C."""
-
-    @abc.abstractmethod
-    def signals(self, u: Float[Array, "L d_model"]) -> Signals:
-        """What drives the states on `u`."""
-
-    @abc.abstractmethod
-    def emit(self, u: Float[Array, "L d_model"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
-        """The layer's output on `u` where those of its channels' states are `y`."""
-
-    @abc.abstractmethod
-    def map_states(
-        self,
-        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
-    ) -> "AbstractSelectiveSSM":
-        """The layer with other states: `B` and `C` are applied to all that makes B and C.
-
-        `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
-        it.
-        """
 
 
 def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:

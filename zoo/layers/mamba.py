@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..recurrence.selective import Signals, selective_scan, selective_step
 from .affine import Linear, product
-from .base import AbstractSelectiveSSM
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
+from .mamba_family import AbstractMambaSSM
 
 
 class TiedLog(eqx.Module):
@@ -46,7 +46,7 @@ class Selection(NamedTuple):
     C: Float[Array, "*L N"]
 
 
-class Mamba(AbstractSelectiveSSM):
+class Mamba(AbstractMambaSSM):
     """The Mamba block, section 3.4 and algorithm 2 of the paper, N real states for each channel.
 
         x, z = split(in_proj(u))

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..recurrence.selective import Signals
 from ..recurrence.ssd import ssd_scan, ssd_step
 from .affine import Linear
-from .base import AbstractSelectiveSSM
 from .causal_conv import CausalConv
 from .initializers import inverse_softplus, log_uniform
+from .mamba_family import AbstractMambaSSM
 
 
 class GatedRMSNorm(eqx.Module):
@@ -52,7 +52,7 @@ class Selection2(NamedTuple):
     C: Float[Array, "*L g N"]
 
 
-class Mamba2(AbstractSelectiveSSM):
+class Mamba2(AbstractMambaSSM):
     """The Mamba-2 block, section 7 of the paper: h heads of p channels, N real states for each.
 
         z, xBC, dt = split(in_proj(u))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..layers.base import AbstractSelectiveSSM, AbstractSSM
+from ..layers.base import AbstractSSM
 from .bidirectional import Bidirectional
 from .norm import NORMS, AbstractNorm, NormName, SampleNorm
 from .pointwise import GLU, Dropout, gelu
@@ -145,13 +145,13 @@ def residual_block(
     bidirectional: bool,
     key: PRNGKeyArray,
 ) -> Block | MixerBlock:
-    """The block that suits the layer: a `MixerBlock` for a selective one, otherwise a `Block`."""
+    """The block that suits the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
     if norm not in NORMS:
         raise ValueError(f"norm={norm!r}, allowed: {', '.join(NORMS)}")
     forward_key, backward_key, glu_key = jax.random.split(key, 3)
     forward = make_ssm(forward_key)
     ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward
-    if isinstance(forward, AbstractSelectiveSSM):
+    if forward.is_mixer:
         return MixerBlock(NORMS[norm](d_model), ssm, Dropout(dropout))
     glu = GLU(d_model, key=glu_key)
     return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.affine import affine
-from ..layers.base import AbstractSSM, AbstractTimedSSM
+from ..layers.base import AbstractSSM
 from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
 from .classifier import LinearEncoder
 
@@ -103,7 +103,7 @@ def regressor(
     encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:
-        timed = isinstance(make_ssm(block_keys[0]), AbstractTimedSSM)
+        timed = make_ssm(block_keys[0]).takes_intervals
         return Regressor(
             encoder=(
                 LinearEncoder(input_size, d_model, key=encoder_key)

@@ -24,10 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from zoo import AbstractSelectiveSSM, DiagonalLTI
-
-from ..numerics.precision import widen
-from .moments import Part, forward, output_gradients, parts
+from compress.numerics.precision import widen
+from compress.selective.moments import Part, forward, output_gradients, parts
+from zoo import AbstractMambaSSM, DiagonalLTI
 
 KINDS = ("mean", "moments")
 
@@ -53,7 +52,7 @@ class ChannelSystems(NamedTuple):
 
 
 def to_lti(
-    layer: AbstractSelectiveSSM, inputs: Any, gradients: Any = None, *, kind: str = "moments"
+    layer: AbstractMambaSSM, inputs: Any, gradients: Any = None, *, kind: str = "moments"
 ) -> ChannelSystems:
     """The stand-in of `kind` for every channel of `layer` on `inputs` [b L d_model].
 
@@ -77,7 +76,7 @@ def to_lti(
 
 
 @eqx.filter_jit
-def _sums(layer: AbstractSelectiveSSM, part: Part, mean: bool) -> tuple[Array, Array, Array, Array]:
+def _sums(layer: AbstractMambaSSM, part: Part, mean: bool) -> tuple[Array, Array, Array, Array]:
     """Over real sequences, the sums of decay, what goes in, what comes out, and how many."""
     u, A, G = jnp.asarray(part.u), layer.eigenvalues, layer.groups
     signals = jax.vmap(layer.signals)(u)

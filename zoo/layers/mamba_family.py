@@ -1,0 +1,63 @@
+"""What Mamba and Mamba-2 have in common."""
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..recurrence.selective import Signals
+from .base import AbstractSelectiveSSM
+
+
+class AbstractMambaSSM(AbstractSelectiveSSM):
+    """A selective layer of the Mamba family, with a gate of its own around the recurrence.
+
+    Its d channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k,
+    and share B and C in groups. What its states are driven by, and what is made of them, can be
+    asked here.
+    """
+
+    is_mixer: ClassVar[bool] = True
+
+    mixes_states: ClassVar[bool]
+    """Whether B and C are linear in the rows that make them, so that any basis of the states can
+    be written into them; else only a selection can."""
+
+    @property
+    @abc.abstractmethod
+    def eigenvalues(self) -> Float[Array, "d N"]:
+        """Continuous-time eigenvalues A of each channel, per unit of dt."""
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> int:
+        """Groups G of d / G neighbouring channels that share B and C."""
+
+    @abc.abstractmethod
+    def signals(self, u: Float[Array, "L d_model"]) -> Signals:
+        """What drives the states on `u`."""
+
+    @abc.abstractmethod
+    def emit(self, u: Float[Array, "L d_model"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+        """The layer's output on `u` where those of its channels' states are `y`."""
+
+    @abc.abstractmethod
+    def map_states(
+        self,
+        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
+        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+    ) -> "AbstractMambaSSM":
+        """The layer with other states: `B` and `C` are applied to all that makes B and C.
+
+        `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
+        it.
+        """
+
+    def resized(self, n: int) -> "AbstractMambaSSM":
+        return self.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
+
+    def first_states(self, n: int) -> "AbstractMambaSSM":
+        return self.map_states(*[lambda x: x[:, :n]] * 3)
