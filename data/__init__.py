@@ -10,8 +10,8 @@ from .builtin.pendulum import PendulumConfig
 from .builtin.scifar import SCIFARConfig
 from .builtin.smnist import SMNISTConfig
 from .pipeline import Shard, eval_batches, train_batch
-from .registry import TASKS, TaskEntry, import_builders, load_task, task_entry
-from .store.places import default_cache_dir
+from .registry import TASKS, TaskEntry, import_builders, load_task, register_task, task_entry
+from .store.places import Places, default_cache_dir
 from .task import Batch, Progress, Split, Task, text_split
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PathXConfig",
     "PathfinderConfig",
     "PendulumConfig",
+    "Places",
     "Progress",
     "SCIFARConfig",
     "SMNISTConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "eval_batches",
     "import_builders",
     "load_task",
+    "register_task",
     "task_entry",
     "text_split",
     "train_batch",

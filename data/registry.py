@@ -1,7 +1,9 @@
 """The tasks by name."""
 
+import difflib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,26 +29,56 @@ class TaskEntry:
     load: Callable[[Any, Places], Task]
 
 
-TASKS: Mapping[str, TaskEntry] = MappingProxyType(
-    {
-        "smnist": TaskEntry(SMNISTConfig, load_smnist),
-        "scifar": TaskEntry(SCIFARConfig, load_scifar),
-        "listops": TaskEntry(ListOpsConfig, load_listops),
-        "imdb": TaskEntry(IMDBConfig, load_imdb),
-        "aan": TaskEntry(AANConfig, load_aan),
-        "pathfinder": TaskEntry(PathfinderConfig, load_pathfinder),
-        "pathx": TaskEntry(PathXConfig, load_pathx),
-        "digits": TaskEntry(DigitsConfig, load_digits),
-        "charlm": TaskEntry(CharLMConfig, load_charlm),
-        "pendulum": TaskEntry(PendulumConfig, load_pendulum),
-    }
-)
+_ENTRIES: dict[str, TaskEntry] = {
+    "smnist": TaskEntry(SMNISTConfig, load_smnist),
+    "scifar": TaskEntry(SCIFARConfig, load_scifar),
+    "listops": TaskEntry(ListOpsConfig, load_listops),
+    "imdb": TaskEntry(IMDBConfig, load_imdb),
+    "aan": TaskEntry(AANConfig, load_aan),
+    "pathfinder": TaskEntry(PathfinderConfig, load_pathfinder),
+    "pathx": TaskEntry(PathXConfig, load_pathx),
+    "digits": TaskEntry(DigitsConfig, load_digits),
+    "charlm": TaskEntry(CharLMConfig, load_charlm),
+    "pendulum": TaskEntry(PendulumConfig, load_pendulum),
+}
+
+TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)
+"""All tasks by name: those that are built in, and those that `register_task` has added."""
+
+
+def register_task(name: str, config_class: type, load: Callable[[Any, Places], Task]) -> None:
+    """Add a task of your own to `TASKS`, for this process.
+
+    `config_class` is a dataclass whose fields all have defaults; the fields are the task's options
+    on the command line. `load(config, places)` gives the task; `places` says where its files are
+    and where it may keep what it prepares.
+
+    ValueError for a name that is taken or cannot be typed as an option, TypeError for a
+    `config_class` or a `load` of another kind.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(f"`name` must be small letters, digits, - and _, got {name!r}")
+    if name in _ENTRIES:
+        raise ValueError(f"`name` must be new, got {name!r}, which is taken")
+    if not isinstance(config_class, type) or not is_dataclass(config_class):
+        raise TypeError(f"`config_class` must be a dataclass, got {config_class!r}")
+    for each in fields(config_class):
+        if each.init and each.default is MISSING and each.default_factory is MISSING:
+            raise TypeError(
+                f"`config_class` must have a default for every field, got {config_class.__name__}."
+                f"{each.name} without one"
+            )
+    if not callable(load):
+        raise TypeError(f"`load` must be a function of a config and places, got {load!r}")
+    _ENTRIES[name] = TaskEntry(config_class, load)
 
 
 def task_entry(name: str) -> TaskEntry:
     """The entry of the task `name`; ValueError listing the names when there is none."""
     if name not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
+        near = difflib.get_close_matches(str(name), TASKS, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}{hint}")
     return TASKS[name]
 
 
@@ -83,6 +115,6 @@ def load_task(
     config = entry.config_class() if config is None else config
     if not isinstance(config, entry.config_class):
         raise ValueError(
-            f"config of task {name} must be a {entry.config_class.__name__}, got {config!r}"
+            f"`config` of task {name} must be a {entry.config_class.__name__}, got {config!r}"
         )
     return entry.load(config, Places(data_dir, cache_dir, progress))

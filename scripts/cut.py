@@ -15,9 +15,9 @@ from training.commands.cut import cut_run
 from training.commands.trained import check_run
 from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
-from training.settings.cli import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError, check_new
+from training.settings.saved import read_config
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     try:
         check_new("--out", options.out)
         check_run(options.run)
-        config = parse_command(["--resume", str(options.run)]).config
+        config = read_config(options.run)
         compression = CompressionConfig(
             mode="fixed",
             method=options.method,

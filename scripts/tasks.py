@@ -19,11 +19,24 @@ from rich.table import Table
 
 from data import TASKS, Task, import_builders, load_task, task_entry
 from data.sheet import write_sheet
+from training.settings.plugins import import_plugins
 
 
 def main(arguments: list[str]) -> None:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        help="Python file or module that registers tasks; may be repeated",
+    )
+    import_plugins(first.parse_known_args(arguments)[0].plugin)
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+        parents=[first],
     )
     parser.add_argument("command", choices=("prepare", "inspect"), nargs="?")
     parser.add_argument("task", choices=tuple(TASKS), nargs="?")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from training.commands.train import execute
 from training.run.interrupt import Diverged, Interrupted
-from training.settings.cli import parse_command
+from training.settings.command import parse_command
 from training.settings.errors import UsageError
 from training.settings.presets import preset_rows
 

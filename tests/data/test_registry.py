@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,14 @@ ROOT = Path(__file__).parents[2]
 
 def test_unknown_names_are_answered_with_the_known_ones():
     names = "smnist, scifar, listops, imdb, aan, pathfinder, pathx, digits, charlm, pendulum"
-    with pytest.raises(ValueError, match=f"task must be one of {names}, got 'mnist'"):
+    with pytest.raises(
+        ValueError, match=f"`task` must be one of {names}, got 'mnist': did you mean 'smnist'"
+    ):
         load_task("mnist")
 
 
 def test_a_config_of_another_task_is_refused():
-    with pytest.raises(ValueError, match="config of task digits must be a DigitsConfig"):
+    with pytest.raises(ValueError, match="`config` of task digits must be a DigitsConfig"):
         load_task("digits", PathfinderConfig())
 
 
@@ -164,3 +167,57 @@ def test_where_prepared_data_is_kept(monkeypatch, environment, want):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert default_cache_dir() == Path(want)
+
+
+@dataclass(frozen=True)
+class _Config:
+    size: int = 3
+
+
+@dataclass(frozen=True)
+class _NoDefault:
+    size: int
+
+
+@pytest.fixture
+def registry():
+    """What a test registers is gone after it."""
+    before = dict(data.registry._ENTRIES)
+    yield
+    data.registry._ENTRIES.clear()
+    data.registry._ENTRIES.update(before)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_task_is_loaded_like_others():
+    made = []
+    data.register_task("my-task", _Config, lambda config, places: made.append((config, places)))
+    assert "my-task" in data.TASKS
+    data.load_task("my-task")
+    data.load_task("my-task", _Config(4))
+    assert [config for config, _ in made] == [_Config(3), _Config(4)]
+    with pytest.raises(ValueError, match="`name` must be new, got 'my-task'"):
+        data.register_task("my-task", _Config, print)
+
+
+def test_the_view_of_the_tasks_is_read_only():
+    with pytest.raises(TypeError):
+        data.TASKS["mine"] = data.TASKS["digits"]  # pyright: ignore[reportIndexIssue]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("digits", _Config, print), ValueError, "`name` must be new, got 'digits'"),
+        (("My Task", _Config, print), ValueError, "`name` must be small letters"),
+        ((3, _Config, print), ValueError, "`name` must be .*, got 3"),
+        (("mine", dict, print), TypeError, "`config_class` must be a dataclass"),
+        (("mine", _Config(), print), TypeError, "`config_class` must be a dataclass"),
+        (("mine", _NoDefault, print), TypeError, r"got _NoDefault\.size without one"),
+        (("mine", _Config, None), TypeError, "`load` must be a function"),
+    ],
+)
+def test_what_is_no_task_is_not_registered(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.register_task(*arguments)
+    assert "mine" not in data.TASKS

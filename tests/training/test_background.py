@@ -20,7 +20,7 @@ from training.run.checkpoint import Checkpoints
 from training.run.engine import Engine
 from training.run.interrupt import Interrupted
 from training.run.programs import Programs
-from training.settings.cli import Command
+from training.settings.command import Command
 from training.settings.config import (
     CompressionConfig,
     LoopConfig,

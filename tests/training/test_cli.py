@@ -4,9 +4,11 @@ import pytest
 import yaml
 
 from data import TASKS
-from training.settings.cli import parse_command, write_yaml
+from training.settings.command import parse_command
 from training.settings.errors import UsageError
 from training.settings.presets import SCALES, preset, preset_rows
+from training.settings.saved import read_config
+from training.settings.yaml import write_yaml
 from zoo import LAYERS
 
 
@@ -67,18 +69,22 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model foo", f"model='foo', allowed: {', '.join(sorted(LAYERS))}"),
-        ("--task foo", f"task must be one of {', '.join(TASKS)}, got 'foo'"),
-        ("--scale big", "scale='big', allowed: small, paper"),
+        ("--model foo", "'foo'"),
+        ("--task foo", f"`task` must be one of {', '.join(TASKS)}, got 'foo'"),
+        ("--task digit", "got 'digit': did you mean 'digits'?"),
+        ("--scale big", "`scale` must be one of small, paper, got 'big'"),
         ("--foo 3", "unknown option --foo"),
         ("--compression.tolerence 0.1", "did you mean --compression.tolerance"),
-        ("--compression.tolerance 1.0", "compression.tolerance=1.0, allowed: [0, 1)"),
-        ("--compression.tolerance -0.1", "compression.tolerance=-0.1, allowed: [0, 1)"),
-        ("--compression.mode fixed", "compression.rank=None"),
+        ("--compression.tolerance 1.0", "`compression.tolerance` must be in [0, 1), got 1.0"),
+        ("--compression.tolerance -0.1", "`compression.tolerance` must be in [0, 1), got -0.1"),
+        (
+            "--compression.mode fixed",
+            "`compression.rank` must be 1 or more with",
+        ),
         ("--compression.mode fixed --compression.rank 999", "at most layer.d_state=64"),
-        ("--steps 0", "steps=0, allowed: 1 or more"),
+        ("--steps 0", "`steps` must be 1 or more, got 0"),
         ("--steps abc", "--steps: invalid literal"),
-        ("--seed -1", "seed=-1"),
+        ("--seed -1", "`seed` must be in [0, 2**32), got -1"),
         ("--network.norm none", "invalid choice 'none'"),
         ("--layer.hippo-blocks 7", "hippo_blocks=7"),
         ("--resume", "--resume needs the run directory"),
@@ -149,3 +155,28 @@ def test_a_new_name_has_to_be_in_the_registry():
     config = preset("lru", "digits", "small")
     with pytest.raises((ValueError, TypeError)):
         replace(config, model="transformer")
+
+
+def test_an_unknown_model_is_told_which_there_are():
+    with pytest.raises(UsageError) as error:
+        parse("--model foo")
+    assert all(name in str(error.value) for name in LAYERS)
+
+
+def test_help_lists_models_and_tasks(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for names in (LAYERS, TASKS, SCALES):
+        assert ", ".join(names) in said
+
+
+def test_a_configuration_is_read_from_a_run_directory(tmp_path):
+    config = replace(preset("mamba2", "digits", "small"), steps=33)
+    (tmp_path / "config.yaml").write_text(write_yaml(config))
+    assert read_config(tmp_path) == config
+    with pytest.raises(UsageError, match="there is no run"):
+        read_config(tmp_path / "nowhere")
+    (tmp_path / "config.yaml").write_text("stepps: 3\n")
+    with pytest.raises(UsageError, match=r"config\.yaml: unknown key stepps, did you mean steps\?"):
+        read_config(tmp_path)

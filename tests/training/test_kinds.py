@@ -163,12 +163,16 @@ def test_what_a_task_does_not_allow_is_named():
     config, task = config_of("lru", "regression"), task_of("regression")
     check_model(config, task)
     taught = replace(config, distillation=DistillationConfig(teacher=Path("runs/teacher")))
-    with pytest.raises(ValueError, match=r"distillation\.teacher=runs/teacher, allowed: None"):
+    with pytest.raises(
+        ValueError, match=r"`distillation\.teacher` must be None .* got runs/teacher"
+    ):
         check_model(taught, task)
     pragmatic = replace(config, compression=CompressionConfig(mode="pragmatic"))
     check_model(pragmatic, task)
     no_validation = replace(task, splits={**task.splits, "validation": task.splits["test"]})
-    with pytest.raises(ValueError, match=r"compression\.mode=pragmatic, allowed: any other where"):
+    with pytest.raises(
+        ValueError, match=r"`compression\.mode` must be another where .* got 'pragmatic'"
+    ):
         check_model(pragmatic, no_validation)
 
 

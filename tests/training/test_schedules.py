@@ -20,7 +20,7 @@ from training.model.auxiliary import hankel_nuclear_norm, soft_divergence
 from training.reporting.events import read_events
 from training.run.checkpoint import Checkpoints
 from training.run.trial import Trial
-from training.settings.cli import Command, parse_command
+from training.settings.command import Command
 from training.settings.config import (
     CompressionConfig,
     DistillationConfig,
@@ -31,6 +31,7 @@ from training.settings.config import (
 )
 from training.settings.errors import UsageError
 from training.settings.presets import preset
+from training.settings.saved import read_config
 from training.settings.schedule import shrink_steps
 from training.shrinking.systems import read_systems
 from zoo import LRU
@@ -87,7 +88,7 @@ def test_other_states_may_be_kept(tmp_path, keep):
 
 
 def test_other_states_are_for_the_papers_method_alone():
-    with pytest.raises(ValueError, match=r"compression\.keep=random"):
+    with pytest.raises(ValueError, match=r"`compression\.keep` must be largest.* got 'random'"):
         CompressionConfig(keep="random", method="data")
 
 
@@ -255,12 +256,12 @@ def test_a_student_learns_from_a_finished_run(tmp_path):
     folder = run(student, tmp_path / "student")
     losses = [e["loss"] for e in events(folder, "train")]
     assert losses[-1] < losses[0]
-    assert parse_command(["--resume", str(folder)]).config.distillation.teacher == teacher
+    assert read_config(folder).distillation.teacher == teacher
     nowhere = DistillationConfig(teacher=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no finished run"):
         run(small({"mode": "none"}, distillation=nowhere), tmp_path / "other")
     other = replace(student, data=replace(student.data, seed=1))
-    with pytest.raises(UsageError, match=r"data\.seed=0, allowed: 1"):
+    with pytest.raises(UsageError, match=r"a run with `data\.seed` 1, it has 0"):
         run(other, tmp_path / "other")
     teacher.rename(tmp_path / "moved")  # which a student does not need any more
     assert load_run(folder, load_task("digits", student.data)).step == student.steps

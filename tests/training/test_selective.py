@@ -17,7 +17,7 @@ from training.commands.cut import cut_run
 from training.commands.train import execute
 from training.commands.trained import load_run
 from training.run.checkpoint import resized
-from training.settings.cli import parse_command
+from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.presets import preset
 from training.shrinking.reduction import Reduction, calibration_split

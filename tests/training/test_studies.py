@@ -17,9 +17,10 @@ from data import load_task
 from training.commands.cut import cut_run
 from training.commands.train import execute
 from training.commands.trained import check_run, load_run
-from training.settings.cli import parse_command
+from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
+from training.settings.saved import read_config
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.cost import estimate
@@ -217,7 +218,7 @@ def test_what_is_cut_afterwards_is_cut_as_its_record_says(finished):
 def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
     folder = finished.runs / "cut-seed0"
     check_run(folder)
-    config = parse_command(["--resume", str(folder)]).config
+    config = read_config(folder)
     task = load_task(config.task, config.data)
     run = load_run(folder, task)
     assert [layer["after"] for layer in json.loads(summary_of(folder))["layers"]] == [4]
@@ -232,7 +233,7 @@ def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
 def test_a_cut_names_the_run_it_is_of_and_leaves_it_alone(finished, tmp_path):
     trained, out = finished.runs / "uncompressed-seed0", tmp_path / "cut"
     files = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
-    config = parse_command(["--resume", str(trained)]).config
+    config = read_config(trained)
     compression = CompressionConfig(mode="fixed", rank=3, calibration=8)
     summary = cut_run(trained, load_task(config.task, config.data), out, compression, refit=True)
     assert summary["cut"] == {"run": str(trained), "refit": True}
@@ -320,7 +321,9 @@ def test_places_that_cannot_be_written_are_found_before_anything_runs(tmp_path, 
     file.touch()
     for place in (file, file / "below"):
         folders = {"out": tmp_path / "out", "runs": tmp_path / "runs", option: place}
-        with pytest.raises(UsageError, match=f"--{option} {place}: {file} is no folder"):
+        with pytest.raises(
+            UsageError, match=f"--{option} {place} cannot be used: {file} is no folder"
+        ):
             execute_study(StudyCommand(TINY, **folders), console)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -361,13 +364,15 @@ def test_the_script_that_cuts_reports_or_refuses(finished, capsys, tmp_path):
     (tmp_path / "file").touch()
     given = ["--run", str(finished.runs / "uncompressed-seed0"), "--rank", "4"]
     assert main([*given, "--out", str(tmp_path / "out"), "--calibration", "0"]) == 2
-    assert "compression.calibration=0, allowed: 1 or more" in capsys.readouterr().err
+    assert "`compression.calibration` must be 1 or more, got 0" in capsys.readouterr().err
     assert main([*given, "--out", str(tmp_path / "file")]) == 2
     assert f"--out {tmp_path / 'file'}" in capsys.readouterr().err
     assert main([*given, "--out", str(tmp_path)]) == 2
-    assert f"--out {tmp_path} holds files, allowed: a new" in capsys.readouterr().err
+    assert (
+        f"--out must be a new or an empty folder, {tmp_path} holds files" in capsys.readouterr().err
+    )
     assert main([*given, "--out", str(tmp_path / "out"), "--refit", "--method", "real"]) == 2
-    assert "refit=True with method=real, allowed: with data" in capsys.readouterr().err
+    assert "`refit` must be False with method real" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
     assert "report.html" in capsys.readouterr().out

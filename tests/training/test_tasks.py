@@ -13,7 +13,7 @@ from data import TASKS
 from training.commands.train import execute
 from training.model.objective import OBJECTIVES
 from training.reporting.events import read_events
-from training.settings.cli import Command
+from training.settings.command import Command
 from training.settings.presets import preset
 
 FOLDERS = {"smnist": "mnist", "scifar": "cifar10", "imdb": "imdb", "charlm": "text"}

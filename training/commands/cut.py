@@ -17,9 +17,9 @@ from ..run.clock import Clock
 from ..run.describe import describe
 from ..run.loop import Run
 from ..run.session import Session
-from ..settings.cli import write_yaml
 from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
+from ..settings.yaml import write_yaml
 from ..shrinking.reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -41,11 +41,14 @@ def cut_run(
     fewest = min(layer_sizes(trained.model))
     if compression.rank is None or compression.rank > fewest:
         raise ValueError(
-            f"compression.rank={compression.rank}, allowed: 1 to {fewest}, the fewest states of a "
-            f"layer in {folder}"
+            f"`compression.rank` must be 1 to {fewest}, the fewest states of a layer in {folder}, "
+            f"got {compression.rank}"
         )
     if refit and compression.method != "data":
-        raise ValueError(f"refit=True with method={compression.method}, allowed: with data")
+        raise ValueError(
+            f"`refit` must be False with method {compression.method}, which does not look at data, "
+            "got True"
+        )
     loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
     config = replace(trained.config, compression=compression, loop=loop)
     check_model(config, task)

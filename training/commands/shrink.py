@@ -57,7 +57,7 @@ def read_tokens(
     bytes, and for numbers outside of the vocabulary.
     """
     if (text is None) == (tokens is None):
-        raise ValueError("text and tokens: allowed is just one of them")
+        raise ValueError("just one of `text` and `tokens` must be given")
     if text is not None:
         if vocabulary != BYTES:
             raise ValueError(
@@ -109,9 +109,9 @@ def shrink_language_model(
     text too short and for a guard that is not positive.
     """
     if (tau is None) == (rank is None):
-        raise ValueError("tau and rank: allowed is just one of them")
+        raise ValueError("just one of `tau` and `rank` must be given")
     if guard is not None and not guard > 0:
-        raise ValueError(f"guard={guard}, allowed: above 0")
+        raise ValueError(f"`guard` must be above 0, got {guard}")
     split = int(len(tokens) * (1 - HELD_OUT))
     weighed = split if guard is None else int(len(tokens) * (1 - 2 * HELD_OUT))
     judged_on = [len(tokens) - split, *([] if guard is None else [split - weighed])]

@@ -33,14 +33,18 @@ from ..run.interrupt import Interrupt
 from ..run.loop import Run
 from ..run.memory import keep_freed_memory
 from ..run.placement import Placement
-from ..settings.cli import Command, write_yaml
+from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_new, check_writable
+from ..settings.yaml import write_yaml
 from .trained import check_trained, load_trained
 
 
-def execute(command: Command, console: Console) -> Path:
+def execute(command: Command, console: Console, method: Any = None, policy: Any = None) -> Path:
     """Do what `command` asks and return the run directory, which then holds the report.
+
+    `method` and `policy`, values of `compress`, take the place of the configured ones. The run
+    directory does not keep them: whoever resumes the run gives them again.
 
     Everything that can be wrong with the command is found before the directory exists:
     `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
@@ -74,7 +78,7 @@ def execute(command: Command, console: Console) -> Path:
         if placement.is_first:
             note_environment(folder / "environment.json")
         with Interrupt() as interrupt:
-            run = Run(config, task, folder, clock, teacher)
+            run = Run(config, task, folder, clock, teacher, method=method, policy=policy)
             summary = _train(run, make_display(console), interrupt)
         if placement.is_first:
             write_json(folder / "summary.json", summary)
@@ -132,7 +136,7 @@ def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State
     try:
         return None if folder is None else load_trained(folder, task)
     except ValueError as error:
-        raise UsageError(f"distillation.teacher={folder}: {error}") from error
+        raise UsageError(f"`distillation.teacher` {folder}: {error}") from error
 
 
 def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
@@ -152,13 +156,13 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
     available = len(task.splits["train"])
     if config.batch_size > available:
         raise UsageError(
-            f"batch_size={config.batch_size}, allowed: up to {available}, all there is"
+            f"`batch_size` must be at most {available}, all there is, got {config.batch_size}"
         )
     devices = Placement().devices
     if config.batch_size % devices:
         raise UsageError(
-            f"batch_size={config.batch_size}, allowed: a multiple of the {devices} devices "
-            f"of all processes"
+            f"`batch_size` must be a multiple of the {devices} devices of all processes, got "
+            f"{config.batch_size}"
         )
     return task
 

@@ -9,9 +9,9 @@ from data.task import Task
 
 from ..run.clock import Clock
 from ..run.loop import Run
-from ..settings.cli import parse_command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError
+from ..settings.saved import read_config
 
 
 def check_run(folder: Path) -> None:
@@ -27,18 +27,18 @@ def check_trained(config: RunConfig[Any, Any]) -> None:
     if folder is None:
         return
     check_run(folder)
-    found = parse_command(["--resume", str(folder)]).config
+    found = read_config(folder)
     if found.task != config.task:
-        raise UsageError(f"{folder} is a run on {found.task}, allowed: one on {config.task}")
+        raise UsageError(f"{folder} must be a run on {config.task}, it is one on {found.task}")
     for name, wanted in vars(config.data).items():
         has = getattr(found.data, name)
         if has != wanted and name != "workers":  # else it may have learned what is tested here
-            raise UsageError(f"{folder} is a run with data.{name}={has}, allowed: {wanted}")
+            raise UsageError(f"{folder} must be a run with `data.{name}` {wanted}, it has {has}")
 
 
 def load_run(folder: Path, task: Task) -> Run:
     """The run in `folder` at its last checkpoint. ValueError if it has none."""
-    config = parse_command(["--resume", str(folder)]).config
+    config = read_config(folder)
     run = Run(config, task, folder, Clock())
     try:
         restored = run.saves.restore()

@@ -45,15 +45,15 @@ def check_model(config: RunConfig, task: Task) -> None:
     model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
     if any(family_of(layer).needs_data for layer in layers_of(model)):
         method, price = config.compression.method, config.regularization.hankel
-        linear = "for layers whose Hankel singular values depend on data"
-        require(method == "data", "compression.method", method, f"data {linear}")
-        require(price == 0, "regularization.hankel", price, f"0 {linear}")
+        layers = "for layers whose Hankel singular values depend on data"
+        require(method == "data", "compression.method", method, f"data {layers}")
+        require(price == 0, "regularization.hankel", price, f"0 {layers}")
     if task.kind == "regression":
         teacher = config.distillation.teacher
-        require(teacher is None, "distillation.teacher", teacher, "None: a teacher tells classes")
+        require(teacher is None, "distillation.teacher", teacher, "None without classes to tell")
     if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
-        tested = "any other where validation is by the test split: set data.validation"
-        require(False, "compression.mode", "pragmatic", tested)
+        other = "another where validation is by the test split (or set data.validation)"
+        require(False, "compression.mode", "pragmatic", other)
 
 
 def check_network(network: NetworkConfig, task: Task) -> None:
@@ -61,7 +61,7 @@ def check_network(network: NetworkConfig, task: Task) -> None:
     if task.kind == "language":
         seen = "for a language task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
-        require(network.norm != "batch", "network.norm", network.norm, f"layer, rms {seen}")
+        require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
 
 
 _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {

@@ -61,7 +61,7 @@ class Checkpoints:
         for name, x in flat.items():
             if np.shape(restored[name]) != x.shape:
                 saved = np.shape(restored[name])
-                raise ValueError(f"{name} was saved with shape {saved}, allowed: {x.shape}")
+                raise ValueError(f"{name} must have the shape {x.shape}, was saved with {saved}")
         return jax.tree.unflatten(
             jax.tree.structure(like), [jnp.asarray(restored[name]) for name in flat]
         )

@@ -30,7 +30,8 @@ from .trial import Trial
 class Run:
     """One run in progress: its session, and what acts on it from step to step.
 
-    `teacher` is the model to learn from, with its BatchNorm state.
+    `teacher` is the model to learn from, with its BatchNorm state. `method` and `policy`, values of
+    `compress`, take the place of the configured ones.
     """
 
     def __init__(
@@ -40,10 +41,15 @@ class Run:
         folder: Path,
         clock: Clock,
         teacher: tuple[Any, eqx.nn.State] | None = None,
+        *,
+        method: Any = None,
+        policy: Any = None,
     ):
         self.session = session = Session(config, task, folder, clock, teacher)
         calibration = calibration_split(config, task.splits["train"])
-        self._shrinker = Shrinker(config, calibration, session.state.params)
+        given = {"method": method, "policy": policy}
+        given = {name: value for name, value in given.items() if value is not None}
+        self._shrinker = Shrinker(config, calibration, session.state.params, **given)
         self._trial = Trial(config, folder)
         self.saves = Saves(session, self._shrinker, self._trial)
         cutting = Cutting(session, self._shrinker)

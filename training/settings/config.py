@@ -2,25 +2,20 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from data import TASKS
-from zoo import LAYERS, LayerConfig
+import tyro
+
+from data import task_entry
+from zoo import LayerConfig, layer_config
 from zoo.network.norm import NormName
 
 from .errors import require
 
 Layer = TypeVar("Layer", bound=LayerConfig)
-"""The configuration of a kind of layer: one of the classes in `zoo.LAYERS`."""
+"""The configuration of a kind of layer: a class in `zoo.LAYERS`."""
 Data = TypeVar("Data", bound=Any)
-"""The configuration of a task: one of the classes in `data.TASKS`."""
-
-if TYPE_CHECKING:
-    Model = str
-    TaskName = str
-else:  # the names in the registries, as choices that the command line knows
-    Model = Literal[tuple(LAYERS)]
-    TaskName = Literal[tuple(TASKS)]
+"""The configuration of a task: a class in `data.TASKS`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class NetworkConfig:
     def __post_init__(self):
         require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
         require(self.blocks >= 1, "network.blocks", self.blocks, "1 or more")
-        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "[0, 1)")
+        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -65,12 +60,12 @@ class OptimizerConfig:
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         require(self.ssm_factor > 0, "optimizer.ssm_factor", self.ssm_factor, "above 0")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
-        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "[0, 1)")
+        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "in [0, 1)")
         require(
             0 <= self.floor <= self.learning_rate,
             "optimizer.floor",
             self.floor,
-            "[0, learning_rate]",
+            "in [0, learning_rate]",
         )
 
 
@@ -127,7 +122,7 @@ class CompressionConfig:
     """What becomes of the optimizer's moments of a layer that is cut."""
 
     def __post_init__(self):
-        require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "[0, 1)")
+        require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "in [0, 1)")
         require(
             (self.rank is not None) == (self.mode in ("fixed", "budget"))
             and (self.rank is None or self.rank >= 1),
@@ -137,7 +132,7 @@ class CompressionConfig:
         )
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
-        require(0 <= self.start < 1, "compression.start", self.start, "[0, 1)")
+        require(0 <= self.start < 1, "compression.start", self.start, "in [0, 1)")
         require(
             0 < self.window <= 1 - self.start + 1e-9,
             "compression.window",
@@ -159,11 +154,11 @@ class CompressionConfig:
             self.settled,
             "None, or a number with compression.mode tolerance or fixed",
         )
-        require(0 < self.share < 1, "compression.share", self.share, "(0, 1)")
+        require(0 < self.share < 1, "compression.share", self.share, "in (0, 1)")
         require(self.slack >= 0, "compression.slack", self.slack, "0 or more")
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
         require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
-        require(0 < self.gate <= 1, "compression.gate", self.gate, "(0, 1]")
+        require(0 < self.gate <= 1, "compression.gate", self.gate, "in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,7 @@ class DistillationConfig:
     """Temperature of both models' logits where they are compared."""
 
     def __post_init__(self):
-        require(0 <= self.alpha <= 1, "distillation.alpha", self.alpha, "[0, 1]")
+        require(0 <= self.alpha <= 1, "distillation.alpha", self.alpha, "in [0, 1]")
         require(self.temperature > 0, "distillation.temperature", self.temperature, "above 0")
 
 
@@ -224,10 +219,10 @@ class RunConfig(Generic[Layer, Data]):
 
     layer: Layer
     data: Data
-    model: Model = "s5"
-    """Kind of state-space layer."""
-    task: TaskName = "pathfinder"
-    """What is learned."""
+    model: str = "s5"
+    """Kind of state-space layer: a name in `zoo.LAYERS`."""
+    task: str = "pathfinder"
+    """What is learned: a name in `data.TASKS`."""
     scale: Literal["small", "paper"] = "small"
     """Preset: minutes on two CPU cores, or the paper's setting."""
     steps: int = 1000
@@ -240,6 +235,8 @@ class RunConfig(Generic[Layer, Data]):
     """Folder with the task's official files; without it the data is generated or built in."""
     cache_dir: Path | None = None
     """Folder for prepared data and compiled programs (default: a folder in the user's cache)."""
+    plugins: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Files and modules that were imported for what they register (`--plugin`)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
@@ -248,11 +245,11 @@ class RunConfig(Generic[Layer, Data]):
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        require(self.model in LAYERS, "model", self.model, ", ".join(LAYERS))
-        require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
+        layer_config(self.model)
+        task_entry(self.task)
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(0 <= self.seed < 2**32, "seed", self.seed, "[0, 2**32)")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
         if self.compression.rank is not None:
             require(
                 self.compression.rank <= self.layer.d_state,

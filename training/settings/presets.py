@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data import TASKS, task_entry
 from zoo import LAYERS, layer_config
@@ -14,6 +14,7 @@ from .config import (
     OptimizerConfig,
     RunConfig,
 )
+from .errors import require
 
 Scale = Literal["small", "paper"]
 
@@ -33,8 +34,8 @@ class Preset:
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the task's config that differ from its defaults."""
     selective_state: int | None = None
-    """States at the start for Mamba and Mamba-2, which have as many for each of their channels;
-    None: as for the linear layers."""
+    """States of each channel at the start, for layers that count them so (Mamba); None: `d_state`
+    as well."""
 
 
 LONG = LoopConfig(evaluate_every=5000, checkpoint_every=5000, log_every=500, evaluation_batch=256)
@@ -224,31 +225,42 @@ SMALL: dict[str, Preset] = {
     ),
 }
 
-SCALES: dict[str, dict[str, Preset]] = {"small": SMALL, "paper": PAPER}
+_DEFAULT = replace(_SMALL, network=replace(_SMALL.network, norm="layer"))
+"""For tasks that have no preset. A layer norm goes with every kind of task."""
 
-MODEL_LAYERS: dict[str, dict[str, Any]] = {
-    "lru": {"r_min": 0.9, "r_max": 0.999},
-    "s5": {"step_min": 1e-3, "step_max": 1e-1},
-    "mamba": {"dt_min": 1e-3, "dt_max": 1e-1},
-    "mamba2": {"dt_min": 1e-3, "dt_max": 1e-1},
-}
-SELECTIVE = ("mamba", "mamba2")
+_PRESETS: dict[Scale, dict[str, Preset]] = {"small": SMALL, "paper": PAPER}
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+def register_preset(task: str, scale: Scale, preset: Preset) -> None:
+    """Say how runs on `task`, which must be registered, start at `scale`.
+
+    ValueError for an unknown task or scale, and for a task that has a preset at this scale.
+    """
+    entry = task_entry(task)
+    require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+    if task in _PRESETS[scale]:
+        raise ValueError(f"`task` must have no preset at scale {scale} yet, got {task!r}")
+    entry.config_class(**preset.data)
+    _PRESETS[scale][task] = preset
 
 
 def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
-    """The configuration of `model` on `task` at `scale`; a ValueError says what there is."""
+    """The configuration of `model` on `task` at `scale`; a ValueError says what there is.
+
+    A task without a preset starts as most tasks do at scale small.
+    """
     layer_class, entry = layer_config(model), task_entry(task)
-    if scale not in SCALES:
-        raise ValueError(f"scale={scale!r}, allowed: {', '.join(SCALES)}")
-    chosen = SCALES[scale][task]
+    chosen = _preset_of(task, scale)
+    per_channel = _counts_for_each_channel(model)
     d_state = chosen.d_state
-    if model in SELECTIVE and chosen.selective_state is not None:
+    if per_channel and chosen.selective_state is not None:
         d_state = chosen.selective_state
     compression = chosen.compression
-    if scale == "paper" and model not in SELECTIVE:
+    if scale == "paper" and not per_channel:
         compression = replace(compression, method="paper")
     return RunConfig(
-        layer=layer_class(**MODEL_LAYERS[model], d_state=d_state),
+        layer=layer_class(d_state=d_state),
         data=entry.config_class(**chosen.data),
         model=model,
         task=task,
@@ -260,6 +272,18 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
         compression=compression,
         loop=chosen.loop,
     )
+
+
+def _preset_of(task: str, scale: str) -> Preset:
+    for name, presets in _PRESETS.items():
+        if name == scale:
+            return presets.get(task, _DEFAULT)
+    raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}")
+
+
+def _counts_for_each_channel(model: str) -> bool:
+    """Whether the layer has d_state states for each of its channels, or d_state in all."""
+    return getattr(layer_config(model), "states_per_channel", model in ("mamba", "mamba2"))
 
 
 def preset_rows() -> tuple[list[str], list[list[str]]]:
@@ -290,7 +314,7 @@ def preset_rows() -> tuple[list[str], list[list[str]]]:
 
 
 def _row(task: str, scale: str, models: list[str]) -> list[str]:
-    run, chosen = preset(models[0], task, scale), SCALES[scale][task]
+    run, chosen = preset(models[0], task, scale), _preset_of(task, scale)
     network, optimizer = run.network, run.optimizer
     ways = " both ways" if network.bidirectional else ""
     data = ", ".join(f"{name} {value}" for name, value in chosen.data.items())

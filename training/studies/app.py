@@ -57,9 +57,9 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     study = command.study
     seeds = study.seeds if command.seeds is None else command.seeds
     if seeds < 1:
-        raise UsageError(f"--seeds {seeds}, allowed: 1 or more")
+        raise UsageError(f"--seeds must be 1 or more, got {seeds}")
     if command.jobs is not None and command.jobs < 1:
-        raise UsageError(f"--jobs {command.jobs}, allowed: 1 or more")
+        raise UsageError(f"--jobs must be 1 or more, got {command.jobs}")
     folder, runs = _places(command)
     planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
     slots = hardware_slots(command.jobs)
@@ -125,7 +125,8 @@ def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:
     wanted = set(only)
     for name in only:
         if name not in names:
-            raise UsageError(f"--only {name!r}, allowed: {', '.join(dict.fromkeys(names))}")
+            there = ", ".join(dict.fromkeys(names))
+            raise UsageError(f"--only must be some of {there}, got {name!r}")
     for run in reversed(planned):
         if run.variant.name in wanted:
             wanted |= set(run.variant.needs)

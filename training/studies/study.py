@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..settings.cli import parse_command, plain_config
 from ..settings.config import RunConfig
+from ..settings.options import with_options
+from ..settings.presets import preset
+from ..settings.yaml import plain_config
 
 Scale = Literal["cpu", "paper"]
 Options = Mapping[str, Any]
@@ -149,9 +151,11 @@ def run_name(variant: str, seed: int) -> str:
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without the places of its files, which differ from machine to machine.
 
-    And without a tolerance that nothing is cut by.
+    And without a tolerance that nothing is cut by, and the list of plug-ins where there are none.
     """
     kept = {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
+    if not kept.get("plugins"):
+        kept.pop("plugins", None)
     compression = dict(kept["compression"])
     if compression["mode"] != "tolerance":
         compression.pop("tolerance", None)
@@ -184,11 +188,10 @@ def plan_runs(
         }
         if data_dir is not None:
             options["data-dir"] = data_dir
-        argv = ["--model", variant.model or study.model, "--task", study.task]
-        argv += ["--scale", "small" if scale == "cpu" else "paper"]
-        for key, value in options.items():
-            argv += [f"--{key.replace('_', '-')}", str(value)]
-        configs.append(parse_command(argv).config)
+        base = preset(
+            variant.model or study.model, study.task, "small" if scale == "cpu" else "paper"
+        )
+        configs.append(with_options(base, options))
     return [
         Planned(variant, seed, replace(config, seed=seed))
         for seed in seeds

@@ -1,0 +1,142 @@
+"""The command line of `scripts/train.py`."""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig
+from .errors import UsageError
+from .options import with_arguments
+from .saved import DEFAULTS, complete, config_file
+from .yaml import read_yaml
+
+
+@dataclass(frozen=True)
+class Together:
+    """This process among several, as `jax.distributed.initialize` takes it."""
+
+    coordinator: str | None
+    """Address of process 0, HOST:PORT; None, like the others: as the cluster tells."""
+    processes: int | None
+    process: int | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `scripts/train.py` was asked to do."""
+
+    config: RunConfig[Any, Any]
+    out: Path | None
+    """Run directory; None: a new one with a name of its own under runs/."""
+    resume: bool
+    together: Together | None = None
+    """The processes that train together; None: this one alone."""
+
+
+def parse_command(argv: Sequence[str]) -> Command:
+    """Read the command line of `scripts/train.py`.
+
+    `--model`, `--task` and `--scale` choose the preset, a file given by `--config` (or the run that
+    `--resume` goes on with) changes it, and the other options change that. What `--plugin` names is
+    imported before. Raises `UsageError` in one line; `--help` exits.
+    """
+    first, rest = _first_options(argv)
+    together = _together(first.coordinator, first.processes, first.process)
+    out, resume = first.out, first.resume is not None
+    if together and not out and not resume:
+        raise UsageError("--out must be given where several processes train together")
+    file: Path | None = first.config
+    if resume:
+        if first.config:
+            raise UsageError(
+                "--config cannot be given with --resume: a run keeps its configuration"
+            )
+        out = _run_to_resume(first.resume, first.out)
+        file = config_file(out)
+    given = read_yaml(file) if file else {}
+    for name, default in DEFAULTS.items():
+        asked, saved = getattr(first, name), given.get(name, default)
+        if resume and asked not in (None, saved):
+            raise UsageError(f"--{name} {asked}, but the run to resume has {saved}")
+        given[name] = saved if asked is None else asked
+    plugins = given.get("plugins") or []
+    given["plugins"] = [*plugins, *first.plugin] if isinstance(plugins, list) else plugins
+    config = complete(given, file)
+    if resume and list(config.plugins) != plugins:
+        had = " ".join(plugins) or "none"
+        raise UsageError(f"--plugin {' '.join(first.plugin)}, but the run to resume has {had}")
+    changed = with_arguments(config, rest)
+    if resume and changed != config:
+        raise UsageError(
+            f"{_first_difference(config, changed)} cannot change in a resumed run; "
+            f"start a new one with --config {file}"
+        )
+    return Command(changed, out, resume, together)
+
+
+OUT = Path("--out")
+"""Stands for the run that `--out` names, where `--resume` is given alone."""
+
+
+def _first_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that are needed before the others can be read, and the others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in DEFAULTS:
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", type=Path, nargs="?", const=OUT)
+    parser.add_argument("--plugin", action="append", default=[])
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_known_args(argv)
+    except SystemExit:
+        raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
+
+
+def _together(
+    coordinator: str | None, processes: int | None, process: int | None
+) -> Together | None:
+    """What `--coordinator`, `--processes` and `--process` mean."""
+    if coordinator is None and processes is None and process is None:
+        return None
+    if coordinator == "auto" and processes is None and process is None:
+        return Together(None, None, None)
+    if coordinator in (None, "auto") or processes is None or process is None:
+        raise UsageError(
+            "--coordinator HOST:PORT, --processes and --process go together, or --coordinator auto "
+            "alone"
+        )
+    if not 0 <= process < processes:
+        raise UsageError(
+            f"--process must be 0 to {processes - 1} (--processes {processes}), got {process}"
+        )
+    return Together(coordinator, processes, process)
+
+
+def _run_to_resume(resume: Path, out: Path | None) -> Path:
+    """The run directory that `--resume [RUN]` and `--out RUN` mean."""
+    if resume != OUT and out is not None and resume != out:
+        raise UsageError(f"--resume {resume} and --out {out} name two runs: give one")
+    folder = out if resume == OUT else resume
+    if folder is None:
+        raise UsageError("--resume needs the run directory: --resume runs/NAME")
+    return folder
+
+
+def _first_difference(a: Any, b: Any, prefix: str = "") -> str:
+    """The dotted name of the first field in which two configurations differ."""
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if x != y:
+            name = f"{prefix}{f.name}"
+            return _first_difference(x, y, f"{name}.") if is_dataclass(x) else name
+    raise ValueError("the configurations are equal")

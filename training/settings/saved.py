@@ -1,0 +1,57 @@
+"""The configuration in a file, or of a run by its directory."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig
+from .errors import UsageError
+from .options import with_options
+from .plugins import import_plugins
+from .presets import preset
+from .yaml import read_yaml
+
+DEFAULTS = {"model": "s5", "task": "pathfinder", "scale": "small"}
+"""What decides on the preset, and its defaults."""
+
+
+def read_config(folder: Path) -> RunConfig[Any, Any]:
+    """The configuration of the run in `folder`; its plug-ins are imported first.
+
+    `UsageError` if there is no run, or if its configuration does not fit this version.
+    """
+    return complete(read_yaml(config_file(folder)), config_file(folder))
+
+
+def config_file(folder: Path) -> Path:
+    """Where the run in `folder` keeps its configuration. `UsageError` if there is no run."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"{folder}: there is no run, {file} is missing")
+    return file
+
+
+def complete(given: Mapping[str, Any], file: Path | None = None) -> RunConfig[Any, Any]:
+    """The configuration that has the values of `given`, and those of the preset elsewhere.
+
+    Plug-ins in `given` are imported first. Errors name the `file` that the values are from.
+    """
+    plugins = import_plugins(_plugins(given, file))
+    chosen = {name: given.get(name, default) for name, default in DEFAULTS.items()}
+    try:
+        config = replace(preset(**chosen), plugins=plugins)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    rest = {k: v for k, v in given.items() if k not in (*DEFAULTS, "plugins")}
+    try:
+        return with_options(config, rest)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}" if file else str(error)) from None
+
+
+def _plugins(given: Mapping[str, Any], file: Path | None) -> list[str]:
+    plugins = given.get("plugins") or []
+    if not isinstance(plugins, list | tuple) or not all(isinstance(p, str) for p in plugins):
+        raise UsageError(f"{file}: `plugins` must be a list of files or modules, got {plugins!r}")
+    return list(plugins)
