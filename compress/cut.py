@@ -4,9 +4,13 @@ import abc
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from zoo import AbstractSSM
 
-from .linear.jacobian import Leaves
+Leaves = dict[int, Float[np.ndarray, "..."]]
+"""Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Family:
     has_bound: bool
     """Whether theory bounds the error of a cut, so that `verify` can certify it."""
     system: Callable[..., Any]
-    """`system(layer, data)`: what has the layer's Hankel operator (`compress.analysis.tracking`)."""
+    """`system(layer, data)`: what has the layer's Hankel operator, to follow its values by."""
 
 
 def register_family(base: type[AbstractSSM], family: Family) -> None:

@@ -54,11 +54,12 @@ ROOMS = {
     ),
     "compress": in_order(
         "numerics table",
+        "cut model",
         "plans",
-        "families policies model",
+        "families policies",
         "linear",
-        "cut selective attention",
-        "methods optimizer analysis",
+        "selective attention optimizer analysis",
+        "methods",
         "shrink",
     ),
     "training": in_order(

@@ -28,7 +28,7 @@ from data import Split, Task, load_task, register_task
 from training.commands.train import execute
 from training.reporting.events import read_events
 from training.run.interrupt import Interrupted
-from training.settings.cli import parse_command
+from training.settings.command import parse_command
 from zoo import AbstractLinearSSM, DiagonalLTI, register_layer
 from zoo.recurrence.linear import lti_apply, lti_step
 
@@ -124,7 +124,8 @@ def load_waves(config, places):
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, 2, config.count).astype(np.int32)
         time = np.arange(32)[None, :]
-        waves = np.sin(time * np.where(labels, 0.7, 0.2)[:, None] + rng.normal(size=(len(labels), 1)))
+        phase = rng.normal(size=(len(labels), 1))
+        waves = np.sin(time * np.where(labels, 0.7, 0.2)[:, None] + phase)
         noisy = waves + 0.1 * rng.normal(size=waves.shape)
         return Split(noisy[..., None].astype(np.float32), labels)
 

@@ -15,8 +15,8 @@ import scipy.optimize
 
 from zoo import AbstractSSM, DiagonalLTI
 
-from ..cut import AbstractCut
-from .jacobian import Leaves, Parameters, derivatives
+from ..cut import AbstractCut, Leaves
+from .jacobian import Parameters, derivatives
 from .lift import Projection, is_real, pull_back, pull_back_squares, real_basis, turn
 from .modal import project, project_real
 from .system import double_lti, from_double_lti

@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Complex, Float, Inexact, PyTree
+from jaxtyping import Complex, Inexact, PyTree
 
 from zoo import AbstractSSM
 from zoo.layers.base import as_linear
 
+from ..cut import Leaves
 from ..numerics.precision import is_inexact, jit_for_once, widen
 from .system import padded_layer
-
-Leaves = dict[int, Float[np.ndarray, "..."]]
-"""Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""
 
 
 class PerEntry(NamedTuple):

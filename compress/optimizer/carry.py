@@ -38,8 +38,7 @@ from jaxtyping import PyTree, jaxtyped
 
 from zoo import AbstractSSM
 
-from ..cut import AbstractCut
-from ..linear.jacobian import Leaves
+from ..cut import AbstractCut, Leaves
 from ..model.layers import KeyPath, layers_of, path_name, replace_layers
 from ..numerics.precision import is_inexact, narrow_array
 from . import adafactor as factored

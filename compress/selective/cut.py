@@ -21,8 +21,7 @@ from jaxtyping import Float
 
 from zoo import AbstractMambaSSM
 
-from ..cut import AbstractCut
-from ..linear.jacobian import Leaves
+from ..cut import AbstractCut, Leaves
 from ..numerics.precision import is_inexact, narrow, widen
 
 LEAST_SHARE = 1e-2
