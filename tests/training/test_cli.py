@@ -66,7 +66,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model foo", f"model='foo', allowed: {', '.join(sorted(LAYERS))}"),
+        ("--model foo", f"model must be one of {', '.join(sorted(LAYERS))}, got 'foo'"),
         ("--task foo", f"task must be one of {', '.join(TASKS)}, got 'foo'"),
         ("--scale big", "scale='big', allowed: small, paper"),
         ("--foo 3", "unknown option --foo"),
@@ -79,7 +79,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ("--steps abc", "--steps: invalid literal"),
         ("--seed -1", "seed=-1"),
         ("--network.norm none", "invalid choice 'none'"),
-        ("--layer.hippo-blocks 7", "hippo_blocks=7"),
+        ("--layer.hippo-blocks 7", "`hippo_blocks` must divide d_state=64, got 7"),
         ("--resume", "--resume needs the run directory"),
         ("--resume /nowhere/at/all", "there is no run"),
         ("--config /nowhere/at/all", "No such file"),

@@ -33,8 +33,8 @@ class Preset:
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the task's config that differ from its defaults."""
     selective_state: int | None = None
-    """States at the start for Mamba and Mamba-2, which have as many for each of their channels;
-    None: as for the linear layers."""
+    """States at the start of layers that have as many for each of their channels (Mamba); None: as
+    for the others."""
 
 
 LONG = LoopConfig(evaluate_every=5000, checkpoint_every=5000, log_every=500, evaluation_batch=256)
@@ -226,14 +226,6 @@ SMALL: dict[str, Preset] = {
 
 SCALES: dict[str, dict[str, Preset]] = {"small": SMALL, "paper": PAPER}
 
-MODEL_LAYERS: dict[str, dict[str, Any]] = {
-    "lru": {"r_min": 0.9, "r_max": 0.999},
-    "s5": {"step_min": 1e-3, "step_max": 1e-1},
-    "mamba": {"dt_min": 1e-3, "dt_max": 1e-1},
-    "mamba2": {"dt_min": 1e-3, "dt_max": 1e-1},
-}
-SELECTIVE = ("mamba", "mamba2")
-
 
 def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
     """The configuration of `model` on `task` at `scale`; a ValueError says what there is."""
@@ -242,13 +234,13 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
         raise ValueError(f"scale={scale!r}, allowed: {', '.join(SCALES)}")
     chosen = SCALES[scale][task]
     d_state = chosen.d_state
-    if model in SELECTIVE and chosen.selective_state is not None:
+    if layer_class.states_per_channel and chosen.selective_state is not None:
         d_state = chosen.selective_state
     compression = chosen.compression
-    if scale == "paper" and model not in SELECTIVE:
+    if scale == "paper" and not layer_class.states_per_channel:
         compression = replace(compression, method="paper")
     return RunConfig(
-        layer=layer_class(**MODEL_LAYERS[model], d_state=d_state),
+        layer=layer_class(d_state=d_state),
         data=entry.config_class(**chosen.data),
         model=model,
         task=task,
