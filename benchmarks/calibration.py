@@ -77,8 +77,8 @@ def refined(small, full, u):
 
 def trial(run: Run, seed: int) -> list[dict]:
     model, norm_state = run.model, run.state.norm_state
-    batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
-    split = first(run.task.splits["validation"], 2000)
+    batch = run.session.task.splits["train"].take(np.arange(CALIBRATION)).inputs
+    split = first(run.session.task.splits["validation"], 2000)
     before = loss_of(run, model, split)
     inputs = layer_inputs((model, norm_state), batch)
     rows = []
@@ -90,7 +90,7 @@ def trial(run: Run, seed: int) -> list[dict]:
 
     def cut_to(rank: int, how: dict, batch=batch):
         began = time.perf_counter()
-        (cut, _), _ = compress((model, norm_state), ranks=rank, batch=batch, **how)
+        (cut, _), _ = compress((model, norm_state), policy=Ranks(rank), batch=batch, **how)
         return cut, time.perf_counter() - began
 
     enough = empirical.enough
@@ -110,7 +110,7 @@ def trial(run: Run, seed: int) -> list[dict]:
             cut = replace_layers(cut, better)
             note(rank, f"{way}, refined", cut, time.perf_counter() - began, samples=usual)
         for sequences in SEQUENCES:
-            few = run.task.splits["train"].take(np.arange(sequences)).inputs
+            few = run.session.task.splits["train"].take(np.arange(sequences)).inputs
             cut, seconds = cut_to(rank, {}, few)
             note(rank, "sequences", cut, seconds, sequences=sequences)
         for samples in SAMPLES:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
+from linearize import to_lti
 
 from compress.selective.basis import galerkin, least_missed
 from compress.selective.cut import SharedBasis, fold
-from compress.selective.linearize import to_lti
 from compress.selective.moments import StateMoments, contributions, state_moments
 from compress.selective.refit import refitted
 from zoo import AbstractMambaSSM, AbstractSSM, Mamba2

@@ -170,7 +170,7 @@ def written_back(lti: DiagonalLTI, form: str) -> Callable:
     )
 
     def run(_, rank: int):
-        return jax.block_until_ready(compress(layer, ranks=rank, form=form))
+        return jax.block_until_ready(compress(layer, policy=Ranks(rank), form=form))
 
     return run
 

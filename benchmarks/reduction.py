@@ -79,9 +79,9 @@ def start(task: Task, name: str, seed: int) -> Run:
 def loss_of(run: Run, model: eqx.Module, split: Split) -> float:
     """The loss of `model` in the place of the run's own."""
     own = run.state
-    run.held.hold(own._replace(params=eqx.filter(model, eqx.is_array)))
-    loss = run.measure(split)
-    run.held.hold(own)
+    run.session.held.hold(own._replace(params=eqx.filter(model, eqx.is_array)))
+    loss = run.session.measure(split)
+    run.session.held.hold(own)
     return (loss if isinstance(loss, tuple) and len(loss) == 2 else loss.means())[0]
 
 
@@ -92,14 +92,14 @@ def first(split: Split, count: int) -> Split:
 def cuts(run: Run) -> list[dict]:
     """The rise of the loss for every way and both ranks."""
     model, norm_state = run.model, run.state.norm_state
-    batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
-    split = first(run.task.splits["validation"], 2000)
+    batch = run.session.task.splits["train"].take(np.arange(CALIBRATION)).inputs
+    split = first(run.session.task.splits["validation"], 2000)
     before = loss_of(run, model, split)
     rows = []
     for rank in (STATES // 4, STATES // 8):
         for way, how in WAYS.items():
             how = {**how, "batch": batch} if "batch" in how else how
-            (small, _), _ = compress((model, norm_state), ranks=rank, **how)
+            (small, _), _ = compress((model, norm_state), policy=Ranks(rank), **how)
             rise = loss_of(run, small, split) - before
             rows.append({"rank": rank, "way": way, "loss_before": before, "rise": rise})
     return rows
@@ -108,10 +108,10 @@ def cuts(run: Run) -> list[dict]:
 def followed(run: Run, state, steps: int) -> float:
     """The mean training loss of so many steps from `state`, which is not used up."""
     losses, at = [], run.step
-    run.held.hold(jax.tree.map(jnp.copy, state))
-    run.sinks = [_Losses(losses)]
+    run.session.held.hold(jax.tree.map(jnp.copy, state))
+    run.session.reporter.sinks = [_Losses(losses)]
     run.train_to(at + steps, Interrupt())
-    run.step, run.sinks = at, []
+    run.session.step, run.session.reporter.sinks = at, []
     return losses[0]
 
 
@@ -130,21 +130,21 @@ class _Losses:
 def moments(run: Run) -> dict[str, float]:
     """The jump of the mean loss over the steps after a cut, by what becomes of the moments."""
     state = jax.tree.map(jnp.copy, run.state)
-    batch = run.task.splits["train"].take(np.arange(CALIBRATION)).inputs
+    batch = run.session.task.splits["train"].take(np.arange(CALIBRATION)).inputs
     uncut = followed(run, state, FOLLOWED)
-    run.held.hold(state)
+    run.session.held.hold(state)
     jumps = {}
     for mode in MODES:
         (small, _), opt_state = compress(
             (run.model, state.norm_state),
             state.opt_state,
-            ranks=STATES // 4,
+            policy=Ranks(STATES // 4),
             batch=batch,
             moments=mode,
         )
         cut = state._replace(params=eqx.filter(small, eqx.is_array), opt_state=opt_state)
         jumps[mode] = followed(run, cut, FOLLOWED) - uncut
-        run.held.hold(state)
+        run.session.held.hold(state)
     return jumps
 
 
@@ -154,8 +154,8 @@ def trial(task: Task, name: str, seed: int, cut_too: bool) -> dict:
     found = {"task": name, "seed": seed, "moments": moments(run)}
     if cut_too:
         run.train_to(run.config.steps, Interrupt())
-        run.evaluate("test")
-        found |= {"test": run.results["test"], "cuts": cuts(run)}
+        run.session.evaluate("test")
+        found |= {"test": run.session.results["test"], "cuts": cuts(run)}
     return found
 
 

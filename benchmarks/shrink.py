@@ -29,8 +29,8 @@ from harness import write
 from data import default_cache_dir, load_task
 from training.run.clock import Clock
 from training.run.compilation import use_compilation_cache
-from training.run.interrupt import Interrupt
-from training.run.loop import Interrupted, Run
+from training.run.interrupt import Interrupt, Interrupted
+from training.run.loop import Run
 from training.settings.config import RunConfig
 from training.settings.presets import preset
 
@@ -48,23 +48,24 @@ def configuration(model: str, task: str, rehearsal: int | None) -> RunConfig[Any
     return replace(config, compression=compression, loop=loop)
 
 
-class Timed(Run):
-    """A run that notes when the last step before a shrink ends and the next steps begin."""
+class Stalls:
+    """Notes when the last step of a run before a shrink ends and the next steps begin."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.stalls: list[dict[str, Any]] = []
-        self._left: float | None = None
+    def __init__(self, run: Run):
+        self.noted: list[dict[str, Any]] = []
+        self._run, self._left = run, None
+        self._shrink, self._program = run.shrinks.shrink, run.session.engine._program
+        run.shrinks.shrink, run.session.engine._program = self._leave, self._find
 
-    def shrink(self) -> None:
+    def _leave(self) -> None:
         self._left = time.perf_counter()
-        super().shrink()
+        self._shrink()
 
-    def _program(self, what: str, function: Any, *args: Any) -> Any:
-        program = super()._program(what, function, *args)
-        if what == "train step" and self._left is not None:
+    def _find(self, name: str, *args: Any) -> Any:
+        program = self._program(name, *args)
+        if name == "train step" and self._left is not None:
             stall = time.perf_counter() - self._left
-            self.stalls.append({"step": self.step, "seconds": stall})
+            self.noted.append({"step": self._run.step, "seconds": stall})
             self._left = None
         return program
 
@@ -111,8 +112,9 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
     )
     notes = Notes()
     with tempfile.TemporaryDirectory() as folder:
-        run = Timed(config, task, Path(folder), Clock())
-        run.sinks = [notes]
+        run = Run(config, task, Path(folder), Clock())
+        run.session.reporter.sinks = [notes]
+        stalls = Stalls(run)
         start = time.perf_counter()
         with suppress(Interrupted):
             run.run(AtStep(run, round(config.compression.window * config.steps) + AFTER))
@@ -122,7 +124,7 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
     for event in notes.events:
         if event["event"] in at:
             at[event["event"]][event["step"]] = event
-    for stall in run.stalls:
+    for stall in stalls.noted:
         shrink, rehearsal_event = at["shrink"][stall["step"]], at["rehearsal"].get(stall["step"])
         stall["d_state"] = [[row["before"], row["after"]] for row in shrink["layers"]]
         stall["shrink"] = shrink["duration"]
@@ -141,7 +143,7 @@ def one_run(model: str, task_name: str, rehearsal: int | None) -> dict[str, Any]
         {name: event[name] for name in ("step", "d_state", "seconds", "waited")}
         for event in at["takeover"].values()
     ]
-    return {"stalls": run.stalls, "takeovers": takeovers, "seconds": seconds}
+    return {"stalls": stalls.noted, "takeovers": takeovers, "seconds": seconds}
 
 
 def in_a_process(model: str, task: str, rehearsed: bool, cache: str) -> dict[str, Any]:

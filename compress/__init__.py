@@ -1,23 +1,101 @@
-"""In-training compression of state-space models by balanced truncation."""
+"""In-training compression of state-space models by balanced truncation.
 
-from . import policies as rank
+    model, opt_state = compress(model, opt_state)
+    model, opt_state = compress(model, opt_state, policy=Rank(16), method=Data(batch=x))
+
+A shrink has four parts. A **method** weighs the states of each layer (`WhiteNoise`, `Data`,
+`Horizon`, `H2Optimal`). A **policy** decides how many stay (`Tolerance`, `Rank`, `GlobalBudget` and
+others). The cut makes the smaller layer, and the optimizer's state is carried along. `plan` says
+beforehand what would happen, `verify` measures the error afterwards.
+"""
+
+from zoo import AbstractLinearSSM, AbstractMambaSSM
+
 from .analysis.verify import Certificate, Verification, hinf_error, verify
+from .cut import AbstractCut
+from .families import Family, family_of, register_family
 from .linear.balance import Truncation, balanced_truncation
+from .linear.family import LINEAR
 from .linear.h2 import h2_error, optimal_reduction
 from .linear.hankel import error_bound, hankel_singular_values
-from .linear.spectrum import LayerPlan
-from .model.record import layer_inputs, output_gradients
-from .shrink import Plan, compress, plan
+from .linear.spectrum import LinearSpectrum
+from .linear.weighing import Weighing
+from .methods import (
+    AbstractLinearMethod,
+    AbstractMethod,
+    Data,
+    H2Optimal,
+    Horizon,
+    RandomValues,
+    SmallestValues,
+    WhiteNoise,
+)
+from .model.record import LayerData, layer_inputs, output_gradients
+from .plans import AbstractSpectrum, LayerPlan, Plan
+from .policies import (
+    AbstractJointPolicy,
+    AbstractLayerPolicy,
+    AbstractPolicy,
+    Alike,
+    Energy,
+    ErrorBudget,
+    Fraction,
+    GlobalBudget,
+    Jointly,
+    Largest,
+    LossBudget,
+    PerLayer,
+    Rank,
+    Ranks,
+    Smallest,
+    Tolerance,
+)
+from .selective.family import MAMBA
+from .shrink import compress, plan
+
+register_family(AbstractLinearSSM, LINEAR)
+register_family(AbstractMambaSSM, MAMBA)
 
 __all__ = [
+    "AbstractCut",
+    "AbstractJointPolicy",
+    "AbstractLayerPolicy",
+    "AbstractLinearMethod",
+    "AbstractMethod",
+    "AbstractPolicy",
+    "AbstractSpectrum",
+    "Alike",
     "Certificate",
+    "Data",
+    "Energy",
+    "ErrorBudget",
+    "Family",
+    "Fraction",
+    "GlobalBudget",
+    "H2Optimal",
+    "Horizon",
+    "Jointly",
+    "Largest",
+    "LayerData",
     "LayerPlan",
+    "LinearSpectrum",
+    "LossBudget",
+    "PerLayer",
     "Plan",
+    "RandomValues",
+    "Rank",
+    "Ranks",
+    "Smallest",
+    "SmallestValues",
+    "Tolerance",
     "Truncation",
     "Verification",
+    "Weighing",
+    "WhiteNoise",
     "balanced_truncation",
     "compress",
     "error_bound",
+    "family_of",
     "h2_error",
     "hankel_singular_values",
     "hinf_error",
@@ -25,6 +103,6 @@ __all__ = [
     "optimal_reduction",
     "output_gradients",
     "plan",
-    "rank",
+    "register_family",
     "verify",
 ]

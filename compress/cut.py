@@ -32,6 +32,16 @@ class AbstractCut(abc.ABC):
     def copies(self, arrays: Leaves) -> Leaves:
         """Another layer's parameters, an average of these say, cut as these were."""
 
+    def filled(self, rank: int) -> "AbstractCut":
+        """The same cut with states that do nothing yet behind the others, `rank` in all.
+
+        For the layers of a stack, which keep one number of states. ValueError where a cut always
+        leaves as many states as it is asked for.
+        """
+        raise ValueError(
+            f"`rank` must be {self.after.d_state} for a {type(self).__name__}, got {rank}"
+        )
+
     @abc.abstractmethod
     def first_entries(self, place: int, x: Any) -> Any:
         """The first entries of `x`, in the shape of the leaf of `before` at `place`."""

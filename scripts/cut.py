@@ -15,8 +15,9 @@ from training.commands.cut import cut_run
 from training.commands.trained import check_run
 from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
-from training.settings.cli import UsageError, check_new, parse_command
+from training.settings.cli import parse_command
 from training.settings.config import CompressionConfig
+from training.settings.errors import UsageError, check_new
 
 
 def main(argv: list[str]) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from training.reporting.display import format_seconds
-from training.settings.cli import UsageError
+from training.reporting.words import format_seconds
+from training.settings.errors import UsageError
 from training.studies import STUDIES
 from training.studies.app import StudyCommand, execute_study
 from training.studies.runner import SHARED_GPU

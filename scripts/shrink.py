@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from training.commands.shrink import BYTES, read_tokens, shrink_language_model
-from training.settings.cli import check_new
+from training.settings.errors import check_new
 from zoo.pretrained.checkpoint import load, read_config, save
 
 

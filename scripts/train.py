@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from training.commands.train import execute
-from training.run.loop import Diverged, Interrupted
-from training.settings.cli import UsageError, parse_command
+from training.run.interrupt import Diverged, Interrupted
+from training.settings.cli import parse_command
+from training.settings.errors import UsageError
 from training.settings.presets import preset_rows
 
 

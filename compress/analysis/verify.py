@@ -10,8 +10,9 @@ from zoo import DiagonalLTI
 
 from ..linear.balance import all_values, gramian_factors, hankel_svd
 from ..linear.hankel import Form, check_system, error_bound
+from ..linear.system import double_lti
 from ..model.layers import layers_of, path_name
-from ..numerics.precision import double_lti
+from ..model.stacks import unstacked
 from ..numerics.threads import one_blas_thread
 from ..table import Table
 
@@ -86,7 +87,9 @@ def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verificatio
 def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, DiagonalLTI]]:
     if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
         return [("", before, after)]
-    old, new = ({path_name(k): layer for k, layer in layers_of(x)} for x in (before, after))
+    old, new = (
+        {path_name(k): layer for k, layer in layers_of(unstacked(x))} for x in (before, after)
+    )
     if not old or old.keys() != new.keys():
         raise ValueError(
             f"after has the layers {', '.join(new) or 'none'}, "

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from zoo import DiagonalLTI
+from zoo import AbstractSSM, DiagonalLTI
 
 from ..cut import AbstractCut
-from ..numerics.precision import double_lti, from_double_lti
 from .jacobian import Leaves, Parameters, derivatives
 from .lift import Projection, is_real, pull_back, pull_back_squares, real_basis, turn
 from .modal import project, project_real
+from .system import double_lti, from_double_lti
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,55 @@ class LinearCut(AbstractCut):
 
     def first_entries(self, place: int, x: Any) -> Any:
         return x[tuple(map(slice, jax.tree.leaves(self.after)[place].shape))]
+
+    def filled(self, rank: int) -> AbstractCut:
+        return FilledCut(self.before, _filled(self.after, rank), self)
+
+
+@dataclass(frozen=True)
+class FilledCut(AbstractCut):
+    """A cut with states behind the others that see no input; moments of theirs are zero."""
+
+    cut: LinearCut
+
+    def gradients(self, arrays: Leaves) -> Leaves:
+        return self._padded(self.cut.gradients(arrays))
+
+    def squares(self, arrays: Leaves) -> Leaves:
+        return self._padded(self.cut.squares(arrays))
+
+    def copies(self, arrays: Leaves) -> Leaves:
+        leaves, structure = jax.tree.flatten(self.cut.after)
+        new = self.cut.copies(arrays)
+        copy = structure.unflatten([new.get(k, arrays.get(k, x)) for k, x in enumerate(leaves)])
+        filled = jax.tree.leaves(_filled(copy, self.after.d_state))
+        return {k: np.asarray(filled[k]) for k in new}
+
+    def first_entries(self, place: int, x: Any) -> Any:
+        return self._padded({place: np.asarray(self.cut.first_entries(place, x))})[place]
+
+    def _padded(self, arrays: Leaves) -> Leaves:
+        shapes = [np.shape(x) for x in jax.tree.leaves(self.after)]
+        return {
+            k: np.pad(x, [(0, new - old) for new, old in zip(shapes[k], x.shape, strict=True)])
+            for k, x in arrays.items()
+        }
+
+
+def _filled(layer: AbstractSSM, rank: int) -> AbstractSSM:
+    """`layer` with copies of its last state that see no input behind its own, `rank` in all.
+
+    They change nothing, and as their outputs count, their inputs have gradients.
+    """
+    lti = double_lti(layer)
+    more = rank - lti.d_state
+    wide = DiagonalLTI(
+        log_lam=np.pad(lti.log_lam, (0, more), mode="edge"),
+        B=np.pad(lti.B, ((0, more), (0, 0))),
+        C=np.pad(lti.C, ((0, 0), (0, more)), mode="edge"),
+        D=lti.D,
+    )
+    return from_double_lti(layer, wide)
 
 
 def _matched(lti: DiagonalLTI, basis) -> DiagonalLTI:

@@ -46,7 +46,7 @@ def data_factor(
     Each sequence starts from zero; the mean is over all samples of all sequences. Of padded ones,
     `lengths` of them count.
     """
-    return _factor(_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
+    return _factor(second_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
 
 
 @jaxtyped(typechecker=beartype)
@@ -62,7 +62,7 @@ def gradient_factor(
     `lengths` are as in `data_factor`.
     """
     log_lam, C = np.conj(np.asarray(lti.log_lam)), np.conj(np.asarray(lti.C))
-    return _factor(_moments(log_lam, C.T / 2, g[:, ::-1], counted(g, lengths)[:, ::-1]))
+    return _factor(second_moments(log_lam, C.T / 2, g[:, ::-1], counted(g, lengths)[:, ::-1]))
 
 
 @jaxtyped(typechecker=beartype)
@@ -82,41 +82,7 @@ def horizon_factors(
     )
 
 
-@jaxtyped(typechecker=beartype)
-def refit(
-    lti: DiagonalLTI,
-    reduced: DiagonalLTI,
-    u: Float[Array | np.ndarray, "b L m"],
-    lengths: Int[Array | np.ndarray, " b"] | None = None,
-) -> DiagonalLTI:
-    """`reduced` with C and D such that its outputs are closest to those of `lti` on `u`.
-
-    Least squares over all samples, each output by itself: of Re(C z) + D u to Re(C x) + D u. Where
-    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`.
-    `lengths` are as in `data_factor`. Double precision, NumPy arrays.
-    """
-    n, r, m = lti.d_state, reduced.d_state, lti.B.shape[1]
-    log_lam = np.concatenate([np.asarray(lti.log_lam), np.asarray(reduced.log_lam)])
-    B = np.concatenate([np.asarray(lti.B), np.asarray(reduced.B)])
-    moments = _moments(log_lam, B, u, counted(u, lengths), with_inputs=True)
-    # rows and columns: Re x, Re z, Im x, Im z, u
-    x_re, z_re, x_im, z_im, on_u = np.split(np.arange(2 * (n + r) + m), np.cumsum([n, r, n, r]))
-    full, small = np.concatenate([x_re, x_im]), np.concatenate([z_re, z_im])
-    vector = np.ndim(lti.D) == 1
-    error = _output(lti) @ moments[np.concatenate([full, on_u])]
-    error -= _output(reduced) @ moments[np.concatenate([small, on_u])]  # E[(y - y_r) (x, z, u)^T]
-    C_new, D_new = np.array(reduced.C, np.complex128), np.array(reduced.D, np.float64)
-    outputs = np.arange(len(C_new))
-    groups = [(outputs[[k]], on_u[[k]]) for k in outputs] if vector else [(outputs, on_u)]
-    for rows, inputs in groups:
-        known = np.concatenate([small, inputs])
-        change = least_squares(moments[known][:, known], error[rows][:, known])
-        C_new[rows] += change[:, :r] - 1j * change[:, r : 2 * r]
-        D_new[rows] += change[:, 2 * r] if vector else change[:, 2 * r :]
-    return DiagonalLTI(np.asarray(reduced.log_lam), np.asarray(reduced.B), C_new, D_new)
-
-
-def enough(n: int) -> int:
+def sample_count(n: int) -> int:
     """Samples that the moments of n states are taken over: of more, a random part, spread evenly.
 
     With 128 states, 2048 lost no more than all 19 200 of the digits
@@ -126,32 +92,13 @@ def enough(n: int) -> int:
     return max(4096, 64 * n)
 
 
-def _output(lti: DiagonalLTI):
-    """y from (Re x, Im x, u)."""
-    C, D = np.asarray(lti.C), np.asarray(lti.D, np.float64)
-    return np.concatenate([np.real(C), -np.imag(C), np.diag(D) if D.ndim == 1 else D], axis=1)
-
-
-def least_squares(moments, right):
-    """X with X `moments` = `right`; directions that `moments` hardly show are left out."""
-    scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
-    values, vectors = np.linalg.eigh(moments / scale / scale[:, None])
-    kept = values > RESOLUTION * values[-1]
-    vectors = vectors[:, kept]
-    return ((right / scale) @ vectors / values[kept]) @ vectors.T / scale
-
-
-RESOLUTION = 1e-10
-"""Least share of the largest second moment, all of one scale, that is taken for a signal."""
-
-
 def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
     """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
     b, L = np.shape(u)[:2]
     return np.arange(L) < (np.full(b, L) if lengths is None else np.asarray(lengths))[:, None]
 
 
-def _moments(
+def second_moments(
     log_lam, B, u: Any, counts: Bool[np.ndarray, "b L"], *, with_inputs: bool = False
 ) -> Float[np.ndarray, "k k"]:
     """The mean of z z^T over samples that count, z = (Re x, Im x), or (Re x, Im x, u).
@@ -162,7 +109,7 @@ def _moments(
     log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
     size = 2 * len(B) + (m if with_inputs else 0)
     total, seen = np.zeros((size, size)), 0
-    kept = max(1, min(CHUNK, -(-CHUNK * enough(n) // max(1, int(np.sum(counts))))))
+    kept = max(1, min(CHUNK, -(-CHUNK * sample_count(n) // max(1, int(np.sum(counts))))))
     rows = min(MOST if n <= WIDE else SLICE, -(-len(u) // SLICE) * SLICE)
     rng = np.random.default_rng(0)
     chunks = -(-u.shape[1] // CHUNK)
@@ -178,13 +125,13 @@ def _moments(
             looked_at = inside[:, at + CHUNK * np.arange(chunks)[:, None]].transpose(1, 2, 0)
             seen += int(np.sum(looked_at))
             given = jnp.asarray(part), at, jnp.asarray(looked_at, jnp.float64)
-            total += np.asarray(_second_moments(*arrays, *given, with_inputs))
+            total += np.asarray(_sum_of_squares(*arrays, *given, with_inputs))
     used = np.concatenate([np.arange(n), len(B) + np.arange(n), np.arange(2 * len(B), size)])
     return total[used][:, used] / max(1, seen)
 
 
 @partial(jax.jit, static_argnums=5)
-def _second_moments(log_lam, B, u, at, counts, with_inputs):
+def _sum_of_squares(log_lam, B, u, at, counts, with_inputs):
     """The sum of z z^T over samples of u [b L m].
 
     `at` [chunks k] says which ones of each chunk, `counts` [chunks k b] for which sequences.

@@ -26,10 +26,11 @@ from zoo import DiagonalLTI
 
 from ..numerics.threads import one_blas_thread
 from .balance import Truncation, balanced_truncation
-from .data_gramians import RESOLUTION, least_squares, white_moments
+from .data_gramians import white_moments
 from .jacobian import PerEntry
 from .lift import is_real
 from .modal import MIN_LOG_MODULUS, double_arrays, stored
+from .refit import RESOLUTION, least_squares
 
 ROUNDS = 12
 """Descents, at most: each starts from the last one's end, in variables scaled anew."""

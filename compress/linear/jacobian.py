@@ -12,8 +12,8 @@ from jaxtyping import Complex, Float, Inexact, PyTree
 from zoo import AbstractSSM
 from zoo.layers.base import as_linear
 
-from ..numerics.padding import padded_layer
 from ..numerics.precision import is_inexact, jit_for_once, widen
+from .system import padded_layer
 
 Leaves = dict[int, Float[np.ndarray, "..."]]
 """Numbers for some of a layer's leaves, by the place of the leaf in `jax.tree.leaves(layer)`."""

@@ -1,14 +1,13 @@
 """Find the state-space layers of a pytree, and put others in their place."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import AbstractArray, PyTree
+from jaxtyping import PyTree
 
 from zoo import AbstractSSM
 
@@ -23,15 +22,10 @@ def layers_of(tree: PyTree) -> list[tuple[KeyPath, AbstractSSM]]:
     return [(keys, node) for keys, node in nodes if isinstance(node, AbstractSSM)]
 
 
-def replace_layers(tree: PyTree, layers: Mapping[KeyPath, AbstractSSM]) -> PyTree:
+def replace_layers(tree: PyTree, layers: Mapping[KeyPath, Any]) -> PyTree:
     """`tree` with these layers at these key paths, everything else as it is."""
     nodes, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_node)
     return treedef.unflatten([layers.get(keys, node) for keys, node in nodes])
-
-
-def first_states(layer: AbstractSSM, r: int) -> AbstractSSM:
-    """`layer` with the first `r` of its states."""
-    return layer.first_states(r)
 
 
 def path_name(keys: KeyPath) -> str:
@@ -55,20 +49,6 @@ def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
         bad = int(np.sum(~np.isfinite(np.asarray(x))))
         if bad:
             raise ValueError(f"{name} holds NaN or infinity in {bad} of its {x.size} entries")
-
-
-def check_single(keys: KeyPath, layer: AbstractSSM) -> None:
-    """ValueError if a field has more axes than its class says: layers made by vmap, stacked."""
-    for field in fields(layer):
-        kind, x = field.type, getattr(layer, field.name)
-        if not (isinstance(kind, type) and issubclass(kind, AbstractArray)):
-            continue
-        if "*" not in kind.dim_str and "..." not in kind.dim_str and np.ndim(x) > len(kind.dims):
-            raise ValueError(
-                f"{path_name(keys) or 'model'} is a stack of {np.shape(x)[0]} "
-                f"{type(layer).__name__} layers, as vmap makes it; allowed: single layers, say "
-                "each jax.tree.map(lambda x: x[k], layers)"
-            )
 
 
 def _is_node(x: Any) -> bool:

@@ -5,6 +5,8 @@ rest of the model is run as it is.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ from zoo import AbstractSSM
 from zoo.network.classifier import Classifier
 
 from .layers import layers_of, path_name, replace_layers
+from .stacks import stack_size, stacks_of
 
 SLICE = 16
 """Sequences that run through the model at the same time."""
@@ -28,6 +31,18 @@ Records = dict[str, Float[np.ndarray, "..."]]
 model calls several times: the calls of a sequence follow one another."""
 
 
+@dataclass(frozen=True)
+class LayerData:
+    """What a layer does on data."""
+
+    inputs: Any
+    """What the layer is fed [b L d_model]."""
+    gradients: Any = None
+    """The gradients by its outputs [b L d_model]; None where all outputs count alike."""
+    lengths: Any = None
+    """Of padded sequences, the samples that count [b]; padding comes after them."""
+
+
 @jaxtyped(typechecker=beartype)
 def layer_inputs(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None
@@ -35,7 +50,9 @@ def layer_inputs(
     """What every layer of `model` is fed when it runs on `batch`, by the layer's path.
 
     `batch` has the sequences along its first axis. `forward(model, x)` runs one of them; it must
-    call the layers in plain Python (not in a `scan`, `vmap`, `jit` of its own or a `checkpoint`).
+    call the layers in plain Python (not in a `vmap`, `jit` of its own or a `checkpoint`), or a
+    stack of layers, as `eqx.filter_vmap` makes it, in one `scan`; a stack's layers are named
+    `path[0]`, `path[1]` and so on.
     Without it, `model` is a layer, any function of a sequence, or a pair of a
     `zoo.Classifier` and its BatchNorm state, which runs as in inference.
     """
@@ -80,15 +97,33 @@ def record(
             "batch: the model calls a layer inside a scan, vmap, jit or checkpoint of its own, "
             "allowed: in plain Python, or inputs= with what the layers are fed"
         ) from error
-    names = [path_name(keys) for keys, _ in layers_of(model)]
-    missing = [name for name in names if name not in pieces[0][0]]
+    sizes = {path_name(keys): stack_size(layer) for keys, layer in layers_of(model)}
+    missing = [name for name in sizes if name not in pieces[0][0]]
     if missing:
         raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
-    inputs, sensitivities = (
-        {name: _joined([piece[name] for piece in part], count) for name in names if part[0]}
+    inputs, gradients_by_layer = (
+        _by_layer([piece for piece in part if piece], sizes, count)
         for part in zip(*pieces, strict=True)
     )
-    return inputs, sensitivities
+    return inputs, gradients_by_layer
+
+
+def _by_layer(pieces: list[Any], sizes: dict[str, int | None], count: int) -> Records:
+    """Recordings of the first `count` sequences, by layer; of a stack's layers one by one."""
+    joined: Records = {}
+    for name, size in sizes.items() if pieces else ():
+        calls = [piece[name] for piece in pieces]
+        if size is None:
+            joined[name] = _joined(calls, count)
+            continue
+        if len(calls[0]) != size:
+            raise ValueError(
+                f"batch: the stack {name} must be run by one scan over its {size} layers, got "
+                f"{len(calls[0])} calls"
+            )
+        for k in range(size):
+            joined[f"{name}[{k}]"] = _joined([call[k : k + 1] for call in calls], count)
+    return joined
 
 
 def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
@@ -169,7 +204,9 @@ def _recorded(
             keys: _Recorder(layer, partial(see, path_name(keys)))
             for keys, layer in layers_of(model)
         }
-        return run(replace_layers(model, recorders), x), seen
+        # without jit a scan is a loop of Python, whose calls are seen one by one
+        with jax.disable_jit() if stacks_of(model) else nullcontext():
+            return run(replace_layers(model, recorders), x), seen
 
     def one(x, key):
         seen = result(x, {})[1]

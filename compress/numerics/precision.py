@@ -9,11 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from zoo import AbstractSSM, DiagonalLTI
-from zoo.layers.base import as_linear
-
-from .padding import first_of_layer, first_of_system, padded_layer, padded_system
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,22 +57,6 @@ def narrow_array(x: Any, like: Any) -> Any:
     return array
 
 
-def double_lti(layer: AbstractSSM) -> DiagonalLTI:
-    """The layer's linear system, computed and kept in double precision (NumPy arrays)."""
-    with jax.enable_x64(True):
-        lti = jax.tree.map(np.asarray, _to_lti(widen(padded_layer(layer))))
-    return first_of_system(lti, layer.d_state)
-
-
-def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
-    """`layer.from_lti(lti)`, computed in double precision, in the layer's own kind of arrays."""
-    with jax.enable_x64(True):
-        wide = _from_lti(widen(padded_layer(layer)), widen(padded_system(layer, lti)))
-        wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
-        wide = first_of_layer(wide, lti.d_state)
-    return narrow(wide, layer)
-
-
 def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
     """`eqx.filter_jit`, unoptimised, for what runs about once for each shape.
 
@@ -85,16 +64,6 @@ def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
     """
     jit: Any = eqx.filter_jit
     return jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@jit_for_once
-def _to_lti(layer: AbstractSSM) -> DiagonalLTI:
-    return as_linear(layer).to_lti()
-
-
-@jit_for_once
-def _from_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
-    return as_linear(layer).from_lti(lti)
 
 
 def _divides(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:

@@ -23,7 +23,6 @@ from zoo import AbstractMambaSSM
 
 from ..cut import AbstractCut
 from ..linear.jacobian import Leaves
-from ..model.layers import first_states
 from ..numerics.precision import is_inexact, narrow, widen
 
 LEAST_SHARE = 1e-2
@@ -96,7 +95,7 @@ class FoldedCut(AbstractCut):
         r = self.basis.V.shape[2]
         leaves, structure = jax.tree.flatten(self.before)
         leaves[place] = x
-        return jax.tree.leaves(first_states(structure.unflatten(leaves), r))[place]
+        return jax.tree.leaves(structure.unflatten(leaves).first_states(r))[place]
 
     def _through(self, arrays: Leaves, coefficients: Callable[[Any], Any]) -> Leaves:
         """The adjoint of the lift, or what it is for other `coefficients`."""

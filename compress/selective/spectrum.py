@@ -2,22 +2,24 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from zoo import AbstractMambaSSM
 
-from ..linear.spectrum import Evidence, LayerPlan
 from ..model.layers import check_parameters
+from ..model.record import LayerData
 from ..numerics.threads import one_blas_thread
+from ..plans import AbstractSpectrum, LayerPlan
 from .basis import galerkin, hankel_values, least_missed
 from .cut import FoldedCut, SharedBasis, fold
 from .moments import contributions, state_moments
 from .refit import refitted
 
 
-class SelectiveSpectrum:
+class SelectiveSpectrum(AbstractSpectrum):
     """What the states of a selective layer are worth on data, and the layer with fewer of them.
 
     Where B and C are linear in the parameters, the states are mapped to a shared basis
@@ -26,33 +28,39 @@ class SelectiveSpectrum:
     and `sigma` are the roots of what each by itself contributes. Groups of channels add up.
     """
 
-    def __init__(self, name: str, layer: AbstractMambaSSM, evidence: Evidence):
-        if evidence.inputs is None:
+    def __init__(
+        self, name: str, layer: AbstractMambaSSM, data: LayerData, *, refit: bool | None = None
+    ):
+        shapes = np.shape(data.inputs), np.shape(data.gradients)
+        if data.gradients is not None and shapes[0] != shapes[1]:
             raise ValueError(
-                f"batch: {name} is selective, what its states do depends on data, so batch or "
-                "inputs must be given"
+                f"`gradients` for {name} must have the shape of its inputs, {shapes[0]}, got "
+                f"{shapes[1]}"
             )
-        if not evidence.states:
-            raise ValueError(f"states=False: {name} is selective, allowed there: True")
-        shapes = np.shape(evidence.inputs), np.shape(evidence.gradients)
-        if evidence.gradients is not None and shapes[0] != shapes[1]:
-            raise ValueError(
-                f"gradients for {name} have shape {shapes[1]}, allowed for a selective layer: that "
-                f"of inputs, {shapes[0]}"
-            )
-        self.layer, self._evidence, self._name = layer, evidence, name
+        self.layer, self._data, self._refit = layer, data, refit is not False
         self._planned: dict[int, LayerPlan] = {}
-        self.gramians = "data" if evidence.gradients is None else "data and gradients"
+        self._name = name
+        self.gramians = "data" if data.gradients is None else "data and gradients"
+        arrays = self._arrays
         with one_blas_thread():
             if layer.mixes_states:
-                self._grouped = state_moments(layer, *evidence.data).grouped()
+                self._grouped = state_moments(layer, *arrays).grouped()
                 values = [hankel_values(P, Q) for P, Q, _ in self._grouped]
             else:
-                self._contributions = contributions(layer, *evidence.data)
+                self._contributions = contributions(layer, *arrays)
                 values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
         self.sigma: Float[np.ndarray, " N"] = np.sum(values, axis=0)
 
-    def enough(self, rank: int, allowed: float) -> int:
+    @property
+    def _arrays(self) -> tuple[Any, Any, Any]:
+        return self._data.inputs, self._data.gradients, self._data.lengths
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything reaches the states, and anything from them the model's result."""
+        return bool(self.sigma[0] > 0)
+
+    def raised(self, rank: int, allowed: float) -> int:
         """`rank`: a state holds the value that `sigma` has for it."""
         return rank
 
@@ -67,10 +75,10 @@ class SelectiveSpectrum:
         N, sigma = self.layer.d_state, self.sigma
         if rank >= N:
             return LayerPlan(path, sigma, N, N, 0.0, 0.0, self.gramians)
-        if sigma[0] == 0:
+        if not self.is_known:
             raise ValueError(
-                f"{self._name}: by {self.gramians} all sigma are zero, allowed for a selective "
-                "layer that is cut: inputs and gradients that reach its states"
+                f"`batch` must reach the states of {self._name}, and these the model's result, got "
+                f"{self.gramians} by which all sigma are zero"
             )
         cut = self._cut(rank)
         check_parameters((), cut.after)
@@ -84,7 +92,7 @@ class SelectiveSpectrum:
         pairs = [galerkin(P, Q, A, rank) for P, Q, A in self._grouped]
         basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
         after, C = fold(self.layer, basis), None
-        if self._evidence.refit is not False:
-            C = refitted(self.layer, after, basis.V, *self._evidence.data)
+        if self._refit:
+            C = refitted(self.layer, after, basis.V, *self._arrays)
             after = fold(self.layer, basis, C)
         return FoldedCut(self.layer, after, basis, C)

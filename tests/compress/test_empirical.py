@@ -10,6 +10,10 @@ import optax
 import pytest
 
 from compress import (
+    Data,
+    Horizon,
+    Ranks,
+    WhiteNoise,
     compress,
     hankel_singular_values,
     layer_inputs,
@@ -18,9 +22,11 @@ from compress import (
 )
 from compress.linear import data_gramians as empirical
 from compress.linear import spectrum
-from compress.linear.data_gramians import data_factor, gradient_factor, horizon_factors, refit
+from compress.linear.balance import gramian_factors
+from compress.linear.data_gramians import data_factor, gradient_factor, horizon_factors
 from compress.linear.hankel import hankel_matrix
-from compress.numerics.precision import double_lti
+from compress.linear.refit import refit
+from compress.linear.system import double_lti
 from zoo import LRU, S5, DiagonalLTI, Mamba
 from zoo.network.classifier import classifier
 
@@ -82,8 +88,8 @@ def test_a_horizon_of_one_sees_one_sample(getkey):
     np.testing.assert_allclose(Lp @ Lp.conj().T, lti.B @ lti.B.conj().T, atol=1e-12)
     gain = np.real(lti.C @ lti.B)
     np.testing.assert_allclose(values(Lp, Lq)[:H], np.linalg.svd(gain)[1], rtol=1e-6)
-    with pytest.raises(ValueError, match="horizon=0, allowed: 1 or more"):
-        plan(lru(getkey()), horizon=0)
+    with pytest.raises(ValueError, match="`horizon` must be 1 or more samples, got 0"):
+        Horizon(0)
 
 
 @LAYERS
@@ -92,11 +98,11 @@ def test_data_tells_what_to_keep(make, getkey):
     seen, new = slow_inputs(getkey()), slow_inputs(getkey())
     y = run(layer, new)
 
-    def error(**weigh):
-        small, _ = compress(layer, ranks=4, **weigh)
+    def error(method):
+        small, _ = compress(layer, policy=Ranks(4), method=method)
         return jnp.linalg.norm(run(small, new) - y) / jnp.linalg.norm(y)
 
-    assert error(batch=seen) < 0.5 * min(error(form="complex"), error(form="real"))
+    assert error(Data(seen)) < 0.5 * min(error(WhiteNoise("complex")), error(WhiteNoise()))
 
 
 @LAYERS
@@ -107,12 +113,12 @@ def test_the_plan_says_where_it_comes_from(make, getkey):
     assert row.bound == math.inf
     assert row.floor == 0
     assert row.rank_after < N
-    (row,) = plan(layer, ranks=6, form="real").layers
+    (row,) = plan(layer, policy=Ranks(6), method=WhiteNoise("real")).layers
     assert row.gramians == "white noise, real"
     sigma = hankel_singular_values(layer.to_lti(), form="real")
     np.testing.assert_allclose(row.sigma, sigma[::2] + sigma[1::2], rtol=1e-3)
     assert row.floor < row.bound < 2 * row.sigma[5:].sum()
-    (row,) = plan(layer, ranks=6, horizon=50).layers
+    (row,) = plan(layer, policy=Ranks(6), method=Horizon(50)).layers
     assert row.gramians == "50 samples"
 
 
@@ -122,16 +128,17 @@ def test_an_unstable_result_falls_back_and_says_so(getkey, monkeypatch):
 
     def unstable_with_data(lti, Lp, Lq, rank, *, form, **more):
         reduced = cut(lti, Lp, Lq, rank, form=form, **more)
-        Lp_white = spectrum.gramian_factors(lti, form)[0]
+        Lp_white = gramian_factors(lti, form)[0]
         white = Lp.shape == Lp_white.shape and np.allclose(Lp, Lp_white)
         return reduced if white else eqx.tree_at(lambda t: t.radius, reduced, 1.0004)
 
     monkeypatch.setattr(spectrum, "truncate", unstable_with_data)
-    planned = plan(layer, ranks=5, batch=slow_inputs(getkey()), gradients=False)
+    on_data = Data(slow_inputs(getkey()), gradients=False)
+    planned = plan(layer, policy=Ranks(5), method=on_data)
     assert "white noise, real: data would be unstable (radius 1.000400)" in str(planned)
     assert planned.layers[0].bound < math.inf
     small, _ = compress(layer, plan=planned)
-    expected, _ = compress(layer, ranks=5, form="real")
+    expected, _ = compress(layer, policy=Ranks(5))
     u = slow_inputs(getkey())[0]
     np.testing.assert_allclose(small(u), expected(u), atol=1e-5)
 
@@ -154,7 +161,7 @@ def test_inputs_of_our_layers_are_recorded(model_and_state, getkey):
     model, state = model_and_state
     x = jax.random.normal(getkey(), (18, LENGTH, 1))
     fed = layer_inputs((model, state), x)
-    assert list(fed) == [row.path for row in plan((model, state), ranks={}).layers]
+    assert list(fed) == [row.path for row in plan((model, state), policy=Ranks({})).layers]
     quiet = eqx.nn.inference_mode(model)
     h = quiet.encoder(x[17])
     u, _ = quiet.blocks[0].norm(h, state)
@@ -184,59 +191,61 @@ def test_inputs_may_be_given(getkey):
     layers, u = (lru(getkey()), s5(getkey())), slow_inputs(getkey())
     given = [u, u[:, ::2]]
     by_list, by_name = (
-        compress(layers, ranks=5, inputs=inputs)[0]
+        compress(layers, policy=Ranks(5), method=Data(inputs=inputs))[0]
         for inputs in (given, {"[0]": given[0], "[1]": given[1]})
     )
     assert eqx.tree_equal(by_list, by_name)
-    alone, _ = compress(layers[0], ranks=5, batch=u, gradients=False)
+    alone, _ = compress(layers[0], policy=Ranks(5), method=Data(u, gradients=False))
     np.testing.assert_allclose(alone(u[0]), by_list[0](u[0]), atol=1e-5)
 
 
 @pytest.mark.parametrize("silent", ["inputs", "gradients"])
 def test_silence_falls_back_and_says_so(silent, getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
-    data = {"inputs": [u], "gradients": [u]} | {silent: [0 * u]}
-    (row,) = plan(layer, tolerance=0.1, **data).layers
+    data = Data(**({"inputs": [u], "gradients": [u]} | {silent: [0 * u]}))
+    (row,) = plan(layer, tolerance=0.1, method=data).layers
     (white,) = plan(layer, tolerance=0.1).layers
     assert row.gramians == "white noise, real: by data and gradients all sigma are zero"
     assert row.rank_after == white.rank_after > 1
     assert row.bound == white.bound < math.inf
-    small, _ = compress(layer, ranks=4, **data)
-    assert eqx.tree_equal(small, compress(layer, ranks=4)[0])
+    small, _ = compress(layer, policy=Ranks(4), method=data)
+    assert eqx.tree_equal(small, compress(layer, policy=Ranks(4))[0])
 
 
 def test_bad_data_is_named(model_and_state, getkey):
     model, _ = model_and_state
     layer, u = lru(getkey()), slow_inputs(getkey())
     for arguments, message in [
-        ({"batch": u, "horizon": 5}, "batch and horizon are given, allowed: one of"),
-        ({"inputs": []}, "inputs has 0 entries, but there are 1 layers"),
-        ({"inputs": {"ssm": u}}, r"inputs are for \['ssm'\], the layers are"),
-        ({"inputs": [u[0]]}, r"inputs for the layer have shape \(200, 3\), allowed: \(sequences,"),
-        ({"inputs": [u.at[0, 0, 0].set(jnp.nan)]}, "inputs for the layer hold NaN or infinity"),
+        ({}, "Data must have one of `batch` and `inputs`, got neither"),
+        ({"batch": u, "inputs": [u]}, "Data must have one of `batch` and `inputs`, got both"),
+        ({"batch": u, "form": "half"}, "`form` must be 'real' or 'complex', got 'half'"),
+        ({"inputs": []}, "`inputs` must have 1 entries, one for each layer, got 0"),
+        ({"inputs": {"ssm": u}}, "`inputs` must be for the layers .*, got ssm"),
+        ({"inputs": [u[0]]}, r"`inputs` for the layer must have shape \(sequences, .*\(200, 3\)"),
+        ({"inputs": [u.at[0, 0, 0].set(jnp.nan)]}, "`inputs` for the layer must be finite, got"),
         ({"batch": u[:0]}, "batch: allowed are arrays with the same number of sequences"),
     ]:
         with pytest.raises(ValueError, match=message):
-            plan(layer, ranks=4, **arguments)
+            plan(layer, policy=Ranks(4), method=Data(**arguments))
     with pytest.raises(ValueError, match="pass model="):
         plan(model, batch=u[..., :1])
     with pytest.raises(ValueError, match="a dict cannot be run, pass inputs="):
         plan({"a": layer}, batch=u)
-    planned = plan(layer, ranks=4, batch=u)
+    planned = plan(layer, policy=Ranks(4), batch=u)
     other = eqx.tree_at(lambda m: m.C_re, layer, layer.C_re + 1)
-    with pytest.raises(ValueError, match="plan was made for other parameters of the layer"):
+    with pytest.raises(
+        ValueError, match="`plan` must be for these parameters of the layer, got others"
+    ):
         compress(other, plan=planned)
-    with pytest.raises(ValueError, match="plan and batch are given"):
-        compress(layer, plan=planned, batch=u)
-    for name, value in [
-        ("gate", 1.0),
-        ("form", "complex"),
-        ("gradients", [u]),
-        ("states", False),
-        ("refit", False),
-    ]:
-        with pytest.raises(ValueError, match=f"^{name} given beside plan, allowed: in the call of"):
-            compress(layer, plan=planned, **{name: value})
+    for beside in (
+        {"batch": u},
+        {"method": WhiteNoise()},
+        {"policy": Ranks(4)},
+        {"tolerance": 0.1},
+    ):
+        name = next(iter(beside))
+        with pytest.raises(ValueError, match=f"only one of .* got `plan` and `{name}`"):
+            compress(layer, plan=planned, **beside)
 
 
 @LAYERS
@@ -281,11 +290,13 @@ def test_what_stands_in_padding_changes_no_cut(layer):
     cuts = [
         compress(
             layer,
-            inputs=[np.where(padding[..., None], filled, u)],
-            gradients=[np.where(padding[..., None], filled, g)],
-            lengths=lengths,
-            refit=True,
-            ranks=2,
+            policy=Ranks(2),
+            method=Data(
+                inputs=[np.where(padding[..., None], filled, u)],
+                gradients=[np.where(padding[..., None], filled, g)],
+                lengths=lengths,
+                refit=True,
+            ),
         )[0]
         for filled in (0 * noise, noise)
     ]
@@ -297,11 +308,9 @@ def test_lengths_that_do_not_fit_are_named(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey(), b=3)
     for lengths in ([5, 5], [0, 5, 5], [5, 5, LENGTH + 1]):
         with pytest.raises(
-            ValueError, match=r"lengths: \d from .* allowed for the layer: 3, one for"
+            ValueError, match=r"`lengths` must be 3 numbers from 1 to 200 .*, got \d from \d to"
         ):
-            plan(layer, inputs=[u], lengths=np.array(lengths))
-    with pytest.raises(ValueError, match="lengths are given without data"):
-        plan(layer, lengths=np.array([5]))
+            plan(layer, method=Data(inputs=[u], lengths=np.array(lengths)))
 
 
 def test_random_combinations_have_the_mean_of_all_derivatives(getkey):
@@ -354,7 +363,7 @@ def test_models_that_cannot_be_recorded_say_what_else_there_is(how, message, get
 
 def test_a_model_may_read_its_layers_parameters(getkey):
     model = CalledInside(lru(getkey()), "feedthrough")
-    assert compress(model, batch=slow_inputs(getkey(), b=2), ranks=4)[0].layer.d_state == 4
+    assert compress(model, batch=slow_inputs(getkey(), b=2), policy=Ranks(4))[0].layer.d_state == 4
 
 
 def test_gradients_tell_what_the_output_is_used_for(getkey):
@@ -369,7 +378,7 @@ def test_gradients_tell_what_the_output_is_used_for(getkey):
     truth = jax.vmap(lambda u: forward(model, u))(new)
 
     def error(evidence):
-        small, _ = compress(model, ranks=3, **evidence)
+        small, _ = compress(model, policy=Ranks(3), method=Data(**evidence))
         return jnp.linalg.norm(jax.vmap(lambda u: forward(small, u))(new) - truth)
 
     assert error(weighed) < 0.9 * error(given)
@@ -378,7 +387,7 @@ def test_gradients_tell_what_the_output_is_used_for(getkey):
 @LAYERS
 def test_refit_is_the_least_squares_solution(make, getkey):
     layer, u = make(getkey()), slow_inputs(getkey())
-    cut, _ = compress(layer, ranks=3, form="complex")
+    cut, _ = compress(layer, policy=Ranks(3), method=WhiteNoise("complex"))
     lti = refit(double_lti(layer), double_lti(cut), u)
     y = run(layer, u)
 
@@ -395,22 +404,22 @@ def test_refit_is_the_least_squares_solution(make, getkey):
 
 def test_refit_in_compress_and_in_silence(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
-    y, (row,) = run(layer, u), plan(layer, ranks=3, batch=u, refit=True).layers
+    y, (row,) = run(layer, u), plan(layer, policy=Ranks(3), method=Data(u, refit=True)).layers
     assert row.bound == math.inf
-    plain, fitted = (compress(layer, ranks=3, batch=u, refit=refit)[0] for refit in (False, True))
+    plain, fitted = (
+        compress(layer, policy=Ranks(3), method=Data(u, refit=refit))[0] for refit in (False, True)
+    )
     errors = [jnp.linalg.norm(run(small, u) - y) for small in (plain, fitted)]
     assert errors[1] < errors[0]
-    silent, _ = compress(layer, ranks=3, batch=0 * u, refit=True)
+    silent, _ = compress(layer, policy=Ranks(3), method=Data(0 * u, refit=True))
     np.testing.assert_allclose(silent.D, layer.D)  # nothing was said of it
-    with pytest.raises(ValueError, match="refit=True needs data, allowed: with batch or inputs"):
-        compress(layer, ranks=3, refit=True)
 
 
 def test_data_may_serve_to_refit_alone(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
-    alone = {"batch": u, "states": False, "gradients": False}
-    paper = plan(layer, ranks=3, form="complex").layers[0]
-    (row,) = plan(layer, ranks=3, form="complex", refit=True, **alone).layers
+    alone = Data(u, states=False, gradients=False, refit=True, form="complex")
+    paper = plan(layer, policy=Ranks(3), method=WhiteNoise("complex")).layers[0]
+    (row,) = plan(layer, policy=Ranks(3), method=alone).layers
     assert row.gramians == paper.gramians == "white noise, complex"
     np.testing.assert_array_equal(row.sigma, paper.sigma)
     assert (row.bound, row.floor) == (math.inf, 0)
@@ -419,27 +428,23 @@ def test_data_may_serve_to_refit_alone(getkey):
     y = run(layer, u)
     errors = [jnp.linalg.norm(run(x.cut.after, u) - y) for x in (paper, row)]
     assert errors[1] < 0.9 * errors[0]
-    (weighed,) = plan(layer, ranks=3, batch=u, states=False).layers
+    (weighed,) = plan(layer, policy=Ranks(3), method=Data(u, states=False)).layers
     assert weighed.gramians == "gradients"
-    with pytest.raises(ValueError, match="states=False needs data, allowed: with batch or inputs"):
-        compress(layer, ranks=3, states=False)
 
 
 def test_gradients_go_with_inputs(getkey):
     layer, u = lru(getkey()), slow_inputs(getkey())
-    with pytest.raises(ValueError, match="gradients are given without inputs"):
-        plan(layer, gradients=[u])
-    with pytest.raises(ValueError, match="gradients are given with batch, allowed: True or False"):
-        plan(layer, batch=u, gradients=[u])
-    with pytest.raises(ValueError, match=r"gradients for the layer have shape \(200, 3\)"):
-        plan(layer, inputs=[u], gradients=[u[0]])
+    with pytest.raises(ValueError, match="`gradients` must be True or False beside `batch`, got"):
+        Data(u, gradients=[u])
+    with pytest.raises(ValueError, match=r"`gradients` for the layer must .*, got \(200, 3\)"):
+        plan(layer, method=Data(inputs=[u], gradients=[u[0]]))
 
 
 def test_a_part_of_many_samples_is_enough(getkey, monkeypatch):
     lti, u = double_lti(lru(getkey())), slow_inputs(getkey(), b=40)
-    monkeypatch.setattr(empirical, "enough", lambda n: u.shape[0] * u.shape[1])
+    monkeypatch.setattr(empirical, "sample_count", lambda n: u.shape[0] * u.shape[1])
     L = data_factor(lti, u)
-    monkeypatch.setattr(empirical, "enough", lambda n: 2000)
+    monkeypatch.setattr(empirical, "sample_count", lambda n: 2000)
     part = data_factor(lti, u)
     assert not np.allclose(part @ part.conj().T, L @ L.conj().T, rtol=1e-6)
     assert np.linalg.norm(part @ part.conj().T - L @ L.conj().T) < 0.1 * np.linalg.norm(L) ** 2

@@ -7,7 +7,16 @@ import numpy as np
 import optax
 import pytest
 
-from compress import balanced_truncation, compress, h2_error, optimal_reduction, plan, verify
+from compress import (
+    H2Optimal,
+    Rank,
+    balanced_truncation,
+    compress,
+    h2_error,
+    optimal_reduction,
+    plan,
+    verify,
+)
 from compress.linear.h2 import inner
 from compress.linear.modal import double_arrays
 from zoo import LRU, S5, DiagonalLTI
@@ -130,8 +139,8 @@ def test_a_layer_is_cut_to_it_and_moments_follow(layer):
         return eqx.filter_grad(lambda m: jnp.mean(jnp.sin(3 * jax.vmap(m)(u))))(model)
 
     state = optimizer.update(gradients(model), optimizer.init(params), params)[1]
-    small, carried = compress(model, state, ranks=10, optimal=True)
-    plain = compress(model, ranks=10)[0]
+    small, carried = compress(model, state, policy=Rank(10), method=H2Optimal())
+    plain = compress(model, policy=Rank(10))[0]
     errors = [h2_error(model.to_lti(), other.to_lti()) for other in (small, plain)]
     assert small.d_state == 10
     assert errors[0] < errors[1]
@@ -147,7 +156,7 @@ def test_a_layer_is_cut_to_it_and_moments_follow(layer):
 
 def test_the_plan_says_so_and_promises_no_bound():
     model = LRU.init(d_model=3, d_state=16, key=jax.random.key(0))
-    planned = plan(model, ranks=4, optimal=True)
+    planned = plan(model, policy=Rank(4), method=H2Optimal())
     (row,) = planned.layers
     assert row.gramians == "white noise, real, H2-optimal"
     assert np.isinf(row.bound)
@@ -155,17 +164,8 @@ def test_the_plan_says_so_and_promises_no_bound():
     assert certificate.error >= row.floor * (1 - 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"form": "complex"}, "optimal=True with form='complex'"),
-        ({"horizon": 10}, "optimal=True with data or a horizon"),
-        ({"inputs": [np.ones((2, 5, 3))]}, "optimal=True with data or a horizon"),
-    ],
-)
-def test_it_is_for_white_noise_and_the_real_map(how, message):
+def test_it_is_a_method_of_its_own():
     model = LRU.init(d_model=3, d_state=8, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=message):
-        compress(model, ranks=4, optimal=True, **how)
-    with pytest.raises(ValueError, match="optimal given beside plan"):
-        compress(model, plan=plan(model, ranks=4), optimal=True)
+    for other in ({"batch": np.ones((2, 5, 3))}, {"plan": plan(model, policy=Rank(4))}):
+        with pytest.raises(ValueError, match=r"only one of .* must be given, got .*`method`"):
+            compress(model, method=H2Optimal(), **other)

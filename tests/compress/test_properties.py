@@ -8,7 +8,14 @@ import optax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import balanced_truncation, compress, hankel_singular_values, hinf_error
+from compress import (
+    Ranks,
+    WhiteNoise,
+    balanced_truncation,
+    compress,
+    hankel_singular_values,
+    hinf_error,
+)
 from zoo import LRU, S5, DiagonalLTI
 
 N, M = 8, 2  # one shape, so that programs are compiled once
@@ -91,7 +98,7 @@ def test_parameters_and_gradients_stay_finite(lti, rank, form, kind):
     key = jax.random.key(0)
     start = {"lru": LRU.init, "s5": S5.init}[kind](M, N, key=key)
     layer = start.from_lti(jax.tree.map(lambda x: jnp.asarray(x.astype(_single(x))), lti))
-    small, _ = compress(layer, ranks=rank, form=form)
+    small, _ = compress(layer, policy=Ranks(rank), method=WhiteNoise(form))
     assert np.max(np.real(small.to_lti().log_lam)) < 0
     assert np.all(updated(small, jnp.linspace(-1, 1, 20 * M).reshape(20, M)))
 

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress, plan
+from benchmarks.linearize import to_lti
+from compress import Data, Ranks, compress, plan
 from compress.optimizer.carry import MODES
 from compress.selective.cut import FoldedCut, SharedBasis, fold
-from compress.selective.linearize import to_lti
 from compress.selective.moments import parts, state_moments
 from zoo import LRU, Mamba, Mamba2
 
@@ -70,27 +70,30 @@ def gradient_of_a_loss(made, u):
 
 
 def test_data_must_be_given():
-    with pytest.raises(ValueError, match=r"selective, .* batch or inputs"):
+    with pytest.raises(
+        ValueError, match=r"`method` must be Data\(batch=.* for \['mixer'\], a Mamba"
+    ):
         plan({"mixer": layer()})
 
 
 def test_silence_is_named():
     model, u = {"mixer": layer()}, inputs()
     for data in ({"inputs": [0 * u]}, {"inputs": [u], "gradients": [0 * u]}):
-        with pytest.raises(ValueError, match=r"^\['mixer'\]: by data.* all sigma are zero"):
-            compress(model, ranks=4, **data)
-        assert compress(model, ranks=N, **data)[0] is model
-        assert compress(model, tolerance=0.5, **data)[0] is model
+        method = Data(**data)
+        with pytest.raises(ValueError, match=r"reach the states of \['mixer'\].* sigma are zero"):
+            compress(model, policy=Ranks(4), method=method)
+        assert compress(model, policy=Ranks(N), method=method)[0] is model
+        assert compress(model, tolerance=0.5, method=method)[0] is model
 
 
 def test_inputs_and_gradients_are_of_the_same_samples():
-    with pytest.raises(ValueError, match=r"^gradients for Mamba have shape \(3, 39, 6\), allowed"):
-        plan(layer(), inputs=[inputs()], gradients=[inputs()[:, 1:]])
+    with pytest.raises(ValueError, match=r"^`gradients` for Mamba must have .*, got \(3, 39, 6\)"):
+        plan(layer(), method=Data(inputs=[inputs()], gradients=[inputs()[:, 1:]]))
 
 
 def test_all_states_change_nothing():
     made = layer()
-    same, _ = compress(made, ranks=N, batch=inputs())
+    same, _ = compress(made, policy=Ranks(N), batch=inputs())
     assert same is made
 
 
@@ -98,7 +101,7 @@ def test_all_states_change_nothing():
 @pytest.mark.parametrize("tied", [False, True])
 def test_redundant_states_cost_nothing(tied, refit):
     made = redundant(tied)
-    small, _ = compress(made, tolerance=1e-9, batch=inputs(), refit=refit)
+    small, _ = compress(made, tolerance=1e-9, method=Data(inputs(), refit=refit))
     assert small.d_state == N // 2
     expected = outputs(made, inputs(2))
     np.testing.assert_allclose(outputs(small, inputs(2)), expected, atol=2e-5 * expected.std())
@@ -110,7 +113,8 @@ def test_more_states_lose_less_and_refitting_less_still():
         refit: [
             np.mean(
                 np.square(
-                    outputs(made, u) - outputs(compress(made, ranks=r, batch=u, refit=refit)[0], u)
+                    outputs(made, u)
+                    - outputs(compress(made, policy=Ranks(r), method=Data(u, refit=refit))[0], u)
                 )
             )
             for r in (1, 4)
@@ -123,7 +127,7 @@ def test_more_states_lose_less_and_refitting_less_still():
 
 
 def test_the_result_is_a_layer_like_any_other():
-    small, _ = compress(layer(), ranks=4, batch=inputs())
+    small, _ = compress(layer(), policy=Ranks(4), batch=inputs())
     like = Mamba.init(D_MODEL, 4, key=jax.random.key(0), dt_rank=2)
     assert jax.tree.structure(small) == jax.tree.structure(like)
     assert [x.shape for x in jax.tree.leaves(small)] == [x.shape for x in jax.tree.leaves(like)]
@@ -137,7 +141,7 @@ def test_the_optimizer_state_fits(mode):
     made = layer()
     optimizer = optax.chain(optax.ema(0.9), optax.adam(1e-3))
     state = optimizer.init(eqx.filter(made, eqx.is_array))
-    small, moved = compress(made, state, ranks=4, batch=inputs(), moments=mode)
+    small, moved = compress(made, state, policy=Ranks(4), batch=inputs(), moments=mode)
     fresh = optimizer.init(eqx.filter(small, eqx.is_array))
     assert jax.tree.structure(moved) == jax.tree.structure(fresh)
     assert [x.shape for x in jax.tree.leaves(moved)] == [x.shape for x in jax.tree.leaves(fresh)]
@@ -169,7 +173,11 @@ def test_a_change_of_order_and_scale_carries_gradients_exactly(tied):
 
 def test_layers_of_both_kinds_are_cut_together():
     model = {"lru": LRU.init(D_MODEL, N, key=jax.random.key(1)), "mamba": layer()}
-    cut, _ = compress(model, ranks=4, inputs={"['lru']": inputs(), "['mamba']": inputs(2)})
+    cut, _ = compress(
+        model,
+        policy=Ranks(4),
+        method=Data(inputs={"['lru']": inputs(), "['mamba']": inputs(2)}),
+    )
     assert (cut["lru"].d_state, cut["mamba"].d_state) == (4, 4)
 
 
@@ -227,7 +235,7 @@ def test_mamba2_keeps_the_states_that_work():
     made = eqx.tree_at(
         lambda m: (m.conv1d.weight, m.conv1d.bias), made, (jnp.asarray(weight), jnp.asarray(bias))
     )
-    small, _ = compress(made, ranks=N // 2, batch=inputs())
+    small, _ = compress(made, policy=Ranks(N // 2), batch=inputs())
     like = Mamba2.init(D_MODEL, N // 2, key=jax.random.key(0), headdim=3, n_groups=2, chunk_size=8)
     assert jax.tree.structure(small) == jax.tree.structure(like)
     assert [x.shape for x in jax.tree.leaves(small)] == [x.shape for x in jax.tree.leaves(like)]
@@ -238,7 +246,7 @@ def test_mamba2_keeps_the_states_that_work():
 def test_mamba2_carries_its_moments():
     made, u = layer2(), jnp.asarray(inputs(4))
     gradient = gradient_of_a_loss(made, u)
-    small, carried = compress(made, {"mu": gradient}, ranks=N // 2, batch=inputs())
+    small, carried = compress(made, {"mu": gradient}, policy=Ranks(N // 2), batch=inputs())
     assert jax.tree.structure(carried["mu"]) == jax.tree.structure(
         eqx.filter(small, eqx.is_inexact_array)
     )

@@ -7,12 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress
+from compress import Ranks, compress
 from compress.linear import jacobian as parameters
+from compress.linear import system as precision
 from compress.linear.jacobian import derivatives
-from compress.numerics import precision
-from compress.numerics.padding import SMALLEST, first_of_layer, of_size, padded_layer, padded_size
-from compress.numerics.precision import double_lti, from_double_lti
+from compress.linear.system import double_lti, first_of_layer, from_double_lti, padded_layer
+from compress.numerics.padding import SMALLEST, padded_size
 from zoo import LRU, S5
 
 H = 3
@@ -93,7 +93,7 @@ def test_layers_of_many_sizes_are_cut_by_one_program_of_each_kind(make, getkey):
     jax.monitoring.register_event_duration_secs_listener(listener)
     for n, rank in ((30, 20), (20, 12), (12, 5)):
         layer = make(getkey(), n, h=7)  # a width that no other test has
-        compress(layer, optax.adam(1e-3).init(layer), ranks=rank)
+        compress(layer, optax.adam(1e-3).init(layer), policy=Ranks(rank))
     for function in ("_to_lti", "_from_lti", "_jvp"):
         assert sum(function in name for name in names) == 1, function
 
@@ -109,14 +109,14 @@ def test_a_layer_that_is_not_known_to_be_modal_is_cut_as_it_is(getkey, monkeypat
         return from_lti(layer, lti)
 
     monkeypatch.setattr(precision, "_from_lti", noted)
-    (cut, _) = compress(layer, None, ranks=8)
+    (cut, _) = compress(layer, None, policy=Ranks(8))
     assert sizes == [(20, 8)]
-    (expected, _) = compress(LRU(**vars(layer)), None, ranks=8)
+    (expected, _) = compress(LRU(**vars(layer)), None, policy=Ranks(8))
     for x, y in zip(jax.tree.leaves(cut), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-def test_of_size_has_the_shapes_of_a_new_layer(getkey):
-    assert [x.shape for x in jax.tree.leaves(of_size(lru(getkey(), 20), 9))] == [
+def test_a_resized_layer_has_the_shapes_of_a_new_layer(getkey):
+    assert [x.shape for x in jax.tree.leaves(lru(getkey(), 20).resized(9))] == [
         x.shape for x in jax.tree.leaves(lru(getkey(), 9))
     ]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import hankel_singular_values, plan
+from compress import Data, Rank, hankel_singular_values, plan
 from compress.analysis.tracking import match, values, weyl_bound
 from compress.selective.operator import SampledStates, sampled_states
 from zoo import DiagonalLTI, Mamba
@@ -121,7 +121,7 @@ def test_the_values_of_all_samples_are_those_that_a_selective_layer_is_weighed_b
     layer = selective()
     states = states_of(layer)
     assert states.H.shape == (1, STATES, ALL)
-    planned = plan(layer, inputs=[data(0)], gradients=[data(1)], ranks=[STATES])
+    planned = plan(layer, policy=Rank(STATES), method=Data(inputs=[data(0)], gradients=[data(1)]))
     np.testing.assert_allclose(values(states), planned.layers[0].sigma, rtol=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_padding_is_no_sample():
     assert states.H.shape[2] == np.sum(lengths) * 2 * D_MODEL
     padded = [x * (np.arange(LENGTH) < lengths[:, None])[..., None] for x in (data(0), data(1))]
     weighed = {"inputs": padded[:1], "gradients": padded[1:], "lengths": lengths}
-    planned = plan(selective(), ranks=[STATES], **weighed)
+    planned = plan(selective(), policy=Rank(STATES), method=Data(**weighed))
     np.testing.assert_allclose(values(states), planned.layers[0].sigma, rtol=1e-6)
 
 

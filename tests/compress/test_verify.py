@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from compress import balanced_truncation, compress, verify
+from compress import Ranks, WhiteNoise, balanced_truncation, compress, verify
 from compress.analysis.verify import hinf_error
 from zoo import LRU, S5, DiagonalLTI
 
@@ -114,7 +114,7 @@ def test_a_model_is_verified_layer_by_layer(getkey):
     keys = getkey(), getkey()
     model = {"a": LRU.init(3, 16, key=keys[0]), "b": S5.init(3, 16, key=keys[1])}
     for form in ("complex", "real"):
-        small, _ = compress(model, ranks={"['b']": 5}, form=form)
+        small, _ = compress(model, policy=Ranks({"['b']": 5}), method=WhiteNoise(form))
         found = verify(model, small, form=form)
         assert found.holds
         a, b = found.layers

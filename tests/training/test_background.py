@@ -15,8 +15,10 @@ from rich.console import Console
 
 from training.commands.train import execute
 from training.reporting.events import read_events
+from training.run.ahead import Ahead
 from training.run.checkpoint import Checkpoints
-from training.run.loop import Interrupted, Run
+from training.run.engine import Engine
+from training.run.interrupt import Interrupted
 from training.run.programs import Programs
 from training.settings.cli import Command
 from training.settings.config import (
@@ -189,7 +191,7 @@ def test_priced_hsvs_are_never_padded(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
-@pytest.mark.parametrize("method", ["_play", "_own_programs"])
+@pytest.mark.parametrize("method", ["_rehearse", "_compile_own_size"])
 def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
     compression, ahead, tmp_path, monkeypatch, method
 ):
@@ -197,9 +199,9 @@ def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
         raise RuntimeError("no more memory")
         yield
 
-    monkeypatch.setattr(Run, method, fails)
+    monkeypatch.setattr(Ahead, method, fails)
     folder = run(tmp_path / "run", compression)
-    event = "rehearsal" if method == "_play" else "takeover"
+    event = "rehearsal" if method == "_rehearse" else "takeover"
     assert {e["error"] for e in named(folder, event)} == {"RuntimeError: no more memory"}
     assert_same_end(folder, ahead)
 
@@ -208,16 +210,15 @@ def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
 @pytest.mark.parametrize("at", [1, 11, 22])
 def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
     """While it is rehearsed, in the larger programs, and where they are left."""
-    folder, dispatch = tmp_path / "run", Run._program
+    folder, dispatch = tmp_path / "run", Engine.train
     compression = replace(compression)
 
-    def interrupted(self, what, function, *args):
-        program = dispatch(self, what, function, *args)
-        if what == "train step" and self.step < at <= self.step + int(args[3]):
+    def interrupted(self, state, totals, batches, count):
+        if int(state.step) < at <= int(state.step) + count:
             signal.raise_signal(signal.SIGINT)
-        return program
+        return dispatch(self, state, totals, batches, count)
 
-    monkeypatch.setattr(Run, "_program", interrupted)
+    monkeypatch.setattr(Engine, "train", interrupted)
     with pytest.raises(Interrupted) as stopped:
         run(folder, compression)
     assert stopped.value.step == at
@@ -240,7 +241,7 @@ def certifies_late(monkeypatch):
 
     Returns the sizes after the shrinks whose errors have been measured.
     """
-    describe, dispatch, went_on, measured = Reduction.describe, Run._program, threading.Event(), []
+    describe, dispatch, went_on, measured = Reduction.describe, Engine.train, threading.Event(), []
 
     def late(self, planned, after, sizes):
         if threading.current_thread().name.startswith("certificates"):
@@ -248,13 +249,13 @@ def certifies_late(monkeypatch):
             measured.append(sizes)
         return describe(self, planned, after, sizes)
 
-    def goes_on(self, what, function, *args):
-        if what == "train step" and self.step == 10:
+    def goes_on(self, state, *args):
+        if int(state.step) == 10:
             went_on.set()
-        return dispatch(self, what, function, *args)
+        return dispatch(self, state, *args)
 
     monkeypatch.setattr(Reduction, "describe", late)
-    monkeypatch.setattr(Run, "_program", goes_on)
+    monkeypatch.setattr(Engine, "train", goes_on)
     return measured
 
 
@@ -271,14 +272,14 @@ def test_training_goes_on_while_errors_are_measured(compression, ahead, tmp_path
 
 @pytest.mark.parametrize("compression", ["fixed"], indirect=True)
 def test_a_run_that_dies_meanwhile_has_its_shrink(compression, ahead, tmp_path, monkeypatch):
-    folder, dispatch = tmp_path / "run", Run._program
+    folder, dispatch = tmp_path / "run", Engine.train
 
-    def dies(self, what, function, *args):
-        if what == "train step" and self.step == 11:
+    def dies(self, state, *args):
+        if int(state.step) == 11:
             raise RuntimeError("no more memory")
-        return dispatch(self, what, function, *args)
+        return dispatch(self, state, *args)
 
-    monkeypatch.setattr(Run, "_program", dies)
+    monkeypatch.setattr(Engine, "train", dies)
     with pytest.raises(RuntimeError, match="no more memory"):
         run(folder, compression)
     assert story(folder) == story(ahead, until=10)

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from data import TASKS
-from training.settings.cli import UsageError, parse_command, write_yaml
+from training.settings.cli import parse_command, write_yaml
+from training.settings.errors import UsageError
 from training.settings.presets import SCALES, preset, preset_rows
 from zoo import LAYERS
 

@@ -6,14 +6,10 @@ import re
 import pytest
 from rich.console import Console
 
-from training.reporting.display import (
-    LiveDisplay,
-    PlainDisplay,
-    TimeLeft,
-    format_seconds,
-    make_display,
-)
+from training.reporting.display import LiveDisplay, PlainDisplay, make_display
 from training.reporting.events import Sink
+from training.reporting.time_left import TimeLeft
+from training.reporting.words import format_seconds
 
 
 def start(sizes=(64, 64), total=1000):

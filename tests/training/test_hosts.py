@@ -13,7 +13,8 @@ import pytest
 
 from training.reporting.events import read_events
 from training.run.placement import Placement
-from training.settings.cli import UsageError, parse_command
+from training.settings.cli import parse_command
+from training.settings.errors import UsageError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 OPTIONS = (

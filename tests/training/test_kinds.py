@@ -134,13 +134,14 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
 def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_path):
     task, config = task_of(kind), config_of(model, kind, bidirectional)
     run = Run(config, task, tmp_path, Clock())
-    run.sinks = [EventLog(tmp_path / "metrics.jsonl", append=False)]
-    run.emit("start", **describe(run))
+    log, session = EventLog(tmp_path / "metrics.jsonl", append=False), run.session
+    session.reporter.sinks = [log]
+    session.emit("start", **describe(config, task, session.beginning))
     try:
         summary = run.run(Interrupt())
     finally:
         run.close()
-        run.sinks[0].close()
+        log.close()
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     events = read_events(tmp_path / "metrics.jsonl")
     losses = [event["loss"] for event in events if event["event"] == "train"]
@@ -152,10 +153,10 @@ def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_p
     assert np.isfinite([shrink["loss_before"], shrink["loss_after"]]).all()
     assert f"test {measure.label}" in write_report(tmp_path).read_text()
     again = Run(config, task, tmp_path, Clock())
-    assert again.restore()
-    again.evaluate("test")
+    assert again.saves.restore()
+    again.session.evaluate("test")
     again.close()
-    assert again.results["test"] == pytest.approx(summary["test"])
+    assert again.session.results["test"] == pytest.approx(summary["test"])
 
 
 def test_what_a_task_does_not_allow_is_named():

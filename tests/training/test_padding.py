@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress
+from compress import Ranks, compress
 from compress.model.layers import layers_of
 from training.model.optimizer import make_optimizer
 from training.model.padding import Padding
@@ -52,7 +52,7 @@ def trained(request):
     pair, state = train(pair, state, optimizer, u, 3)
     ranks = {".first".removeprefix("."): R}
     batch = {"batch": np.asarray(u)} if request.param.startswith("mamba") else {}
-    small, small_state = compress(pair, state, ranks=ranks, **batch)
+    small, small_state = compress(pair, state, policy=Ranks(ranks), **batch)
     return pair, small, small_state, optimizer, u
 
 
@@ -109,7 +109,7 @@ def test_parts_that_are_masked_out_stay_so():
     layer = LRU.init(H, N, key=jax.random.key(0))
     mask = eqx.tree_at(lambda m: m.D, jax.tree.map(lambda x: False, layer), True)
     optimizer = optax.masked(optax.adam(1e-3), mask)
-    small, state = compress(layer, optimizer.init(layer), ranks=R)
+    small, state = compress(layer, optimizer.init(layer), policy=Ranks(R))
     padding = Padding(layer, small)
     wide = padding.widen(state)
     assert jax.tree.structure(wide) == jax.tree.structure(optimizer.init(layer))
@@ -119,7 +119,7 @@ def test_parts_that_are_masked_out_stay_so():
 def test_copies_share_nothing_with_what_they_are_copies_of():
     """The programs overwrite what they are given."""
     layer = LRU.init(H, N, key=jax.random.key(0))
-    small, _ = compress(layer, ranks=R)
+    small, _ = compress(layer, policy=Ranks(R))
     wide = Padding(layer, small).widen(small)
     before = np.array(small.D)
     jax.jit(lambda x: x + 1, donate_argnums=0)(wide.D)

@@ -21,10 +21,11 @@ from training.commands.train import claimed, execute
 from training.reporting.events import read_events
 from training.run.checkpoint import Checkpoints
 from training.run.clock import Clock
-from training.run.interrupt import Interrupt
-from training.run.loop import Diverged, Interrupted, Run
-from training.settings.cli import Command, UsageError, parse_command
+from training.run.interrupt import Diverged, Interrupt, Interrupted
+from training.run.loop import Run
+from training.settings.cli import Command, parse_command
 from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
+from training.settings.errors import UsageError
 from training.settings.presets import preset
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -301,12 +302,12 @@ def test_a_state_that_is_no_number_is_not_saved(tmp_path):
     config = small()
     made = Run(config, load_task("digits"), tmp_path, Clock())
     state = made.state
-    made.held.hold(state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params)))
-    for act in (made.save, made.report_spectra):
+    made.session.held.hold(state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params)))
+    for act in (made.saves.save, made.report_spectra):
         with pytest.raises(Diverged, match=r"is not finite after step 0; .* from step None"):
             act()
     made.close()
-    assert not made.restore()
+    assert not made.saves.restore()
 
 
 def test_interrupts_restore_what_was_there():

@@ -20,7 +20,7 @@ from training.model.auxiliary import hankel_nuclear_norm, soft_divergence
 from training.reporting.events import read_events
 from training.run.checkpoint import Checkpoints
 from training.run.trial import Trial
-from training.settings.cli import Command, UsageError, parse_command
+from training.settings.cli import Command, parse_command
 from training.settings.config import (
     CompressionConfig,
     DistillationConfig,
@@ -29,6 +29,7 @@ from training.settings.config import (
     OptimizerConfig,
     RegularizationConfig,
 )
+from training.settings.errors import UsageError
 from training.settings.presets import preset
 from training.settings.schedule import shrink_steps
 from training.shrinking.systems import read_systems
@@ -107,7 +108,7 @@ def broken(model, opt_state, **how):
 
 
 def test_a_loss_that_is_no_number_does_not_pass_the_guard(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.run.loop.compress", broken)
+    monkeypatch.setattr("training.run.cutting.compress", broken)
     folder = run(small({"tolerance": 0.95, "shrinks": 1, "guard": 1e9}), tmp_path / "guarded")
     (shrink,) = events(folder, "shrink")
     assert shrink["rejected"][0] < 8
@@ -193,7 +194,7 @@ def test_a_pragmatic_run_takes_back_a_cut_that_does_not_hold(tmp_path, monkeypat
 
 def test_what_was_not_cut_is_not_taken_back(tmp_path, monkeypatch):
     """A guard has dropped the cut: validation may fall, and the next cut is tried all the same."""
-    monkeypatch.setattr("training.run.loop.compress", broken)
+    monkeypatch.setattr("training.run.cutting.compress", broken)
     monkeypatch.setattr("training.model.objective.Measure.better", lambda self, new, old: False)
     cut = {"mode": "pragmatic", "shrinks": 2, "window": 0.5, "guard": 1e9}
     folder = run(small(cut), tmp_path / "run")

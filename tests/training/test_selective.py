@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from compress import compress
+from compress import Ranks, Tolerance, compress
 from compress.analysis.tracking import values
 from data import load_task
 from data.task import Split
@@ -59,7 +59,7 @@ def split():
 
 def test_selective_layers_are_planned_by_data_and_resumed_at_their_size(model, split):
     reduction = Reduction(configured(mode="fixed", rank=3), split)
-    planned = reduction.plan(*model, ranks=3)
+    planned = reduction.plan(*model, policy=Ranks(3))
     small, _ = compress(model[0], plan=planned)
     shapes = resized(eqx.filter(model[0], eqx.is_array), [3, 3])
     assert jax.tree.structure(shapes) == jax.tree.structure(eqx.filter(small, eqx.is_array))
@@ -73,7 +73,7 @@ def test_selective_layers_are_planned_by_data_and_resumed_at_their_size(model, s
 
 def test_what_selective_layers_do_is_kept_and_followed_through_a_shrink(model, split, tmp_path):
     reduction = Reduction(configured(), split)
-    planned = reduction.plan(*model, ranks=3)
+    planned = reduction.plan(*model, policy=Ranks(3))
     small, _ = compress(model[0], plan=planned)
     for step, now in enumerate((model[0], small)):
         save_systems(tmp_path, step, now, model[1], reduction)
@@ -88,8 +88,8 @@ def test_what_selective_layers_do_is_kept_and_followed_through_a_shrink(model, s
 
 def test_other_methods_say_that_selective_layers_need_data(model, split):
     reduction = Reduction(configured(method="real"), split)
-    with pytest.raises(ValueError, match=r"blocks\[0\].ssm is selective"):
-        reduction.plan(*model, tolerance=0.1)
+    with pytest.raises(ValueError, match=r"`method` must be Data.* for blocks\[0\].ssm"):
+        reduction.plan(*model, Tolerance(0.1))
 
 
 def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_path, no_reports):
@@ -106,8 +106,11 @@ def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_
     config = replace(run.config, compression=compression)
     reduction = Reduction(config, calibration_split(config, task.splits["train"]))
     fitted, plain = (
-        compress(run.model, plan=reduction.plan(run.model, run.state.norm_state, **how))[0]
-        for how in ({"ranks": 3}, {"ranks": 3, "refit": False})
+        compress(
+            run.model,
+            plan=reduction.plan(run.model, run.state.norm_state, Ranks(3), refit=refit),
+        )[0]
+        for refit in (None, False)
     )
     found = load_run(out, task).model
     C = [np.asarray(model.blocks[0].ssm.x_proj.weight) for model in (found, fitted, plain)]

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from compress import compress
+from compress import Ranks, compress
 from data import Batch
 from training.model.objective import OBJECTIVES, Totals
 from training.model.optimizer import make_optimizer, parameter_labels
@@ -84,7 +84,7 @@ def test_one_program_serves_all_counts_and_a_shrink_costs_one_more(setting):
         state, _ = steps(state, Totals.zero(), batches, np.int32(count), key)
     assert steps._cache_size() == 1
     model = eqx.combine(state.params, static)
-    model, opt_state = compress(model, state.opt_state, ranks=3)
+    model, opt_state = compress(model, state.opt_state, policy=Ranks(3))
     state = state._replace(params=eqx.filter(model, eqx.is_array), opt_state=opt_state)
     for count in (3, 1):
         state, metrics = steps(state, Totals.zero(), batches, np.int32(count), key)

@@ -17,12 +17,13 @@ from data import load_task
 from training.commands.cut import cut_run
 from training.commands.train import execute
 from training.commands.trained import check_run, load_run
-from training.settings.cli import UsageError, parse_command
+from training.settings.cli import parse_command
 from training.settings.config import CompressionConfig
+from training.settings.errors import UsageError
 from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
-from training.studies.catalogue import UNCOMPRESSED
 from training.studies.cost import estimate
+from training.studies.options import UNCOMPRESSED
 from training.studies.rows import rows_of, wall_seconds
 from training.studies.runner import (
     QUICKLY_COMPILED,
@@ -221,8 +222,8 @@ def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
     run = load_run(folder, task)
     assert [layer["after"] for layer in json.loads(summary_of(folder))["layers"]] == [4]
     assert run.model.blocks[0].ssm.d_state == 4
-    run.evaluate("test")
-    assert run.results["test"] == json.loads(summary_of(folder))["test"]
+    run.session.evaluate("test")
+    assert run.session.results["test"] == json.loads(summary_of(folder))["test"]
     before = summary_of(folder)
     assert execute(parse_command(["--resume", str(folder)]), Console(file=io.StringIO())) == folder
     assert summary_of(folder) == before

@@ -172,7 +172,7 @@ import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 jax.config.update("jax_num_cpu_devices", 2)
 from zoo.recurrence import linear_recurrence
-from zoo.compiled import native
+from zoo.recurrence.compiled import native
 
 mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
 a = jax.device_put(np.full((4, 9, 3), 0.5), NamedSharding(mesh, PartitionSpec("all")))

@@ -7,17 +7,19 @@ from typing import Any
 
 import equinox as eqx
 
-from compress import compress
+from compress import Ranks, compress
 from data.task import Task
 
 from ..model.network import check_model, layer_sizes
 from ..reporting.environment import describe_environment
 from ..reporting.events import EventLog, write_atomically, write_json
 from ..run.clock import Clock
-from ..run.describe import describe, summarize
+from ..run.describe import describe
 from ..run.loop import Run
-from ..settings.cli import check_new, write_yaml
+from ..run.session import Session
+from ..settings.cli import write_yaml
 from ..settings.config import CompressionConfig, RunConfig
+from ..settings.errors import check_new
 from ..shrinking.reduction import Reduction, calibration_split
 from .trained import load_run
 
@@ -51,17 +53,18 @@ def cut_run(
     write_json(out / "environment.json", describe_environment())
     log = EventLog(out / "metrics.jsonl", append=False)
     run = _taken_over(trained, config, task, out, clock)
-    run.sinks = [log]
+    session = run.session
+    session.reporter.sinks = [log]
     try:
-        run.emit("start", **describe(run))
+        session.emit("start", **describe(config, task, session.beginning))
         run.report_spectra()
-        _cut(run, task, refit)
+        _cut(session, refit)
         run.report_spectra()
         for split in ("validation", "test"):
-            run.evaluate(split)
-        run.save()
-        run.emit("end")
-        summary = {**summarize(run), "cut": {"run": str(folder), "refit": refit}}
+            session.evaluate(split)
+        run.saves.save()
+        session.emit("end")
+        summary = {**session.summary(), "cut": {"run": str(folder), "refit": refit}}
     finally:
         run.close()
         log.close()
@@ -77,36 +80,37 @@ def _taken_over(
     trained: Run, config: RunConfig[Any, Any], task: Task, out: Path, clock: Clock
 ) -> Run:
     """A run in `out` that stands where `trained` does, and is to be cut as `config` says."""
-    run = Run(config, task, out, clock)
-    run.held.hold(trained.state)
-    run.step, run.phases = trained.step, trained.phases
+    run, before = Run(config, task, out, clock), trained.session
+    run.session.held.hold(before.state)
+    run.session.step, run.session.phases = before.step, before.phases
     return run
 
 
-def _cut(run: Run, task: Task, refit: bool) -> None:
-    config = run.config
-    calibration = calibration_split(config, task.splits["train"])
+def _cut(session: Session, refit: bool) -> None:
+    """Cut the model of `session` and report it."""
+    config, clock = session.config, session.clock
+    calibration = calibration_split(config, session.task.splits["train"])
     reduction = Reduction(config, calibration)
     started = time.perf_counter()
-    with run.clock.phase("shrink"):
-        loss_before = run.measure(calibration).means()[0]
+    with clock.phase("shrink"):
+        loss_before = session.measure(calibration).means()[0]
         start = time.perf_counter()
         planned = reduction.plan(
-            run.model,
-            run.state.norm_state,
-            ranks=config.compression.rank,
+            session.model,
+            session.state.norm_state,
+            Ranks(config.compression.rank or 1),
             refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        after, _ = compress(run.model, None, plan=planned)
+        after, _ = compress(session.model, None, plan=planned)
         params = eqx.filter(after, eqx.is_array)
-        opt_state = run.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
-        run.held.hold(run.state._replace(params=params, opt_state=opt_state))
+        opt_state = session.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
+        session.held.hold(session.state._replace(params=params, opt_state=opt_state))
         compress_seconds = time.perf_counter() - start
-        loss_after = run.measure(calibration).means()[0]
+        loss_after = session.measure(calibration).means()[0]
         layers = reduction.describe(planned, after, layer_sizes(after))
-    run.emit(
+    session.emit(
         "shrink",
         layers=layers,
         loss_before=loss_before,

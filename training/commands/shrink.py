@@ -12,9 +12,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from compress import Plan, compress, plan
+from compress import Alike, Data, Jointly, Plan, Rank, Tolerance, compress, plan
 from compress.model.record import record
-from compress.policies import JointPolicy, alike, fixed, tolerance
 from zoo.network.language_model import LanguageModel
 from zoo.pretrained.generate import generate
 
@@ -125,22 +124,22 @@ def shrink_language_model(
     rng = np.random.default_rng(seed)
     starts = rng.integers(0, weighed - length, sequences)
     batch = tokens[starts[:, None] + np.arange(length)]
-    policy = alike(fixed(rank) if rank is not None else tolerance(tau or 0.0))
+    policy = Alike(Rank(rank) if rank is not None else Tolerance(tau or 0.0)).gated(1)
     if guard is not None:
         policy = _guarded(policy, model, _pieces(tokens[weighed:split], length + 1)[:judged], guard)
     inputs, gradients = (
         {name.removeprefix("[0]."): x for name, x in seen.items()}
         for seen in record((model, eqx.nn.State(model)), batch, gradients=True)
     )
-    planned = plan(model, policy=policy, gate=1, inputs=inputs, gradients=gradients)
+    planned = plan(model, policy=policy, method=Data(inputs=inputs, gradients=gradients))
     small, _ = compress(model, plan=planned)
     before, after = (_standing(m, held_out, generated) for m in (model, small))
     return Shrunk(small, planned, before, after)
 
 
 def _guarded(
-    policy: JointPolicy, model: LanguageModel, tokens: Int[np.ndarray, "k L"], most: float
-) -> JointPolicy:
+    policy: Alike, model: LanguageModel, tokens: Int[np.ndarray, "k L"], most: float
+) -> Jointly:
     """The ranks of `policy`, or the least above them that raise the loss by no more than `most`.
 
     By bisection, as if more states never were worse.
@@ -156,7 +155,7 @@ def _guarded(
             rise = bits_per_token(cut(at_least(rank)), tokens) - whole
             return rise * math.log(2) <= most
 
-        wanted = policy.ranks(sigmas, cut)
+        wanted = policy.choose(sigmas, cut)
         low, high = min(wanted), min(len(sigma) for sigma in sigmas)
         if fits(low):
             return wanted
@@ -165,7 +164,7 @@ def _guarded(
             low, high = (low, middle) if fits(middle) else (middle, high)
         return at_least(high)
 
-    return JointPolicy(ranks)
+    return Jointly(ranks).gated(1)
 
 
 def _standing(model: LanguageModel, held_out: Int[np.ndarray, "k L"], generated: int) -> Standing:

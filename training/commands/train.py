@@ -33,8 +33,9 @@ from ..run.interrupt import Interrupt
 from ..run.loop import Run
 from ..run.memory import keep_freed_memory
 from ..run.placement import Placement
-from ..settings.cli import Command, UsageError, check_new, check_writable, write_yaml
+from ..settings.cli import Command, write_yaml
 from ..settings.config import RunConfig
+from ..settings.errors import UsageError, check_new, check_writable
 from .trained import check_trained, load_trained
 
 
@@ -98,30 +99,30 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) -> dict[str, Any]:
     """Train, or go on training; the summary."""
-    log = run.folder / "metrics.jsonl"
-    restored = run.restore()
-    if not run.placement.is_first:  # the first process reports
+    session, restored = run.session, run.saves.restore()
+    log = session.folder / "metrics.jsonl"
+    if not session.placement.is_first:  # the first process reports
         try:
             return run.run(interrupt)
         finally:
             run.close()
     if restored:
         truncate_after(log, run.step)
-    mirror = TensorBoardMirror(run.folder / "tensorboard", run.step if restored else None)
+    mirror = TensorBoardMirror(session.folder / "tensorboard", run.step if restored else None)
     with display:
-        run.sinks = [EventLog(log, append=restored), mirror, display]
+        sinks = session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
         try:
             if restored:
                 start = next(e for e in read_events(log) if e["event"] == "start")
                 for sink in (mirror, display):
                     sink.write(start)
-                run.emit("resume")
+                session.emit("resume")
             else:
-                run.emit("start", **describe(run))
+                session.emit("start", **describe(run.config, session.task, session.beginning))
             return run.run(interrupt)
         finally:
             run.close()
-            for sink in run.sinks:
+            for sink in sinks:
                 sink.close()
 
 

@@ -9,8 +9,9 @@ from data.task import Task
 
 from ..run.clock import Clock
 from ..run.loop import Run
-from ..settings.cli import UsageError, parse_command
+from ..settings.cli import parse_command
 from ..settings.config import RunConfig
+from ..settings.errors import UsageError
 
 
 def check_run(folder: Path) -> None:
@@ -40,7 +41,7 @@ def load_run(folder: Path, task: Task) -> Run:
     config = parse_command(["--resume", str(folder)]).config
     run = Run(config, task, folder, Clock())
     try:
-        restored = run.restore()
+        restored = run.saves.restore()
     finally:
         run.close()
     if not restored:

@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from compress import family_of
 from compress.model.layers import layers_of as keyed_layers
 from compress.model.layers import path_name
 from data.task import Kind, Task
 from zoo import (
-    AbstractMambaSSM,
     AbstractSSM,
     classifier,
     language_model,
@@ -18,7 +18,8 @@ from zoo import (
     regressor,
 )
 
-from ..settings.config import NetworkConfig, RunConfig, require
+from ..settings.config import NetworkConfig, RunConfig
+from ..settings.errors import require
 
 
 def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
@@ -42,7 +43,7 @@ def check_model(config: RunConfig, task: Task) -> None:
     """A ValueError if this is no model for this task, or none that can learn or shrink this way."""
     check_network(config.network, task)
     model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
-    if any(isinstance(layer, AbstractMambaSSM) for layer in layers_of(model)):
+    if any(family_of(layer).needs_data for layer in layers_of(model)):
         method, price = config.compression.method, config.regularization.hankel
         linear = "for layers whose Hankel singular values depend on data"
         require(method == "data", "compression.method", method, f"data {linear}")

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from compress.model.layers import first_states, layers_of, replace_layers
-from zoo import AbstractMambaSSM, AbstractSSM
+from compress.model.layers import layers_of, replace_layers
+from zoo import AbstractSSM
 
 Places = dict[int, Int[np.ndarray, "..."]]
 """By the place of a leaf in a layer: where the smaller leaf's entries are in the larger one."""
@@ -80,9 +80,7 @@ def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
     if shapes == [x.shape for x in jax.tree.leaves(large)]:
         return {}
     with jax.enable_x64(True):
-        numbered = _numbered(large)
-        if isinstance(numbered, AbstractMambaSSM):
-            numbered = first_states(numbered, _numbered(small).d_state)
+        numbered = _numbered(large).first_states(_numbered(small).d_state)
         numbers = map(np.asarray, jax.tree.leaves(numbered))
     return {
         k: x[tuple(map(slice, shapes[k]))].astype(np.int64)

@@ -12,7 +12,6 @@ import optax
 import orbax.checkpoint as ocp
 
 from compress.model.layers import layers_of, replace_layers
-from compress.numerics.padding import of_size
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
 
@@ -100,7 +99,7 @@ def resized(model: Any, d_state: list[int]) -> Any:
 
     def resize(model: Any) -> Any:
         layers = zip(layers_of(model), d_state, strict=True)
-        return replace_layers(model, {keys: of_size(layer, n) for (keys, layer), n in layers})
+        return replace_layers(model, {keys: layer.resized(n) for (keys, layer), n in layers})
 
     return eqx.filter_eval_shape(resize, model)
 

@@ -1,61 +1,50 @@
 """What a run says about itself: at its start, and at its end."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from compress import LayerPlan, Plan
+from data.task import Task
 
 from ..model.network import layer_paths, layer_sizes, parameter_count
 from ..model.sample import written_sample
-
-if TYPE_CHECKING:
-    from .loop import Run
+from ..settings.config import RunConfig
 
 
-def describe(run: "Run") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Beginning:
+    """The size of a model at the start of its run."""
+
+    paths: tuple[str, ...]
+    """Where each layer is in the model."""
+    d_state: tuple[int, ...]
+    """The states of each layer."""
+    parameters: int
+    """How many real numbers are trained."""
+
+    @classmethod
+    def of(cls, model: Any) -> "Beginning":
+        """The size of `model`, which may be its arrays alone."""
+        return cls(tuple(layer_paths(model)), tuple(layer_sizes(model)), parameter_count(model))
+
+
+def describe(config: RunConfig[Any, Any], task: Task, beginning: Beginning) -> dict[str, Any]:
     """What the "start" event says."""
     return {
-        "task": run.task.name,
-        "model": run.config.model,
-        "seed": run.config.seed,
-        "total_steps": run.config.steps,
-        "parameters": run.parameters_before,
-        "length": run.task.length,
-        "kind": run.task.kind,
-        "outputs": run.task.outputs,
-        "baselines": dict(run.task.baselines),
+        "task": task.name,
+        "model": config.model,
+        "seed": config.seed,
+        "total_steps": config.steps,
+        "parameters": beginning.parameters,
+        "length": task.length,
+        "kind": task.kind,
+        "outputs": task.outputs,
+        "baselines": dict(task.baselines),
         "layers": [
             {"path": path, "d_state": size}
-            for path, size in zip(layer_paths(run.model), run.initial_sizes, strict=True)
+            for path, size in zip(beginning.paths, beginning.d_state, strict=True)
         ],
     }
-
-
-def describe_cut(
-    planned: Plan, sizes: Sequence[int], certificates: Sequence[Mapping[str, float | bool | None]]
-) -> list[dict[str, Any]]:
-    """What the "shrink" event says of the layers, whose `sizes` are those after it.
-
-    `certificates` are those of `Reduction.certificates`.
-    """
-    return [
-        {
-            "path": layer.path,
-            "before": layer.rank_before,
-            "after": size,
-            "sigma": layer.sigma,
-            "gramians": layer.gramians,
-            **certificate,
-        }
-        for layer, size, certificate in zip(planned.layers, sizes, certificates, strict=True)
-    ]
-
-
-def describe_spectra(layers: Sequence[LayerPlan]) -> list[dict[str, Any]]:
-    """What the "spectrum" event says of the layers."""
-    return [
-        {"path": layer.path, "d_state": layer.rank_before, "sigma": layer.sigma} for layer in layers
-    ]
 
 
 def note_phase(
@@ -76,31 +65,42 @@ def note_phase(
     phase["steps_per_second"] = (step - phase["from_step"]) / phase["seconds"]
 
 
-def summarize(run: "Run") -> dict[str, Any]:
-    """What summary.json holds."""
-    model = run.model
-    seconds = run.clock.read()
+def summarize(
+    config: RunConfig[Any, Any],
+    task: Task,
+    beginning: Beginning,
+    model: Any,
+    *,
+    results: Mapping[str, Mapping[str, float]],
+    phases: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """What summary.json holds of a run that began as `beginning` says and ended with `model`.
+
+    `results` are the loss and the measures by split, `phases` those of `note_phase`, and `seconds`
+    the wall times that the run's clock reads.
+    """
     device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
     waited = seconds.get("host", 0.0)
     return {
-        "task": run.task.name,
-        "kind": run.task.kind,
-        "model": run.config.model,
-        "seed": run.config.seed,
-        "total_steps": run.config.steps,
-        "parameters_before": run.parameters_before,
-        "parameters_after": parameter_count(run.state.params),
-        **run.results,
-        "baselines": dict(run.task.baselines),
+        "task": task.name,
+        "kind": task.kind,
+        "model": config.model,
+        "seed": config.seed,
+        "total_steps": config.steps,
+        "parameters_before": beginning.parameters,
+        "parameters_after": parameter_count(model),
+        **results,
+        "baselines": dict(task.baselines),
         "layers": [
             {"path": path, "before": before, "after": after}
             for path, before, after in zip(
-                layer_paths(model), run.initial_sizes, layer_sizes(model), strict=True
+                layer_paths(model), beginning.d_state, layer_sizes(model), strict=True
             )
         ],
         "seconds": seconds,
         "host_share": 1 - device / seconds["total"],
         "data_share": waited / max(seconds.get("train", 0.0) + waited, 1e-9),
-        "phases": run.phases,
-        "sample": written_sample(model, run.task, run.config.seed),
+        "phases": phases,
+        "sample": written_sample(model, task, config.seed),
     }

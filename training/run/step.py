@@ -1,7 +1,6 @@
 """What runs on the device: training steps, many in one dispatch, and evaluation steps."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from data.task import Batch
-from zoo import BATCH_AXIS
 
 from ..model.auxiliary import Join
+from ..model.forward import run_batch
 from ..model.objective import Objective, Totals
 
 
@@ -27,27 +26,6 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     step: Int[Array, ""]
     """Optimizer steps done."""
-
-
-def run_sequence(
-    model: Any, norm_state: eqx.nn.State, sample: Batch, key: PRNGKeyArray | None = None
-) -> tuple[Array, eqx.nn.State]:
-    """The outputs of `model` for one sample, and the next BatchNorm state."""
-    present = {"length": sample.lengths, "dt": sample.intervals}
-    present = {name: x for name, x in present.items() if x is not None}
-    return model(sample.inputs, norm_state, key=key, **present)
-
-
-def run_batch(
-    model: Any, norm_state: eqx.nn.State, batch: Batch, keys: Key[Array, " B"] | None = None
-) -> tuple[Float[Array, "B ..."], eqx.nn.State]:
-    """The outputs of `model` for the sequences of a batch, and its next BatchNorm state."""
-    return jax.vmap(
-        partial(run_sequence, model),
-        in_axes=(None, 0, None if keys is None else 0),
-        out_axes=(0, None),
-        axis_name=BATCH_AXIS,
-    )(norm_state, batch, keys)
 
 
 def make_train_steps(

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -18,32 +17,8 @@ from data import TASKS
 from zoo import LAYERS
 
 from .config import RunConfig
+from .errors import UsageError
 from .presets import SCALES, preset
-
-
-class UsageError(ValueError):
-    """Something is wrong with what the user typed; the message says what to do."""
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """`UsageError` unless `folder`, named by `option`, is one to write into, or can be made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UsageError(f"{option} {folder}: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{option} {folder}: {there} cannot be written to")
-
-
-def check_new(option: str, folder: Path, instead: str = "") -> None:
-    """`UsageError` unless `folder`, named by `option`, can be written into and covers nothing.
-
-    `instead` is what else the user can do where it holds files.
-    """
-    check_writable(option, folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(
-            f"{option} {folder} holds files, allowed: a new or an empty folder{instead}"
-        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from data import TASKS
 from zoo import LAYERS, LayerConfig
 from zoo.network.norm import NormName
 
+from .errors import require
+
 Layer = TypeVar("Layer", bound=LayerConfig)
 """The configuration of a kind of layer: one of the classes in `zoo.LAYERS`."""
 Data = TypeVar("Data", bound=Any)
@@ -19,12 +21,6 @@ if TYPE_CHECKING:
 else:  # the names in the registries, as choices that the command line knows
     Model = Literal[tuple(LAYERS)]
     TaskName = Literal[tuple(TASKS)]
-
-
-def require(ok: bool, name: str, value: object, allowed: str) -> None:
-    """Raise the ValueError that names an argument, its value and what is allowed, unless `ok`."""
-    if not ok:
-        raise ValueError(f"{name}={value}, allowed: {allowed}")
 
 
 @dataclass(frozen=True)

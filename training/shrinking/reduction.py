@@ -8,18 +8,28 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from compress import LayerPlan, Plan, plan, verify
+from compress import (
+    AbstractMethod,
+    AbstractPolicy,
+    Data,
+    LayerData,
+    LayerPlan,
+    Plan,
+    family_of,
+    plan,
+    verify,
+)
 from compress.linear.hankel import Form
-from compress.linear.selection import Selection, random_values, smallest_values
-from compress.model.record import Records, record
+from compress.methods import Recorded
+from compress.model.record import record
 from data.task import Batch, Split
-from zoo import AbstractMambaSSM
 
+from ..model.forward import run_sequence
 from ..model.network import layers_of
 from ..model.padding import Padding
-from ..run.describe import describe_cut
-from ..run.step import run_sequence
 from ..settings.config import RunConfig
+from ..settings.methods import configured_method
+from .describe import describe_cut
 
 
 def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
@@ -31,39 +41,63 @@ def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
 
 
 class Reduction:
-    """Plans the cuts of a model, by white noise or by what its layers do on calibration data.
+    """Plans the cuts of a model, by the configured method or by one that is given in its place.
 
     With `largest`, a model's arrays or their shapes, smaller ones are recorded as if they were of
     its size: one program serves them all.
     """
 
-    def __init__(self, config: RunConfig[Any, Any], calibration: Split, largest: Any | None = None):
+    def __init__(
+        self,
+        config: RunConfig[Any, Any],
+        calibration: Split,
+        largest: Any | None = None,
+        method: AbstractMethod | None = None,
+    ):
         self.config, self._seed, self._largest = config.compression, config.seed, largest
+        self._method = method
         self._batch = calibration.take(np.arange(len(calibration)))
         self.form: Form = "complex" if self.config.method == "paper" else "real"
 
-    def plan(self, model: Any, norm_state: eqx.nn.State, step: int = 0, **how: Any) -> Plan:
-        """`compress.plan` of the configured method; `how` says how many states stay.
+    def plan(
+        self,
+        model: Any,
+        norm_state: eqx.nn.State,
+        policy: AbstractPolicy,
+        step: int = 0,
+        refit: bool | None = None,
+    ) -> Plan:
+        """`compress.plan` by the run's method.
 
-        `step` tells one shrink's random choice of states from another's.
+        `step` tells one shrink's random choice of states from another's. `refit` is that of `Data`.
         """
-        if self.config.method != "data":
-            optimal = self.config.method == "optimal"
-            return plan(model, form=self.form, optimal=optimal, select=self._select(step), **how)
-        inputs, gradients, lengths = self.seen(model, norm_state)
-        return plan(model, inputs=inputs, gradients=gradients, lengths=lengths, **how)
+        method = self._method or configured_method(self.config, self._seed, step)
+        if method is None:
+            return plan(model, policy=policy, method=self._on_data(model, norm_state, refit))
+        if method.needs_data:
+            method = Recorded(method, self.seen(model, norm_state))
+        return plan(model, policy=policy, method=method)
 
-    def seen(self, model: Any, norm_state: eqx.nn.State) -> tuple[Records, Records, Any]:
-        """On the calibration data, the layers' inputs, the gradients by their outputs, by the
-        layers' paths, and the lengths of the sequences where they are padded."""
-        inputs, gradients = (
-            {name.removeprefix("[0]."): x for name, x in seen.items()}
-            for seen in record(
-                (self._as_largest(model), norm_state), self._batch, _outputs, gradients=True
-            )
+    def _on_data(self, model: Any, norm_state: eqx.nn.State, refit: bool | None) -> Data:
+        seen = self.seen(model, norm_state)
+        return Data(
+            inputs={path: data.inputs for path, data in seen.items()},
+            gradients={path: data.gradients for path, data in seen.items()},
+            lengths=next(iter(seen.values())).lengths,
+            refit=refit,
+        )
+
+    def seen(self, model: Any, norm_state: eqx.nn.State) -> dict[str, LayerData]:
+        """What each layer does on the calibration data, by its path."""
+        inputs, gradients = record(
+            (self._as_largest(model), norm_state), self._batch, _outputs, gradients=True
         )
         lengths = self._batch.lengths
-        return inputs, gradients, None if lengths is None else np.ravel(lengths)  # a pair's in turn
+        lengths = None if lengths is None else np.ravel(lengths)  # those of a pair one by one
+        return {
+            name.removeprefix("[0]."): LayerData(u, gradients[name], lengths)
+            for name, u in inputs.items()
+        }
 
     def _as_largest(self, model: Any) -> Any:
         if self._largest is None:
@@ -71,11 +105,6 @@ class Reduction:
         params, static = eqx.partition(model, eqx.is_array)
         padding = Padding(self._largest, params)
         return eqx.combine(padding.widen(params), static) if padding.is_needed else model
-
-    def _select(self, step: int) -> Selection | None:
-        if self.config.keep == "random":
-            return random_values(np.random.SeedSequence([self._seed, step]).generate_state(1)[0])
-        return smallest_values if self.config.keep == "smallest" else None
 
     def describe(self, planned: Plan, after: Any, sizes: list[int]) -> list[dict[str, Any]]:
         """What the "shrink" event says of the layers.
@@ -90,7 +119,7 @@ class Reduction:
         def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
             if row.cut is None:
                 return {"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None}
-            if isinstance(row.cut.before, AbstractMambaSSM):  # no bound is known for these
+            if not family_of(row.cut.before).has_bound:
                 return {"bound": None, "sigma_next": None, "error": None, "holds": None}
             (c,) = verify(row.cut.before, layer, form=self.form).layers
             return {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}

@@ -1,20 +1,29 @@
 """How far the layers of a run are cut, and whether at all: the rules of its configuration."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from compress import Plan
-from compress import policies as rank
-from compress.policies import JointPolicy, Policy
+from compress import (
+    AbstractJointPolicy,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractSpectrum,
+    GlobalBudget,
+    Plan,
+    Rank,
+    Ranks,
+)
 from data.task import Split
 
 from ..model.network import layer_sizes
 from ..settings.config import RunConfig
+from ..settings.methods import POLICIES
 from ..settings.schedule import rank_at, shrink_steps
 from .reduction import Reduction
 
@@ -25,28 +34,41 @@ TINY = 1e-300
 class Shrinker:
     """Plans the shrinks of a run. `memory` is all that it knows besides the configuration."""
 
-    def __init__(self, config: RunConfig[Any, Any], calibration: Split, initial: Any):
-        """`initial` are the model's arrays at its start, of which only shapes are kept."""
+    def __init__(
+        self,
+        config: RunConfig[Any, Any],
+        calibration: Split,
+        initial: Any,
+        method: AbstractMethod | None = None,
+        policy: AbstractPolicy | None = None,
+    ):
+        """`initial` are the model's arrays at its start, of which only shapes are kept.
+
+        `method` and `policy`, where given, take the place of the configured ones; the policy in
+        mode `tolerance`, at each shrink.
+        """
         self.config = config.compression
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
-        self.reduction = Reduction(config, calibration, shapes)
+        self.reduction = Reduction(config, calibration, shapes, method)
         self.steps = shrink_steps(config.compression, config.steps)
         self._initial = layer_sizes(initial)
-        self._asked: list[float] | None = None
+        self._own_policy = policy
+        self._demanded: list[float] | None = None
 
     @property
     def memory(self) -> list[float] | None:
-        """What the spectra asked for when they were last looked at, for `settled`."""
-        return self._asked
+        """What the layers demanded when their spectra were last looked at, for `settled`."""
+        return self._demanded
 
     def recall(self, memory: list[float] | None) -> None:
         """Go on with the `memory` of an earlier run."""
-        self._asked = memory
+        self._demanded = memory
 
     def remember(self, planned: Plan) -> None:
         """Note what a shrink has found; after a cut, the spectrum has to settle anew."""
         cut = any(layer.cut is not None for layer in planned.layers)
-        self._asked = None if cut else [self._asks(layer.sigma) for layer in planned.layers]
+        looks = self.config.settled is not None and not cut
+        self._demanded = [self._demand(row.sigma) for row in planned.layers] if looks else None
 
     def must_cut(self, step: int) -> bool:
         """Whether what is cut after `step` is cut whatever it costs."""
@@ -55,22 +77,23 @@ class Shrinker:
 
     def spectra(self, model: Any, norm_state: eqx.nn.State) -> Plan:
         """The HSVs of every layer, in a plan that cuts nothing."""
-        return self.reduction.plan(model, norm_state, ranks=layer_sizes(model))
+        return self.reduction.plan(model, norm_state, Ranks(layer_sizes(model)))
 
     def plan(self, model: Any, norm_state: eqx.nn.State, step: int) -> Plan:
         """What is cut after `step`. ValueError for a model without HSVs."""
-        if self.config.mode == "tolerance":
-            policy, gate = self._policy(), self.config.gate
-            if self.config.settled is not None:
-                policy = self._when_settled(policy)
-            return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=gate)
-        if self.config.mode == "fixed" and self.config.settled is not None:
-            policy = self._final if self.must_cut(step) else self._when_settled(self._final)
-            return self.reduction.plan(model, norm_state, step=step, policy=policy, gate=1.0)
-        if self.config.mode == "budget":
-            budget = rank.global_budget(sum(self._ranks(model, step)))
-            return self.reduction.plan(model, norm_state, step=step, policy=budget, gate=1.0)
-        return self.reduction.plan(model, norm_state, step=step, ranks=self._ranks(model, step))
+        return self.reduction.plan(model, norm_state, self._policy(model, step), step)
+
+    def _policy(self, model: Any, step: int) -> AbstractPolicy:
+        mode, settled = self.config.mode, self.config.settled is not None
+        if mode in POLICIES:
+            policy = self._own_policy or POLICIES[mode](self.config)
+            return self._when_settled(policy) if settled else policy
+        if mode == "fixed" and settled:
+            final = Rank(self.config.rank or 1)
+            return final if self.must_cut(step) else self._when_settled(final)
+        if mode == "budget":
+            return GlobalBudget(sum(self._ranks(model, step))).gated(1.0)
+        return Ranks(self._ranks(model, step))
 
     def _ranks(self, model: Any, step: int) -> list[int]:
         sizes = layer_sizes(model)
@@ -83,28 +106,44 @@ class Shrinker:
             return wanted
         return [min(now, rank) for now, rank in zip(sizes, wanted, strict=True)]
 
-    def _asks(self, sigma: Sequence[float] | np.ndarray) -> float:
+    def _demand(self, sigma: Sequence[float] | np.ndarray) -> float:
         """What `settled` compares: states, or the share of the HSVs beyond the final rank."""
+        sigma = np.asarray(sigma)
         if self.config.mode == "fixed":
-            return float(np.sum(sigma[self._final(sigma) :]) / max(np.sum(sigma), TINY))
-        return float(self._policy()(np.asarray(sigma)))
+            return float(np.sum(sigma[self.config.rank or 1 :]) / max(np.sum(sigma), TINY))
+        policy = POLICIES[self.config.mode](self.config)
+        (rank,) = policy.choose([sigma], lambda _: None)
+        return float(policy.round_up(int(rank), len(sigma)))
 
-    def _final(self, sigma: Sequence[float] | np.ndarray) -> int:
-        """The rank of mode `fixed` after the last shrink, for a layer with these HSVs."""
-        return min(len(sigma), self.config.rank or 1)
-
-    def _policy(self) -> Policy:
-        return rank.round_up(rank.tolerance(self.config.tolerance), self.config.multiple)
-
-    def _when_settled(self, policy: Policy) -> JointPolicy:
+    def _when_settled(self, policy: AbstractPolicy) -> AbstractPolicy:
         """`policy` once all layers ask for about what they did at the last look, else no cut."""
-        before, most = self._asked, self.config.settled or 0.0
-
-        def ranks(sigmas: Sequence[Any], cut: Callable[[list[int]], Any]) -> list[int]:
-            asked = [self._asks(sigma) for sigma in sigmas]
-            settled = before is not None and all(
-                abs(now - then) <= most * then for now, then in zip(asked, before, strict=True)
+        if not isinstance(policy, AbstractJointPolicy):
+            raise ValueError(
+                "`compression.settled` must be None with this policy, got "
+                f"{self.config.settled} with {policy!r}"
             )
-            return [policy(sigma) if settled else len(sigma) for sigma in sigmas]
+        return WhenSettled(policy, self._demand, self._demanded, self.config.settled or 0.0)
 
-        return JointPolicy(ranks)
+
+@dataclass(frozen=True)
+class WhenSettled(AbstractPolicy):
+    """`policy` if every layer demands about what it did before, else no cut."""
+
+    policy: AbstractJointPolicy
+    demand: Callable[[Any], float]
+    """From the values of a layer to what it demands."""
+    before: Sequence[float] | None
+    """What the layers demanded at the last look; None if there was none."""
+    most: float
+    """The largest relative change that passes."""
+
+    def ranks(
+        self, spectra: Mapping[str, AbstractSpectrum], cut: Callable[[Sequence[int]], Any]
+    ) -> list[int]:
+        now = [self.demand(spectrum.sigma) for spectrum in spectra.values()]
+        settled = self.before is not None and all(
+            abs(new - old) <= self.most * old for new, old in zip(now, self.before, strict=True)
+        )
+        if settled:
+            return self.policy.ranks(spectra, cut)
+        return [spectrum.layer.d_state for spectrum in spectra.values()]

@@ -8,12 +8,11 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from compress import family_of
 from compress.analysis.tracking import System
 from compress.model.layers import layers_of, path_name
-from compress.numerics.precision import double_lti
-from compress.selective.operator import SampledStates, sampled_states
-from zoo import AbstractMambaSSM, DiagonalLTI
-from zoo.layers.base import AbstractLinearSSM
+from compress.selective.operator import SampledStates
+from zoo import DiagonalLTI
 
 from ..reporting.events import write_atomically
 from .reduction import Reduction
@@ -30,17 +29,11 @@ def save_systems(
     Those of selective layers are states on the calibration data of `reduction`.
     """
     layers = layers_of(model)
-    selective = any(isinstance(layer, AbstractMambaSSM) for _, layer in layers)
-    inputs, gradients, lengths = reduction.seen(model, norm_state) if selective else ({}, {}, None)
+    needs_data = any(family_of(layer).needs_data for _, layer in layers)
+    seen = reduction.seen(model, norm_state) if needs_data else {}
     arrays = {}
     for k, (keys, layer) in enumerate(layers):
-        name = path_name(keys)
-        if isinstance(layer, AbstractMambaSSM):
-            system = sampled_states(layer, inputs[name], gradients[name], lengths)
-        elif isinstance(layer, AbstractLinearSSM):
-            system = double_lti(layer)
-        else:
-            continue
+        system = family_of(layer).system(layer, seen.get(path_name(keys)))
         arrays |= {f"{k}.{field}": getattr(system, field) for field in ARRAYS[type(system)]}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

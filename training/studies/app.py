@@ -12,10 +12,10 @@ from rich.prompt import Confirm
 
 from data import Task, default_cache_dir, import_builders, load_task
 
-from ..reporting.display import format_seconds
 from ..reporting.events import write_json
+from ..reporting.words import format_seconds
 from ..run.compilation import use_compilation_cache
-from ..settings.cli import UsageError, check_writable
+from ..settings.errors import UsageError, check_writable
 from .cost import estimate
 from .runner import Active, StudyRunner, finished_runs, hardware_slots
 from .stability import moves_of, write_stability

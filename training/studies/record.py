@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..reporting.events import read_events
-from ..settings.cli import UsageError
+from ..settings.errors import UsageError
 from .study import Planned, run_name
 
 SPECTRA = 12

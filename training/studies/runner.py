@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 from ..reporting.events import read_events, write_atomically, write_json
-from ..settings.cli import UsageError, plain_config, read_yaml, write_yaml
+from ..settings.cli import plain_config, read_yaml, write_yaml
+from ..settings.errors import UsageError
 from .record import make_record, read_record
 from .study import Planned, comparable, run_name
 

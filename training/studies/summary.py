@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..reporting.display import format_seconds
 from ..reporting.events import write_atomically
+from ..reporting.words import format_seconds
 from .figures import write_figures
 from .rows import Record, Records, Row, moved, rows_of, score_name, what_moved
 from .study import Scale, Study

@@ -29,7 +29,7 @@ def compiled() -> bool:
     the first device if one was built for another version.
     """
     try:
-        built: Any = importlib.import_module("zoo._compiled")
+        built: Any = importlib.import_module("zoo.recurrence._compiled")
         for name, handler in built.handlers().items():
             jax.ffi.register_ffi_target(f"zoo_{name}", handler, platform="cpu")
     except (ImportError, jax.errors.JaxRuntimeError):

@@ -1,4 +1,4 @@
-// The Python module zoo._compiled: all kernels, for zoo/compiled.py to register with JAX.
+// The Python module zoo.recurrence._compiled: all kernels, for compiled.py to register with JAX.
 
 #include <Python.h>
 
@@ -34,7 +34,7 @@ PyMethodDef methods[] = {
 
 PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    "zoo._compiled",
+    "zoo.recurrence._compiled",
     "Kernels for CPUs.",
     -1,
     methods,

@@ -24,10 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from compress.numerics.precision import widen
+from compress.selective.moments import Part, forward, output_gradients, parts
 from zoo import AbstractMambaSSM, DiagonalLTI
-
-from ..numerics.precision import widen
-from .moments import Part, forward, output_gradients, parts
 
 KINDS = ("mean", "moments")
 

@@ -1,0 +1,58 @@
+"""What `compress` has to know of a family of layers, registered once by the family.
+
+A family is a base class of layers: linear time-invariant ones (`compress.linear`), those of Mamba
+(`compress.selective`). How a layer is weighed, cut and carried follows from it, and nothing outside
+the family's own files asks for the class of a layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from zoo import AbstractSSM
+
+from .plans import AbstractSpectrum
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of layers, as `compress` sees it."""
+
+    on_data: Callable[..., AbstractSpectrum]
+    """`on_data(name, layer, data, states=, refit=, form=)`: the layer weighed on `LayerData`; the
+    settings are those of the method `Data`."""
+    needs_data: bool
+    """Whether its layers can be weighed on data alone."""
+    has_bound: bool
+    """Whether theory bounds the error of a cut, so that `verify` can certify it."""
+    system: Callable[..., Any]
+    """`system(layer, data)`: what has the layer's Hankel operator (`compress.analysis.tracking`)."""
+
+
+def register_family(base: type[AbstractSSM], family: Family) -> None:
+    """Make `family` that of all layers that derive from `base`.
+
+    ValueError if `base` has one already.
+    """
+    if base in _FAMILIES:
+        raise ValueError(f"`base` must be a class without a family, got {base.__name__}")
+    _FAMILIES[base] = family
+
+
+def family_of(layer: AbstractSSM) -> Family:
+    """The family of `layer`: that of its nearest base class. ValueError if it has none."""
+    for base in type(layer).__mro__:
+        if base in _FAMILIES:
+            return _FAMILIES[base]
+    known = ", ".join(base.__name__ for base in _FAMILIES)
+    raise ValueError(
+        f"a {type(layer).__name__} must derive from {known} (or from a class given to "
+        f"`compress.register_family`), got bases {', '.join(_bases(layer))}"
+    )
+
+
+_FAMILIES: dict[type, Family] = {}
+
+
+def _bases(layer: AbstractSSM) -> list[str]:
+    return [base.__name__ for base in type(layer).__bases__]

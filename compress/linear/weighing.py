@@ -1,0 +1,91 @@
+"""How the states of one linear layer are weighed, and what is done to the truncated system."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex
+
+from zoo import DiagonalLTI
+
+from ..model.record import LayerData
+from .balance import Truncation, gramian_factors
+from .data_gramians import data_factor, gradient_factor, horizon_factors
+from .h2 import nearest
+from .hankel import Form
+from .refit import refit
+from .selection import Selection
+
+Factors = tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]
+"""Factors Lp and Lq of the two Gramians, as `compress.linear.balance.truncate` takes them."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """Gramians of a linear layer, and the way from its truncation to the layer that is kept."""
+
+    words: str
+    """What the Gramians are made from, for people."""
+    form: Form
+    """What is truncated: the real map, or the complex system."""
+    factors: Callable[[DiagonalLTI], Factors]
+    """From the layer's system to factors of its Gramians."""
+    is_white: bool = False
+    """Whether these are the Gramians of white noise, for which error bounds hold."""
+    select: Selection | None = None
+    """Which balanced states stay; None for those of the largest values."""
+    improve: Callable[[DiagonalLTI, Truncation], Truncation] | None = None
+    """From the layer's system and its truncation to a better reduction."""
+    refit: Callable[[DiagonalLTI, DiagonalLTI], DiagonalLTI] | None = None
+    """From the layer's system and the reduced one to that with C and D fitted."""
+    instead: "Weighing | None" = None
+    """What takes its place where all values are zero, or the reduced system would be unstable."""
+
+
+def white_noise(form: Form, **more: Any) -> Weighing:
+    """The Gramians of the theory: white noise at the input, all outputs alike."""
+    factors = partial(gramian_factors, form=form)
+    return Weighing(f"white noise, {form}", form, factors, is_white=True, **more)
+
+
+def h2_optimal() -> Weighing:
+    """White noise and the real map, and from there to the nearest system in the H2 norm."""
+    return Weighing(
+        "white noise, real, H2-optimal", "real", gramian_factors, is_white=True, improve=nearest
+    )
+
+
+def horizon(samples: int) -> Weighing:
+    """Both Gramians summed over so many samples."""
+    factors = partial(horizon_factors, horizon=samples)
+    return Weighing(f"{samples} samples", "real", factors, instead=white_noise("real"))
+
+
+def on_data(data: LayerData, *, states: bool, fitted: bool, form: Form) -> Weighing:
+    """The covariance of what the states do on `data`, and of the gradients that come back to them.
+
+    Without `states`, and where `data` has no gradients, the Gramian is that of white noise. `form`
+    counts where both are. With `fitted`, C and D are fitted to the layer's outputs.
+    """
+
+    def fit(system: DiagonalLTI, reduced: DiagonalLTI) -> DiagonalLTI:
+        return refit(system, reduced, data.inputs, data.lengths)
+
+    refitted = fit if fitted else None
+    if not states and data.gradients is None:
+        return white_noise(form, refit=refitted)
+
+    def factors(system: DiagonalLTI) -> Factors:
+        white: Any = None
+        if not states or data.gradients is None:
+            white = gramian_factors(system, "real")
+        Lp = data_factor(system, data.inputs, data.lengths) if states else white[0]
+        if data.gradients is None:
+            return Lp, white[1]
+        return Lp, gradient_factor(system, data.gradients, data.lengths)
+
+    words = "data" if data.gradients is None else "data and gradients" if states else "gradients"
+    instead = white_noise("real", refit=refitted)
+    return Weighing(words, "real", factors, refit=refitted, instead=instead)

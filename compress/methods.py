@@ -1,0 +1,265 @@
+"""What states are weighed by: methods, values that make the spectrum of a layer.
+
+    compress(model, opt_state, method=Data(batch=x))
+
+`WhiteNoise` is the theory's answer, and in its complex form the paper's. `Data` measures what the
+states do. `Horizon` sums over a finite time, `H2Optimal` goes on from the truncated system to the
+nearest one. `SmallestValues` and `RandomValues` are ablations.
+
+A method of one's own derives from `AbstractMethod` and says `spectrum`; one that knows other
+Gramians of a linear layer derives from `AbstractLinearMethod` and says `weighing`.
+"""
+
+import abc
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from zoo import AbstractSSM
+
+from .families import family_of
+from .linear.hankel import Form
+from .linear.selection import random_values, smallest_values
+from .linear.spectrum import LinearSpectrum
+from .linear.weighing import Weighing, h2_optimal, horizon, white_noise
+from .model.layers import KeyPath, path_name
+from .model.record import LayerData, record
+from .plans import AbstractSpectrum
+
+Inputs = Sequence[Any] | Mapping[str, Any]
+"""An array for each layer, in the order of the layers or by their paths."""
+
+
+class AbstractMethod(abc.ABC):
+    """What the states of layers are weighed by."""
+
+    needs_data: ClassVar[bool] = False
+    """Whether `spectrum` reads what the layer does on data."""
+
+    def record(
+        self, model: PyTree, layers: Mapping[KeyPath, AbstractSSM]
+    ) -> Mapping[KeyPath, LayerData | None]:
+        """What the method has to know of each layer besides the layer. Nothing by default."""
+        return dict.fromkeys(layers)
+
+    @abc.abstractmethod
+    def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
+        """The states of `layer`, weighed. `name` is for messages, `data` what `record` gave."""
+
+
+class AbstractLinearMethod(AbstractMethod):
+    """A method that needs no data: it weighs a linear layer by Gramians of its own system."""
+
+    @abc.abstractmethod
+    def weighing(self, name: str) -> Weighing:
+        """The Gramians, and what is done to the truncated system, of the layer called `name`."""
+
+    def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
+        if family_of(layer).needs_data:
+            raise ValueError(
+                f"`method` must be Data(batch=...) or Data(inputs=...) for {name}, a "
+                f"{type(layer).__name__} whose states depend on data, got {self!r}"
+            )
+        return LinearSpectrum(name, layer, self.weighing(name))
+
+
+@dataclass(frozen=True)
+class WhiteNoise(AbstractLinearMethod):
+    """The Gramians of the theory: white noise at the input, and all outputs alike.
+
+    `form` is that of `balanced_truncation`: "real" reduces the real map y = Re(C x), and `sigma`
+    come in sums of two; "complex" the complex system, as the paper does. The output of a layer then
+    differs by at most 2 * sum(dropped sigma) * ||input||.
+    """
+
+    form: Form = "real"
+
+    def __post_init__(self):
+        _check_form(self.form)
+
+    def weighing(self, name: str) -> Weighing:
+        return white_noise(self.form)
+
+
+@dataclass(frozen=True)
+class Horizon(AbstractLinearMethod):
+    """Both Gramians of the real map, summed over so many samples. There is no error bound.
+
+    Where the result would be unstable the layer falls back to white noise; the plan says so.
+    """
+
+    samples: int
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise ValueError(f"`horizon` must be 1 or more samples, got {self.samples}")
+
+    def weighing(self, name: str) -> Weighing:
+        return horizon(self.samples)
+
+
+@dataclass(frozen=True)
+class H2Optimal(AbstractLinearMethod):
+    """White noise and the real map, and from the truncated system on to the nearest one.
+
+    Nearest in the H2 norm (`compress.optimal_reduction`); there is no error bound.
+    """
+
+    def weighing(self, name: str) -> Weighing:
+        return h2_optimal()
+
+
+@dataclass(frozen=True)
+class SmallestValues(AbstractLinearMethod):
+    """An ablation: of the balanced states of the complex system, those of the smallest values."""
+
+    def weighing(self, name: str) -> Weighing:
+        return white_noise("complex", select=smallest_values)
+
+
+@dataclass(frozen=True)
+class RandomValues(AbstractLinearMethod):
+    """An ablation: balanced states of the complex system, drawn at random.
+
+    Each layer draws from a stream of its own, which follows from `seed` and the layer's path.
+    """
+
+    seed: int
+
+    def weighing(self, name: str) -> Weighing:
+        stream = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])
+        return white_noise("complex", select=random_values(stream.generate_state(1)[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Data(AbstractMethod):
+    """What the states do on data, in the place of white noise.
+
+    The covariance of each layer's states replaces its controllability Gramian, and that of the
+    gradients that come back to the states from the model's result its observability Gramian.
+
+    - `batch`: sequences along the first axis, on which the model is run. The model is then a layer,
+      a function of one sequence, or a pair of a `zoo.Classifier` and its state;
+    - `inputs`: in its place, for any other model, what the layers are fed, [b L d_model] each, as a
+      list in the order of the layers or a mapping from paths (`layer_inputs` records them);
+    - `gradients`: with `batch`, whether gradients count; with `inputs`, what the gradients by the
+      layers' outputs are, in the same form (`output_gradients` records them), or False;
+    - `lengths` [b]: of padded sequences, how many samples of each are no padding, which comes after
+      them; it then weighs nothing;
+    - `refit`: whether C and D are fitted to the layer's own outputs after the cut, by least
+      squares; None for layers of Mamba alone. It does most for cuts by white noise;
+    - `states`: False leaves the controllability Gramian of a linear layer as it is. With
+      `gradients=False` too, data serve to refit alone and `form` counts, as in `WhiteNoise`.
+
+    Linear layers are reduced as the real map. There are no error bounds, and where the result would
+    be unstable, or all sigma are zero (as with the gradients behind a head that starts at zero), a
+    linear layer falls back to white noise; the plan says so. A layer of Mamba is left as it is
+    there. Its channels are cut to one shared basis, which is folded into its parameters
+    (`compress.selective.spectrum`).
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    batch: Any = None
+    inputs: Inputs | None = None
+    gradients: Inputs | bool = True
+    lengths: Int[Array | np.ndarray, " b"] | None = None
+    refit: bool | None = None
+    states: bool = True
+    form: Form = "real"
+
+    def __post_init__(self):
+        _check_form(self.form)
+        if (self.batch is None) == (self.inputs is None):
+            given = "neither" if self.batch is None else "both"
+            raise ValueError(f"Data must have one of `batch` and `inputs`, got {given}")
+        if self.batch is not None and not isinstance(self.gradients, bool):
+            raise ValueError("`gradients` must be True or False beside `batch`, got arrays")
+
+    def __repr__(self) -> str:
+        source = "batch" if self.inputs is None else "inputs"
+        return f"Data({source}=...)"
+
+    def record(
+        self, model: PyTree, layers: Mapping[KeyPath, AbstractSSM]
+    ) -> dict[KeyPath, LayerData | None]:
+        inputs, gradients = self.inputs, self.gradients
+        if self.batch is not None:
+            inputs, recorded = record(model, self.batch, gradients=bool(gradients))
+            gradients = recorded if gradients else False
+        assert inputs is not None
+        by_layer = _by_layer("inputs", inputs, layers)
+        weights: Mapping[KeyPath, Any] = dict.fromkeys(layers)
+        if not isinstance(gradients, bool):
+            weights = _by_layer("gradients", gradients, layers)
+        if self.lengths is not None:
+            for keys, u in by_layer.items():
+                _check_lengths(self.lengths, np.shape(u), path_name(keys))
+        return {keys: LayerData(u, weights[keys], self.lengths) for keys, u in by_layer.items()}
+
+    def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
+        how = {"states": self.states, "refit": self.refit, "form": self.form}
+        return family_of(layer).on_data(name, layer, data, **how)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(AbstractMethod):
+    """Another method, on what the layers have been seen to do, by their paths."""
+
+    method: AbstractMethod
+    data: Mapping[str, LayerData]
+
+    needs_data: ClassVar[bool] = True
+
+    def record(
+        self, model: PyTree, layers: Mapping[KeyPath, AbstractSSM]
+    ) -> dict[KeyPath, LayerData | None]:
+        return {keys: self.data[path_name(keys)] for keys in layers}
+
+    def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
+        return self.method.spectrum(name, layer, data)
+
+
+def _check_form(form: str) -> None:
+    if form not in ("real", "complex"):
+        raise ValueError(f"`form` must be 'real' or 'complex', got {form!r}")
+
+
+def _check_lengths(lengths: Any, shape: tuple[int, ...], path: str) -> None:
+    b, L = shape[:2]
+    if len(lengths) != b or np.min(lengths) < 1 or np.max(lengths) > L:
+        raise ValueError(
+            f"`lengths` must be {b} numbers from 1 to {L} for {path or 'the layer'}, got "
+            f"{len(lengths)} from {np.min(lengths)} to {np.max(lengths)}"
+        )
+
+
+def _by_layer(
+    what: str, given: Inputs, layers: Mapping[KeyPath, AbstractSSM]
+) -> dict[KeyPath, Float[Any, "b L d_model"]]:
+    """`given`, one array [b L d_model] for each layer, checked."""
+    names = {path_name(keys): keys for keys in layers}
+    if not isinstance(given, Mapping):
+        if len(given) != len(names):
+            raise ValueError(
+                f"`{what}` must have {len(names)} entries, one for each layer, got {len(given)}"
+            )
+        given = dict(zip(names, given, strict=True))
+    if given.keys() != names.keys():
+        raise ValueError(
+            f"`{what}` must be for the layers {', '.join(names)}, got {', '.join(sorted(given))}"
+        )
+    for path, u in given.items():
+        d_model, where = layers[names[path]].d_model, path or "the layer"
+        if np.ndim(u) != 3 or np.shape(u)[2] != d_model or 0 in np.shape(u):
+            raise ValueError(
+                f"`{what}` for {where} must have shape (sequences, samples, {d_model}), got "
+                f"{np.shape(u)}"
+            )
+        if not np.all(np.isfinite(u)):
+            raise ValueError(f"`{what}` for {where} must be finite, got NaN or infinity")
+    return {keys: given[path] for path, keys in names.items()}

@@ -1,0 +1,95 @@
+"""What a shrink does to a model: a row for each layer, and the table of them."""
+
+import abc
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .cut import AbstractCut
+from .table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What a shrink does to one layer. Equal to itself alone: it holds arrays and a layer."""
+
+    path: str
+    """Where the layer is in the model, as one would write it: `blocks[0].ssm`."""
+    sigma: Float[np.ndarray, " n"]
+    """Hankel singular values, descending; of the real map in sums of two, one for each state."""
+    rank_before: int
+    """States now."""
+    rank_after: int
+    """States after the shrink, or fewer where fewer reproduce the layer."""
+    bound: float
+    """The error's gain is at most this: 2 * (sum of the dropped HSVs); infinite if not known."""
+    floor: float
+    """No system of so many states has an error of less gain: the HSV after all that they could
+    hold, two each of the real map (real modes hold one each, and drop more); 0 if not known."""
+    gramians: str
+    """What `sigma` and the cut are made from."""
+    cut: AbstractCut | None = field(default=None, repr=False)
+    """The cut itself; None where the layer stays as it is."""
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Table):
+    """What a shrink does to a model, layer by layer, in the order of the model's leaves.
+
+    Prints as a table. Errors are gains from a layer's input to its output (H-infinity norms).
+    """
+
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """States after the shrink by path, as the policy `Ranks` takes them."""
+        return {layer.path: layer.rank_after for layer in self.layers}
+
+    def header(self) -> list[str]:
+        return ["layer", "states", "after", "sigma_1", "error >=", "error <=", "from"]
+
+    def rows(self) -> list[list[str]]:
+        rows = [
+            [
+                layer.path or "(model)",
+                f"{layer.rank_before}",
+                f"{layer.rank_after}",
+                f"{layer.sigma[0]:.3g}",
+                f"{layer.floor:.3g}",
+                f"{layer.bound:.3g}",
+                layer.gramians,
+            ]
+            for layer in self.layers
+        ]
+        before = sum(layer.rank_before for layer in self.layers)
+        after = sum(layer.rank_after for layer in self.layers)
+        return [*rows, ["total", f"{before}", f"{after}", "", "", "", ""]]
+
+
+class AbstractSpectrum(abc.ABC):
+    """The states of one layer, weighed: what each is worth, and the layer with fewer of them.
+
+    A method makes one for each layer; a policy reads `sigma` and says how many states stay;
+    `planned` then makes the cut.
+    """
+
+    layer: Any
+    """An `AbstractSSM`."""
+    sigma: Float[np.ndarray, " n"]
+    """What each state is worth, descending."""
+
+    @property
+    @abc.abstractmethod
+    def is_known(self) -> bool:
+        """Whether `sigma` says anything. A policy leaves a layer as it is where it does not."""
+
+    @abc.abstractmethod
+    def raised(self, rank: int, allowed: float) -> int:
+        """`rank`, or the next one for which the dropped values add up to `allowed` at most."""
+
+    @abc.abstractmethod
+    def planned(self, path: str, rank: int) -> LayerPlan:
+        """The plan that leaves the layer at `path` so many states."""

@@ -1,0 +1,54 @@
+"""How many states stay: policies, values that turn the layers' spectra into ranks.
+
+    compress(model, opt_state, policy=Tolerance(0.01).rounded(8).gated(0.9))
+
+A spectrum holds the descending values `sigma` of one layer, one for each state. Most policies look
+at one layer at a time: `Tolerance`, `Energy`, `ErrorBudget`, `Fraction`, `Rank`, `PerLayer`, and
+`Smallest` and `Largest` of several. `GlobalBudget`, `LossBudget`, `Alike` and `Jointly` look at all
+layers at once. `Ranks` says a rank for each layer.
+
+All of them but `Rank` and `Ranks` keep a tie whole: values that are equal belong to one subspace (a
+conjugate pair, a symmetry of the system), of which a cut would keep an arbitrary part. All heed
+`gate`: a layer is left as it is unless its rank falls under this share of the old one.
+
+Of the real map (form="real", and all that is weighed by data) a state's value is the sum of two
+Hankel singular values, those of a conjugate pair of modes. A state that is a real mode holds but
+one of the two, which is known only when the cut has been made. The ranks of `Tolerance` and
+`ErrorBudget` are then raised until what is dropped is within the budget; a rank of any other policy
+is taken as it is, and drops up to one value more for each real mode.
+
+A policy of one's own derives from `AbstractLayerPolicy` and says `rank(sigma)`, or from
+`AbstractJointPolicy` and says `choose(sigmas, cut)`.
+"""
+
+from .base import AbstractJointPolicy, AbstractLayerPolicy, AbstractPolicy
+from .joint import Alike, GlobalBudget, Jointly, LossBudget, Ranks
+from .layer import (
+    Energy,
+    ErrorBudget,
+    Fraction,
+    Largest,
+    PerLayer,
+    Rank,
+    Smallest,
+    Tolerance,
+)
+
+__all__ = [
+    "AbstractJointPolicy",
+    "AbstractLayerPolicy",
+    "AbstractPolicy",
+    "Alike",
+    "Energy",
+    "ErrorBudget",
+    "Fraction",
+    "GlobalBudget",
+    "Jointly",
+    "Largest",
+    "LossBudget",
+    "PerLayer",
+    "Rank",
+    "Ranks",
+    "Smallest",
+    "Tolerance",
+]

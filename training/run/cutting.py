@@ -1,0 +1,41 @@
+"""The steps of a shrink: what is cut, the smaller state, and what is said of it."""
+
+from typing import Any
+
+import equinox as eqx
+
+from compress import Plan, compress
+
+from ..shrinking.shrinker import Shrinker
+from .interrupt import Diverged
+from .session import Session
+from .step import TrainState
+
+
+class Cutting:
+    """Cuts a state as the configuration says, and changes nothing of the run itself."""
+
+    def __init__(self, session: Session, shrinker: Shrinker):
+        self._session, self._shrinker = session, shrinker
+
+    def plan(self, state: TrainState, step: int) -> Plan:
+        """What is cut of `state` after `step`. Raises `Diverged` for a model without HSVs."""
+        model = self._session.model_of(state)
+        try:
+            return self._shrinker.plan(model, state.norm_state, step)
+        except ValueError as error:
+            raise Diverged(f"cannot shrink at step {step}: {error}") from error
+
+    def cut(self, state: TrainState, planned: Plan) -> tuple[Any, TrainState]:
+        """The model that the plan makes of `state`, and the state with it."""
+        model, how = self._session.model_of(state), self._session.config.compression.moments
+        after, opt_state = compress(model, state.opt_state, plan=planned, moments=how)
+        params = eqx.filter(after, eqx.is_array)
+        return after, state._replace(params=params, opt_state=opt_state)
+
+    def describe(self, planned: Plan, after: Any, sizes: list[int]) -> list[dict[str, Any]]:
+        """What the "shrink" event says of the layers, which have `sizes` states after it.
+
+        `after` is the model of `cut`; the layers may have more states where it is not taken.
+        """
+        return self._shrinker.reduction.describe(planned, after, sizes)

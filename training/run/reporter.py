@@ -1,0 +1,42 @@
+"""What happens in a run, told to its sinks in order."""
+
+from typing import Any
+
+from ..reporting.events import Sink
+from .checkpoint import Checkpoints
+from .clock import Clock
+from .shrink_report import ShrinkReport
+
+
+class Reporter:
+    """Hands every event to every sink.
+
+    The report of a shrink comes late: its errors are measured while training goes on. All events
+    after the shrink wait for it.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, clock: Clock):
+        self.sinks: list[Sink] = []
+        self.late: ShrinkReport | None = None
+        """The shrink that is not reported yet, None if there is none."""
+        self._checkpoints, self._clock = checkpoints, clock
+
+    def emit(self, event: str, step: int, **fields: Any) -> None:
+        """Report an event of this step, after the shrink that is not reported yet."""
+        self.finish()
+        self._write(event, step, fields)
+
+    def finish(self) -> None:
+        """Report the last shrink, and save the state after it, where that is still to be done."""
+        shrink, self.late = self.late, None
+        if shrink is not None:
+            shrink.tell(self._write, self._checkpoints, self._clock)
+
+    def rewind(self, step: int) -> None:
+        """Take back what was reported after the training of step `step`."""
+        for sink in self.sinks:
+            sink.rewind(step)
+
+    def _write(self, event: str, step: int, fields: dict[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write({"event": event, "step": step, **fields})

@@ -1,0 +1,79 @@
+"""The checkpoints of a run: what they hold, and how a run goes on from them."""
+
+from typing import Any
+
+from ..shrinking.shrinker import Shrinker
+from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
+from .session import Session
+from .trial import Trial
+
+
+class Saves:
+    """Saves a run, and goes back to what is saved: its state, and what decides on its shrinks."""
+
+    def __init__(self, session: Session, shrinker: Shrinker, trial: Trial):
+        self._session, self._shrinker, self._trial = session, shrinker, trial
+        self.step: int | None = None
+        """The step that is saved, or was restored, last."""
+
+    def save(self) -> None:
+        """Save everything that a resumed run needs, unless this step is saved already."""
+        session = self._session
+        if session.step == self.step:
+            return
+        self.step = session.step
+        shrink = session.reporter.late
+        if shrink is not None:
+            shrink.saved = session.state, self.metadata()
+            return
+        session.check_finite()
+        with session.clock.phase("checkpoint"):
+            session.checkpoints.save(session.step, session.state, self.metadata())
+        session.emit("checkpoint")
+
+    def save_again(self) -> None:
+        """Save this step even if a checkpoint of it was written before; waits until it is done."""
+        self.step = None
+        self.save()
+        self._session.checkpoints.wait()
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the arrays."""
+        session = self._session
+        return {
+            "step": session.step,
+            "d_state": session.sizes,
+            "width": session.held.width,
+            "needed": self._shrinker.memory,
+            "trial": self._trial.memory,
+            "seconds": session.clock.read(),
+            "phases": [dict(phase) for phase in session.phases],
+        }
+
+    def restore(self) -> bool:
+        """Go back to the latest checkpoint, or to before a failed cut; False if there is none."""
+        trial = self._trial
+        checkpoints = self._session.checkpoints if trial.failed is None else trial.checkpoints
+        step = checkpoints.latest()
+        if step is None:
+            return False
+        metadata = self.restore_from(checkpoints, step)
+        self.step = step
+        self._session.clock.add(metadata["seconds"])
+        return True
+
+    def restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+        """Take over a saved state, and all that goes with it but the clock; its metadata."""
+        session = self._session
+        metadata = checkpoints.metadata(step)
+        sizes = metadata["d_state"]
+        width = metadata.get("width", sizes)
+        like = session.state._replace(params=shapes_of(session.model, sizes))
+        like = like._replace(opt_state=shapes_of_moments(session.optimizer, like.params))
+        larger = None if width == sizes else shapes_of(session.model, width)
+        session.held.hold(checkpoints.arrays(step, like), larger)
+        session.step = step
+        session.phases = metadata["phases"]
+        self._shrinker.recall(metadata["needed"])
+        self._trial.recall(metadata["trial"])
+        return metadata

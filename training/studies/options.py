@@ -1,0 +1,41 @@
+"""Options that several studies share, and what they scale down, in words."""
+
+from .study import Options
+
+UNCOMPRESSED: Options = {"compression.mode": "none"}
+RECORDED: Options = {"compression.calibration": 256}
+"""What was the default when the first runs of these studies were made."""
+PAPER: Options = {**RECORDED, "compression.method": "paper", "compression.multiple": 1}
+
+TEN_TIMES_FASTER: Options = {
+    "steps": 20_000,
+    "optimizer.learning-rate": 4e-3,
+    "optimizer.schedule": "constant",
+    "optimizer.ssm-factor": 1.0,
+    "compression.shrinks": 16,
+    "loop.evaluate-every": 2000,
+    "loop.checkpoint-every": 5000,
+    "loop.log-every": 500,
+}
+SMNIST_SCALED = (
+    "Scaled down: 20 000 steps at a learning rate of 4e-3 instead of 200 000 at 4e-4, both "
+    "constant, and 16 shrinks instead of 20, which at this pace come to about the published "
+    "states; network, batch, data and full length (784) are the paper's."
+)
+SHORT: Options = {
+    "steps": 4000,
+    "loop.evaluate-every": 1000,
+    "loop.checkpoint-every": 2000,
+    "loop.log-every": 200,
+}
+SHORT_SCALED = (
+    "Scaled down: 4000 steps instead of 200 000, at the small preset's learning rate (1e-2, "
+    "cosine) instead of 4e-4; network, batch, data and full length (784) are the paper's."
+)
+SMALL_SCALED = "Scaled down: network, data and number of steps are those of the small preset."
+
+
+def fixed(rank: int, **more: object) -> dict[str, object]:
+    """Cut every layer to `rank` states; `more` are further options of the compression."""
+    named = {f"compression.{name}": value for name, value in more.items()}
+    return {"compression.mode": "fixed", "compression.rank": rank, **named}
