@@ -35,7 +35,7 @@ LAYERS: Mapping[str, type[Any]] = MappingProxyType(_layers)
 """The configuration class of every layer by its name; a view, to which `register_layer` adds."""
 
 
-def register_layer(name: str, config_class: type[Any]) -> None:
+def register_layer(name: str, config_class: Any) -> None:
     """Let a layer be called by `name`, as on the command line's --model.
 
     `config_class` is a frozen dataclass like `LRUConfig`: a field `d_state`, defaults for all other
