@@ -1,11 +1,11 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
 from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
-from .layers.lru import LRU
-from .layers.mamba import Mamba
-from .layers.mamba2 import Mamba2
+from .layers.lru import LRU, LRUConfig
+from .layers.mamba import Mamba, MambaConfig
+from .layers.mamba2 import Mamba2, Mamba2Config
 from .layers.mamba_family import AbstractMambaSSM
-from .layers.s5 import S5
+from .layers.s5 import S5, S5Config
 from .lti import DiagonalLTI
 from .network.bidirectional import Bidirectional
 from .network.classifier import Classifier, classifier
@@ -20,11 +20,8 @@ from .recurrence.ssd import ssd_scan
 from .registry import (
     LAYERS,
     LayerConfig,
-    LRUConfig,
-    Mamba2Config,
-    MambaConfig,
-    S5Config,
     layer_config,
+    register_layer,
 )
 
 __all__ = [
@@ -58,6 +55,7 @@ __all__ = [
     "lti_apply",
     "lti_step",
     "pair_classifier",
+    "register_layer",
     "regressor",
     "selective_scan",
     "ssd_scan",

@@ -69,7 +69,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model foo", "'foo'"),
+        ("--model foo", "must be one of lru, mamba, mamba2, s5, got 'foo'"),
         ("--task foo", f"`task` must be one of {', '.join(TASKS)}, got 'foo'"),
         ("--task digit", "got 'digit': did you mean 'digits'?"),
         ("--scale big", "`scale` must be one of small, paper, got 'big'"),
@@ -86,7 +86,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ("--steps abc", "--steps: invalid literal"),
         ("--seed -1", "`seed` must be in [0, 2**32), got -1"),
         ("--network.norm none", "invalid choice 'none'"),
-        ("--layer.hippo-blocks 7", "hippo_blocks=7"),
+        ("--layer.hippo-blocks 7", "`hippo_blocks` must divide d_state=64, got 7"),
         ("--resume", "--resume needs the run directory"),
         ("--resume /nowhere/at/all", "there is no run"),
         ("--config /nowhere/at/all", "No such file"),

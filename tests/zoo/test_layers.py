@@ -156,11 +156,20 @@ def test_s5_starts_as_hippo(getkey):
     [
         (lambda: LRU.init(2, 3, key=jax.random.key(0), r_min=0.9, r_max=1.0), "r_max=1.0"),
         (lambda: LRU.init(2, 3, key=jax.random.key(0), max_phase=7.0), "max_phase=7.0"),
-        (lambda: S5.init(2, 3, key=jax.random.key(0), hippo_blocks=2), "hippo_blocks=2"),
-        (lambda: S5.init(2, 3, key=jax.random.key(0), step_min=0.0), "low=0.0"),
-        (lambda: LRUConfig(d_state=0), "d_state=0"),
-        (lambda: S5Config(hippo_blocks=0), "hippo_blocks=0"),
-        (lambda: layer_config("mamba3"), "model='mamba3', allowed: lru, mamba, mamba2, s5"),
+        (
+            lambda: S5.init(2, 3, key=jax.random.key(0), hippo_blocks=2),
+            "`hippo_blocks` must divide d_state=3, got 2",
+        ),
+        (
+            lambda: S5.init(2, 3, key=jax.random.key(0), step_min=0.0),
+            "`step_min` and `step_max` must be 0 <",
+        ),
+        (lambda: LRUConfig(d_state=0), "`d_state` must be 1 or more, got 0"),
+        (lambda: S5Config(hippo_blocks=0), "`hippo_blocks` must divide d_state=64, got 0"),
+        (
+            lambda: layer_config("mamba3"),
+            r"model must be one of lru, mamba, mamba2, s5, got 'mamba3' \(did you mean 'mamba'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(build, message):

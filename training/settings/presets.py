@@ -252,7 +252,7 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
     """
     layer_class, entry = layer_config(model), task_entry(task)
     chosen = _preset_of(task, scale)
-    per_channel = _counts_for_each_channel(model)
+    per_channel = layer_class.states_per_channel
     d_state = chosen.d_state
     if per_channel and chosen.selective_state is not None:
         d_state = chosen.selective_state
@@ -279,11 +279,6 @@ def _preset_of(task: str, scale: str) -> Preset:
         if name == scale:
             return presets.get(task, _DEFAULT)
     raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}")
-
-
-def _counts_for_each_channel(model: str) -> bool:
-    """Whether the layer has d_state states for each of its channels, or d_state in all."""
-    return getattr(layer_config(model), "states_per_channel", model in ("mamba", "mamba2"))
 
 
 def preset_rows() -> tuple[list[str], list[list[str]]]:

@@ -1,6 +1,7 @@
 """The linear recurrent unit (Orvieto et al., ICML 2023, arXiv 2303.06349)."""
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
@@ -10,7 +11,37 @@ from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 from ..lti import DiagonalLTI
 from ..recurrence.linear import lti_apply, lti_step
 from .base import MIN_DECAY, AbstractLinearSSM, check_fits
+from .checks import check_positive
 from .initializers import complex_normal, ring
+
+
+@dataclass(frozen=True)
+class LRUConfig:
+    """Linear recurrent unit (Orvieto et al. 2023)."""
+
+    states_per_channel: ClassVar[bool] = False
+
+    d_state: int = 64
+    """Complex states N of each layer at the start."""
+    r_min: float = 0.9
+    """Smallest modulus of an eigenvalue at the start."""
+    r_max: float = 0.999
+    """Largest modulus of an eigenvalue at the start; below 1."""
+    max_phase: float = 2 * math.pi
+    """Largest angle of an eigenvalue at the start [rad/sample]."""
+
+    def __post_init__(self):
+        check_positive("d_state", self.d_state)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> "LRU":
+        return LRU.init(
+            d_model,
+            self.d_state,
+            key=key,
+            r_min=self.r_min,
+            r_max=self.r_max,
+            max_phase=self.max_phase,
+        )
 
 
 class LRU(AbstractLinearSSM):
@@ -43,14 +74,16 @@ class LRU(AbstractLinearSSM):
         d_state: int,
         *,
         key: PRNGKeyArray,
-        r_min: float = 0.9,
-        r_max: float = 0.999,
-        max_phase: float = 2 * math.pi,
+        r_min: float = LRUConfig.r_min,
+        r_max: float = LRUConfig.r_max,
+        max_phase: float = LRUConfig.max_phase,
     ) -> "LRU":
         """Eigenvalues uniform on the ring r_min <= |lam| <= r_max, angles in [0, max_phase) rad.
 
         gamma = sqrt(1 - |lam|^2) makes the state's variance one under white noise.
         """
+        check_positive("d_model", d_model)
+        check_positive("d_state", d_state)
         lam_key, B_key, C_key, D_key = jax.random.split(key, 4)
         nu_log, theta_log = ring(lam_key, d_state, r_min, r_max, max_phase)
         B = complex_normal(B_key, (d_state, d_model)) / math.sqrt(2 * d_model)

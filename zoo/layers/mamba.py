@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -13,8 +13,47 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..recurrence.selective import Signals, selective_scan, selective_step
 from .affine import Linear, product
 from .causal_conv import CausalConv
+from .checks import check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """Selective layer of Mamba (Gu & Dao 2024)."""
+
+    states_per_channel: ClassVar[bool] = True
+
+    d_state: int = 16
+    """Real states N of each channel at the start."""
+    expand: int = 2
+    """Channels of the recurrence, as a multiple of d_model."""
+    d_conv: int = 4
+    """Samples under the convolution."""
+    dt_rank: int | None = None
+    """Rank of the map to the step sizes; None for ceil(d_model / 16)."""
+    dt_min: float = 1e-3
+    """Smallest step size at the start [samples]."""
+    dt_max: float = 1e-1
+    """Largest step size at the start [samples]."""
+    dt_init_floor: float = 1e-4
+    """Least step size at the start, whatever dt_min [samples]."""
+    bias: bool = False
+    """Biases of the projections in and out."""
+    conv_bias: bool = True
+    """Bias of the convolution."""
+    tied: bool = False
+    """One spectrum for all channels, at a speed of its own for each: A_log = a_n + s_d."""
+
+    def __post_init__(self):
+        for name in ("d_state", "expand", "d_conv"):
+            check_positive(name, getattr(self, name))
+        if self.dt_rank is not None:
+            check_positive("dt_rank", self.dt_rank)
+        check_steps("dt", self.dt_min, self.dt_max)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba":
+        return Mamba.init(d_model, key=key, **vars(self))
 
 
 class TiedLog(eqx.Module):
@@ -81,15 +120,15 @@ class Mamba(AbstractMambaSSM):
         d_state: int,
         *,
         key: PRNGKeyArray,
-        expand: int = 2,
-        d_conv: int = 4,
-        dt_rank: int | None = None,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        dt_init_floor: float = 1e-4,
-        bias: bool = False,
-        conv_bias: bool = True,
-        tied: bool = False,
+        expand: int = MambaConfig.expand,
+        d_conv: int = MambaConfig.d_conv,
+        dt_rank: int | None = MambaConfig.dt_rank,
+        dt_min: float = MambaConfig.dt_min,
+        dt_max: float = MambaConfig.dt_max,
+        dt_init_floor: float = MambaConfig.dt_init_floor,
+        bias: bool = MambaConfig.bias,
+        conv_bias: bool = MambaConfig.conv_bias,
+        tied: bool = MambaConfig.tied,
     ) -> "Mamba":
         """d_inner = expand * d_model channels; A_dn = -(n + 1), the S4D-real start.
 
@@ -97,6 +136,9 @@ class Mamba(AbstractMambaSSM):
         `dt_init_floor`. `dt_rank` is ceil(d_model / 16) if not given. `bias` is that of in_proj and
         out_proj. With `tied`, A is one spectrum at a speed for each channel.
         """
+        check_positive("d_model", d_model)
+        check_positive("d_state", d_state)
+        check_steps("dt", dt_min, dt_max)
         in_key, conv_key, x_key, dt_key, step_key, out_key = jax.random.split(key, 6)
         d_inner = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,8 +14,49 @@ from ..recurrence.selective import Signals
 from ..recurrence.ssd import ssd_scan, ssd_step
 from .affine import Linear
 from .causal_conv import CausalConv
+from .checks import check_divides, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM
+
+
+@dataclass(frozen=True)
+class Mamba2Config:
+    """Selective layer of Mamba-2, one decay for each head (Dao & Gu 2024)."""
+
+    states_per_channel: ClassVar[bool] = True
+
+    d_state: int = 64
+    """Real states N of each channel at the start."""
+    expand: int = 2
+    """Channels of the recurrence, as a multiple of d_model."""
+    headdim: int = 16
+    """Channels of a head; must divide expand * d_model."""
+    n_groups: int = 1
+    """Groups of heads, each with B and C of its own; must divide the number of heads."""
+    d_conv: int = 4
+    """Samples under the convolution."""
+    chunk_size: int = 64
+    """Samples that are computed at once [samples]; does not change the results."""
+    dt_min: float = 1e-3
+    """Smallest step size at the start [samples]."""
+    dt_max: float = 1e-1
+    """Largest step size at the start [samples]."""
+    dt_init_floor: float = 1e-4
+    """Least step size at the start, whatever dt_min [samples]."""
+    dt_limit: tuple[float, float] = (0.0, math.inf)
+    """Step sizes are clipped to this range, always [samples]."""
+    bias: bool = False
+    """Biases of the projections in and out."""
+    conv_bias: bool = True
+    """Bias of the convolution."""
+
+    def __post_init__(self):
+        for name in ("d_state", "expand", "headdim", "n_groups", "d_conv", "chunk_size"):
+            check_positive(name, getattr(self, name))
+        check_steps("dt", self.dt_min, self.dt_max)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba2":
+        return Mamba2.init(d_model, key=key, **vars(self))
 
 
 class GatedRMSNorm(eqx.Module):
@@ -100,29 +141,30 @@ class Mamba2(AbstractMambaSSM):
         d_state: int,
         *,
         key: PRNGKeyArray,
-        expand: int = 2,
-        headdim: int = 64,
-        n_groups: int = 1,
-        d_conv: int = 4,
-        chunk_size: int = 64,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        dt_init_floor: float = 1e-4,
-        dt_limit: tuple[float, float] = (0.0, math.inf),
-        bias: bool = False,
-        conv_bias: bool = True,
+        expand: int = Mamba2Config.expand,
+        headdim: int = Mamba2Config.headdim,
+        n_groups: int = Mamba2Config.n_groups,
+        d_conv: int = Mamba2Config.d_conv,
+        chunk_size: int = Mamba2Config.chunk_size,
+        dt_min: float = Mamba2Config.dt_min,
+        dt_max: float = Mamba2Config.dt_max,
+        dt_init_floor: float = Mamba2Config.dt_init_floor,
+        dt_limit: tuple[float, float] = Mamba2Config.dt_limit,
+        bias: bool = Mamba2Config.bias,
+        conv_bias: bool = Mamba2Config.conv_bias,
     ) -> "Mamba2":
         """d_inner = expand * d_model channels in heads of `headdim`; A uniform in [-16, -1].
 
         The steps softplus(dt_bias) are log-uniform in [dt_min, dt_max] samples, and at least
         `dt_init_floor`. `bias` is that of in_proj and out_proj.
         """
+        check_positive("d_model", d_model)
+        check_positive("d_state", d_state)
+        check_steps("dt", dt_min, dt_max)
         d_inner = expand * d_model
-        if d_inner % headdim:
-            raise ValueError(f"headdim={headdim}: must divide expand * d_model={d_inner}")
+        check_divides("headdim", headdim, "expand * d_model", d_inner)
         heads = d_inner // headdim
-        if heads % n_groups:
-            raise ValueError(f"n_groups={n_groups}: must divide the {heads} heads")
+        check_divides("n_groups", n_groups, "the number of heads", heads)
         in_key, conv_key, step_key, A_key, out_key = jax.random.split(key, 5)
         channels = d_inner + 2 * n_groups * d_state
         step = jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))

@@ -1,6 +1,7 @@
 """The simplified state-space layer S5 (Smith, Warrington, Linderman, arXiv 2208.04933)."""
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import equinox as eqx
@@ -12,8 +13,43 @@ from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 from ..lti import DiagonalLTI
 from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
 from .base import MIN_DECAY, AbstractTimedSSM, check_fits
+from .checks import check_divides, check_positive, check_steps
 from .discretize import RULES, Discretization
 from .initializers import hippo_legs_normal, log_uniform
+
+
+@dataclass(frozen=True)
+class S5Config:
+    """Simplified state-space layer (Smith et al. 2023)."""
+
+    states_per_channel: ClassVar[bool] = False
+
+    d_state: int = 64
+    """Complex states N of each layer at the start: one of each conjugate pair."""
+    hippo_blocks: int = 1
+    """HiPPO-LegS-N matrices on the diagonal; must divide d_state."""
+    step_min: float = 1e-3
+    """Smallest step size at the start [samples]."""
+    step_max: float = 1e-1
+    """Largest step size at the start [samples]."""
+    discretization: Discretization = "zoh"
+    """How continuous time becomes samples."""
+
+    def __post_init__(self):
+        check_positive("d_state", self.d_state)
+        check_divides("hippo_blocks", self.hippo_blocks, "d_state", self.d_state)
+        check_steps("step", self.step_min, self.step_max)
+
+    def build(self, d_model: int, *, key: PRNGKeyArray) -> "S5":
+        return S5.init(
+            d_model,
+            self.d_state,
+            key=key,
+            hippo_blocks=self.hippo_blocks,
+            step_min=self.step_min,
+            step_max=self.step_max,
+            discretization=self.discretization,
+        )
 
 
 class S5(AbstractTimedSSM):
@@ -51,17 +87,19 @@ class S5(AbstractTimedSSM):
         d_state: int,
         *,
         key: PRNGKeyArray,
-        hippo_blocks: int = 1,
-        step_min: float = 1e-3,
-        step_max: float = 1e-1,
-        discretization: Discretization = "zoh",
+        hippo_blocks: int = S5Config.hippo_blocks,
+        step_min: float = S5Config.step_min,
+        step_max: float = S5Config.step_max,
+        discretization: Discretization = S5Config.discretization,
     ) -> "S5":
         """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3); B, C in their basis.
 
         Steps are log-uniform in [step_min, step_max], in units of the time between samples.
         """
-        if hippo_blocks < 1 or d_state % hippo_blocks:
-            raise ValueError(f"hippo_blocks={hippo_blocks}: must divide d_state={d_state}")
+        check_positive("d_model", d_model)
+        check_positive("d_state", d_state)
+        check_divides("hippo_blocks", hippo_blocks, "d_state", d_state)
+        check_steps("step", step_min, step_max)
         B_key, C_key, D_key, step_key = jax.random.split(key, 4)
         size = 2 * d_state
         Lambda, V = hippo_legs_normal(size // hippo_blocks)
@@ -88,7 +126,7 @@ class S5(AbstractTimedSSM):
         D: Float[Array, " H"],
         log_step: Float[Array, " N"],
         *,
-        discretization: Discretization = "zoh",
+        discretization: Discretization = S5Config.discretization,
     ) -> "S5":
         """A layer from the matrices of the paper, Re(Lambda) < 0, one of each conjugate pair."""
         return cls(
