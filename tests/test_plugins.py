@@ -7,7 +7,6 @@ import io
 from dataclasses import dataclass
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,15 +20,16 @@ from compress import (
     LinearSpectrum,
     Weighing,
     compress,
+    family_of,
     plan,
 )
 from compress.linear.balance import gramian_factors
 from data import Split, Task, load_task, register_task
 from training.commands.train import execute
 from training.reporting.events import read_events
-from training.run.interrupt import Interrupted
+from training.run.interrupt import Interrupt, Interrupted
 from training.settings.command import parse_command
-from zoo import AbstractLinearSSM, DiagonalLTI, register_layer
+from zoo import AbstractLinearSSM, AbstractSSM, DiagonalLTI, register_layer
 from zoo.recurrence.linear import lti_apply, lti_step
 
 
@@ -41,8 +41,10 @@ class Modes(AbstractLinearSSM):
 
     decay_log: Float[Array, " N"]
     angle: Float[Array, " N"]
-    B: Float[Array, "2 N H"]
-    C: Float[Array, "2 H N"]
+    B_re: Float[Array, "N H"]
+    B_im: Float[Array, "N H"]
+    C_re: Float[Array, "H N"]
+    C_im: Float[Array, "H N"]
     D: Float[Array, " H"]
 
     @property
@@ -72,8 +74,8 @@ class Modes(AbstractLinearSSM):
     def to_lti(self) -> DiagonalLTI:
         return DiagonalLTI(
             log_lam=jax.lax.complex(-jnp.exp(self.decay_log), self.angle),
-            B=jax.lax.complex(*self.B),
-            C=jax.lax.complex(*self.C),
+            B=jax.lax.complex(self.B_re, self.B_im),
+            C=jax.lax.complex(self.C_re, self.C_im),
             D=self.D,
         )
 
@@ -81,8 +83,10 @@ class Modes(AbstractLinearSSM):
         parts = {
             "decay_log": jnp.log(jnp.maximum(-jnp.real(lti.log_lam), 1e-7)),
             "angle": jnp.imag(lti.log_lam),
-            "B": jnp.stack([jnp.real(lti.B), jnp.imag(lti.B)]),
-            "C": jnp.stack([jnp.real(lti.C), jnp.imag(lti.C)]),
+            "B_re": jnp.real(lti.B),
+            "B_im": jnp.imag(lti.B),
+            "C_re": jnp.real(lti.C),
+            "C_im": jnp.imag(lti.C),
             "D": jnp.asarray(lti.D),
         }
         return Modes(**{name: x.astype(self.D.dtype) for name, x in parts.items()})
@@ -98,13 +102,15 @@ class ModesConfig:
     """States."""
 
     def build(self, d_model, *, key):
-        keys = jax.random.split(key, 4)
-        shape = (2, self.d_state, d_model)
+        keys = jax.random.split(key, 6)
+        shape = (self.d_state, d_model)
         return Modes(
             decay_log=jnp.log(jax.random.uniform(keys[0], (self.d_state,), minval=0.02)),
             angle=jax.random.uniform(keys[1], (self.d_state,), maxval=1.0),
-            B=jax.random.normal(keys[2], shape) / d_model,
-            C=jax.random.normal(keys[3], (2, d_model, self.d_state)) / self.d_state,
+            B_re=jax.random.normal(keys[2], shape) / d_model,
+            B_im=jax.random.normal(keys[3], shape) / d_model,
+            C_re=jax.random.normal(keys[4], shape[::-1]) / self.d_state,
+            C_im=jax.random.normal(keys[5], shape[::-1]) / self.d_state,
             D=jnp.ones(d_model),
         )
 
@@ -162,21 +168,20 @@ def plugged_in():
     register_task("waves", WavesConfig, load_waves)
 
 
-class StopAt:
+class StopAt(Interrupt):
     """An interrupt that is asked for once a number of questions has been put."""
 
     def __init__(self, questions):
         self._left = questions
+        super().__init__()
 
     @property
     def requested(self):
         self._left -= 1
         return self._left < 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    @requested.setter
+    def requested(self, _):
         pass
 
 
@@ -234,11 +239,14 @@ def test_they_work_in_a_loop_of_ones_own(plugged_in):
     assert load_task("waves").splits["train"].inputs.shape == (64, 32, 1)
 
 
-def test_a_layer_without_a_family_says_what_it_must_be(plugged_in):
-    from compress import family_of
+class Alone(AbstractSSM):
+    """A layer of no family."""
 
-    class Alone(eqx.Module):
-        d_state: int = 1
+    dynamics: ClassVar[tuple[str, ...]] = ()
+    d_model = d_state = 1
+    __call__ = init_state = step = run = resized = first_states = None
 
+
+def test_a_layer_without_a_family_says_what_it_must_be():
     with pytest.raises(ValueError, match="a Alone must derive from AbstractLinearSSM"):
         family_of(Alone())

@@ -218,7 +218,6 @@ def test_bad_data_is_named(model_and_state, getkey):
     for arguments, message in [
         ({}, "Data must have one of `batch` and `inputs`, got neither"),
         ({"batch": u, "inputs": [u]}, "Data must have one of `batch` and `inputs`, got both"),
-        ({"batch": u, "form": "half"}, "`form` must be 'real' or 'complex', got 'half'"),
         ({"inputs": []}, "`inputs` must have 1 entries, one for each layer, got 0"),
         ({"inputs": {"ssm": u}}, "`inputs` must be for the layers .*, got ssm"),
         ({"inputs": [u[0]]}, r"`inputs` for the layer must have shape \(sequences, .*\(200, 3\)"),

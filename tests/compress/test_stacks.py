@@ -180,7 +180,7 @@ def test_layers_that_end_short_are_filled_up_with_states_that_do_nothing():
             cut = row.cut.after
             u = jax.random.normal(jax.random.key(1), (30, 2))
             np.testing.assert_allclose(member(small, k)(u), cut(u), atol=1e-4)
-        assert verify(stack, small).holds
+        assert verify(stack, small).layers[1].holds
     assert filled
 
 
