@@ -11,6 +11,7 @@ import jax
 import rich.progress
 from rich.console import Console
 
+from compress import AbstractMethod, AbstractPolicy
 from data import Progress, Task, default_cache_dir, import_builders, load_task
 from data.store.download import locked
 
@@ -40,11 +41,16 @@ from ..settings.yaml import write_yaml
 from .trained import check_trained, load_trained
 
 
-def execute(command: Command, console: Console, method: Any = None, policy: Any = None) -> Path:
+def execute(
+    command: Command,
+    console: Console,
+    method: AbstractMethod | None = None,
+    policy: AbstractPolicy | None = None,
+) -> Path:
     """Do what `command` asks and return the run directory, which then holds the report.
 
-    `method` and `policy`, values of `compress`, take the place of the configured ones. The run
-    directory does not keep them: whoever resumes the run gives them again.
+    `method` and `policy`, where given, take the place of the configured ones. The run directory
+    does not keep them: whoever resumes the run gives them again.
 
     Everything that can be wrong with the command is found before the directory exists:
     `UsageError`. Raises `Interrupted` after saving, and `Diverged`.

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
+from compress import AbstractMethod, AbstractPolicy
 from data.task import Task
 
 from ..model.objective import Totals
@@ -30,8 +31,8 @@ from .trial import Trial
 class Run:
     """One run in progress: its session, and what acts on it from step to step.
 
-    `teacher` is the model to learn from, with its BatchNorm state. `method` and `policy`, values of
-    `compress`, take the place of the configured ones.
+    `teacher` is the model to learn from, with its BatchNorm state. `method` and `policy`, where
+    given, take the place of the configured ones (see `Shrinker`).
     """
 
     def __init__(
@@ -42,14 +43,12 @@ class Run:
         clock: Clock,
         teacher: tuple[Any, eqx.nn.State] | None = None,
         *,
-        method: Any = None,
-        policy: Any = None,
+        method: AbstractMethod | None = None,
+        policy: AbstractPolicy | None = None,
     ):
         self.session = session = Session(config, task, folder, clock, teacher)
         calibration = calibration_split(config, task.splits["train"])
-        given = {"method": method, "policy": policy}
-        given = {name: value for name, value in given.items() if value is not None}
-        self._shrinker = Shrinker(config, calibration, session.state.params, **given)
+        self._shrinker = Shrinker(config, calibration, session.state.params, method, policy)
         self._trial = Trial(config, folder)
         self.saves = Saves(session, self._shrinker, self._trial)
         cutting = Cutting(session, self._shrinker)

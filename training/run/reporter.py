@@ -30,7 +30,7 @@ class Reporter:
         """Report the last shrink, and save the state after it, where that is still to be done."""
         shrink, self.late = self.late, None
         if shrink is not None:
-            shrink.tell(self._write, self._checkpoints, self._clock)
+            shrink.deliver(self._write, self._checkpoints, self._clock)
 
     def rewind(self, step: int) -> None:
         """Take back what was reported after the training of step `step`."""

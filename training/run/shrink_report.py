@@ -1,4 +1,4 @@
-"""A shrink that is told, and saved, once its certificates are there."""
+"""A shrink that is reported, and saved, once its certificates are there."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +12,10 @@ Write = Callable[[str, int, dict[str, Any]], None]
 
 
 class ShrinkReport:
-    """What is to be said of a shrink, while training goes on and its errors are measured.
+    """The report of a shrink, whose errors are measured while training goes on.
 
-    Until then the log does not know of it, and the state after it is saved nowhere: a run that is
-    killed meanwhile goes through the shrink again when it resumes.
+    Until it is delivered, the log does not know of the shrink, and the state after it is saved
+    nowhere: a run that is killed meanwhile goes through the shrink again when it resumes.
     """
 
     def __init__(self, step: int, layers: Callable[[], Layers], **fields: Any):
@@ -26,7 +26,7 @@ class ShrinkReport:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="certificates")
         self._layers = self._executor.submit(layers)
 
-    def tell(self, write: Write, checkpoints: Checkpoints, clock: Clock) -> None:
+    def deliver(self, write: Write, checkpoints: Checkpoints, clock: Clock) -> None:
         """Write the event, and save the state; waits for the certificates."""
         with clock.phase("shrink"):
             self._executor.shutdown()

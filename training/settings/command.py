@@ -59,10 +59,10 @@ def parse_command(argv: Sequence[str]) -> Command:
         file = config_file(out)
     given = read_yaml(file) if file else {}
     for name, default in DEFAULTS.items():
-        asked, saved = getattr(first, name), given.get(name, default)
-        if resume and asked not in (None, saved):
-            raise UsageError(f"--{name} {asked}, but the run to resume has {saved}")
-        given[name] = saved if asked is None else asked
+        typed, saved = getattr(first, name), given.get(name, default)
+        if resume and typed not in (None, saved):
+            raise UsageError(f"--{name} {typed}, but the run to resume has {saved}")
+        given[name] = saved if typed is None else typed
     plugins = given.get("plugins") or []
     given["plugins"] = [*plugins, *first.plugin] if isinstance(plugins, list) else plugins
     config = complete(given, file)
