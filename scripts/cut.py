@@ -17,6 +17,7 @@ from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError, check_new
+from training.settings.methods import METHODS
 from training.settings.saved import read_config
 
 
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
-    parser.add_argument("--method", choices=("data", "real", "paper", "optimal"), default="data")
+    parser.add_argument("--method", choices=tuple(METHODS), default="data")
     parser.add_argument(
         "--calibration",
         type=int,

@@ -58,8 +58,8 @@ ROOMS = {
         "plans",
         "families policies",
         "linear",
-        "selective attention optimizer analysis",
-        "methods",
+        "selective attention optimizer",
+        "analysis methods",
         "shrink",
     ),
     "training": in_order(
@@ -83,9 +83,7 @@ LARGEST_LOOP = 270
 MOST_ENTRIES = 14
 
 # What is still to be mended. Nothing may be added; what has become right must leave.
-WRONG_ARROWS: set[tuple[str, str]] = {
-    ("compress.cut", "compress.linear.jacobian"),
-}
+WRONG_ARROWS: set[tuple[str, str]] = set()
 LONG_FILES = {
     "compress/optimizer/carry.py",
     "zoo/recurrence/forms.py",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -11,6 +11,13 @@ from zoo import LayerConfig, layer_config
 from zoo.network.norm import NormName
 
 from .errors import require
+from .methods import METHODS, POLICIES
+
+if TYPE_CHECKING:
+    Mode = Method = str
+else:  # the names, as choices that the command line knows
+    Mode = Literal[("none", *POLICIES, "fixed", "budget", "pragmatic")]
+    Method = Literal[tuple(METHODS)]
 
 Layer = TypeVar("Layer", bound=LayerConfig)
 """The configuration of a kind of layer: a class in `zoo.LAYERS`."""
@@ -73,11 +80,11 @@ class OptimizerConfig:
 class CompressionConfig:
     """When and how far the layers shrink."""
 
-    mode: Literal["none", "tolerance", "fixed", "budget", "pragmatic"] = "tolerance"
+    mode: Mode = "tolerance"
     """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
     on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
     at a time, and takes the last cut back and stops once validation suffers."""
-    method: Literal["data", "real", "paper", "optimal"] = "data"
+    method: Method = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
     white noise and the real map, `paper` white noise and the complex system, as published;
     `optimal` goes on from `real` to the smaller system that is nearest on white noise."""
@@ -149,7 +156,7 @@ class CompressionConfig:
             value = getattr(self, name)
             require(value is None or value >= 0, f"compression.{name}", value, "0 or more, or None")
         require(
-            self.settled is None or self.mode in ("tolerance", "fixed"),
+            self.settled is None or self.mode in (*POLICIES, "fixed"),
             "compression.settled",
             self.settled,
             "None, or a number with compression.mode tolerance or fixed",
