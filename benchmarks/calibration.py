@@ -29,8 +29,8 @@ import numpy as np
 import optax
 from reduction import CALIBRATION, ROOT, STATES, first, loss_of, start
 
-from compress import compress, layer_inputs
-from compress.linear import data_gramians as empirical
+from compress import Data, Rank, compress, layer_inputs
+from compress.linear import data_gramians
 from compress.model.layers import layers_of, path_name, replace_layers
 from data import load_task
 from training.reporting.environment import describe_environment
@@ -90,10 +90,10 @@ def trial(run: Run, seed: int) -> list[dict]:
 
     def cut_to(rank: int, how: dict, batch=batch):
         began = time.perf_counter()
-        (cut, _), _ = compress((model, norm_state), policy=Ranks(rank), batch=batch, **how)
+        (cut, _), _ = compress((model, norm_state), policy=Rank(rank), method=Data(batch, **how))
         return cut, time.perf_counter() - began
 
-    enough = empirical.enough
+    enough = data_gramians.sample_count
     usual = enough(max(layer.d_state for _, layer in layers_of(model)))
     for rank in RANKS:
         for way, how in WAYS.items():
@@ -114,10 +114,10 @@ def trial(run: Run, seed: int) -> list[dict]:
             cut, seconds = cut_to(rank, {}, few)
             note(rank, "sequences", cut, seconds, sequences=sequences)
         for samples in SAMPLES:
-            empirical.enough = lambda n, samples=samples: samples
+            data_gramians.sample_count = lambda n, samples=samples: samples
             cut, seconds = cut_to(rank, {})
             note(rank, "samples", cut, seconds, samples=samples)
-        empirical.enough = enough
+        data_gramians.sample_count = enough
     return rows
 
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from compress import compress
+from compress import Rank, compress
 from compress.model.layers import layers_of, path_name, replace_layers
 from compress.model.record import record
 from zoo import AbstractMambaSSM, Mamba, Mamba2
@@ -221,7 +221,7 @@ def runs(texts: Texts, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def _cut_in_training(state: Any, texts: Texts, model: Any, opt_state: Any) -> tuple[Any, Any]:
     batch = texts.calibration[:, :-1]
-    (small, _), opt_state = compress((model, state), opt_state, policy=Ranks(CUT_TO), batch=batch)
+    (small, _), opt_state = compress((model, state), opt_state, policy=Rank(CUT_TO), batch=batch)
     return small, opt_state
 
 

@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import (
+    Rank,
+    WhiteNoise,
     balanced_truncation,
     compress,
     h2_error,
@@ -170,7 +172,7 @@ def written_back(lti: DiagonalLTI, form: str) -> Callable:
     )
 
     def run(_, rank: int):
-        return jax.block_until_ready(compress(layer, policy=Ranks(rank), form=form))
+        return jax.block_until_ready(compress(layer, policy=Rank(rank), method=WhiteNoise(form)))
 
     return run
 

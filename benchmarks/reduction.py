@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import compress
+from compress import Data, H2Optimal, Rank, WhiteNoise, compress
 from compress.optimizer.carry import MODES
 from data import Split, Task, load_task
 from training.reporting.environment import describe_environment
@@ -49,14 +49,15 @@ SETTINGS = {
 }
 
 WAYS = {
-    "paper's form": {"form": "complex"},
-    "real form": {"form": "real"},
-    "H2-optimal": {"optimal": True},
-    "data": {"batch": True, "gradients": False},
-    "data, C and D refitted": {"batch": True, "gradients": False, "refit": True},
-    "data and gradients": {"batch": True},
-    "data and gradients, C and D refitted": {"batch": True, "refit": True},
+    "paper's form": lambda batch: WhiteNoise("complex"),
+    "real form": lambda batch: WhiteNoise(),
+    "H2-optimal": lambda batch: H2Optimal(),
+    "data": lambda batch: Data(batch, gradients=False),
+    "data, C and D refitted": lambda batch: Data(batch, gradients=False, refit=True),
+    "data and gradients": lambda batch: Data(batch),
+    "data and gradients, C and D refitted": lambda batch: Data(batch, refit=True),
 }
+"""From calibration data to the method."""
 
 
 def start(task: Task, name: str, seed: int) -> Run:
@@ -97,9 +98,8 @@ def cuts(run: Run) -> list[dict]:
     before = loss_of(run, model, split)
     rows = []
     for rank in (STATES // 4, STATES // 8):
-        for way, how in WAYS.items():
-            how = {**how, "batch": batch} if "batch" in how else how
-            (small, _), _ = compress((model, norm_state), policy=Ranks(rank), **how)
+        for way, make in WAYS.items():
+            (small, _), _ = compress((model, norm_state), policy=Rank(rank), method=make(batch))
             rise = loss_of(run, small, split) - before
             rows.append({"rank": rank, "way": way, "loss_before": before, "rise": rise})
     return rows
@@ -138,7 +138,7 @@ def moments(run: Run) -> dict[str, float]:
         (small, _), opt_state = compress(
             (run.model, state.norm_state),
             state.opt_state,
-            policy=Ranks(STATES // 4),
+            policy=Rank(STATES // 4),
             batch=batch,
             moments=mode,
         )
