@@ -7,7 +7,7 @@ Trains the LRU classifiers of `benchmarks/reduction.py` and measures the rise of
 after all layers are cut to n / 4 and n / 8 states,
 
 - with so many calibration sequences;
-- with the moments taken over so many samples (`compress.linear.data_gramians.enough`);
+- with the moments taken over so many samples (`compress.linear.data_gramians.sample_count`);
 - with C and D refitted after cuts by white noise and by data;
 - with every parameter of a cut layer refined after that, by Adam steps on the squared difference
   of its outputs to the full layer's on the calibration data (the data-optimal reduction that

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
-from linearize import to_lti
 
 from compress.selective.basis import galerkin, least_missed
 from compress.selective.cut import SharedBasis, fold
@@ -21,6 +20,8 @@ from compress.selective.moments import StateMoments, contributions, state_moment
 from compress.selective.refit import refitted
 from zoo import AbstractMambaSSM, AbstractSSM, Mamba2
 from zoo.recurrence.ssd import ssd_scan
+
+from .linearize import to_lti
 
 Inputs = Float[np.ndarray, "b L H"]
 
