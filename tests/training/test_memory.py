@@ -11,7 +11,7 @@ FAULTS = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from training.memory import keep_freed_memory
+from training.run.memory import keep_freed_memory
 
 if {kept}:
     print(keep_freed_memory())
