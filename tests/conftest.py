@@ -91,5 +91,7 @@ def _some_gpu() -> contextlib.AbstractContextManager[Any]:
     if not hasattr(jax.sharding, "AbstractDevice"):
         return contextlib.nullcontext()
     device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("gpu",), abstract_device=device)
+    # Auto, as no axis at all would be: the types of arrays in an Explicit mesh name it
+    axis = jax.sharding.AxisType.Auto
+    mesh = jax.sharding.AbstractMesh((1,), ("gpu",), axis_types=(axis,), abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)

@@ -239,13 +239,16 @@ def _times(L, X):
 
 
 def _largest_order(lti: DiagonalLTI, basis: _Basis, sigma, rank: int) -> int:
-    """The largest order of the real system whose pairs and real modes fit into `rank` states."""
+    """The largest order of the real system whose pairs and real modes fit into `rank` states.
+
+    Two equal real modes are no pair, though rounding may give their eigenvalues imaginary parts.
+    """
     most = len(basis.product)
     V, W = basis.leading(most)
     A = 2 * np.real((W * np.expm1(double_arrays(lti)[0])) @ V)
     for order in range(most, 0, -1):
         values: np.ndarray = np.linalg.eigvals(A[:order, :order])
-        pairs = np.sum(np.imag(values) > 0)
+        pairs = np.sum(np.imag(values) > TIE * np.max(np.abs(values)))
         if order - pairs <= rank and _above_tie(sigma, order) == order:
             return order
     return 1
@@ -284,4 +287,4 @@ GRADED = 1e-4
 """sigma_last / sigma_1 below which the singular values are computed once more, by themselves."""
 
 TIE = 1e-9
-"""Relative difference of sigma that counts as none."""
+"""Relative difference of sigma, or of eigenvalues, that counts as none."""

@@ -100,7 +100,7 @@ def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, lo
     weight_B, weight_C = modal_weights(log_lam, B), modal_weights(log_lam, jnp.conj(C.T))
     both = (weight_B > 0) & (weight_C > 0)
     ratio = jnp.where(both, weight_B, 1) / jnp.where(both, weight_C, 1)
-    scale = jnp.ldexp(jnp.ones_like(ratio), jnp.rint(jnp.log2(ratio) / 4).astype(jnp.int32))
+    scale = _power_of_two(jnp.rint(jnp.log2(ratio) / 4))
     if gramian == "P":
         generator = B / scale[:, None]
     else:
@@ -110,6 +110,20 @@ def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, lo
     factor = gramian_factor if form == "complex" else real_gramian_factor
     L, rank = factor(log_lam, generator, tolerance=tolerance)
     return L, rank, scale
+
+
+def _power_of_two(k):
+    """2**k, exactly, for whole numbers k as floats, |k| < 512.
+
+    Not `jnp.ldexp`: that works on the bits of 64-bit integers, and what is traced within
+    `enable_x64` may be lowered outside of it, as under jit, where there are none.
+    """
+    size, power = jnp.abs(k), jnp.ones_like(k)
+    for bit in reversed(range(9)):
+        taken = size >= 2**bit
+        size = jnp.where(taken, size - 2**bit, size)
+        power = jnp.where(taken, power * 2.0 ** (2**bit), power)
+    return jnp.where(k < 0, 1 / power, power)
 
 
 def in_double(*arrays):

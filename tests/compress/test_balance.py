@@ -169,21 +169,36 @@ def test_real_mode_has_gradients_off_the_real_line(system):
     np.testing.assert_allclose((t.lti.C[:, :, None] * t.lti.B).imag, 0, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["complex", "real"])
-def test_ties_are_not_cut(form):
-    """Two channels that are alike: sigma come in equal twos, and the order is even."""
+def alike():
+    """Two channels that are alike."""
     one = diagonal([-0.1 + 1j, -0.3 + 2j, -0.2 - 1.5j], C=np.array([[1.0, 2.0, 0.5]]))
     zero = np.zeros((3, 1), complex)
-    lti = DiagonalLTI(
+    return DiagonalLTI(
         np.concatenate([one.log_lam, one.log_lam]),
         np.block([[one.B, zero], [zero, one.B]]),
         np.block([[one.C, zero.T], [zero.T, one.C]]),
         np.zeros(2),
     )
+
+
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_ties_are_not_cut(form):
+    """Sigma come in equal twos, and the order is even."""
+    lti = alike()
     t = balanced_truncation(lti, 3, form=form)
     assert t.order == {"complex": 2, "real": 4}[form]  # a sixth would make four states of both
     assert t.sigma[t.order] < 0.999 * t.sigma[t.order - 1]
     assert hinf_error(lti, t.lti, form=form) <= t.bound
+
+
+@pytest.mark.parametrize(("rank", "order"), [(3, 4), (4, 8), (5, 8)])
+def test_no_rounding_makes_a_pair_of_two_equal_real_modes(rank, order):
+    """Of orders 6 and 10 each channel has a real mode: however both are mixed, they stay two."""
+    lti, rng = alike(), np.random.default_rng(0)
+    for _ in range(12):
+        inputs, outputs = np.linalg.qr(rng.normal(size=(2, 2, 2)))[0]
+        turned = eqx.tree_at(lambda s: (s.B, s.C), lti, (lti.B @ inputs, outputs @ lti.C))
+        assert balanced_truncation(turned, rank, form="real").order == order
 
 
 @pytest.mark.parametrize("rank", [6, 12, 30])

@@ -390,9 +390,9 @@ def test_no_step_of_a_loop_copies_a_whole_sequence(kernel, varying):
         arguments = system_, u
     with recurrence_form("matmul", 1):
         text = jax.jit(program).lower(*arguments).compile().as_text()
-    entry = text.index("ENTRY ")
-    assert "while(" in text[entry:]
-    assert not re.findall(r"= f32\[3,64,\S* copy\(.*", text[:entry])
+    # small loops stand in a function of their own from JAX 0.11 on, no longer in the entry
+    assert len(re.findall(r" while\(.* body=", text)) == 2, "one forwards, one backwards"
+    assert not re.findall(r"= f32\[3,64,\S* copy\(.*", text[: text.index("ENTRY ")])
 
 
 def test_explicit_mesh_axes_are_refused():

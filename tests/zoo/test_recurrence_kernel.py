@@ -65,7 +65,7 @@ def test_a_jax_without_triton_has_the_loop(monkeypatch, lowers_for_cuda):
 SEVERAL = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from zoo.recurrence_kernel import recurrence_on_gpu
+from zoo.recurrence.pallas import recurrence_on_gpu
 
 mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)

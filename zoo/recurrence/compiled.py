@@ -99,7 +99,7 @@ def selective_outputs(
     chunk: int,
     width: int,
 ) -> tuple[Float[Array, "b L d"], Float[Array, "b N d"], Float[Array, "b K N d"]]:
-    """Outputs of `zoo.selective.selective_scan`, the last states, and the states before chunks.
+    """Outputs of `selective_scan`, the last states, and the states before chunks.
 
     A core treats `width` channels together: 16, 32, 48 or 64.
     """

@@ -5,7 +5,7 @@
 // States never leave the first cache: a core goes through a chunk of samples with some states at
 // a time, a unit, whose products with B and C are done while they are there. The states before
 // chunks are kept; the gradient makes the others again, one chunk at a time, from the last one on.
-// Complex numbers are real parts and imaginary parts apart. Python's side: zoo/compiled.py.
+// Complex numbers are real parts and imaginary parts apart. Python's side: compiled.py.
 
 #include <numeric>
 

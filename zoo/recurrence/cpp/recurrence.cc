@@ -2,7 +2,7 @@
 //
 // A loop of XLA stays on one core and passes over its arrays several times. Here each core goes
 // through the samples of a block of states, reads what drives them once and writes them once; no
-// less can be moved. Python's side, which says what each argument is: zoo/compiled.py.
+// less can be moved. Python's side, which says what each argument is: compiled.py.
 
 #include "lanes.h"
 #include "share.h"

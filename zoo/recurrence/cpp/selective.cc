@@ -8,7 +8,7 @@
 // (Gu & Dao, arXiv 2312.00752, algorithm 2). A core goes through the samples of a block of channels
 // of one sequence, whose states stay in its cache. Of every `chunk`-th sample the states before it
 // are kept; the gradient makes the others again, one chunk at a time, from the last one on.
-// Python's side: zoo/compiled.py.
+// Python's side: compiled.py.
 
 #include "lanes.h"
 #include "share.h"
