@@ -88,9 +88,7 @@ LONG_FILES = {
     "compress/optimizer/carry.py",
     "zoo/recurrence/forms.py",
 }
-LONG_FUNCTIONS = {
-    "compress.linear.gramians._eliminate_pair",
-}
+LONG_FUNCTIONS: set[str] = set()
 
 
 @cache

@@ -173,16 +173,8 @@ def _eliminate_pair(log_lam, decay, generator, pivot):
     )
     after = jnp.conj(Phi) @ jnp.stack([jnp.where(second, moved, both[0]), both[1]])
 
-    # The columns (l_1, l_2) of the doubled system have rows (s, 0) at p and (e, t) at p*: turned
-    # by K, the unitary matrix that makes these rows conjugates of each other.
-    e = before * decay[pivot] / gap  # as s = size and t, times 1 / sqrt(decay)
-    t = jnp.where(second, rest, 0)
-    modulus = jnp.abs(e)
-    half = 0.5 * jnp.arctan2(t, modulus)
-    turn = jnp.sqrt(jnp.where(modulus > 0, e / jnp.where(modulus > 0, modulus, 1), 1))
-    l1, l2 = column1 * jnp.conj(turn), column2 * turn
-    cos, sin = jnp.cos(half), jnp.sin(half)
-    columns = jnp.stack([cos * l1 + sin * l2, 1j * (sin * l1 - cos * l2)])
+    e = before * decay[pivot] / gap  # as size and t, times 1 / sqrt(decay)
+    columns = _conjugate_columns(column1, column2, e, jnp.where(second, rest, 0))
 
     top = jnp.arange(real.shape[0])[:, None] < 2
     keep = jnp.arange(real.shape[1]) != pivot
@@ -190,6 +182,20 @@ def _eliminate_pair(log_lam, decay, generator, pivot):
     real = jnp.where(top, jnp.real(after), real - uw.T @ t_re)
     imag = jnp.where(top, jnp.imag(after), imag - uw.T @ t_im)
     return (real * keep, imag * keep), columns
+
+
+def _conjugate_columns(column1, column2, e, t):
+    """The two columns [2 n] of a pair, such that the conjugate's are their conjugates.
+
+    The columns (l_1, l_2) of the doubled system have rows (s, 0) at p and (e, t) at p*: they are
+    turned by K, the unitary matrix that makes these rows conjugates of each other.
+    """
+    modulus = jnp.abs(e)
+    half = 0.5 * jnp.arctan2(t, modulus)
+    turn = jnp.sqrt(jnp.where(modulus > 0, e / jnp.where(modulus > 0, modulus, 1), 1))
+    l1, l2 = column1 * jnp.conj(turn), column2 * turn
+    cos, sin = jnp.cos(half), jnp.sin(half)
+    return jnp.stack([cos * l1 + sin * l2, 1j * (sin * l1 - cos * l2)])
 
 
 def _blaschke(log_lam, log_pole, decay, row):
