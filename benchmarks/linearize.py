@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from compress.numerics.precision import widen
-from compress.selective.moments import Part, forward, output_gradients, parts
+from compress.selective.moments import Part, channel_gradients, forward, parts
 from zoo import AbstractMambaSSM, DiagonalLTI
 
 KINDS = ("mean", "moments")
@@ -90,7 +90,7 @@ def _sums(layer: AbstractMambaSSM, part: Part, mean: bool) -> tuple[Array, Array
         out = jnp.repeat(jnp.einsum("b,blgn->gn", real, signals.C), d // G, axis=0)
         return decay, into, out, jnp.sum(real) * L
     _, y = forward(A, signals, part, lambda *_: ())
-    dy = output_gradients(layer, part, y).reshape(grouped)
+    dy = channel_gradients(layer, part, y).reshape(grouped)
     into, out = (
         jnp.einsum("b,blgd,blgn,blgm->gdnm", real, w**2, rows, rows).reshape(d, *A.shape[1:] * 2)
         for w, rows in ((dt * x, signals.B), (dy, signals.C))

@@ -21,7 +21,7 @@ from ..numerics.padding import padded
 from ..numerics.threads import one_blas_thread
 from .hankel import Form, balanced_factor, check_system, error_bound, hankel_matrix
 from .modal import double_arrays, project, project_complex, project_real
-from .selection import Selection
+from .selection import StateChoice
 
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
 
@@ -93,7 +93,7 @@ def truncate(
     *,
     form: Form,
     rounding: float | None = None,
-    select: Selection | None = None,
+    select: StateChoice | None = None,
     svd: "HankelSVD | None" = None,
 ) -> Truncation:
     """`balanced_truncation` with factors of any pair of Gramians, say of measured ones.
@@ -143,7 +143,7 @@ def _truncate(
     rank: int,
     form: Form,
     rounding: float | None,
-    select: Selection | None,
+    select: StateChoice | None,
 ) -> Truncation:
     n = lti.d_state
     U, _, Vh = svd

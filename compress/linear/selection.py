@@ -10,7 +10,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
-Selection = Callable[[Float[np.ndarray, " n"], int], Int[np.ndarray, " r"]]
+StateChoice = Callable[[Float[np.ndarray, " n"], int], Int[np.ndarray, " r"]]
 """From descending singular values and a number r to the places of the r that stay, ascending."""
 
 
@@ -21,7 +21,7 @@ def smallest_values(sigma: Float[np.ndarray, " n"], rank: int) -> Int[np.ndarray
 
 
 @jaxtyped(typechecker=beartype)
-def random_values(seed: int | np.integer) -> Selection:
+def random_values(seed: int | np.integer) -> StateChoice:
     """States drawn at random; every layer and every shrink draws afresh from `seed`'s stream."""
     rng = np.random.default_rng(seed)
     return lambda sigma, rank: np.sort(rng.choice(len(sigma), min(rank, len(sigma)), replace=False))

@@ -16,7 +16,7 @@ from .data_gramians import data_factor, gradient_factor, horizon_factors
 from .h2 import nearest
 from .hankel import Form
 from .refit import refit
-from .selection import Selection
+from .selection import StateChoice
 
 Factors = tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]
 """Factors Lp and Lq of the two Gramians, as `compress.linear.balance.truncate` takes them."""
@@ -34,7 +34,7 @@ class Weighing:
     """From the layer's system to factors of its Gramians."""
     is_white: bool = False
     """Whether these are the Gramians of white noise, for which error bounds hold."""
-    select: Selection | None = None
+    select: StateChoice | None = None
     """Which balanced states stay; None for those of the largest values."""
     improve: Callable[[DiagonalLTI, Truncation], Truncation] | None = None
     """From the layer's system and its truncation to a better reduction."""

@@ -25,7 +25,7 @@ from ..linear.data_gramians import counted
 from ..model.record import SLICE
 from ..numerics.precision import widen
 
-ENOUGH = 4096
+SAMPLES = 4096
 """Samples that moments are taken over; of more, a random part of this size, spread evenly: each
 is one for all channels together."""
 
@@ -142,11 +142,11 @@ def parts(
     gradients: Any,
     states: int,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
-    enough: int = ENOUGH,
+    samples: int = SAMPLES,
 ) -> Iterator[Part]:
     """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has.
 
-    About `enough` samples are to be looked at, the same ones for arrays of the same shape.
+    About so many `samples` are to be looked at, the same ones for arrays of the same shape.
     """
     inputs = np.asarray(inputs, np.float64)
     if gradients is None:
@@ -154,13 +154,13 @@ def parts(
     counts = counted(inputs, lengths)
     gradients = np.where(counts[..., None], np.asarray(gradients, np.float64), 0)
     b, L, _ = inputs.shape
-    most = max(SEQUENCES, -(-2 * enough // L))
+    most = max(SEQUENCES, -(-2 * samples // L))
     if b > most:
         spread = np.linspace(0, b - 1, most).round().astype(int)
         inputs, gradients, counts, b = inputs[spread], gradients[spread], counts[spread], most
     chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
     T = -(-L // chunks)
-    kept = max(1, min(T, -(-T * enough // max(1, int(np.sum(counts))))))
+    kept = max(1, min(T, -(-T * samples // max(1, int(np.sum(counts))))))
     counts = np.pad(counts, [(0, 0), (0, chunks * T - L)])
     rng = np.random.default_rng(0)
     for k in range(0, b, SLICE):
@@ -178,7 +178,7 @@ def _sums(
     """The sums of h h^T and of mu mu^T over the samples that count."""
     signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
     P, y = forward(layer.eigenvalues, signals, part, _squares)
-    dy = output_gradients(layer, part, y)
+    dy = channel_gradients(layer, part, y)
     return P, backward(layer.eigenvalues, signals, dy, part, _squares)
 
 
@@ -192,7 +192,7 @@ def _contributions(layer: AbstractMambaSSM, part: Part) -> Float[Array, "G N N"]
         c = c.reshape(*c.shape[:2], G, len(A) // G, -1)
         return jnp.einsum("kbgdn,kbgdm,kb->gnm", c, c, counts)
 
-    dy = output_gradients(layer, part, y)
+    dy = channel_gradients(layer, part, y)
     return forward(A, signals, part, look, signals.C, dy)[0]
 
 
@@ -285,7 +285,7 @@ def of_channels(a: Float[Array, "b G N"], channels: int) -> Float[Array, "b d N"
     return jnp.repeat(a, channels // a.shape[1], axis=1)
 
 
-def output_gradients(
+def channel_gradients(
     layer: AbstractMambaSSM, part: Part, y: Float[Array, "b L d"]
 ) -> Float[Array, "b L d"]:
     """The gradients by the channels' outputs `y`, from those by the layer's."""

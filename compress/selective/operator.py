@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from zoo import AbstractMambaSSM
 
 from ..numerics.precision import widen
-from .moments import Part, backward, forward, output_gradients, parts
+from .moments import Part, backward, channel_gradients, forward, parts
 
 COLUMNS = 2**13
 """Samples of single channels, about; each is a vector of N states and one of N gradients."""
@@ -83,10 +83,10 @@ def sampled_states(
     with jax.enable_x64(True):
         wide = widen(layer)
         d, N = wide.eigenvalues.shape
-        enough = max(1, columns // d)
+        samples = max(1, columns // d)
         seen = [
             tuple(np.asarray(x)[part.counts > 0] for x in _states(wide, part))
-            for part in parts(inputs, gradients, d * N, lengths, enough)
+            for part in parts(inputs, gradients, d * N, lengths, samples)
         ]
     both = (np.concatenate(x) for x in zip(*seen, strict=True))
     return SampledStates(*(_by_group(x, wide.groups) for x in both))
@@ -105,7 +105,7 @@ def _states(
     """h and mu at the samples that are looked at."""
     A, signals = layer.eigenvalues, jax.vmap(layer.signals)(jnp.asarray(part.u))
     h, y = forward(A, signals, part, _looked_at, stack=True)
-    dy = output_gradients(layer, part, y)
+    dy = channel_gradients(layer, part, y)
     return h, backward(A, signals, dy, part, _looked_at, stack=True)
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from zoo import AbstractMambaSSM
 
 from ..numerics.precision import widen
-from .moments import Part, forward, output_gradients, parts
+from .moments import Part, channel_gradients, forward, parts
 
 RIDGE = 1e-2
 """Share of each entry's own moment that is added to it: what data hardly show stays as it is."""
@@ -70,7 +70,7 @@ def _normal_equations(
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
     _, y = forward(layer.eigenvalues, signals, part, lambda *_: ())
-    weights = jnp.mean(jnp.square(output_gradients(layer, part, y)), axis=(0, 1))
+    weights = jnp.mean(jnp.square(channel_gradients(layer, part, y)), axis=(0, 1))
     G = layer.groups
 
     def look(g, at, counts, C, y):

@@ -17,7 +17,7 @@ from data.task import Batch
 from zoo.layers.base import as_linear
 
 from ..settings.config import DistillationConfig, RunConfig
-from .network import layers_of
+from .network import ssm_layers
 
 Join = Callable[[Float[Array, ""], Any, Array, Batch, Any], Float[Array, ""]]
 """`join(loss, model, outputs, batch, arrays)`: the loss to learn from."""
@@ -61,7 +61,7 @@ def hankel_nuclear_norm(model: Any) -> Float[Array, ""]:
     """
     norms = [
         jnp.sum(jnp.asarray(hankel_singular_values(as_linear(layer).to_lti()))) / 2
-        for layer in layers_of(model)
+        for layer in ssm_layers(model)
     ]
     return jnp.mean(jnp.stack(norms))
 

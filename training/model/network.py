@@ -43,7 +43,7 @@ def check_model(config: RunConfig, task: Task) -> None:
     """A ValueError if this is no model for this task, or none that can learn or shrink this way."""
     check_network(config.network, task)
     model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
-    if any(family_of(layer).needs_data for layer in layers_of(model)):
+    if any(family_of(layer).needs_data for layer in ssm_layers(model)):
         method, price = config.compression.method, config.regularization.hankel
         layers = "for layers whose Hankel singular values depend on data"
         require(method == "data", "compression.method", method, f"data {layers}")
@@ -99,14 +99,14 @@ def parameter_count(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
 
 
-def layers_of(model: Any) -> list[AbstractSSM]:
+def ssm_layers(model: Any) -> list[AbstractSSM]:
     """The state-space layers of a model, in order."""
     return [layer for _, layer in keyed_layers(model)]
 
 
 def layer_sizes(model: Any) -> list[int]:
     """`d_state` of every state-space layer, in order."""
-    return [layer.d_state for layer in layers_of(model)]
+    return [layer.d_state for layer in ssm_layers(model)]
 
 
 def layer_paths(model: Any) -> list[str]:

@@ -25,7 +25,7 @@ from compress.model.record import record
 from data.task import Batch, Split
 
 from ..model.forward import run_sequence
-from ..model.network import layers_of
+from ..model.network import ssm_layers
 from ..model.padding import Padding
 from ..settings.config import RunConfig
 from ..settings.methods import configured_method
@@ -111,7 +111,7 @@ class Reduction:
 
         `after` is the model that the plan leads to, `sizes` are those that the layers have now.
         """
-        return describe_cut(planned, sizes, self.certificates(planned, layers_of(after)))
+        return describe_cut(planned, sizes, self.certificates(planned, ssm_layers(after)))
 
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
         """The bounds and the measured error of every layer; empty values where nothing was cut."""
