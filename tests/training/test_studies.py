@@ -306,8 +306,8 @@ def test_nothing_goes_on_when_a_study_ends_early(tmp_path):
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, console):
     folders = {"out": tmp_path / "out", "runs": tmp_path / "runs"}
     for wrong, said in (
-        ({"seeds": 0}, "--seeds 0"),
-        ({"jobs": 0}, "--jobs 0"),
+        ({"seeds": 0}, "--seeds must be 1 or more, got 0"),
+        ({"jobs": 0}, "--jobs must be 1 or more, got 0"),
         ({"only": ["nothing"]}, "nothing"),
     ):
         with pytest.raises(UsageError, match=said):
