@@ -68,7 +68,8 @@ def execute(
         check_new("--out", folder, f"; or go on with --resume {folder}")
     if (folder / "summary.json").exists():
         if placement.is_first:
-            write_report(folder)
+            with _as_usage_error():
+                write_report(folder)
         placement.wait("the report is written")
         return folder
     check_trained(config)
@@ -82,7 +83,8 @@ def execute(
         if not command.resume and placement.is_first:
             write_atomically(folder / "config.yaml", write_yaml(config))
         if placement.is_first:
-            note_environment(folder / "environment.json")
+            with _as_usage_error():
+                note_environment(folder / "environment.json")
         with Interrupt() as interrupt:
             run = Run(config, task, folder, clock, teacher, method=method, policy=policy)
             summary = _train(run, make_display(console), interrupt)
@@ -91,6 +93,15 @@ def execute(
             write_report(folder)
     placement.wait("the report is written")
     return folder
+
+
+@contextmanager
+def _as_usage_error() -> Iterator[None]:
+    """What is wrong with a file of a run directory, in one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from None
 
 
 @contextmanager
@@ -117,16 +128,17 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
         finally:
             run.close()
     if restored:
-        truncate_after(log, run.step)
+        start = _start_of(log, run.step)
+    else:
+        _check_nothing_lost(log)
     mirror = TensorBoardMirror(session.folder / "tensorboard", run.step if restored else None)
     with display:
         sinks = session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
         try:
             if restored:
-                start = next(e for e in read_events(log) if e["event"] == "start")
                 for sink in (mirror, display):
                     sink.write(start)
-                session.emit("resume")
+                session.emit("resume", damaged=run.saves.damaged)
             else:
                 session.emit("start", **describe(run.config, session.task, session.beginning))
             return run.run(interrupt)
@@ -134,6 +146,37 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
             run.close()
             for sink in sinks:
                 sink.close()
+
+
+def _start_of(log: Path, step: int) -> dict[str, Any]:
+    """The "start" event of a log, which is taken back to the checkpoint of `step`."""
+    try:
+        starts = [event for event in read_events(log) if event["event"] == "start"]
+        truncate_after(log, step)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{log} must be the log of this run, got: {error}") from None
+    if not starts:
+        raise UsageError(f"{log} must begin with a start event, got none")
+    return starts[0]
+
+
+def _check_nothing_lost(log: Path) -> None:
+    """`UsageError` if the run that would begin anew has had checkpoints, which are gone.
+
+    A second one is begun only when the first is complete; before that, nothing is lost.
+    """
+    if not log.exists():
+        return
+    try:
+        saved = [event["step"] for event in read_events(log) if event["event"] == "checkpoint"]
+    except ValueError as error:
+        raise UsageError(f"{log} must be the log of this run, got: {error}") from None
+    if len(saved) > 1:
+        raise UsageError(
+            f"{log.parent / 'checkpoints'} must hold a checkpoint, got none, though the log tells "
+            f"of one of step {saved[-2]}: begin a new run with --config "
+            f"{log.parent / 'config.yaml'} --out FOLDER"
+        )
 
 
 def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State] | None:

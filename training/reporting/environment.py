@@ -59,8 +59,11 @@ def note_environment(file: Path) -> None:
     if not file.exists():
         write_json(file, now)
         return
-    before = json.loads(file.read_text())
-    resumed = before.pop("resumed", [])
+    try:
+        before = json.loads(file.read_text())
+        resumed = before.pop("resumed", [])
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file} must be JSON, as a run leaves it, got: {error}") from None
     if now != [before, *resumed][-1]:
         write_json(file, {**before, "resumed": [*resumed, now]})
 

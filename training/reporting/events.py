@@ -34,7 +34,7 @@ in [0, 1]):
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it
                 had to reach); the events between the two steps are gone from the log
-    resume      step
+    resume      step, damaged [steps of later checkpoints that could not be read]
     interrupt   step
     end         step
 

@@ -47,6 +47,9 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
         case "takeover":
             failed = "" if event["error"] is None else f" (in the background: {event['error']})"
             return f"{at}  on in programs for state {format_sizes(event['d_state'])}{failed}"
+        case "resume" if event.get("damaged"):
+            lost = ", ".join(map(str, event["damaged"]))
+            return f"{at}  resumed; later checkpoints could not be read (steps {lost})"
         case name:
             return None if name not in _SHORT else f"{at}  {_SHORT[name]}"
 

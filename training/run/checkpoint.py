@@ -31,6 +31,10 @@ class Checkpoints:
         """The step of the latest complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, the latest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
     def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
         """Save a pytree of arrays and a JSON dictionary as step `step`; returns before it is done.
 
@@ -69,7 +73,7 @@ class Checkpoints:
     def forget_from(self, step: int) -> None:
         """Remove the checkpoints of this step and of later ones."""
         self.wait()
-        for saved in self._manager.all_steps():
+        for saved in self.steps():
             if saved >= step:
                 self._manager.delete(saved)
 

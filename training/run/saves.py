@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..settings.errors import UsageError
 from ..shrinking.shrinker import Shrinker
 from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
 from .session import Session
@@ -15,6 +16,8 @@ class Saves:
         self._session, self._shrinker, self._trial = session, shrinker, trial
         self.step: int | None = None
         """The step that is saved, or was restored, last."""
+        self.damaged: list[int] = []
+        """Steps whose checkpoints could not be read when the run was restored."""
 
     def save(self) -> None:
         """Save everything that a resumed run needs, unless this step is saved already."""
@@ -51,16 +54,34 @@ class Saves:
         }
 
     def restore(self) -> bool:
-        """Go back to the latest checkpoint, or to before a failed cut; False if there is none."""
-        trial = self._trial
-        checkpoints = self._session.checkpoints if trial.failed is None else trial.checkpoints
-        step = checkpoints.latest()
-        if step is None:
-            return False
-        metadata = self.restore_from(checkpoints, step)
-        self.step = step
-        self._session.clock.add(metadata["seconds"])
-        return True
+        """Go back to the latest checkpoint that can be read; False if there are none at all.
+
+        While a cut is taken back that is the one from before it. Later ones that cannot be read
+        are noted in `damaged`, and removed. UsageError if none of those that are there can be.
+        """
+        trial, checkpoints = self._trial, self._session.checkpoints
+        if trial.failed is not None:
+            trial.check_saved()
+            checkpoints = trial.checkpoints
+        problem = ""
+        for step in checkpoints.steps():
+            try:
+                metadata = self.restore_from(checkpoints, step)
+            except Exception as error:  # whatever a damaged file makes its reader raise
+                problem = problem or " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                self.damaged.append(step)
+                continue
+            self.step = step
+            if self.damaged and self._session.placement.is_first:
+                checkpoints.forget_from(step + 1)
+            self._session.clock.add(metadata["seconds"])
+            return True
+        if self.damaged:
+            raise UsageError(
+                f"{self._session.folder / 'checkpoints'} must hold a checkpoint that can be read, "
+                f"got damaged ones of steps {', '.join(map(str, self.damaged))} ({problem})"
+            )
+        return False
 
     def restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         """Take over a saved state, and all that goes with it but the clock; its metadata."""

@@ -7,6 +7,7 @@ from typing import Any
 from ..model.objective import Measure
 from ..reporting.events import write_json
 from ..settings.config import RunConfig
+from ..settings.errors import UsageError
 from ..settings.schedule import shrink_steps
 from .checkpoint import Checkpoints
 
@@ -34,7 +35,12 @@ class Trial:
         self.failed: dict[str, Any] | None = None
         """What is told of the cut that is being taken back, None while none is."""
         if self._note.exists():
-            self.failed = json.loads(self._note.read_text())
+            try:
+                self.failed = json.loads(self._note.read_text())
+            except ValueError as error:
+                raise UsageError(
+                    f"{self._note} must be JSON, as a run leaves it, got {error}"
+                ) from None
         self.memory: dict[str, Any] = {"best": None, "d_state": None, "stopped": False}
 
     @property
@@ -51,6 +57,14 @@ class Trial:
         if step is None:
             raise FileNotFoundError(f"{self._folder} holds no checkpoint of before the cut")
         return step
+
+    def check_saved(self) -> None:
+        """`UsageError` unless there is a state to go back to, now that a cut is taken back."""
+        if not self._folder.is_dir() or self.checkpoints.latest() is None:
+            raise UsageError(
+                f"{self._note} says that a cut is being taken back, so {self._folder} must hold "
+                "the checkpoint from before it, got none: remove the file to go on without"
+            )
 
     @property
     def stopped(self) -> bool:
