@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from .lti import DiagonalLTI
+from .typing import checked
 
 
+@checked
 def to_control(lti: DiagonalLTI, *, delayed: bool = False) -> Any:
     """`lti` as a discrete `control.StateSpace` of one sample per step.
 
@@ -20,6 +22,7 @@ def to_control(lti: DiagonalLTI, *, delayed: bool = False) -> Any:
     return control.ss(A, B, C, D, 1) if delayed else control.ss(A, B, C @ A, C @ B + D, 1)
 
 
+@checked
 def from_control(system: Any, *, delayed: bool = False) -> DiagonalLTI:
     """The diagonal system of a discrete `control.StateSpace`, inverse of `to_control`.
 

@@ -4,10 +4,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Array, Complex, Float
 
-Array = jax.Array | np.ndarray
-"""An array of JAX or of NumPy."""
+from .typing import AnyArray, checked
 
 
 class DiagonalLTI(eqx.Module):
@@ -24,10 +23,10 @@ class DiagonalLTI(eqx.Module):
     NumPy's: a system in double precision stays exact even while JAX runs in single.
     """
 
-    log_lam: Complex[Array, " n"]
-    B: Complex[Array, "n m"]
-    C: Complex[Array, "p n"]
-    D: Float[Array, " p"] | Float[Array, "p m"]
+    log_lam: Complex[AnyArray, " d_state"]
+    B: Complex[AnyArray, "d_state inputs"]
+    C: Complex[AnyArray, "outputs d_state"]
+    D: Float[AnyArray, " outputs"] | Float[AnyArray, "outputs inputs"]
 
     def __check_init__(self):
         n = self.log_lam.shape[0]
@@ -44,13 +43,17 @@ class DiagonalLTI(eqx.Module):
         """Number of stored (complex) states n."""
         return self.log_lam.shape[0]
 
+    @checked
     def spectral_radius(self) -> Float[Array, ""]:
         """Largest modulus of an eigenvalue; below 1 for a stable system."""
         return jnp.exp(jnp.max(jnp.real(self.log_lam), initial=-jnp.inf))
 
+    @checked
     def simulate(
-        self, u: Float[Array, "L m"], x0: Complex[Array, " n"] | None = None
-    ) -> Float[Array, "L p"]:
+        self,
+        u: Float[AnyArray, "length {self.B.shape[1]}"],
+        x0: Complex[AnyArray, "{self.d_state}"] | None = None,
+    ) -> Float[Array, "length outputs"]:
         """Outputs y_1..y_L for inputs u_1..u_L from the state `x0` (zero if not given)."""
         given = [] if x0 is None else [x0]
         dtype = jnp.result_type(self.log_lam, self.B, self.C, u, *given)
@@ -65,11 +68,17 @@ class DiagonalLTI(eqx.Module):
         _, y = jax.lax.scan(step, start, jnp.asarray(u, jnp.finfo(dtype).dtype))
         return y + self.feedthrough(u)
 
-    def feedthrough(self, u: Float[Array, "*L m"]) -> Float[Array, "*L p"]:
+    @checked
+    def feedthrough(
+        self, u: Float[AnyArray, "*lead {self.B.shape[1]}"]
+    ) -> Float[Array, "*lead outputs"]:
         """The share D u of the output."""
         return jnp.asarray(u) * self.D if self.D.ndim == 1 else jnp.asarray(u) @ self.D.T
 
-    def frequency_response(self, w: Float[Array, " f"]) -> Complex[Array, "f p m"]:
+    @checked
+    def frequency_response(
+        self, w: Float[AnyArray, " frequencies"]
+    ) -> Complex[Array, "frequencies outputs inputs"]:
         """Transfer function of the real map u -> y at z = exp(i w), `w` in rad/sample.
 
         y = Re(C x) is the sum of half the complex system and half its conjugate:
@@ -80,7 +89,10 @@ class DiagonalLTI(eqx.Module):
         w = jnp.asarray(w)
         return (self.complex_response(w) + jnp.conj(self.complex_response(-w))) / 2 + D
 
-    def complex_response(self, w: Float[Array, " f"]) -> Complex[Array, "f p m"]:
+    @checked
+    def complex_response(
+        self, w: Float[AnyArray, " frequencies"]
+    ) -> Complex[Array, "frequencies outputs inputs"]:
         """C (I - diag(lam)/z)^-1 B at z = exp(i w): the complex system (lam, B, C), without D.
 
         It is z times the textbook's C (zI - diag(lam))^-1 B, since the input enters the current
@@ -89,13 +101,14 @@ class DiagonalLTI(eqx.Module):
         gain = -1 / jnp.expm1(self.log_lam - 1j * jnp.asarray(w)[:, None])
         return jnp.einsum("pn,fn,nm->fpm", self.C, gain, self.B)
 
+    @checked
     def to_real(
         self,
     ) -> tuple[
-        Float[np.ndarray, "k k"],
-        Float[np.ndarray, "k m"],
-        Float[np.ndarray, "p k"],
-        Float[np.ndarray, "p m"],
+        Float[np.ndarray, "order order"],
+        Float[np.ndarray, "order inputs"],
+        Float[np.ndarray, "outputs order"],
+        Float[np.ndarray, "outputs inputs"],
     ]:
         """Real (A, B, C, D) with x_k = A x_{k-1} + B u_k and y_k = C x_k + D u_k, in float64.
 
@@ -126,12 +139,13 @@ class DiagonalLTI(eqx.Module):
         )
 
     @classmethod
+    @checked
     def from_real(
         cls,
-        A: Float[np.ndarray, "k k"],
-        B: Float[np.ndarray, "k m"],
-        C: Float[np.ndarray, "p k"],
-        D: Float[np.ndarray, "p m"] | Float[np.ndarray, " p"],
+        A: Float[np.ndarray, "order order"],
+        B: Float[np.ndarray, "order inputs"],
+        C: Float[np.ndarray, "outputs order"],
+        D: Float[np.ndarray, "outputs inputs"] | Float[np.ndarray, " outputs"],
     ) -> "DiagonalLTI":
         """The system x_k = A x_{k-1} + B u_k, y_k = C x_k + D u_k in diagonal form, in float64.
 

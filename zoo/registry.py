@@ -14,6 +14,7 @@ from .layers.lru import LRUConfig
 from .layers.mamba import MambaConfig
 from .layers.mamba2 import Mamba2Config
 from .layers.s5 import S5Config
+from .typing import checked
 
 
 @runtime_checkable
@@ -35,6 +36,7 @@ LAYERS: Mapping[str, type[Any]] = MappingProxyType(_layers)
 """The configuration class of every layer by its name; a view, to which `register_layer` adds."""
 
 
+@checked
 def register_layer(name: str, config_class: Any) -> None:
     """Let a layer be called by `name`, as on the command line's --model.
 
@@ -51,6 +53,7 @@ def register_layer(name: str, config_class: Any) -> None:
     _layers[name] = config_class
 
 
+@checked
 def layer_config(name: str) -> type[Any]:
     """The configuration class of the layer called `name`; a ValueError lists the names."""
     if name not in LAYERS:

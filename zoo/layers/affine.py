@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..recurrence.whole_batch import whole_batch
+from ..typing import InputArray, checked
 
 
 class Linear(eqx.Module):
@@ -16,10 +17,11 @@ class Linear(eqx.Module):
     become fewer is a tree of the same structure.
     """
 
-    weight: Float[Array, "n m"]
-    bias: Float[Array, " n"] | None = None
+    weight: Float[Array, "outputs inputs"]
+    bias: Float[Array, " outputs"] | None = None
 
     @classmethod
+    @checked
     def init(
         cls, inputs: int, outputs: int, *, use_bias: bool = True, key: PRNGKeyArray
     ) -> "Linear":
@@ -30,23 +32,34 @@ class Linear(eqx.Module):
         start = jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound)
         return cls(weight, start if use_bias else None)
 
-    def __call__(self, x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
+    @checked
+    def __call__(
+        self, x: Float[InputArray, "*lead {self.weight.shape[1]}"]
+    ) -> Float[Array, "*lead {self.weight.shape[0]}"]:
         return affine(self, x)
 
 
-def affine(linear: eqx.nn.Linear | Linear, x: Float[Array, "*k m"]) -> Float[Array, "*k p"]:
+@checked
+def affine(
+    linear: eqx.nn.Linear | Linear, x: Float[InputArray, "*lead inputs"]
+) -> Float[Array, "*lead outputs"]:
     """`linear` along the last axis."""
     y = product(linear.weight, x)
     return y if linear.bias is None else y + linear.bias
 
 
-def product(weight: Float[Array, "n m"], x: Float[Array, "*k m"]) -> Float[Array, "*k n"]:
+@checked
+def product(
+    weight: Float[InputArray, "outputs inputs"], x: Float[InputArray, "*lead inputs"]
+) -> Float[Array, "*lead outputs"]:
     """weight x along the last axis."""
     (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(weight))
 
 
-def _rows_times(weight: Float[Array, "n m"], x: Float[Array, "b k m"]) -> list[Array]:
+def _rows_times(
+    weight: Float[Array, "outputs inputs"], x: Float[Array, "batch rows inputs"]
+) -> list[Array]:
     """weight x for all rows of a batch, as one product of matrices: x W^T, and dW = dy^T x.
 
     Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.

@@ -1,14 +1,17 @@
 """What all state-space layers of the zoo have in common."""
 
 import abc
+import inspect
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..lti import DiagonalLTI
+from ..typing import ArgumentError, Count, InputArray, checked
 
 
 class AbstractSSM(eqx.Module):
@@ -27,6 +30,11 @@ class AbstractSSM(eqx.Module):
     takes_intervals: ClassVar[bool] = False
     """Whether its call takes `dt`, the intervals before each sample."""
 
+    def __new__(cls, *args: Any, **kwargs: Any):
+        if args or kwargs:  # copies and pickles are made without
+            check_fields(cls, args, kwargs)
+        return eqx.Module.__new__(cls)
+
     @property
     @abc.abstractmethod
     def d_model(self) -> int:
@@ -38,7 +46,7 @@ class AbstractSSM(eqx.Module):
         """Number of stored (complex) states N: what compression shrinks."""
 
     @abc.abstractmethod
-    def __call__(self, u: Float[Array, "L d_model"]) -> Float[Array, "L d_model"]:
+    def __call__(self, u: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
         """The output sequence, from a zero state."""
 
     @abc.abstractmethod
@@ -47,14 +55,14 @@ class AbstractSSM(eqx.Module):
 
     @abc.abstractmethod
     def step(
-        self, carry: Any, u_t: Float[Array, " d_model"]
+        self, carry: Any, u_t: Float[InputArray, " d_model"]
     ) -> tuple[Any, Float[Array, " d_model"]]:
         """One sample: the next carry and the output. Row by row equal to `layer(u)`."""
 
     @abc.abstractmethod
     def run(
-        self, carry: Any, u: Float[Array, "L d_model"], length: Int[Array, ""] | int | None = None
-    ) -> tuple[Any, Float[Array, "L d_model"]]:
+        self, carry: Any, u: Float[InputArray, "length d_model"], length: Count | None = None
+    ) -> tuple[Any, Float[Array, "length d_model"]]:
         """A piece of a sequence: the next carry and the outputs, as `step` would give them.
 
         Of a padded piece, `length` is the number of samples, 1 or more: the carry is the one after
@@ -93,6 +101,7 @@ class AbstractLinearSSM(AbstractSSM):
         Inverse of `to_lti` up to rounding. Differentiable in `lti`.
         """
 
+    @checked
     def resized(self, n: int) -> "AbstractLinearSSM":
         H = self.d_model
         return self.from_lti(
@@ -104,6 +113,7 @@ class AbstractLinearSSM(AbstractSSM):
             )
         )
 
+    @checked
     def first_states(self, n: int) -> "AbstractLinearSSM":
         shapes = eqx.filter_eval_shape(lambda layer: layer.resized(n), self)
         return jax.tree.map(lambda x, like: x[tuple(map(slice, like.shape))], self, shapes)
@@ -119,8 +129,8 @@ class AbstractTimedSSM(AbstractLinearSSM):
 
     @abc.abstractmethod
     def __call__(
-        self, u: Float[Array, "L d_model"], dt: Float[Array, " L"] | None = None
-    ) -> Float[Array, "L d_model"]:
+        self, u: Float[InputArray, "length d_model"], dt: Float[InputArray, " length"] | None = None
+    ) -> Float[Array, "length d_model"]:
         """The output sequence, from a zero state; `dt` are the intervals before each sample, in
         units of a usual one."""
 
@@ -133,6 +143,26 @@ class AbstractSelectiveSSM(AbstractSSM):
     """
 
 
+@checked
+def check_fields(layer: type[AbstractSSM], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise an `ArgumentError` where fields are missing, as in LRU(4, 64) for LRU.init(4, 64)."""
+    init = getattr(layer, "init", None)
+    if init is None:
+        return
+    try:
+        inspect.signature(layer.__init__).bind(None, *args, **kwargs)
+    except TypeError:
+        values = [repr(x) for x in args if isinstance(x, int | float | str)]
+        needed = [p for p in inspect.signature(init).parameters.values() if p.default is p.empty]
+        names = [f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name for p in needed]
+        shown = ", ".join([*values, *names[len(values) :]])
+        raise ArgumentError(
+            f"{layer.__name__}(...) takes all {len(fields(layer))} fields of a layer: use "
+            f"{layer.__name__}.init({shown}) to make a new one"
+        ) from None
+
+
+@checked
 def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
     """Raise a ValueError unless `lti` has the width and the feed-through of `layer`."""
     H = layer.d_model
@@ -149,6 +179,7 @@ def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
         raise ValueError(f"lti has {lti.d_state} states, allowed: 1 or more")
 
 
+@checked
 def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
     """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
     if not isinstance(layer, AbstractLinearSSM):

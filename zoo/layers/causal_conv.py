@@ -5,7 +5,9 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..typing import Count, InputArray, checked
 
 
 class CausalConv(eqx.Module):
@@ -14,10 +16,11 @@ class CausalConv(eqx.Module):
     The window it carries holds the last K inputs, the newest one last, as Hugging Face's does.
     """
 
-    weight: Float[Array, "c K"]
-    bias: Float[Array, " c"] | None
+    weight: Float[Array, "channels taps"]
+    bias: Float[Array, " channels"] | None
 
     @classmethod
+    @checked
     def init(cls, channels: int, width: int, *, bias: bool, key: PRNGKeyArray) -> "CausalConv":
         """Weights and bias uniform within 1 / sqrt(width)."""
         weight_key, bias_key = jax.random.split(key)
@@ -26,16 +29,18 @@ class CausalConv(eqx.Module):
         start = jax.random.uniform(bias_key, (channels,), minval=-bound, maxval=bound)
         return cls(weight, start if bias else None)
 
-    def init_state(self) -> Float[Array, "K c"]:
+    @checked
+    def init_state(self) -> Float[Array, "taps channels"]:
         """The window before the first sample: zeros."""
         return jnp.zeros(self.weight.shape[::-1], self.weight.dtype)
 
+    @checked
     def run(
         self,
-        window: Float[Array, "K c"],
-        x: Float[Array, "L c"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Float[Array, "K c"], Float[Array, "L c"]]:
+        window: Float[InputArray, "{self.weight.shape[1]} {self.weight.shape[0]}"],
+        x: Float[InputArray, "length channels"],
+        length: Count | None = None,
+    ) -> tuple[Float[Array, "taps channels"], Float[Array, "length channels"]]:
         """The window after the first `length` samples (all if not given), and the outputs."""
         width, L = self.weight.shape[1], len(x)
         padded = jnp.concatenate([window, x])
@@ -45,9 +50,12 @@ class CausalConv(eqx.Module):
         window = jax.lax.dynamic_slice_in_dim(padded, L if length is None else length, width)
         return window, y
 
+    @checked
     def step(
-        self, window: Float[Array, "K c"], x_t: Float[Array, " c"]
-    ) -> tuple[Float[Array, "K c"], Float[Array, " c"]]:
+        self,
+        window: Float[InputArray, "{self.weight.shape[1]} {self.weight.shape[0]}"],
+        x_t: Float[InputArray, " channels"],
+    ) -> tuple[Float[Array, "taps channels"], Float[Array, " channels"]]:
         """One sample of `run`."""
         window, y = self.run(window, x_t[None])
         return window, y[0]

@@ -10,35 +10,41 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from ..typing import InputArray, checked
+
 Discretization = Literal["zoh", "bilinear"]
 
 
+@checked
 def zero_order_hold(
-    Lambda: Complex[Array, "*n"], step: Float[Array, "*n"]
-) -> tuple[Complex[Array, "*n"], Complex[Array, "*n"]]:
+    Lambda: Complex[InputArray, "*shape"], step: Float[InputArray, "*shape"]
+) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
     """The input is held over each step: log_lam = z, gain = (exp(z) - 1) / Lambda (S5, eq. 6)."""
     z = Lambda * step
     return z, step * _phi(z)
 
 
+@checked
 def inverse_zero_order_hold(
-    log_lam: Complex[Array, "*n"], step: Float[Array, "*n"]
-) -> tuple[Complex[Array, "*n"], Complex[Array, "*n"]]:
+    log_lam: Complex[InputArray, "*shape"], step: Float[InputArray, "*shape"]
+) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
     """`(Lambda, gain)` of which `zero_order_hold` makes `log_lam`."""
     return log_lam / step, step * _phi(log_lam)
 
 
+@checked
 def bilinear(
-    Lambda: Complex[Array, "*n"], step: Float[Array, "*n"]
-) -> tuple[Complex[Array, "*n"], Complex[Array, "*n"]]:
+    Lambda: Complex[InputArray, "*shape"], step: Float[InputArray, "*shape"]
+) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
     """The trapezoidal rule: lam = (1 + z/2) / (1 - z/2), gain = step / (1 - z/2) (Tustin)."""
     half = Lambda * step / 2
     return jnp.log1p(half) - jnp.log1p(-half), step / (1 - half)
 
 
+@checked
 def inverse_bilinear(
-    log_lam: Complex[Array, "*n"], step: Float[Array, "*n"]
-) -> tuple[Complex[Array, "*n"], Complex[Array, "*n"]]:
+    log_lam: Complex[InputArray, "*shape"], step: Float[InputArray, "*shape"]
+) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
     """`(Lambda, gain)` of which `bilinear` makes `log_lam`, up to whole turns of its angle."""
     half = jnp.tanh(log_lam / 2)
     return 2 * half / step, step / (1 - half)
@@ -57,7 +63,7 @@ RULES: dict[Discretization, Rule] = {
 }
 
 
-def _phi(z: Complex[Array, "*n"]) -> Complex[Array, "*n"]:
+def _phi(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
     """(exp(z) - 1) / z, one at zero; finite in value and gradient everywhere."""
     small = jnp.abs(z) < 1e-4
     safe = jnp.where(small, 1, z)

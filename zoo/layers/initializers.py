@@ -7,16 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
+from ..typing import InputArray, checked
 
+
+@checked
 def complex_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Complex[Array, "..."]:
     """Standard normal real and imaginary parts, independent: variance 2."""
     re, im = jax.random.normal(key, (2, *shape))
     return jax.lax.complex(re, im)
 
 
+@checked
 def ring(
     key: PRNGKeyArray, d_state: int, r_min: float, r_max: float, max_phase: float
-) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+) -> tuple[Float[Array, " d_state"], Float[Array, " d_state"]]:
     """`(nu_log, theta_log)` of eigenvalues uniform on a ring (Orvieto et al. 2023, lemma 3.2).
 
     The area of the ring r_min <= |lam| <= r_max is covered evenly; angles are uniform in
@@ -33,7 +37,10 @@ def ring(
     return jnp.log(-0.5 * jnp.log(squared)), jnp.log(angle)
 
 
-def hippo_legs_normal(size: int) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "size n"]]:
+@checked
+def hippo_legs_normal(
+    size: int,
+) -> tuple[Complex[np.ndarray, " d_state"], Complex[np.ndarray, "order d_state"]]:
     """Eigenvalues and eigenvectors of HiPPO-LegS-N, one of each conjugate pair, n = size / 2.
 
     The normal part of HiPPO-LegS, A_ij = -1/2 delta_ij + skew(sqrt(2i+1) sqrt(2j+1) / 2)
@@ -49,6 +56,7 @@ def hippo_legs_normal(size: int) -> tuple[Complex[np.ndarray, " n"], Complex[np.
     return -0.5 + 1j * omega[half], V[:, half]
 
 
+@checked
 def log_uniform(
     key: PRNGKeyArray, shape: tuple[int, ...], low: float, high: float
 ) -> Float[Array, "..."]:
@@ -58,6 +66,7 @@ def log_uniform(
     return jax.random.uniform(key, shape, minval=math.log(low), maxval=math.log(high))
 
 
-def inverse_softplus(y: Float[Array, "*n"]) -> Float[Array, "*n"]:
+@checked
+def inverse_softplus(y: Float[InputArray, "*shape"]) -> Float[Array, "*shape"]:
     """The x of which log(1 + exp(x)) is `y` > 0."""
     return y + jnp.log(-jnp.expm1(-y))

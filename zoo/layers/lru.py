@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ..lti import DiagonalLTI
 from ..recurrence.linear import lti_apply, lti_step
+from ..typing import Count, InputArray, checked
 from .base import MIN_DECAY, AbstractLinearSSM, check_fits
 from .checks import check_positive
 from .initializers import complex_normal, ring
@@ -33,6 +34,7 @@ class LRUConfig:
     def __post_init__(self):
         check_positive("d_state", self.d_state)
 
+    @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "LRU":
         return LRU.init(
             d_model,
@@ -58,16 +60,17 @@ class LRU(AbstractLinearSSM):
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
 
-    nu_log: Float[Array, " N"]
-    theta_log: Float[Array, " N"]
-    gamma_log: Float[Array, " N"]
-    B_re: Float[Array, "N H"]
-    B_im: Float[Array, "N H"]
-    C_re: Float[Array, "H N"]
-    C_im: Float[Array, "H N"]
-    D: Float[Array, " H"]
+    nu_log: Float[Array, " d_state"]
+    theta_log: Float[Array, " d_state"]
+    gamma_log: Float[Array, " d_state"]
+    B_re: Float[Array, "d_state d_model"]
+    B_im: Float[Array, "d_state d_model"]
+    C_re: Float[Array, "d_model d_state"]
+    C_im: Float[Array, "d_model d_state"]
+    D: Float[Array, " d_model"]
 
     @classmethod
+    @checked
     def init(
         cls,
         d_model: int,
@@ -107,31 +110,38 @@ class LRU(AbstractLinearSSM):
     def d_state(self) -> int:
         return self.nu_log.shape[0]
 
-    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    @checked
+    def __call__(
+        self, u: Float[InputArray, "length {self.d_model}"]
+    ) -> Float[Array, "length {self.d_model}"]:
         lti = self.to_lti()
         y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
         return y + self.D * u
 
-    def init_state(self) -> Complex[Array, " N"]:
+    @checked
+    def init_state(self) -> Complex[Array, " d_state"]:
         return jnp.zeros(self.d_state, jnp.result_type(self.nu_log, jnp.complex64))
 
+    @checked
     def step(
-        self, carry: Complex[Array, " N"], u_t: Float[Array, " H"]
-    ) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
+        self, carry: Complex[InputArray, "{self.d_state}"], u_t: Float[InputArray, "{self.d_model}"]
+    ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "{self.d_model}"]]:
         lti = self.to_lti()
         carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
         return carry, y_t + self.D * u_t
 
+    @checked
     def run(
         self,
-        carry: Complex[Array, " N"],
-        u: Float[Array, "L H"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        carry: Complex[InputArray, "{self.d_state}"],
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+    ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "length {self.d_model}"]]:
         lti = self.to_lti()
         y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
         return carry, y + self.D * u
 
+    @checked
     def to_lti(self) -> DiagonalLTI:
         return DiagonalLTI(
             log_lam=jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)),
@@ -140,6 +150,7 @@ class LRU(AbstractLinearSSM):
             D=self.D,
         )
 
+    @checked
     def from_lti(self, lti: DiagonalLTI) -> "LRU":
         check_fits(lti, self)
         decay = jnp.maximum(-jnp.real(lti.log_lam), MIN_DECAY)
@@ -161,7 +172,8 @@ class LRU(AbstractLinearSSM):
         return type(self)(**{name: x.astype(self.nu_log.dtype) for name, x in parameters.items()})
 
 
-def normalizer_log(nu_log: Float[Array, " N"]) -> Float[Array, " N"]:
+@checked
+def normalizer_log(nu_log: Float[InputArray, " d_state"]) -> Float[Array, " d_state"]:
     """log sqrt(1 - |lam|^2) with |lam| = exp(-exp(nu_log)), exact next to the unit circle."""
     return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log)))
 

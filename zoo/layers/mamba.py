@@ -8,9 +8,10 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..recurrence.selective import Signals, selective_scan, selective_step
+from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
 from .checks import check_positive, check_steps
@@ -52,6 +53,7 @@ class MambaConfig:
             check_positive("dt_rank", self.dt_rank)
         check_steps("dt", self.dt_min, self.dt_max)
 
+    @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba":
         return Mamba.init(d_model, key=key, **vars(self))
 
@@ -59,10 +61,11 @@ class MambaConfig:
 class TiedLog(eqx.Module):
     """log(-A) with one spectrum for all channels, each at a speed of its own: a_n + s_d."""
 
-    a: Float[Array, " N"]
-    s: Float[Array, " d"]
+    a: Float[Array, " d_state"]
+    s: Float[Array, " channels"]
 
-    def full(self) -> Float[Array, "d N"]:
+    @checked
+    def full(self) -> Float[Array, "channels d_state"]:
         """The matrix a_n + s_d."""
         return self.s[:, None] + self.a
 
@@ -70,19 +73,19 @@ class TiedLog(eqx.Module):
 class MambaState(NamedTuple):
     """What a layer carries from one sample to the next."""
 
-    window: Float[Array, "K d"]
+    window: Float[Array, "taps channels"]
     """The last K inputs of the convolution, the newest one last."""
-    ssm: Float[Array, "d N"]
+    ssm: Float[Array, "channels d_state"]
     """The states of each channel."""
 
 
 class Selection(NamedTuple):
     """What the recurrence is given for each sample: it follows the data."""
 
-    x: Float[Array, "*L d"]
-    dt: Float[Array, "*L d"]
-    B: Float[Array, "*L N"]
-    C: Float[Array, "*L N"]
+    x: Float[Array, "*lead channels"]
+    dt: Float[Array, "*lead channels"]
+    B: Float[Array, "*lead d_state"]
+    C: Float[Array, "*lead d_state"]
 
 
 class Mamba(AbstractMambaSSM):
@@ -105,8 +108,8 @@ class Mamba(AbstractMambaSSM):
     conv1d: CausalConv
     x_proj: Linear
     dt_proj: Linear
-    A_log: Float[Array, "d N"] | TiedLog
-    D: Float[Array, " d"]
+    A_log: Float[Array, "channels d_state"] | TiedLog
+    D: Float[Array, " channels"]
     out_proj: Linear
 
     def __check_init__(self):
@@ -114,6 +117,7 @@ class Mamba(AbstractMambaSSM):
             raise ValueError("x_proj has a bias, allowed: none, as in Hugging Face's weights")
 
     @classmethod
+    @checked
     def init(
         cls,
         d_model: int,
@@ -177,28 +181,31 @@ class Mamba(AbstractMambaSSM):
         return self.dt_proj.weight.shape[1]
 
     @property
-    def A(self) -> Float[Array, "d N"]:
+    def A(self) -> Float[Array, "channels d_state"]:
         """Continuous-time eigenvalues of each channel, per unit of dt."""
         return -jnp.exp(self.A_log.full() if isinstance(self.A_log, TiedLog) else self.A_log)
 
+    @checked
     def __call__(
-        self, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
-    ) -> Float[Array, "L H"]:
+        self, u: Float[InputArray, "length {self.d_model}"], length: Count | None = None
+    ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence, from a zero state; of a padded one, `length` is its own length."""
         return self.run(self.init_state(), u, length)[1]
 
+    @checked
     def init_state(self) -> MambaState:
         return MambaState(
             self.conv1d.init_state(),
             jnp.zeros((self.d_inner, self.d_state), jnp.result_type(self.D, jnp.float32)),
         )
 
+    @checked
     def run(
         self,
         carry: MambaState,
-        u: Float[Array, "L H"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[MambaState, Float[Array, "L H"]]:
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+    ) -> tuple[MambaState, Float[Array, "length {self.d_model}"]]:
         x, z = jnp.split(self.in_proj(u), 2, axis=-1)
         window, x = self.conv1d.run(carry.window, x, length)
         x, dt, B, C = self.select(jax.nn.silu(x))
@@ -208,16 +215,18 @@ class Mamba(AbstractMambaSSM):
         y, ssm = selective_scan(x, dt, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 
+    @checked
     def step(
-        self, carry: MambaState, u_t: Float[Array, " H"]
-    ) -> tuple[MambaState, Float[Array, " H"]]:
+        self, carry: MambaState, u_t: Float[InputArray, "{self.d_model}"]
+    ) -> tuple[MambaState, Float[Array, "{self.d_model}"]]:
         x, z = jnp.split(self.in_proj(u_t), 2)
         window, x = self.conv1d.step(carry.window, x)
         x, dt, B, C = self.select(jax.nn.silu(x))
         y, ssm = selective_step(x, dt, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 
-    def select(self, x: Float[Array, "*L d"]) -> Selection:
+    @checked
+    def select(self, x: Float[InputArray, "*lead channels"]) -> Selection:
         """What the recurrence is given where the convolution, after its silu, gives `x`."""
         rank, N = self.dt_rank, self.d_state
         dt, B, C = jnp.split(product(self.x_proj.weight, x), (rank, rank + N), axis=-1)
@@ -225,25 +234,34 @@ class Mamba(AbstractMambaSSM):
         return Selection(x, dt, B, C)
 
     @property
-    def eigenvalues(self) -> Float[Array, "d N"]:
+    def eigenvalues(self) -> Float[Array, "channels d_state"]:
         return self.A
 
     @property
     def groups(self) -> int:
         return 1
 
-    def signals(self, u: Float[Array, "L H"]) -> Signals:
+    @checked
+    def signals(self, u: Float[InputArray, "length {self.d_model}"]) -> Signals:
         x, dt, B, C = self.select(self._convolved(u)[0])
         return Signals(x, dt, B[:, None], C[:, None])
 
-    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+    @checked
+    def emit(
+        self, u: Float[InputArray, "length {self.d_model}"], y: Float[InputArray, "length channels"]
+    ) -> Float[Array, "length {self.d_model}"]:
         return self._out(y, *self._convolved(u))
 
+    @checked
     def map_states(
         self,
-        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+        B: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        C: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
     ) -> "Mamba":
         rank, N = self.dt_rank, self.d_state
         rows = self.x_proj.weight
@@ -255,13 +273,18 @@ class Mamba(AbstractMambaSSM):
             spectrum = jnp.asarray(log_A(self.A_log))
         return replace(self, x_proj=x_proj, A_log=spectrum)
 
-    def _convolved(self, u: Float[Array, "L H"]) -> tuple[Float[Array, "L d"], Float[Array, "L d"]]:
+    def _convolved(
+        self, u: Float[Array, "length {self.d_model}"]
+    ) -> tuple[Float[Array, "length channels"], Float[Array, "length channels"]]:
         """x after the convolution and its silu, and z, from the first sample on."""
         x, z = jnp.split(self.in_proj(u), 2, axis=-1)
         return jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), x)[1]), z
 
     def _out(
-        self, y: Float[Array, "*L d"], x: Float[Array, "*L d"], z: Float[Array, "*L d"]
-    ) -> Float[Array, "*L H"]:
+        self,
+        y: Float[Array, "*lead channels"],
+        x: Float[Array, "*lead channels"],
+        z: Float[Array, "*lead channels"],
+    ) -> Float[Array, "*lead d_model"]:
         gated = (y + self.D * x) * jax.nn.silu(z)
         return self.out_proj(gated)

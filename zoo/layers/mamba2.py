@@ -8,10 +8,11 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..recurrence.selective import Signals
 from ..recurrence.ssd import ssd_scan, ssd_step
+from ..typing import Count, InputArray, checked
 from .affine import Linear
 from .causal_conv import CausalConv
 from .checks import check_divides, check_positive, check_steps
@@ -55,6 +56,7 @@ class Mamba2Config:
             check_positive(name, getattr(self, name))
         check_steps("dt", self.dt_min, self.dt_max)
 
+    @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba2":
         return Mamba2.init(d_model, key=key, **vars(self))
 
@@ -62,11 +64,14 @@ class Mamba2Config:
 class GatedRMSNorm(eqx.Module):
     """weight * r / rms(r), r = y * silu(z), the mean square taken in each of `groups` groups."""
 
-    weight: Float[Array, " d"]
+    weight: Float[Array, " channels"]
     groups: int = eqx.field(static=True)
     eps: float = eqx.field(static=True)
 
-    def __call__(self, y: Float[Array, "*L d"], z: Float[Array, "*L d"]) -> Float[Array, "*L d"]:
+    @checked
+    def __call__(
+        self, y: Float[InputArray, "*lead channels"], z: Float[InputArray, "*lead channels"]
+    ) -> Float[Array, "*lead channels"]:
         kind, dtype = y.dtype, jnp.result_type(y, jnp.float32)
         r = y.astype(dtype) * jax.nn.silu(z.astype(dtype))
         grouped = r.reshape(*r.shape[:-1], self.groups, -1)
@@ -78,19 +83,19 @@ class GatedRMSNorm(eqx.Module):
 class Mamba2State(NamedTuple):
     """What a layer carries from one sample to the next."""
 
-    window: Float[Array, "K c"]
+    window: Float[Array, "taps convolved"]
     """The last K inputs of the convolution, the newest one last."""
-    ssm: Float[Array, "h p N"]
+    ssm: Float[Array, "heads headdim d_state"]
     """The states of each head and channel."""
 
 
 class Selection2(NamedTuple):
     """What the recurrence is given for each sample: it follows the data."""
 
-    x: Float[Array, "*L h p"]
-    dt: Float[Array, "*L h"]
-    B: Float[Array, "*L g N"]
-    C: Float[Array, "*L g N"]
+    x: Float[Array, "*lead heads headdim"]
+    dt: Float[Array, "*lead heads"]
+    B: Float[Array, "*lead groups d_state"]
+    C: Float[Array, "*lead groups d_state"]
 
 
 class Mamba2(AbstractMambaSSM):
@@ -112,9 +117,9 @@ class Mamba2(AbstractMambaSSM):
 
     in_proj: Linear
     conv1d: CausalConv
-    dt_bias: Float[Array, " h"]
-    A_log: Float[Array, " h"]
-    D: Float[Array, " h"]
+    dt_bias: Float[Array, " heads"]
+    A_log: Float[Array, " heads"]
+    D: Float[Array, " heads"]
     norm: GatedRMSNorm
     out_proj: Linear
     dt_limit: tuple[float, float] = eqx.field(static=True)
@@ -135,6 +140,7 @@ class Mamba2(AbstractMambaSSM):
             )
 
     @classmethod
+    @checked
     def init(
         cls,
         d_model: int,
@@ -218,12 +224,12 @@ class Mamba2(AbstractMambaSSM):
         return (self.conv1d.weight.shape[0] - self.d_inner) // (2 * self.n_groups)
 
     @property
-    def A(self) -> Float[Array, " h"]:
+    def A(self) -> Float[Array, " heads"]:
         """Continuous-time eigenvalue of each head, per unit of dt."""
         return -jnp.exp(self.A_log)
 
     @property
-    def eigenvalues(self) -> Float[Array, "d N"]:
+    def eigenvalues(self) -> Float[Array, "channels d_state"]:
         A = jnp.repeat(self.A, self.headdim)
         return jnp.broadcast_to(A[:, None], (self.d_inner, self.d_state))
 
@@ -231,24 +237,27 @@ class Mamba2(AbstractMambaSSM):
     def groups(self) -> int:
         return self.n_groups
 
+    @checked
     def __call__(
-        self, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
-    ) -> Float[Array, "L H"]:
+        self, u: Float[InputArray, "length {self.d_model}"], length: Count | None = None
+    ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence, from a zero state; of a padded one, `length` is its own length."""
         return self.run(self.init_state(), u, length)[1]
 
+    @checked
     def init_state(self) -> Mamba2State:
         shape = (self.heads, self.headdim, self.d_state)
         return Mamba2State(
             self.conv1d.init_state(), jnp.zeros(shape, jnp.result_type(self.D, jnp.float32))
         )
 
+    @checked
     def run(
         self,
         carry: Mamba2State,
-        u: Float[Array, "L H"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Mamba2State, Float[Array, "L H"]]:
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+    ) -> tuple[Mamba2State, Float[Array, "length {self.d_model}"]]:
         z, xBC, dt = self.project(u)
         window, xBC = self.conv1d.run(carry.window, xBC, length)
         x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
@@ -258,25 +267,32 @@ class Mamba2(AbstractMambaSSM):
         y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
+    @checked
     def step(
-        self, carry: Mamba2State, u_t: Float[Array, " H"]
-    ) -> tuple[Mamba2State, Float[Array, " H"]]:
+        self, carry: Mamba2State, u_t: Float[InputArray, "{self.d_model}"]
+    ) -> tuple[Mamba2State, Float[Array, "{self.d_model}"]]:
         z, xBC, dt = self.project(u_t)
         window, xBC = self.conv1d.step(carry.window, xBC)
         x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
         y, ssm = ssd_step(x, dt, self.A, B, C, carry.ssm)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
+    @checked
     def project(
-        self, u: Float[Array, "*L H"]
-    ) -> tuple[Float[Array, "*L d"], Float[Array, "*L c"], Float[Array, "*L h"]]:
+        self, u: Float[InputArray, "*lead {self.d_model}"]
+    ) -> tuple[
+        Float[Array, "*lead channels"], Float[Array, "*lead convolved"], Float[Array, "*lead heads"]
+    ]:
         """The gate, the inputs of the convolution, and the steps before their softplus."""
         projected = self.in_proj(u)
         gate, rest = self.d_inner, self.in_proj.weight.shape[0] - self.heads
         z, xBC, dt = jnp.split(projected, (gate, rest), axis=-1)
         return z, xBC, dt
 
-    def select(self, xBC: Float[Array, "*L c"], dt: Float[Array, "*L h"]) -> Selection2:
+    @checked
+    def select(
+        self, xBC: Float[InputArray, "*lead convolved"], dt: Float[InputArray, "*lead heads"]
+    ) -> Selection2:
         """What the recurrence is given where the convolution, after its silu, gives `xBC`."""
         N = self.d_state
         d, groups = self.d_inner, (self.n_groups, N)
@@ -290,23 +306,32 @@ class Mamba2(AbstractMambaSSM):
             C.reshape(*L, *groups),
         )
 
-    def signals(self, u: Float[Array, "L H"]) -> Signals:
+    @checked
+    def signals(self, u: Float[InputArray, "length {self.d_model}"]) -> Signals:
         (x, dt, B, C), _ = self._selected(u)
         return Signals(x.reshape(len(u), self.d_inner), jnp.repeat(dt, self.headdim, axis=-1), B, C)
 
-    def emit(self, u: Float[Array, "L H"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+    @checked
+    def emit(
+        self, u: Float[InputArray, "length {self.d_model}"], y: Float[InputArray, "length channels"]
+    ) -> Float[Array, "length {self.d_model}"]:
         selected, z = self._selected(u)
         return self._out(y.reshape(selected.x.shape), selected.x, z)
 
+    @checked
     def map_states(
         self,
-        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+        B: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        C: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
     ) -> "Mamba2":
         groups, N, d = self.n_groups, self.d_state, self.d_inner
 
-        def mapped(rows: Float[Array, "m *k"], before: int) -> Float[Array, "q *k"]:
+        def mapped(rows: Float[Array, "_ *rest"], before: int) -> Float[Array, "_ *rest"]:
             """Rows of which the first `before + d` have nothing to do with states."""
             begin = before + d
             middle, end = begin + groups * N, begin + 2 * groups * N
@@ -325,14 +350,19 @@ class Mamba2(AbstractMambaSSM):
         )
         return replace(self, in_proj=in_proj, conv1d=conv1d)
 
-    def _selected(self, u: Float[Array, "L H"]) -> tuple[Selection2, Float[Array, "L d"]]:
+    def _selected(
+        self, u: Float[Array, "length {self.d_model}"]
+    ) -> tuple[Selection2, Float[Array, "length channels"]]:
         """What the recurrence is given on `u`, from the first sample on, and the gate."""
         z, xBC, dt = self.project(u)
         xBC = jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), xBC)[1])
         return self.select(xBC, dt), z
 
     def _out(
-        self, y: Float[Array, "*L h p"], x: Float[Array, "*L h p"], z: Float[Array, "*L d"]
-    ) -> Float[Array, "*L H"]:
+        self,
+        y: Float[Array, "*lead heads headdim"],
+        x: Float[Array, "*lead heads headdim"],
+        z: Float[Array, "*lead channels"],
+    ) -> Float[Array, "*lead d_model"]:
         y = (y + self.D[:, None] * x).reshape(z.shape)
         return self.out_proj(self.norm(y, z))

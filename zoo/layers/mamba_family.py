@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..recurrence.selective import Signals
+from ..typing import InputArray, checked
 from .base import AbstractSelectiveSSM
 
 
@@ -27,7 +28,7 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
 
     @property
     @abc.abstractmethod
-    def eigenvalues(self) -> Float[Array, "d N"]:
+    def eigenvalues(self) -> Float[Array, "channels d_state"]:
         """Continuous-time eigenvalues A of each channel, per unit of dt."""
 
     @property
@@ -36,19 +37,25 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
         """Groups G of d / G neighbouring channels that share B and C."""
 
     @abc.abstractmethod
-    def signals(self, u: Float[Array, "L d_model"]) -> Signals:
+    def signals(self, u: Float[InputArray, "length d_model"]) -> Signals:
         """What drives the states on `u`."""
 
     @abc.abstractmethod
-    def emit(self, u: Float[Array, "L d_model"], y: Float[Array, "L d"]) -> Float[Array, "L H"]:
+    def emit(
+        self, u: Float[InputArray, "length d_model"], y: Float[InputArray, "length channels"]
+    ) -> Float[Array, "length d_model"]:
         """The layer's output on `u` where those of its channels' states are `y`."""
 
     @abc.abstractmethod
     def map_states(
         self,
-        B: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        C: Callable[[Float[Array, "G N *k"]], Float[Array, "G r *k"]],
-        log_A: Callable[[Float[Array, "c N"]], Float[Array, "c r"]],
+        B: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        C: Callable[
+            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+        ],
+        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
     ) -> "AbstractMambaSSM":
         """The layer with other states: `B` and `C` are applied to all that makes B and C.
 
@@ -56,8 +63,10 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
         it.
         """
 
+    @checked
     def resized(self, n: int) -> "AbstractMambaSSM":
         return self.map_states(*[lambda x: jnp.zeros((len(x), n, *x.shape[2:]))] * 3)
 
+    @checked
     def first_states(self, n: int) -> "AbstractMambaSSM":
         return self.map_states(*[lambda x: x[:, :n]] * 3)

@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ..lti import DiagonalLTI
 from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
+from ..typing import Count, InputArray, checked
 from .base import MIN_DECAY, AbstractTimedSSM, check_fits
 from .checks import check_divides, check_positive, check_steps
 from .discretize import RULES, Discretization
@@ -40,6 +41,7 @@ class S5Config:
         check_divides("hippo_blocks", self.hippo_blocks, "d_state", self.d_state)
         check_steps("step", self.step_min, self.step_max)
 
+    @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "S5":
         return S5.init(
             d_model,
@@ -66,14 +68,14 @@ class S5(AbstractTimedSSM):
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
 
-    Lambda_re_log: Float[Array, " N"]
-    Lambda_im: Float[Array, " N"]
-    B_re: Float[Array, "N H"]
-    B_im: Float[Array, "N H"]
-    C_re: Float[Array, "H N"]
-    C_im: Float[Array, "H N"]
-    D: Float[Array, " H"]
-    log_step: Float[Array, " N"]
+    Lambda_re_log: Float[Array, " d_state"]
+    Lambda_im: Float[Array, " d_state"]
+    B_re: Float[Array, "d_state d_model"]
+    B_im: Float[Array, "d_state d_model"]
+    C_re: Float[Array, "d_model d_state"]
+    C_im: Float[Array, "d_model d_state"]
+    D: Float[Array, " d_model"]
+    log_step: Float[Array, " d_state"]
     discretization: Discretization = eqx.field(static=True)
 
     def __check_init__(self):
@@ -81,6 +83,7 @@ class S5(AbstractTimedSSM):
             raise ValueError(f"discretization={self.discretization!r}, allowed: {sorted(RULES)}")
 
     @classmethod
+    @checked
     def init(
         cls,
         d_model: int,
@@ -118,13 +121,14 @@ class S5(AbstractTimedSSM):
         )
 
     @classmethod
+    @checked
     def from_continuous(
         cls,
-        Lambda: Complex[Array, " N"],
-        B: Complex[Array, "N H"],
-        C: Complex[Array, "H N"],
-        D: Float[Array, " H"],
-        log_step: Float[Array, " N"],
+        Lambda: Complex[InputArray, " d_state"],
+        B: Complex[InputArray, "d_state d_model"],
+        C: Complex[InputArray, "d_model d_state"],
+        D: Float[InputArray, " d_model"],
+        log_step: Float[InputArray, " d_state"],
         *,
         discretization: Discretization = S5Config.discretization,
     ) -> "S5":
@@ -150,13 +154,16 @@ class S5(AbstractTimedSSM):
         return self.Lambda_im.shape[0]
 
     @property
-    def Lambda(self) -> Complex[Array, " N"]:
+    def Lambda(self) -> Complex[Array, " d_state"]:
         """Continuous-time eigenvalues, one of each conjugate pair [rad per unit of time]."""
         return jax.lax.complex(-jnp.exp(self.Lambda_re_log), self.Lambda_im)
 
+    @checked
     def __call__(
-        self, u: Float[Array, "L H"], dt: Float[Array, " L"] | None = None
-    ) -> Float[Array, "L H"]:
+        self,
+        u: Float[InputArray, "length {self.d_model}"],
+        dt: Float[InputArray, " length"] | None = None,
+    ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence from a zero state.
 
         `dt` are the intervals before each sample, in samples (all one if not given): state n
@@ -170,16 +177,18 @@ class S5(AbstractTimedSSM):
             y = jnp.real(linear_recurrence(a, b) @ lti.C.T)
         return y + self.D * u
 
-    def init_state(self) -> Complex[Array, " N"]:
+    @checked
+    def init_state(self) -> Complex[Array, " d_state"]:
         dtype = jnp.result_type(self.Lambda_im, self.log_step, self.B_im, jnp.complex64)
         return jnp.zeros(self.d_state, dtype)
 
+    @checked
     def step(
         self,
-        carry: Complex[Array, " N"],
-        u_t: Float[Array, " H"],
-        dt: Float[Array, ""] | None = None,
-    ) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
+        carry: Complex[InputArray, "{self.d_state}"],
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
+    ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "{self.d_model}"]]:
         lti = self.to_lti()
         if dt is None:
             carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
@@ -190,23 +199,25 @@ class S5(AbstractTimedSSM):
         return carry, y_t + self.D * u_t
 
     def _sampled(
-        self, u_t: Float[Array, " H"], dt: Float[Array, ""]
-    ) -> tuple[Complex[Array, " N"], Complex[Array, " N"]]:
+        self, u_t: Float[Array, " d_model"], dt: Float[Array, ""]
+    ) -> tuple[Complex[Array, " d_state"], Complex[Array, " d_state"]]:
         """Decay and input of the states over an interval of `dt` samples."""
         rule = RULES[self.discretization]
         log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(self.log_step))
         return jnp.exp(log_lam), gain * (jax.lax.complex(self.B_re, self.B_im) @ u_t)
 
+    @checked
     def run(
         self,
-        carry: Complex[Array, " N"],
-        u: Float[Array, "L H"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
+        carry: Complex[InputArray, "{self.d_state}"],
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+    ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "length {self.d_model}"]]:
         lti = self.to_lti()
         y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
         return carry, y + self.D * u
 
+    @checked
     def to_lti(self) -> DiagonalLTI:
         log_lam, gain = RULES[self.discretization].forward(self.Lambda, jnp.exp(self.log_step))
         return DiagonalLTI(
@@ -216,6 +227,7 @@ class S5(AbstractTimedSSM):
             D=self.D,
         )
 
+    @checked
     def from_lti(self, lti: DiagonalLTI) -> "S5":
         """Each state takes the step size of this layer's state whose eigenvalue lies nearest.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..layers.base import AbstractSSM
+from ..typing import Count, InputArray, checked
 
 
 class Bidirectional(eqx.Module):
@@ -17,13 +18,14 @@ class Bidirectional(eqx.Module):
     forward: AbstractSSM
     backward: AbstractSSM
 
+    @checked
     def __call__(
         self,
-        u: Float[Array, "L H"],
-        dt: Float[Array, " L"] | None = None,
+        u: Float[InputArray, "length d_model"],
+        dt: Float[InputArray, " length"] | None = None,
         *,
-        length: Int[Array, ""] | int | None = None,
-    ) -> Float[Array, "L H"]:
+        length: Count | None = None,
+    ) -> Float[Array, "length d_model"]:
         """`dt`, for layers that take it, are the intervals before each sample, in samples.
 
         Read backwards, the interval before a sample is the one that follows it; nothing follows
@@ -39,7 +41,7 @@ class Bidirectional(eqx.Module):
         return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
 
 
-def _reversed(samples: int, length: Int[Array, ""] | int | None) -> Int[Array, " L"] | slice:
+def _reversed(samples: int, length: Count | None) -> Int[Array, " length"] | slice:
     """Indices that reverse the first `length` samples, and that undo it too."""
     if length is None:
         return slice(None, None, -1)

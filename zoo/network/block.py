@@ -7,16 +7,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
+from ..typing import Count, InputArray, checked
 from .bidirectional import Bidirectional
 from .norm import NORMS, AbstractNorm, NormName, SampleNorm
 from .pointwise import GLU, Dropout, gelu
 
 
 @jax.custom_vjp
-def _summed_once(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+def _summed_once(x: Float[Array, "length d_model"]) -> Float[Array, "length d_model"]:
     """x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
 
     XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
@@ -41,19 +42,20 @@ class AbstractBlock(eqx.Module):
 
     @abc.abstractmethod
     def after(
-        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "L H"]:
+        self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "length d_model"]:
         """What is done with the layer's output, sample by sample, before it is added."""
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "L H"],
+        x: Float[InputArray, "length d_model"],
         state: eqx.nn.State,
         *,
-        length: Int[Array, ""] | int | None = None,
-        dt: Float[Array, " L"] | None = None,
+        length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         """The next residual stream and the next state.
 
         Samples from `length` on are padding: they change nothing before them, and mean nothing.
@@ -66,6 +68,7 @@ class AbstractBlock(eqx.Module):
             given["length"] = length
         return x + self.after(self.ssm(y, **given), key=key), state
 
+    @checked
     def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm, AbstractSSM]:
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
         if not isinstance(self.norm, SampleNorm):
@@ -77,15 +80,19 @@ class AbstractBlock(eqx.Module):
             raise ValueError("ssm is Bidirectional, allowed where sequences are streamed: causal")
         return self.norm.norm, self.ssm
 
+    @checked
     def run(
-        self, carry: Any, x: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
-    ) -> tuple[Any, Float[Array, "L H"]]:
+        self, carry: Any, x: Float[InputArray, "length d_model"], length: Count | None = None
+    ) -> tuple[Any, Float[Array, "length d_model"]]:
         """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
         norm, ssm = self.streamed()
         carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
         return carry, x + eqx.nn.inference_mode(self).after(y)
 
-    def step(self, carry: Any, x_t: Float[Array, " H"]) -> tuple[Any, Float[Array, " H"]]:
+    @checked
+    def step(
+        self, carry: Any, x_t: Float[InputArray, " d_model"]
+    ) -> tuple[Any, Float[Array, " d_model"]]:
         """One sample, as `AbstractSSM.step`, without dropout."""
         norm, ssm = self.streamed()
         carry, y_t = ssm.step(carry, norm(x_t))
@@ -100,9 +107,10 @@ class Block(AbstractBlock):
     glu: GLU
     dropout: Dropout
 
+    @checked
     def after(
-        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "L H"]:
+        self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "length d_model"]:
         y = self.dropout(gelu(y), key=key, draw=0)
         return self.dropout(self.glu(y), key=key, draw=1)
 
@@ -114,21 +122,23 @@ class MixerBlock(AbstractBlock):
     ssm: AbstractSSM | Bidirectional
     dropout: Dropout
 
+    @checked
     def after(
-        self, y: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "L H"]:
+        self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "length d_model"]:
         return self.dropout(y, key=key)
 
 
+@checked
 def run_blocks(
     blocks: Sequence[AbstractBlock],
-    x: Float[Array, "L H"],
+    x: Float[InputArray, "length d_model"],
     state: eqx.nn.State,
     *,
-    length: Int[Array, ""] | int | None = None,
-    dt: Float[Array, " L"] | None = None,
+    length: Count | None = None,
+    dt: Float[InputArray, " length"] | None = None,
     key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
     """The residual stream after all blocks, and the next state; the rest as for a block."""
     keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
     for block, block_key in zip(blocks, keys, strict=True):
@@ -136,6 +146,7 @@ def run_blocks(
     return x, state
 
 
+@checked
 def residual_block(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,
@@ -157,6 +168,7 @@ def residual_block(
     return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))
 
 
+@checked
 def residual_blocks(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM], keys: Sequence[PRNGKeyArray], **settings: Any
 ) -> tuple[Block | MixerBlock, ...]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.affine import affine
 from ..layers.base import AbstractSSM
+from ..typing import Count, InputArray, checked
 from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .norm import NormName, within
 
@@ -19,10 +20,14 @@ class LinearEncoder(eqx.Module):
 
     linear: eqx.nn.Linear
 
+    @checked
     def __init__(self, channels: int, d_model: int, *, key: PRNGKeyArray):
         self.linear = eqx.nn.Linear(channels, d_model, key=key)
 
-    def __call__(self, x: Float[Array, "L c"]) -> Float[Array, "L H"]:
+    @checked
+    def __call__(
+        self, x: Float[InputArray, "length {self.linear.in_features}"]
+    ) -> Float[Array, "length d_model"]:
         return affine(self.linear, x)
 
 
@@ -31,10 +36,12 @@ class EmbeddingEncoder(eqx.Module):
 
     embedding: eqx.nn.Embedding
 
+    @checked
     def __init__(self, vocabulary: int, d_model: int, *, key: PRNGKeyArray):
         self.embedding = eqx.nn.Embedding(vocabulary, d_model, key=key)
 
-    def __call__(self, x: Int[Array, " L"]) -> Float[Array, "L H"]:
+    @checked
+    def __call__(self, x: Int[InputArray, " length"]) -> Float[Array, "length d_model"]:
         return jax.vmap(self.embedding)(x)
 
 
@@ -43,9 +50,10 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {"real": LinearEncoder, "tokens": 
 """By the kind of input: `encoder(input_size, d_model, key=key)`."""
 
 
+@checked
 def mean_pool(
-    h: Float[Array, "L H"], length: Int[Array, ""] | int | None = None
-) -> Float[Array, " H"]:
+    h: Float[InputArray, "length d_model"], length: Count | None = None
+) -> Float[Array, " d_model"]:
     """The mean over the samples that are no padding."""
     if length is None:
         return jnp.mean(h, axis=0)
@@ -64,18 +72,20 @@ class Classifier(eqx.Module):
     blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "L c"] | Int[Array, " L"],
+        x: Float[InputArray, "length channels"] | Int[InputArray, " length"],
         state: eqx.nn.State,
         *,
-        length: Int[Array, ""] | int | None = None,
+        length: Count | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, key=key)
         return self.head(mean_pool(h, length)), state
 
 
+@checked
 def classifier(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.affine import Linear, product
 from ..layers.base import AbstractSSM
+from ..typing import Count, InputArray, checked
 from .block import Block, MixerBlock, residual_blocks, run_blocks
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
@@ -46,26 +47,29 @@ class LanguageModel(eqx.Module):
         """Channels H of the residual stream."""
         return self.embedding.weight.shape[1]
 
+    @checked
     def __call__(
         self,
-        tokens: Int[Array, " L"],
+        tokens: Int[InputArray, " length"],
         state: eqx.nn.State,
         *,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "L V"], eqx.nn.State]:
+    ) -> tuple[Float[Array, "length vocabulary"], eqx.nn.State]:
         h, state = run_blocks(self.blocks, self.embedding.weight[tokens], state, key=key)
         return self.logits(h), state
 
+    @checked
     def init_state(self) -> tuple[Any, ...]:
         """The carry before the first token: each layer's zero state."""
         return tuple(block.streamed()[1].init_state() for block in self.blocks)
 
+    @checked
     def run(
         self,
         carry: tuple[Any, ...],
-        tokens: Int[Array, " L"],
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[tuple[Any, ...], Float[Array, "L H"]]:
+        tokens: Int[InputArray, " length"],
+        length: Count | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "length d_model"]]:
         """A piece of a text: the next carry, and the residual stream after the last block.
 
         `logits` of a row are those of the token that follows it. Of a padded piece, `length` is the
@@ -78,9 +82,10 @@ class LanguageModel(eqx.Module):
             after.append(state)
         return tuple(after), h
 
+    @checked
     def step(
-        self, carry: tuple[Any, ...], token: Int[Array, ""]
-    ) -> tuple[tuple[Any, ...], Float[Array, " V"]]:
+        self, carry: tuple[Any, ...], token: Int[InputArray, ""]
+    ) -> tuple[tuple[Any, ...], Float[Array, " vocabulary"]]:
         """One token: the next carry, and the logits of the token that follows."""
         h = self.embedding.weight[token]
         after = []
@@ -89,12 +94,14 @@ class LanguageModel(eqx.Module):
             after.append(state)
         return tuple(after), self.logits(h[None])[0]
 
-    def logits(self, h: Float[Array, "L H"]) -> Float[Array, "L V"]:
+    @checked
+    def logits(self, h: Float[InputArray, "length d_model"]) -> Float[Array, "length vocabulary"]:
         """Logits from the residual stream after the last block."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return product(weight, jax.vmap(self.norm.norm)(h))
 
 
+@checked
 def language_model(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,

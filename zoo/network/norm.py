@@ -7,7 +7,9 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
+
+from ..typing import Count, InputArray, checked
 
 BATCH_AXIS = "batch"
 """The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
@@ -21,7 +23,8 @@ MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
 
 
-def within(length: Int[Array, ""] | int, samples: int) -> Bool[Array, " L"]:
+@checked
+def within(length: Count, samples: int) -> Bool[Array, " length"]:
     """Which samples are no padding."""
     return jnp.arange(samples) < length
 
@@ -32,10 +35,10 @@ class AbstractNorm(eqx.Module):
     @abc.abstractmethod
     def __call__(
         self,
-        x: Float[Array, "L H"],
+        x: Float[InputArray, "length d_model"],
         state: eqx.nn.State,
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        length: Count | None = None,
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         """The normalised sequence and the next state. Samples from `length` on are padding."""
 
 
@@ -47,23 +50,25 @@ class BatchNorm(AbstractNorm):
     they have gathered. Padding does not count.
     """
 
-    weight: Float[Array, " H"]
-    bias: Float[Array, " H"]
+    weight: Float[Array, " d_model"]
+    bias: Float[Array, " d_model"]
     running: eqx.nn.StateIndex
     inference: bool
 
+    @checked
     def __init__(self, d_model: int):
         self.weight, self.bias = jnp.ones(d_model), jnp.zeros(d_model)
         start = jnp.zeros((), jnp.int32), jnp.zeros(d_model), jnp.ones(d_model)
         self.running = eqx.nn.StateIndex(start)
         self.inference = False
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "L H"],
+        x: Float[InputArray, "length d_model"],
         state: eqx.nn.State,
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        length: Count | None = None,
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         count, mean, variance = state.get(self.running)
         if self.inference:
             gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
@@ -79,9 +84,16 @@ class BatchNorm(AbstractNorm):
 
 
 def _mean_over_batch(
-    x: Float[Array, "L H"], length: Int[Array, ""] | int | None
-) -> Float[Array, " H"]:
+    x: Float[Array, "length d_model"], length: Count | None
+) -> Float[Array, " d_model"]:
     """The mean over all samples of the batch that are no padding."""
+    try:
+        jax.lax.axis_size(BATCH_AXIS)
+    except NameError:
+        raise ValueError(
+            "BatchNorm must be called in a batch while it trains: use jax.vmap(..., "
+            f"axis_name={BATCH_AXIS!r}), or eqx.nn.inference_mode(model)"
+        ) from None
     if length is None:
         return jax.lax.pmean(jnp.mean(x, axis=0), BATCH_AXIS)
     total = jnp.sum(x, axis=0, where=within(length, len(x))[:, None])
@@ -89,7 +101,9 @@ def _mean_over_batch(
 
 
 @jax.custom_vjp
-def _square_about(mean: Float[Array, " H"], x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+def _square_about(
+    mean: Float[Array, " d_model"], x: Float[Array, "length d_model"]
+) -> Float[Array, "length d_model"]:
     """About the mean of x itself, of which the mean of this is independent to first order."""
     return _square_forward(mean, x)[0]
 
@@ -108,12 +122,12 @@ _square_about.defvjp(_square_forward, _square_backward)
 
 @jax.custom_vjp
 def _normalize(
-    x: Float[Array, "L H"],
-    mean: Float[Array, " H"],
-    variance: Float[Array, " H"],
-    weight: Float[Array, " H"],
-    bias: Float[Array, " H"],
-) -> Float[Array, "L H"]:
+    x: Float[Array, "length d_model"],
+    mean: Float[Array, " d_model"],
+    variance: Float[Array, " d_model"],
+    weight: Float[Array, " d_model"],
+    bias: Float[Array, " d_model"],
+) -> Float[Array, "length d_model"]:
     return _normalize_forward(x, mean, variance, weight, bias)[0]
 
 
@@ -138,20 +152,23 @@ class SampleNorm(AbstractNorm):
 
     norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "L H"],
+        x: Float[InputArray, "length d_model"],
         state: eqx.nn.State,
-        length: Int[Array, ""] | int | None = None,
-    ) -> tuple[Float[Array, "L H"], eqx.nn.State]:
+        length: Count | None = None,
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         return jax.vmap(self.norm)(x), state
 
 
+@checked
 def layer_norm(d_model: int) -> SampleNorm:
     """Layer normalisation (Ba et al. 2016)."""
     return SampleNorm(eqx.nn.LayerNorm(d_model, eps=NORM_EPSILON))
 
 
+@checked
 def rms_norm(d_model: int, eps: float = NORM_EPSILON) -> SampleNorm:
     """Root mean square normalisation (Zhang & Sennrich 2019), with a weight and no bias."""
     return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_bias=False))

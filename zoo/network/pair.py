@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
+from ..typing import InputArray, checked
 from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
 from .classifier import ENCODERS, Encoder, mean_pool
 
@@ -29,12 +30,13 @@ class PairClassifier(eqx.Module):
     hidden: eqx.nn.Linear
     head: eqx.nn.Linear
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "2 L c"] | Int[Array, "2 L"],
+        x: Float[InputArray, "2 length channels"] | Int[InputArray, "2 length"],
         state: eqx.nn.State,
         *,
-        length: Int[Array, " 2"] | None = None,
+        length: Int[InputArray, " 2"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         keys = (None, None) if key is None else jax.random.split(key)
@@ -49,6 +51,7 @@ class PairClassifier(eqx.Module):
         return self.head(jax.nn.gelu(self.hidden(joined))), state
 
 
+@checked
 def pair_classifier(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,

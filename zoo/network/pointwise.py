@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from ..layers.affine import affine
+from ..typing import InputArray, checked
 
 
 @jax.custom_vjp
-def gelu(x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+@checked
+def gelu(x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
     """x Phi(x), in the tanh approximation (Hendrycks and Gimpel 2016) of `jax.nn.gelu`."""
     return jax.nn.gelu(x)
 
@@ -27,12 +29,14 @@ class GLU(eqx.Module):
     linear: eqx.nn.Linear
     gate: eqx.nn.Linear
 
+    @checked
     def __init__(self, d_model: int, *, key: PRNGKeyArray):
         linear_key, gate_key = jax.random.split(key)
         self.linear = eqx.nn.Linear(d_model, d_model, key=linear_key)
         self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
 
-    def __call__(self, x: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    @checked
+    def __call__(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
         return _gated(affine(self.linear, x), affine(self.gate, x))
 
 
@@ -69,9 +73,14 @@ class Dropout(eqx.Module):
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate={self.rate}, allowed: [0, 1)")
 
+    @checked
     def __call__(
-        self, x: Float[Array, "L H"], *, key: PRNGKeyArray | None = None, draw: int = 0
-    ) -> Float[Array, "L H"]:
+        self,
+        x: Float[InputArray, "length d_model"],
+        *,
+        key: PRNGKeyArray | None = None,
+        draw: int = 0,
+    ) -> Float[Array, "length d_model"]:
         """`draw` numbers what is drawn from the same key, each independent of the others.
 
         Raises a ValueError without a key where one is needed.
@@ -85,7 +94,9 @@ class Dropout(eqx.Module):
         return jnp.where(kept, x / keep, 0)
 
 
-def _hashed_bits(key: PRNGKeyArray, draw: int, shape: tuple[int, ...]) -> UInt32[Array, "L H"]:
+def _hashed_bits(
+    key: PRNGKeyArray, draw: int, shape: tuple[int, ...]
+) -> UInt32[Array, "length d_model"]:
     """32 random bits for each entry: its position, keyed and mixed twice."""
     words = jax.random.key_data(key)
     first, second = words[0], words[-1] + jnp.uint32(draw) * jnp.uint32(0x9E3779B9)
@@ -93,7 +104,7 @@ def _hashed_bits(key: PRNGKeyArray, draw: int, shape: tuple[int, ...]) -> UInt32
     return _mix(_mix(row * jnp.uint32(shape[1]) + column + first) ^ second)
 
 
-def _mix(x: UInt32[Array, "L H"]) -> UInt32[Array, "L H"]:
+def _mix(x: UInt32[Array, "length d_model"]) -> UInt32[Array, "length d_model"]:
     """A bijection in which every bit of the result hangs on every bit of x.
 
     Multiplications and shifts as in MurmurHash3's finalizer, with the constants of C. Wellons'

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.affine import affine
 from ..layers.base import AbstractSSM
+from ..typing import Count, InputArray, checked
 from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
 from .classifier import LinearEncoder
 
@@ -24,6 +25,7 @@ class FrameEncoder(eqx.Module):
     linear: eqx.nn.Linear
     frame: tuple[int, int] = eqx.field(static=True)
 
+    @checked
     def __init__(self, frame: tuple[int, int], d_model: int, *, key: PRNGKeyArray):
         sides = [((side // 2 - 1) // 2 + 1) // 2 for side in frame]
         if min(sides) < 1:
@@ -34,10 +36,11 @@ class FrameEncoder(eqx.Module):
         self.linear = eqx.nn.Linear(FILTERS * sides[0] * sides[1], d_model, key=linear_key)
         self.frame = frame
 
-    def __call__(self, x: Float[Array, "L pixels"]) -> Float[Array, "L H"]:
+    @checked
+    def __call__(self, x: Float[InputArray, "length pixels"]) -> Float[Array, "length d_model"]:
         return jax.vmap(self._picture)(x)
 
-    def _picture(self, pixels: Float[Array, " pixels"]) -> Float[Array, " H"]:
+    def _picture(self, pixels: Float[Array, " pixels"]) -> Float[Array, " d_model"]:
         pool = eqx.nn.MaxPool2d(2, 2)
         h = pool(jax.nn.relu(self.wide(pixels.reshape(1, *self.frame))))
         return self.linear(pool(jax.nn.relu(self.narrow(h))).ravel())
@@ -60,15 +63,16 @@ class Regressor(eqx.Module):
     blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
 
+    @checked
     def __call__(
         self,
-        x: Float[Array, "L c"],
+        x: Float[InputArray, "length channels"],
         state: eqx.nn.State,
         *,
-        length: Int[Array, ""] | int | None = None,
-        dt: Float[Array, " L"] | None = None,
+        length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "L k"], eqx.nn.State]:
+    ) -> tuple[Float[Array, "length outputs"], eqx.nn.State]:
         h = self.encoder(x)
         if self.interval is not None:
             if dt is None:
@@ -78,6 +82,7 @@ class Regressor(eqx.Module):
         return affine(self.head, h), state
 
 
+@checked
 def regressor(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
     *,

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from ..network.language_model import LanguageModel
+from ..typing import checked
 from .hugging_face import KINDS, Config, Kind, Shapes, model_from, model_shapes, model_tensors
 
 WEIGHTS = "model.safetensors"
@@ -32,6 +33,7 @@ DTYPES = {
 """The tensors that are read and written, as safetensors calls their types."""
 
 
+@checked
 def load(folder: Path | str) -> LanguageModel:
     """The language model in `folder`, its tensors as they are stored, bit for bit.
 
@@ -52,6 +54,7 @@ def load(folder: Path | str) -> LanguageModel:
     return model_from(kind, config, tensors)
 
 
+@checked
 def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] | None = None):
     """Write `model` to `folder`, which is made if need be, as Hugging Face's transformers reads it.
 
@@ -77,6 +80,7 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     (folder / INDEX).unlink(missing_ok=True)
 
 
+@checked
 def read_config(folder: Path | str) -> Config:
     """The entries of `folder`'s config.json."""
     path = Path(folder) / CONFIG

@@ -9,19 +9,21 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..network.language_model import LanguageModel
+from ..typing import AnyArray, checked
 
 
+@checked
 def generate(
     model: LanguageModel,
-    prompt: Int[Array | np.ndarray, "b L"],
+    prompt: Int[AnyArray, "batch length"],
     tokens: int,
     *,
     temperature: float | int = 1.0,
     top_p: float | int = 1.0,
     key: PRNGKeyArray | None = None,
-    lengths: Int[Array | np.ndarray, " b"] | None = None,
+    lengths: Int[AnyArray, " batch"] | None = None,
     carry: Any = None,
-) -> tuple[Int[Array, "b tokens"], Any]:
+) -> tuple[Int[Array, "batch tokens"], Any]:
     """`tokens` tokens that follow each prompt, and the carry from which to go on.
 
     The memory does not grow with `tokens`, save for the tokens themselves. A `temperature` of 0
@@ -74,7 +76,10 @@ def _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens: int
     return jnp.concatenate([first[:, None], rest.T], axis=1), carry
 
 
-def nucleus(logits: Float[Array, " V"], share: Float[Array, ""] | float) -> Float[Array, " V"]:
+@checked
+def nucleus(
+    logits: Float[AnyArray, " vocabulary"], share: Float[AnyArray, ""] | float
+) -> Float[Array, " vocabulary"]:
     """`logits`, minus infinity but for the fewest likeliest with at least `share` of the whole."""
     descending = jnp.sort(logits)[::-1]
     probability = jax.nn.softmax(descending)

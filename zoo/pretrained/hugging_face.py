@@ -16,6 +16,7 @@ from ..network.block import MixerBlock
 from ..network.language_model import LanguageModel
 from ..network.norm import SampleNorm
 from ..network.pointwise import Dropout
+from ..typing import checked
 
 Config = dict[str, Any]
 Tensors = Mapping[str, Array]
@@ -56,6 +57,7 @@ MAMBA2_DEFAULTS: Config = {
 }
 
 
+@checked
 def mamba_shapes(config: Config) -> Shapes:
     """The tensors of a Mamba mixer."""
     H, N, d = config["hidden_size"], config["state_size"], _inner(config)
@@ -70,6 +72,7 @@ def mamba_shapes(config: Config) -> Shapes:
     }
 
 
+@checked
 def mamba_from(config: Config, tensors: Tensors) -> Mamba:
     """The layer of these tensors, called as in `mamba_shapes`."""
     return Mamba(
@@ -83,11 +86,13 @@ def mamba_from(config: Config, tensors: Tensors) -> Mamba:
     )
 
 
+@checked
 def mamba_config(layer: Mamba) -> Config:
     """The settings that `layer` says of itself."""
     return _common_config(layer, layer.d_inner) | {"time_step_rank": layer.dt_rank}
 
 
+@checked
 def mamba_tensors(layer: Mamba) -> dict[str, Array]:
     """Inverse of `mamba_from`; a tied A is written out."""
     A_log = layer.A_log.full() if isinstance(layer.A_log, TiedLog) else layer.A_log
@@ -99,6 +104,7 @@ def mamba_tensors(layer: Mamba) -> dict[str, Array]:
     }
 
 
+@checked
 def mamba2_shapes(config: Config) -> Shapes:
     """The tensors of a Mamba-2 mixer."""
     d, heads = _inner(config), config["num_heads"]
@@ -116,6 +122,7 @@ def mamba2_shapes(config: Config) -> Shapes:
     }
 
 
+@checked
 def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
     """The layer of these tensors, called as in `mamba2_shapes`."""
     low, high = (_number(x) for x in config["time_step_limit"])
@@ -133,6 +140,7 @@ def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
     )
 
 
+@checked
 def mamba2_config(layer: Mamba2) -> Config:
     """The settings that `layer` says of itself."""
     return _common_config(layer, layer.d_inner) | {
@@ -144,6 +152,7 @@ def mamba2_config(layer: Mamba2) -> Config:
     }
 
 
+@checked
 def mamba2_tensors(layer: Mamba2) -> dict[str, Array]:
     """Inverse of `mamba2_from`."""
     return _common_tensors(layer) | {
@@ -187,6 +196,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
+@checked
 def model_shapes(kind: Kind, config: Config) -> Shapes:
     """All tensors of a model, `lm_head.weight` only where it is not the embedding itself."""
     V, H = config["vocab_size"], config["hidden_size"]
@@ -198,6 +208,7 @@ def model_shapes(kind: Kind, config: Config) -> Shapes:
     return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": (V, H)}
 
 
+@checked
 def model_from(kind: Kind, config: Config, tensors: Tensors) -> LanguageModel:
     """The model of these tensors, called as in `model_shapes`."""
     norms = {name: _norm(config, x) for name, x in tensors.items() if _is_norm(name)}
@@ -216,6 +227,7 @@ def model_from(kind: Kind, config: Config, tensors: Tensors) -> LanguageModel:
     )
 
 
+@checked
 def model_tensors(kind: Kind, model: LanguageModel) -> dict[str, Array]:
     """Inverse of `model_from`."""
     tensors = {

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 
+from ..typing import checked
 from .forms import FORMS
 
 
@@ -123,6 +124,7 @@ _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form"
 
 
 @contextlib.contextmanager
+@checked
 def recurrence_form(form: str, chunk: int) -> Iterator[None]:
     """Inside, `lti_apply` takes this form when it is traced, whatever the sizes.
 
@@ -139,11 +141,13 @@ def recurrence_form(form: str, chunk: int) -> Iterator[None]:
         _override.reset(token)
 
 
+@checked
 def recurrence_override() -> Choice | None:
     """What `recurrence_form` has set."""
     return _override.get()
 
 
+@checked
 def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choice:
     """The form of least estimated cost on `platform` (JAX's default one if not given).
 
@@ -154,11 +158,13 @@ def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choi
     return min(candidates(kind, fused=fused), key=lambda choice: cost(choice, size, machine))
 
 
+@checked
 def candidates(kind: str, *, fused: bool) -> list[Choice]:
     """Between which forms there is a choice on a "cpu" or a "gpu"."""
     return [choice for choice in CANDIDATES[kind] if fused or choice.form != "fused"]
 
 
+@checked
 def on_cores(cores: int) -> Machine:
     """A CPU's costs: of each kind of work one part is what more cores do not speed up.
 
@@ -173,17 +179,20 @@ def on_cores(cores: int) -> Machine:
     return Machine(*costs)
 
 
+@checked
 def stored_states(n: int, platform: str | None = None) -> int:
     """How many states to compute with where a system has `n`; those added are zero."""
     multiple = ALIGNED[_kind(platform)]
     return -(-n // multiple) * multiple
 
 
+@checked
 def cost(choice: Choice, size: Size, machine: Machine) -> float:
     """Estimated seconds, forward and backward."""
     return sum(amount * each for amount, each in zip(work(choice, size), machine, strict=True))
 
 
+@checked
 def work(choice: Choice, size: Size) -> Machine:
     """How much of each kind of work a form does, forward and backward."""
     b, L, m, p, n = size
@@ -222,6 +231,7 @@ def work(choice: Choice, size: Size) -> Machine:
     return Machine(**amounts)
 
 
+@checked
 def on_cpu() -> bool:
     """Whether programs that are traced now are for a CPU."""
     return _kind(None) == "cpu"
@@ -231,6 +241,7 @@ def _kind(platform: str | None) -> str:
     return "cpu" if (platform or _platform()) == "cpu" else "gpu"
 
 
+@checked
 def usable_cores() -> int:
     """Those that this process may use, as XLA counts them."""
     if hasattr(os, "sched_getaffinity"):

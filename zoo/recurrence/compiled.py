@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Inexact
 
+from ..typing import checked
 from .pallas import Kept
 
 RECURRENCES = ("float32", "float64", "complex64", "complex128")
@@ -22,6 +23,7 @@ SYSTEMS = ("float32",)
 
 
 @functools.cache
+@checked
 def compiled() -> bool:
     """Whether there are kernels, and this JAX takes them.
 
@@ -37,20 +39,22 @@ def compiled() -> bool:
     return True
 
 
+@checked
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
     """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
     return str(dtype) in kinds and jax.device_count() == 1 and compiled()
 
 
+@checked
 def states_on_cpu(
-    a: Inexact[Array, "#b #L *s"],
-    b: Inexact[Array, "b L *s"],
-    x: Inexact[Array, "b *s"],
+    a: Inexact[Array, "#batch #length *rest"],
+    b: Inexact[Array, "batch length *rest"],
+    x: Inexact[Array, "batch *rest"],
     order: Kept = "after",
     *,
     reverse: bool = False,
     split: bool = False,
-) -> tuple[Inexact[Array, "b L *s"], Inexact[Array, "b *s"]]:
+) -> tuple[Inexact[Array, "batch length *rest"], Inexact[Array, "batch *rest"]]:
     """All states "after" samples of x <- a x + b, or those "before" them, and the last state.
 
     `reverse` goes from the last sample to the first. `split`: complex numbers are their real parts
@@ -63,17 +67,22 @@ def states_on_cpu(
     return states.reshape(b.shape), last.reshape(x.shape)
 
 
+@checked
 def adjoint_on_cpu(
-    a: Inexact[Array, "#b #L *s"],
-    states: Inexact[Array, "b L *s"],
-    x: Inexact[Array, "b *s"],
-    dstates: Inexact[Array, "b L *s"],
-    dlast: Inexact[Array, "b *s"],
+    a: Inexact[Array, "#batch #length *rest"],
+    states: Inexact[Array, "batch length *rest"],
+    x: Inexact[Array, "batch *rest"],
+    dstates: Inexact[Array, "batch length *rest"],
+    dlast: Inexact[Array, "batch *rest"],
     order: Kept = "after",
     *,
     reverse: bool = False,
     split: bool = False,
-) -> tuple[Inexact[Array, "b #L *s"], Inexact[Array, "b L *s"], Inexact[Array, "b *s"]]:
+) -> tuple[
+    Inexact[Array, "batch #length *rest"],
+    Inexact[Array, "batch length *rest"],
+    Inexact[Array, "batch *rest"],
+]:
     """Cotangents of a, of b and of x, from those of what `states_on_cpu` gave for them.
 
     Of an `a` that is the same for all samples, it is the sum over them. JAX's cotangents of complex
@@ -88,17 +97,22 @@ def adjoint_on_cpu(
     return da.reshape(len(da), *a.shape[1:]), db.reshape(dstates.shape), dx.reshape(x.shape)
 
 
+@checked
 def selective_outputs(
-    A: Float[Array, "N d"],
-    x: Float[Array, "b L d"],
-    dt: Float[Array, "b L d"],
-    B: Float[Array, "b L N"],
-    C: Float[Array, "b L N"],
-    h0: Float[Array, "b N d"],
+    A: Float[Array, "d_state channels"],
+    x: Float[Array, "batch length channels"],
+    dt: Float[Array, "batch length channels"],
+    B: Float[Array, "batch length d_state"],
+    C: Float[Array, "batch length d_state"],
+    h0: Float[Array, "batch d_state channels"],
     *,
     chunk: int,
     width: int,
-) -> tuple[Float[Array, "b L d"], Float[Array, "b N d"], Float[Array, "b K N d"]]:
+) -> tuple[
+    Float[Array, "batch length channels"],
+    Float[Array, "batch d_state channels"],
+    Float[Array, "batch chunks d_state channels"],
+]:
     """Outputs of `selective_scan`, the last states, and the states before chunks.
 
     A core treats `width` channels together: 16, 32, 48 or 64.
@@ -110,15 +124,16 @@ def selective_outputs(
     return y, last, before
 
 
+@checked
 def selective_gradients(
-    A: Float[Array, "N d"],
-    x: Float[Array, "b L d"],
-    dt: Float[Array, "b L d"],
-    B: Float[Array, "b L N"],
-    C: Float[Array, "b L N"],
-    before: Float[Array, "b K N d"],
-    dy: Float[Array, "b L d"],
-    dlast: Float[Array, "b N d"],
+    A: Float[Array, "d_state channels"],
+    x: Float[Array, "batch length channels"],
+    dt: Float[Array, "batch length channels"],
+    B: Float[Array, "batch length d_state"],
+    C: Float[Array, "batch length d_state"],
+    before: Float[Array, "batch chunks d_state channels"],
+    dy: Float[Array, "batch length channels"],
+    dlast: Float[Array, "batch d_state channels"],
     *,
     chunk: int,
     width: int,
@@ -130,15 +145,20 @@ def selective_gradients(
     return dA, dx, ddt, dB, dC, dh0
 
 
+@checked
 def lti_outputs(
-    lam: Float[Array, "2 n"],
-    B: Float[Array, "2 n m"],
-    C: Float[Array, "2 p n"],
-    u: Float[Array, "b L m"],
-    x0: Float[Array, "b 2 n"],
+    lam: Float[Array, "2 d_state"],
+    B: Float[Array, "2 d_state inputs"],
+    C: Float[Array, "2 outputs d_state"],
+    u: Float[Array, "batch length inputs"],
+    x0: Float[Array, "batch 2 d_state"],
     *,
     chunk: int,
-) -> tuple[Float[Array, "b L p"], Float[Array, "b 2 n"], Float[Array, "b K 2 n"]]:
+) -> tuple[
+    Float[Array, "batch length outputs"],
+    Float[Array, "batch 2 d_state"],
+    Float[Array, "batch chunks 2 d_state"],
+]:
     """Outputs Re(C x_k) of x_k = lam x_{k-1} + B u_k, the last states, those before chunks.
 
     Complex numbers are their real and their imaginary parts.
@@ -151,14 +171,15 @@ def lti_outputs(
     return y, last, before
 
 
+@checked
 def lti_gradients(
-    lam: Float[Array, "2 n"],
-    B: Float[Array, "2 n m"],
-    C: Float[Array, "2 p n"],
-    u: Float[Array, "b L m"],
-    before: Float[Array, "b K 2 n"],
-    dy: Float[Array, "b L p"],
-    dlast: Float[Array, "b 2 n"],
+    lam: Float[Array, "2 d_state"],
+    B: Float[Array, "2 d_state inputs"],
+    C: Float[Array, "2 outputs d_state"],
+    u: Float[Array, "batch length inputs"],
+    before: Float[Array, "batch chunks 2 d_state"],
+    dy: Float[Array, "batch length outputs"],
+    dlast: Float[Array, "batch 2 d_state"],
     *,
     chunk: int,
 ) -> tuple[Array, Array, Array, Array, Array]:

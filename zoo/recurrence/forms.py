@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from ..typing import checked
 from .compiled import SYSTEMS, adjoint_on_cpu, lti_gradients, lti_outputs, native, states_on_cpu
 from .pallas import Kept, recurrence_on_gpu, with_kernel
 from .samples import (
@@ -26,14 +27,15 @@ from .samples import (
     with_sample_read_back,
 )
 
-LogLam = Complex[Array, " n"]
-InputMatrix = Complex[Array, "n m"]
-OutputMatrix = Complex[Array, "p n"]
-Inputs = Float[Array, "b L m"]
-States = Complex[Array, "b n"]
-Result = tuple[Float[Array, "b L p"], States]
+LogLam = Complex[Array, " d_state"]
+InputMatrix = Complex[Array, "d_state inputs"]
+OutputMatrix = Complex[Array, "outputs d_state"]
+Inputs = Float[Array, "batch length inputs"]
+States = Complex[Array, "batch d_state"]
+Result = tuple[Float[Array, "batch length outputs"], States]
 
 
+@checked
 def scan(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
@@ -57,8 +59,12 @@ def scan(
 
 @jax.custom_vjp
 def _scan_chunks(
-    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Float[Array, "b K T m"], x0: States
-) -> tuple[Float[Array, "b K T p"], States]:
+    log_lam: LogLam,
+    B: InputMatrix,
+    C: OutputMatrix,
+    u: Float[Array, "batch chunks chunk inputs"],
+    x0: States,
+) -> tuple[Float[Array, "batch chunks chunk outputs"], States]:
     return _scan_forward(log_lam, B, C, u, x0)[0]
 
 
@@ -142,6 +148,7 @@ def _states(lam, b, x):
     return jax.lax.scan(step, x, b)
 
 
+@checked
 def fused(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
@@ -158,6 +165,7 @@ def fused(
     return y, jax.lax.complex(last[:, 0], last[:, 1])
 
 
+@checked
 def matmul(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
@@ -211,10 +219,10 @@ _rule_by_order: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))
 @_rule_by_order
 def _carry(
     order: Kept,
-    real: Float[Array, " n"],
-    imaginary: Float[Array, " n"],
-    sources: Float[Array, "b K 2 n"],
-    x: Float[Array, "b 2 n"],
+    real: Float[Array, " d_state"],
+    imaginary: Float[Array, " d_state"],
+    sources: Float[Array, "batch chunks 2 d_state"],
+    x: Float[Array, "batch 2 d_state"],
 ) -> Any:
     """The states "before" or "after" each chunk, and after the last, of x <- a x + source.
 
@@ -333,11 +341,11 @@ _carry.defvjp(_carry_forward, _carry_backward)
 @_rule_by_order
 def _fused(
     chunk: int,
-    lam: Float[Array, "2 n"],
-    B: Float[Array, "2 n m"],
-    C: Float[Array, "2 p n"],
-    u: Float[Array, "b L m"],
-    x0: Float[Array, "b 2 n"],
+    lam: Float[Array, "2 d_state"],
+    B: Float[Array, "2 d_state inputs"],
+    C: Float[Array, "2 outputs d_state"],
+    u: Float[Array, "batch length inputs"],
+    x0: Float[Array, "batch 2 d_state"],
 ) -> Any:
     """Outputs and last states, by real and imaginary parts."""
     return _fused_forward(chunk, lam, B, C, u, x0)[0]
@@ -372,6 +380,7 @@ def _unfused(chunk, lam, B, C, u, x0):
 _fused.defvjp(_fused_forward, _fused_backward)
 
 
+@checked
 def fft(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
@@ -405,6 +414,7 @@ def fft(
     return y, x
 
 
+@checked
 def associative(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:

@@ -4,9 +4,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact, Int
+from jaxtyping import Array, Complex, Float, Inexact
 
-from ..lti import Array as AnyArray
+from ..typing import AnyArray, Count, checked
 from .choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
 from .forms import FORMS
@@ -15,16 +15,17 @@ from .samples import sample_at, with_sample_read_back
 from .whole_batch import whole_batch
 
 
+@checked
 def lti_apply(
-    log_lam: Complex[AnyArray, " n"],
-    B: Complex[AnyArray, "n m"],
-    C: Complex[AnyArray, "p n"],
-    u: Float[AnyArray, "L m"],
-    x0: Complex[AnyArray, " n"] | None = None,
+    log_lam: Complex[AnyArray, " d_state"],
+    B: Complex[AnyArray, "d_state inputs"],
+    C: Complex[AnyArray, "outputs d_state"],
+    u: Float[AnyArray, "length inputs"],
+    x0: Complex[AnyArray, " d_state"] | None = None,
     *,
     reverse: bool = False,
-    length: Int[AnyArray, ""] | int | None = None,
-) -> tuple[Float[Array, "L p"], Complex[Array, " n"]]:
+    length: Count | None = None,
+) -> tuple[Float[Array, "length outputs"], Complex[Array, " d_state"]]:
     """Outputs Re(C x_k) of x_k = exp(log_lam) x_{k-1} + B u_k from x_0, and the last state.
 
     `reverse` runs from the last sample to the first, and the last state is then the one at the
@@ -79,25 +80,27 @@ def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
 _apply = whole_batch(_lti, shared=3)
 
 
+@checked
 def lti_step(
-    log_lam: Complex[AnyArray, " n"],
-    B: Complex[AnyArray, "n m"],
-    C: Complex[AnyArray, "p n"],
-    x: Complex[AnyArray, " n"],
-    u: Float[AnyArray, " m"],
-) -> tuple[Complex[Array, " n"], Float[Array, " p"]]:
+    log_lam: Complex[AnyArray, " d_state"],
+    B: Complex[AnyArray, "d_state inputs"],
+    C: Complex[AnyArray, "outputs d_state"],
+    x: Complex[AnyArray, " d_state"],
+    u: Float[AnyArray, " inputs"],
+) -> tuple[Complex[Array, " d_state"], Float[Array, " outputs"]]:
     """One step of `lti_apply`: the next state and its output."""
     x = jnp.exp(log_lam) * x + B @ u
     return x, jnp.real(C @ x)
 
 
+@checked
 def linear_recurrence(
-    a: Inexact[Array, "L *s"],
-    b: Inexact[Array, "L *s"],
-    x0: Inexact[Array, "*s"] | None = None,
+    a: Inexact[AnyArray, "length *rest"],
+    b: Inexact[AnyArray, "length *rest"],
+    x0: Inexact[AnyArray, "*rest"] | None = None,
     *,
     reverse: bool = False,
-) -> Inexact[Array, "L *s"]:
+) -> Inexact[Array, "length *rest"]:
     """All states of the time-varying recurrence x_k = a_k x_{k-1} + b_k, from `x0` or zero.
 
     `reverse` runs it from the last sample to the first. The backward pass keeps `a` and the states

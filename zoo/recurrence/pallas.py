@@ -17,6 +17,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from ..typing import checked
+
 try:
     from jax.experimental.pallas import triton
 except ImportError:  # JAX 0.11 announces its end, and offers nothing like it yet
@@ -35,6 +37,7 @@ Order = Kept | Literal["adjoint"]
 """Or, of the adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
 
 
+@checked
 def with_kernel(
     otherwise: Callable[..., Any],
     *arrays: Array,
@@ -56,14 +59,15 @@ def with_kernel(
     return jax.lax.platform_dependent(*arrays, default=otherwise, **differentiable)
 
 
+@checked
 def recurrence_on_gpu(
-    a: Float[Array, "#b #L P n"],
-    b: Float[Array, "b L P n"],
-    x: Float[Array, "b P n"],
+    a: Float[Array, "#batch #length parts d_state"],
+    b: Float[Array, "batch length parts d_state"],
+    x: Float[Array, "batch parts d_state"],
     order: Order,
     reverse: bool,
     interpret: bool = False,
-) -> tuple[Float[Array, "b L P n"], Float[Array, "b P n"]]:
+) -> tuple[Float[Array, "batch length parts d_state"], Float[Array, "batch parts d_state"]]:
     """What `order` says of all samples, and the state that the last of them leaves.
 
     Complex numbers are P = 2 real ones, real and imaginary part. `reverse` goes from the last

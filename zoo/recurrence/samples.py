@@ -6,24 +6,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
+from ..typing import Count, checked
 
-def sample_at(
-    x: Inexact[Array, "..."], k: Int[Array, ""] | int, axis: int = 0
-) -> Inexact[Array, "..."]:
+
+@checked
+def sample_at(x: Inexact[Array, "..."], k: Count, axis: int = 0) -> Inexact[Array, "..."]:
     """Sample `k`, 0 <= k, along `axis`, without the checks that indexing compiles to."""
     return jax.lax.dynamic_index_in_dim(x, k, axis, keepdims=False, allow_negative_indices=False)
 
 
+@checked
 def with_sample(
     x: Inexact[Array, "..."],
     x_k: Inexact[Array, "..."],
-    k: Int[Array, ""] | int,
+    k: Count,
     axis: int = 0,
 ) -> Inexact[Array, "..."]:
     """`x` with sample `k`, 0 <= k, along `axis` replaced by `x_k`; in place in a loop."""
     return jax.lax.dynamic_update_index_in_dim(x, x_k, k, axis, allow_negative_indices=False)
 
 
+@checked
 def with_sample_read_back(
     x: Inexact[Array, "..."], x_k: Inexact[Array, "..."], k: Int[Array, ""], axis: int = 0
 ) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
@@ -37,18 +40,27 @@ def with_sample_read_back(
     return sample_at(x, k, axis), x
 
 
-def joined(pieces: Sequence[Inexact[Array, "b _ m"]]) -> Inexact[Array, "b L m"]:
+@checked
+def joined(
+    pieces: Sequence[Inexact[Array, "batch _ channels"]],
+) -> Inexact[Array, "batch length channels"]:
     """Pieces of sequences, one after the other."""
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
 
-def time_leading(u: Inexact[Array, "b L m"], K: int) -> Inexact[Array, "K T b m"]:
+@checked
+def time_leading(
+    u: Inexact[Array, "batch length channels"], K: int
+) -> Inexact[Array, "chunks chunk batch channels"]:
     """`K` chunks of equal length, for loops over the chunks and over the samples of each."""
     b, L, m = u.shape
     return u.reshape(b, K, L // K, m).transpose(1, 2, 0, 3)
 
 
-def batch_leading(y: Inexact[Array, "K T b p"]) -> Inexact[Array, "b L p"]:
+@checked
+def batch_leading(
+    y: Inexact[Array, "chunks chunk batch channels"],
+) -> Inexact[Array, "batch length channels"]:
     """The inverse of `time_leading`."""
     K, T, b, p = y.shape
     return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)

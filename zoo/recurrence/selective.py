@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..typing import InputArray, checked
 from .choice import on_cpu, usable_cores
 from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
 from .linear import linear_recurrence
@@ -38,20 +39,21 @@ ON_GPU = 2**26
 class Signals(NamedTuple):
     """What drives the states of d channels, in G groups of neighbours that share B and C."""
 
-    x: Float[Array, "*L d"]
-    dt: Float[Array, "*L d"]
-    B: Float[Array, "*L G N"]
-    C: Float[Array, "*L G N"]
+    x: Float[Array, "*lead channels"]
+    dt: Float[Array, "*lead channels"]
+    B: Float[Array, "*lead groups d_state"]
+    C: Float[Array, "*lead groups d_state"]
 
 
+@checked
 def selective_scan(
-    x: Float[Array, "L d"],
-    dt: Float[Array, "L d"],
-    A: Float[Array, "d N"],
-    B: Float[Array, "L N"],
-    C: Float[Array, "L N"],
-    h0: Float[Array, "d N"] | None = None,
-) -> tuple[Float[Array, "L d"], Float[Array, "d N"]]:
+    x: Float[InputArray, "length channels"],
+    dt: Float[InputArray, "length channels"],
+    A: Float[InputArray, "channels d_state"],
+    B: Float[InputArray, "length d_state"],
+    C: Float[InputArray, "length d_state"],
+    h0: Float[InputArray, "channels d_state"] | None = None,
+) -> tuple[Float[Array, "length channels"], Float[Array, "channels d_state"]]:
     """Outputs y of the selective scan from the state `h0` (zero if not given), and the last state.
 
     A sample with dt = 0 leaves the state as it is. Differentiable in all arguments. One sequence
@@ -66,14 +68,15 @@ def selective_scan(
     return y[0].astype(kind), h[0]
 
 
+@checked
 def selective_step(
-    x: Float[Array, " d"],
-    dt: Float[Array, " d"],
-    A: Float[Array, "d N"],
-    B: Float[Array, " N"],
-    C: Float[Array, " N"],
-    h: Float[Array, "d N"],
-) -> tuple[Float[Array, " d"], Float[Array, "d N"]]:
+    x: Float[InputArray, " channels"],
+    dt: Float[InputArray, " channels"],
+    A: Float[InputArray, "channels d_state"],
+    B: Float[InputArray, " d_state"],
+    C: Float[InputArray, " d_state"],
+    h: Float[InputArray, "channels d_state"],
+) -> tuple[Float[Array, " channels"], Float[Array, "channels d_state"]]:
     """One sample of `selective_scan`: its output and the next state."""
     kind, dtype = x.dtype, jnp.result_type(x, h)
     x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
@@ -93,7 +96,8 @@ def _selective_scan(A, x, dt, B, C, h0):
 _scan = whole_batch(_selective_scan, shared=1)
 
 
-def has_kernel(x: Float[Array, "..."]) -> bool:
+@checked
+def has_kernel(x: Float[InputArray, "..."]) -> bool:
     """Whether the scan of signals like `x` is a compiled kernel's."""
     return on_cpu() and native(x.dtype, SYSTEMS)
 

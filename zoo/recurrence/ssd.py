@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..typing import InputArray, checked
 from .choice import usable_cores
 from .selective import has_kernel, selective_scan
 
@@ -23,16 +24,17 @@ FEW = 16
 cores, since it keeps more of them busy than the products of chunks do."""
 
 
+@checked
 def ssd_scan(
-    x: Float[Array, "L h p"],
-    dt: Float[Array, "L h"],
-    A: Float[Array, " h"],
-    B: Float[Array, "L g n"],
-    C: Float[Array, "L g n"],
-    h0: Float[Array, "h p n"],
+    x: Float[InputArray, "length heads headdim"],
+    dt: Float[InputArray, "length heads"],
+    A: Float[InputArray, " heads"],
+    B: Float[InputArray, "length groups d_state"],
+    C: Float[InputArray, "length groups d_state"],
+    h0: Float[InputArray, "heads headdim d_state"],
     *,
     chunk: int,
-) -> tuple[Float[Array, "L h p"], Float[Array, "h p n"]]:
+) -> tuple[Float[Array, "length heads headdim"], Float[Array, "heads headdim d_state"]]:
     """Outputs y of the scan from the state `h0`, and the last state, in chunks of `chunk` samples.
 
     A sample with dt = 0 leaves the state as it is. One sequence per call; `jax.vmap` for a batch.
@@ -64,14 +66,15 @@ def ssd_scan(
     return y.astype(kind), state.reshape(h0.shape)
 
 
+@checked
 def ssd_step(
-    x: Float[Array, "h p"],
-    dt: Float[Array, " h"],
-    A: Float[Array, " h"],
-    B: Float[Array, "g n"],
-    C: Float[Array, "g n"],
-    h: Float[Array, "h p n"],
-) -> tuple[Float[Array, "h p"], Float[Array, "h p n"]]:
+    x: Float[InputArray, "heads headdim"],
+    dt: Float[InputArray, " heads"],
+    A: Float[InputArray, " heads"],
+    B: Float[InputArray, "groups d_state"],
+    C: Float[InputArray, "groups d_state"],
+    h: Float[InputArray, "heads headdim d_state"],
+) -> tuple[Float[Array, "heads headdim"], Float[Array, "heads headdim d_state"]]:
     """One sample of `ssd_scan`: its output and the next state."""
     kind, dtype = x.dtype, jnp.result_type(x, h)
     x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))

@@ -1,0 +1,118 @@
+"""The words that shapes are written in, and the decorator that checks them where they are used.
+
+`@checked` compares what a function is given and what it returns with its annotations: while it is
+traced, and where it is called outside `jit`. A compiled program has nothing of it. What does not
+fit is said in one sentence, by an error that is both a TypeError and a ValueError.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import jax
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import Int, jaxtyped
+
+from .explain import explained
+
+DIMENSIONS: Mapping[str, str] = {
+    "batch": "sequences, or members of a batch of whatever kind",
+    "length": "samples of a sequence, or of a piece of one",
+    "d_model": "channels of the residual stream, of a layer's input and of its output",
+    "d_state": "stored states of a system or layer, or of each channel of a selective layer",
+    "inputs": "what goes in: inputs m of a system, entries of a vector that is mapped",
+    "outputs": "what comes out: outputs p of a system, entries of what a vector is mapped to",
+    "channels": "channels inside a layer, of its recurrence or convolution; real ones of the data",
+    "convolved": "channels of a layer that pass through its convolution",
+    "groups": "groups of neighbouring channels or heads, each with B and C of its own",
+    "heads": "heads of a layer, each with a decay of its own",
+    "headdim": "channels of a head",
+    "taps": "samples under a convolution",
+    "rank": "states that are left, or the rank of a map",
+    "spectra": "rows of eigenvalues: one for each channel, or one for all",
+    "order": "states of a real system, twice as many as complex ones at most",
+    "frequencies": "frequencies at which a response is asked for",
+    "chunks": "chunks of equal length that a sequence is cut into",
+    "chunk": "samples of a chunk",
+    "parts": "real and imaginary part of a number, or the real one alone",
+    "rows": "rows of a matrix, whatever they stand for",
+    "vocabulary": "tokens that there are",
+    "tokens": "tokens that are made",
+    "classes": "classes that there are",
+    "pixels": "pixels of a picture",
+    "lead": "axes in front, any number of them",
+    "rest": "axes behind, any number of them",
+    "shape": "all axes of an array, any number of them",
+}
+"""Every name that stands for a size in an annotation of the zoo, and what it counts."""
+
+Array = jax.Array
+"""An array of JAX, traced or not: what functions return and layers hold."""
+
+AnyArray = jax.Array | np.ndarray
+"""An array of JAX or of NumPy: systems are of either."""
+
+if TYPE_CHECKING:
+    InputArray = jax.Array
+else:
+    InputArray = AnyArray
+"""What functions and layers take: an array of JAX, for which one of NumPy does as well."""
+
+Count = Int[InputArray, ""] | int | np.integer
+"""A number of samples, which may be traced."""
+
+Function = TypeVar("Function")
+
+CHECKER: Callable[..., Any] = functools.partial(
+    beartype,
+    conf=BeartypeConf(
+        hint_overrides=FrozenDict(
+            {int: int | np.integer, float: float | int | np.floating | np.integer}
+        )
+    ),
+)
+"""Where a number is wanted, NumPy's are as good, and an integer is as good as a real one."""
+
+
+class ArgumentError(TypeError, ValueError):
+    """An argument, or a result, is not of the type or shape that its annotation says."""
+
+
+def checked(function: Function) -> Function:
+    """`function`, or method, with what it takes and returns checked against its annotations.
+
+    Names of sizes are those of `DIMENSIONS`; "{self.d_model}" is the size that the layer has.
+    Raises an `ArgumentError` that names the argument, what it is, and what is expected. Works for
+    functions, methods, class methods and static methods; signature and docstring stay.
+    """
+    if isinstance(function, classmethod | staticmethod):
+        return cast(Function, type(function)(checked(function.__func__)))
+    plain = _without_hook(cast(Callable[..., Any], function))
+    checking: Callable[..., Any] | None = None
+
+    @functools.wraps(plain)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        nonlocal checking
+        if checking is None:  # not on import, where it would take a millisecond for each function
+            checking = jaxtyped(plain, typechecker=CHECKER)
+        try:
+            return checking(*args, **kwargs)
+        except ArgumentError:
+            raise
+        except TypeError as error:
+            sentence = explained(plain, args, kwargs, error)
+            if sentence is None:
+                raise
+            raise ArgumentError(sentence) from None
+
+    return cast(Function, wrapper)
+
+
+def _without_hook(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What jaxtyping's import hook, as in tests, has wrapped: to check twice is once too often."""
+    code = getattr(function, "__code__", None)
+    by_hook = code is not None and code.co_filename == inspect.getfile(jaxtyped)
+    return function.__wrapped__ if by_hook else function  # pyright: ignore[reportFunctionMemberAccess]
