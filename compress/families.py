@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo import AbstractSSM
+from zoo.typing import checked
 
 from .plans import AbstractSpectrum
 
@@ -29,6 +30,7 @@ class Family:
     """`system(layer, data)`: what has the layer's Hankel operator, to follow its values by."""
 
 
+@checked
 def register_family(base: type[AbstractSSM], family: Family) -> None:
     """Make `family` that of all layers that derive from `base`.
 
@@ -39,6 +41,7 @@ def register_family(base: type[AbstractSSM], family: Family) -> None:
     _FAMILIES[base] = family
 
 
+@checked
 def family_of(layer: AbstractSSM) -> Family:
     """The family of `layer`: that of its nearest base class. ValueError if it has none."""
     for base in type(layer).__mro__:

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from beartype import beartype
-from jaxtyping import PyTree, jaxtyped
+from jaxtyping import PyTree
 
 from zoo import AbstractSSM
+from zoo.typing import checked
 
 from .cut import AbstractCut
 from .methods import AbstractMethod, Data, WhiteNoise
@@ -24,7 +24,7 @@ from .policies import AbstractPolicy, Tolerance
 
 
 @one_blas_thread()
-@jaxtyped(typechecker=beartype)
+@checked
 def plan(
     model: PyTree,
     *,
@@ -66,7 +66,7 @@ def plan(
 
 
 @one_blas_thread()
-@jaxtyped(typechecker=beartype)
+@checked
 def compress(
     model: PyTree,
     opt_state: PyTree = None,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from .task import Batch, Split
+from .typing import checked
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Shard:
         if not 0 <= self.index < self.count:
             raise ValueError(f"index must be in [0, count={self.count}), got {self.index}")
 
+    @checked
     def rows(self, batch_size: int) -> slice:
         """The rows of a batch; ValueError if they cannot be shared out equally."""
         if batch_size % self.count:
@@ -35,6 +37,7 @@ class Shard:
         return slice(self.index * share, (self.index + 1) * share)
 
 
+@checked
 def train_batch(
     split: Split, batch_size: int, seed: int, step: int, count: int = 1, shard: Shard = Shard()
 ) -> Batch:
@@ -75,6 +78,7 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return permutation
 
 
+@checked
 def eval_batches(
     split: Split, batch_size: int, shard: Shard = Shard()
 ) -> Iterator[tuple[Batch, Bool[np.ndarray, " B"]]]:

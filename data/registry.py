@@ -19,6 +19,7 @@ from .builtin.scifar import SCIFARConfig, load_scifar
 from .builtin.smnist import SMNISTConfig, load_smnist
 from .store.places import Places
 from .task import Progress, Task
+from .typing import checked
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)
 """All tasks by name: those that are built in, and those that `register_task` has added."""
 
 
+@checked
 def register_task(name: str, config_class: type, load: Callable[[Any, Places], Task]) -> None:
     """Add a task of your own to `TASKS`, for this process.
 
@@ -73,6 +75,7 @@ def register_task(name: str, config_class: type, load: Callable[[Any, Places], T
     _ENTRIES[name] = TaskEntry(config_class, load)
 
 
+@checked
 def task_entry(name: str) -> TaskEntry:
     """The entry of the task `name`; ValueError listing the names when there is none."""
     if name not in TASKS:
@@ -82,6 +85,7 @@ def task_entry(name: str) -> TaskEntry:
     return TASKS[name]
 
 
+@checked
 def import_builders() -> None:
     """Import what prepares data (tensorflow-datasets, 0.5 s), if that has not happened.
 
@@ -91,6 +95,7 @@ def import_builders() -> None:
     from .store import builder  # noqa: F401
 
 
+@checked
 def load_task(
     name: str,
     config: Any = None,

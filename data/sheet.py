@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from .task import Split, Task
 from .text import show
+from .typing import checked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +22,7 @@ _TEXTS = 10  # of all classes together
 _LINES = 8  # of each text
 
 
+@checked
 def write_sheet(
     tasks: Mapping[str, Task], path: Path, columns: int = 8, zoom: int | None = None
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
 
+from .typing import checked
+
 Kind = Literal["classification", "pair", "regression", "language"]
 """What is asked: the class of a sequence, the class of a pair of sequences, values at every step,
 or the next token at every step."""
@@ -99,6 +101,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @checked
     def take(self, indices: Int[np.ndarray, "*batch"]) -> Batch:
         """The rows `indices` as a model reads them."""
         inputs, labels = self.inputs[indices], self.labels[indices]
@@ -116,12 +119,14 @@ class Split:
             None if self.intervals is None else self.intervals[indices],
         )
 
+    @checked
     def select(self, rows: Int[np.ndarray, " m"] | slice) -> "Split":
         """A split of these rows, stored and normalised like this one."""
         parts = {name: getattr(self, name) for name in ("inputs", "labels", "lengths", "intervals")}
         return replace(self, **{k: None if x is None else x[rows] for k, x in parts.items()})
 
 
+@checked
 def text_split(
     text: UInt8[np.ndarray, " T"] | Int32[np.ndarray, " T"], length: int, stride: int
 ) -> Split:
@@ -231,11 +236,13 @@ def _check_shape(what: str, array: np.ndarray, want: tuple[int, ...]) -> None:
         raise ValueError(f"{what} must have shape {want}, got {array.shape[1:]}")
 
 
+@checked
 def majority_baseline(train: Split, test: Split) -> float:
     """Accuracy on `test` of always answering the commonest label of `train`."""
     return float(np.mean(test.labels == np.bincount(train.labels).argmax()))
 
 
+@checked
 def cell_baseline(
     train: Int[np.ndarray, " n"],
     train_labels: Int32[np.ndarray, " n"],

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from .task import Split
+from .typing import checked
 
 BYTES = tuple(
     chr(byte) if 32 <= byte < 127 or byte == 10 else f"\\x{byte:02x}" for byte in range(256)
@@ -13,6 +14,7 @@ BYTES = tuple(
 """How each byte is shown. Padding is zeros; how long a text is, is told apart from them."""
 
 
+@checked
 def padded(text: bytes, length: int) -> tuple[UInt8[np.ndarray, " length"], np.int32]:
     """The first `length` bytes, filled up with zeros, and how many they are."""
     row = np.zeros(length, np.uint8)
@@ -21,6 +23,7 @@ def padded(text: bytes, length: int) -> tuple[UInt8[np.ndarray, " length"], np.i
     return row, np.int32(len(cut))
 
 
+@checked
 def token_splits(
     splits: Mapping[str, Mapping[str, np.ndarray]], tokens: str, lengths: str
 ) -> dict[str, Split]:
@@ -31,6 +34,7 @@ def token_splits(
     }
 
 
+@checked
 def show(tokens: Int[np.ndarray, " L"] | UInt8[np.ndarray, " L"], symbols: tuple[str, ...]) -> str:
     """Tokens as text."""
     return "".join(symbols[token] for token in tokens)

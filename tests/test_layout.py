@@ -46,7 +46,8 @@ ROOMS = {
         "pretrained",
     ),
     "data": in_order(
-        "checks task",
+        "typing checks",
+        "task",
         "text pipeline store",
         "readers sheet",
         "builtin",

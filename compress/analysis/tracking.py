@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Float, Int, jaxtyped
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..linear.balance import gramian_factors
 from ..linear.hankel import Form, check_system, hankel_matrix, hankel_singular_values
@@ -73,13 +73,13 @@ class _Operator(Protocol):
         ...
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def values(system: System, *, form: Form = "real") -> Float[np.ndarray, " k"]:
     """The Hankel singular values, descending. ValueError if a linear system is not stable."""
     return _pair(system, system, form)[0].values()
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def weyl_bound(before: System, after: System, *, form: Form = "real") -> float:
     """The largest |sigma_i(before) - sigma_i(after)| that the change of the system allows, any i.
 
@@ -92,7 +92,7 @@ def weyl_bound(before: System, after: System, *, form: Form = "real") -> float:
     return float(a.minus(b).values()[0])
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def match(before: System, after: System, *, form: Form = "real") -> Match:
     """Which Hankel singular value of `after` each one of `before` has become.
 

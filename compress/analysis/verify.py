@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import PyTree, jaxtyped
+from jaxtyping import PyTree
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..linear.balance import all_values, gramian_factors, hankel_svd
 from ..linear.hankel import Form, check_system, error_bound
@@ -70,7 +70,7 @@ class Verification(Table):
         ]
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verification:
     """Measure the error of every layer of `after` against the same one of `before`.
 
@@ -124,7 +124,7 @@ ROUNDING = 2e-6
 """Twice the relative change of a mode's gain when its parameters are stored in float32."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") -> float:
     """H-infinity norm of the difference of two systems with the same inputs and outputs.
 

@@ -12,10 +12,10 @@ import equinox as eqx
 import jax
 import numpy as np
 import scipy.linalg
-from beartype import beartype
-from jaxtyping import Complex, Float, jaxtyped
+from jaxtyping import Complex, Float
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..numerics.padding import padded
 from ..numerics.threads import one_blas_thread
@@ -56,7 +56,7 @@ class Truncation(eqx.Module):
     """Spectral radius of the reduced system before eigenvalues past the circle were moved in."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def balanced_truncation(
     lti: DiagonalLTI, rank: int, *, form: Form = "real", tolerance: float = FACTOR_TOLERANCE
 ) -> Truncation:
@@ -84,7 +84,7 @@ def balanced_truncation(
     return truncate(lti, *gramian_factors(lti, form, tolerance), rank, form=form)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def truncate(
     lti: DiagonalLTI,
     Lp: Complex[np.ndarray, "n k"],

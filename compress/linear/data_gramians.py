@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beartype import beartype
-from jaxtyping import Array, Bool, Complex, Float, Int, jaxtyped
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..model.record import SLICE
 from ..numerics.padding import padded
@@ -35,7 +35,7 @@ MOST = 64
 WIDE = 512
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def data_factor(
     lti: DiagonalLTI,
     u: Float[Array | np.ndarray, "b L m"],
@@ -49,7 +49,7 @@ def data_factor(
     return _factor(second_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def gradient_factor(
     lti: DiagonalLTI,
     g: Float[Array | np.ndarray, "b L p"],
@@ -65,7 +65,7 @@ def gradient_factor(
     return _factor(second_moments(log_lam, C.T / 2, g[:, ::-1], counted(g, lengths)[:, ::-1]))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def horizon_factors(
     lti: DiagonalLTI, horizon: int
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:

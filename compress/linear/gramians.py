@@ -8,13 +8,14 @@ Gohberg, Kailath & Olshevsky 1995 for the pivoting): no entry of P is ever forme
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beartype import beartype
-from jaxtyping import Complex, Float, Int, jaxtyped
+from jaxtyping import Complex, Float, Int
+
+from zoo.typing import checked
 
 Array = jax.Array | np.ndarray
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def gramian_factor(
     log_lam: Complex[Array, " n"], B: Complex[Array, "n m"], *, tolerance: float = 0.0
 ) -> tuple[Complex[Array, "n n"], Int[Array, ""]]:
@@ -33,7 +34,7 @@ def gramian_factor(
     return columns[:, 0].T, steps
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def real_gramian_factor(
     log_lam: Complex[Array, " n"], B: Complex[Array, "n m"], *, tolerance: float = 0.0
 ) -> tuple[Complex[Array, "n k"], Int[Array, ""]]:
@@ -246,7 +247,7 @@ def expm1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
     return jax.lax.complex(real, jnp.exp(jnp.real(z)) * jnp.sin(jnp.imag(z)))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def modal_weights(log_lam: Complex[Array, " n"], B: Complex[Array, "n m"]) -> Float[Array, " n"]:
     """Diagonal of the controllability Gramian: |b_i|^2 / (1 - |lam_i|^2)."""
     return jnp.sum(jnp.abs(B) ** 2, axis=1) / -jnp.expm1(2 * jnp.real(log_lam))

@@ -19,10 +19,10 @@ follow a cut through that. For diagonal state-space layers: Sakamoto & Sato, arX
 
 import numpy as np
 import scipy.optimize
-from beartype import beartype
-from jaxtyping import Complex, jaxtyped
+from jaxtyping import Complex
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..numerics.threads import one_blas_thread
 from .balance import Truncation, balanced_truncation
@@ -49,7 +49,7 @@ NOTHING = 1e-7
 """Share of the norm below which an error is rounding: <f - r, f - r> is a difference."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def optimal_reduction(lti: DiagonalLTI, rank: int) -> Truncation:
     """A system of `rank` stored states near `lti` in the H2 norm of the real map y = Re(C x).
 
@@ -82,7 +82,7 @@ def nearest(lti: DiagonalLTI, start: Truncation) -> Truncation:
         return found if h2_error(lti, found.lti) < error else start
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def h2_error(lti: DiagonalLTI, reduced: DiagonalLTI) -> float:
     """The H2 norm of the difference of two real maps, D apart.
 

@@ -6,11 +6,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..numerics.threads import one_blas_thread
 from .gramians import expm1, gramian_factor, modal_weights, real_gramian_factor
@@ -19,7 +19,7 @@ Array = jax.Array | np.ndarray
 Form = Literal["complex", "real"]
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def hankel_singular_values(lti: DiagonalLTI, *, form: Form = "real") -> Float[Array, " k"]:
     """Hankel singular values sigma of `lti`, descending: sqrt(eig(P Q)) of its two Gramians.
 
@@ -43,7 +43,7 @@ def hankel_singular_values(lti: DiagonalLTI, *, form: Form = "real") -> Float[Ar
         return np.asarray(_singular_values_jit(form, lti.log_lam, lti.B, lti.C))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def error_bound(sigma: Float[Array, " n"], rank: int) -> Float[Array, ""] | float:
     """Bound 2 * sum(sigma[rank:]) on the H-infinity error of truncating to `rank` balanced states.
 

@@ -8,10 +8,10 @@ diagonal layer cannot have.
 from typing import NamedTuple
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Complex, Float, jaxtyped
+from jaxtyping import Complex, Float
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from ..numerics.precision import narrow_array
 
@@ -28,7 +28,7 @@ class Projected(NamedTuple):
     """Largest modulus of an eigenvalue, before those past the unit circle were moved inside."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def project(
     lti: DiagonalLTI, V: Complex[np.ndarray, "n r"], W: Complex[np.ndarray, "r n"]
 ) -> tuple[DiagonalLTI, Complex[np.ndarray, "n r"], Complex[np.ndarray, "r n"]]:
@@ -44,7 +44,7 @@ def project(
     return project_complex(lti, V, W)[:3]
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def project_complex(
     lti: DiagonalLTI,
     V: Complex[np.ndarray, "n r"],
@@ -61,7 +61,7 @@ def project_complex(
     return _finish(lti, values, V, W, np.zeros_like(V), np.zeros_like(W))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def project_real(
     lti: DiagonalLTI,
     V: Complex[np.ndarray, "n k"],

@@ -1,15 +1,15 @@
 """C and D of a reduced system, fitted to the outputs of the whole one on data."""
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Array, Float, Int, jaxtyped
+from jaxtyping import Array, Float, Int
 
 from zoo import DiagonalLTI
+from zoo.typing import checked
 
 from .data_gramians import counted, second_moments
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def refit(
     lti: DiagonalLTI,
     reduced: DiagonalLTI,

@@ -7,20 +7,21 @@ ablation: they show what the values are worth.
 from collections.abc import Callable
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Float, Int, jaxtyped
+from jaxtyping import Float, Int
+
+from zoo.typing import checked
 
 StateChoice = Callable[[Float[np.ndarray, " n"], int], Int[np.ndarray, " r"]]
 """From descending singular values and a number r to the places of the r that stay, ascending."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def smallest_values(sigma: Float[np.ndarray, " n"], rank: int) -> Int[np.ndarray, " r"]:
     """The `rank` states of the smallest values."""
     return np.arange(len(sigma) - min(rank, len(sigma)), len(sigma))
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def random_values(seed: int | np.integer) -> StateChoice:
     """States drawn at random; every layer and every shrink draws afresh from `seed`'s stream."""
     rng = np.random.default_rng(seed)

@@ -14,11 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beartype import beartype
-from jaxtyping import Array, Float, PyTree, jaxtyped
+from jaxtyping import Array, Float, PyTree
 
 from zoo import AbstractSSM
 from zoo.network.classifier import Classifier
+from zoo.typing import checked
 
 from .layers import layers_of, path_name, replace_layers
 from .stacks import stack_size, stacks_of
@@ -43,7 +43,7 @@ class LayerData:
     """Of padded sequences, the samples that count [b]; padding comes after them."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def layer_inputs(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None
 ) -> dict[str, Float[np.ndarray, "..."]]:
@@ -59,7 +59,7 @@ def layer_inputs(
     return record(model, batch, forward, gradients=False)[0]
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def output_gradients(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None, *, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "..."]]:

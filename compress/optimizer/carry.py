@@ -33,10 +33,10 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from beartype import beartype
-from jaxtyping import PyTree, jaxtyped
+from jaxtyping import PyTree
 
 from zoo import AbstractSSM
+from zoo.typing import checked
 
 from ..cut import AbstractCut, Leaves
 from ..model.layers import KeyPath, layers_of, path_name, replace_layers
@@ -53,7 +53,7 @@ GRADIENTS = {"mu", "trace", "m", "acc_grads"}
 """Fields that hold gradients, or what is linear in them, also where none is negative."""
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def carry(
     opt_state: PyTree,
     layers: Mapping[KeyPath, AbstractSSM],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..task import Progress
+from ..typing import checked
 from .builder import AbstractTaskBuilder, Prepared, Recipe, find_complete, prepare
 from .places import Places
 
@@ -13,6 +14,7 @@ Fetch = Callable[[Path, Progress | None], Path]
 """Brings official files below the folder for downloads; gives the folder that holds them."""
 
 
+@checked
 def prepare_from_files(
     builder_class: type[AbstractTaskBuilder],
     settings: Any,
@@ -44,6 +46,7 @@ def prepare_from_files(
     return prepare(builder_class, recipe, folder)
 
 
+@checked
 def prepare_without_files(
     builder_class: type[AbstractTaskBuilder],
     settings: Any,
@@ -61,11 +64,13 @@ def prepare_without_files(
     return prepare(builder_class, recipe, places.prepared)
 
 
+@checked
 def is_official(source: Literal["official", "generated"] | None, places: Places) -> bool:
     """Whether a task that can also be generated is to be read from official files."""
     return places.data_dir is not None if source is None else source == "official"
 
 
+@checked
 def fingerprint(paths: Mapping[str, Path]) -> str:
     """Changes when one of the files does, or a file in one of the folders."""
     lines = []

@@ -1,0 +1,7 @@
+"""The decorator that compares what functions are given and return with their annotations."""
+
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+checked = jaxtyped(typechecker=beartype)
+"""Shapes and types are checked when a function is called, as in `zoo.typing` for layers."""
