@@ -31,6 +31,7 @@ from .methods import (
     WhiteNoise,
 )
 from .model.record import LayerData, layer_inputs, output_gradients
+from .optimizer.registry import register_state
 from .plans import AbstractSpectrum, LayerPlan, Plan
 from .policies import (
     AbstractJointPolicy,
@@ -104,5 +105,6 @@ __all__ = [
     "output_gradients",
     "plan",
     "register_family",
+    "register_state",
     "verify",
 ]

@@ -9,6 +9,14 @@ again to first order, with X_ij = dA_ij / (lam_j - lam_i) off the diagonal:
 A gradient goes the other way, through the adjoint. Gradients are those of `PerEntry`. A reduction
 of the real map mixes states with their conjugates; there dA, X, V and W are matrices of the doubled
 system, whose two blocks of rows are conjugates of each other.
+
+Where states share an eigenvalue, no X takes dA_ij away: the block itself is the first-order change.
+The gradient G_ij by its entries is not among the gradients by a diagonal system, but the transfer
+function C (zI - A)^-1 B changes by C_i dA_ij B_j / (z - lam)^2, so with one matrix M for the block
+
+    G_ij = C_i^H M B_j^H,    of which G_ii, the gradients by the eigenvalues, are known.
+
+M is the smallest that has these G_ii (`compress.linear.degenerate`).
 """
 
 from dataclasses import dataclass
@@ -18,6 +26,7 @@ from jaxtyping import Complex
 
 from zoo import DiagonalLTI
 
+from .degenerate import Block, blocks
 from .jacobian import PerEntry
 from .modal import REAL_MODE_PHASE
 
@@ -74,18 +83,22 @@ def pull_back(gradient: PerEntry, lti: DiagonalLTI, projection: Projection) -> P
     Exact when nothing is lost (r = n); close as long as C (zI - A)^-1 V is close to its reduced
     counterpart, which is what truncation aims at.
     """
-    V, W = projection.V, projection.W
+    V, W, V2, W2 = projection.V, projection.W, projection.V_conj, projection.W_conj
     B, C = np.asarray(lti.B), np.asarray(lti.C)
     lam, lam_r = np.exp(np.asarray(lti.log_lam)), np.exp(projection.log_lam)
     by_A = _couplings(lam, lam, RESOLUTION).conj()
     by_A *= C.conj().T @ gradient.C - gradient.B @ B.conj().T
-    np.fill_diagonal(by_A, gradient.log_lam * _reciprocal(lam.conj()))
-    by_lam = _diagonal(V.conj().T, by_A, W.conj().T)
-    by_B, by_C = V.conj().T @ gradient.B, gradient.C @ W.conj().T
-    if projection.V_conj is not None and projection.W_conj is not None:
-        V2, W2 = projection.V_conj, projection.W_conj
+    by_A_conj = np.zeros_like(by_A)
+    if V2 is not None:
         by_A_conj = _couplings(lam, lam.conj(), RESOLUTION).conj()
         by_A_conj *= C.conj().T @ gradient.C.conj() - gradient.B @ B.T
+    by_lam_full = gradient.log_lam * _reciprocal(lam.conj())
+    for block in _shared(lam, B, C, doubled=V2 is not None):
+        block.add_to(by_A, by_A_conj, by_lam_full)
+    np.fill_diagonal(by_A, by_lam_full)
+    by_lam = _diagonal(V.conj().T, by_A, W.conj().T)
+    by_B, by_C = V.conj().T @ gradient.B, gradient.C @ W.conj().T
+    if V2 is not None and W2 is not None:
         by_lam += _diagonal(V2.conj().T, by_A, W2.T).conj()
         by_lam += _diagonal(V.conj().T, by_A_conj, W2.conj().T)
         by_lam += _diagonal(V2.conj().T, by_A_conj, W.T).conj()
@@ -107,19 +120,24 @@ def pull_back_squares(squares: PerEntry, lti: DiagonalLTI, projection: Projectio
     B, by_B = _mixed(B, squares.B)
     C, by_C = (x.T for x in _mixed(C.T, squares.C.T))
     mixed = PerEntry(squares.log_lam, by_B, by_C)
+    shared = _shared(lam, np.asarray(lti.B), np.asarray(lti.C), doubled=V2 is not None)
     for k, (v, w) in enumerate(zip(V.T, W, strict=True)):
         # dlog_lam = a dlog_lam_r + b conj(dlog_lam_r) in (log_lam, B, C)
-        a = v * w * _reciprocal(lam), v[:, None] * (K @ (w[:, None] * B)), ((C * v) @ K) * w
+        a = v * w, v[:, None] * (K @ (w[:, None] * B)), ((C * v) @ K) * w
         b = None, None, None
-        if V2 is not None and W2 is not None:
+        if V2 is None or W2 is None:
+            a = _shares(v, w, shared) * _reciprocal(lam), *a[1:]
+        else:
             v2, w2 = V2[:, k], W2[k]
+            share = _shares(v, np.concatenate([w, w2]), shared)
+            share_conj = _shares(v2, np.concatenate([w2, w]).conj(), shared)
             a = (
-                a[0],
+                (share[: len(v)] + share_conj[len(v) :].conj()) * _reciprocal(lam),
                 a[1] + v[:, None] * (K_conj @ (w2[:, None] * B.conj())),
                 a[2] + ((C * v2) @ K_conj).conj() * w,
             )
             b = (
-                v2 * w2.conj() * _reciprocal(lam),
+                (share_conj[: len(v)] + share[len(v) :].conj()) * _reciprocal(lam),
                 v2[:, None] * (K @ (w2[:, None].conj() * B) + K_conj @ (w[:, None] * B).conj()),
                 ((C * v2) @ K + ((C * v) @ K_conj).conj()) * w2.conj(),
             )
@@ -159,6 +177,31 @@ def _mixed(matrix, squares):
     signs = np.random.default_rng(0).choice((-1.0, 1.0), (m, CHANNELS))
     mixture = np.sqrt(column / CHANNELS)[:, None] * signs
     return matrix @ mixture, np.repeat(np.sum(squares, axis=1)[:, None], CHANNELS, axis=1)
+
+
+def _shared(lam, B, C, *, doubled: bool) -> list[Block]:
+    """The blocks of states whose eigenvalues `RESOLUTION` makes one, if `doubled` of the doubled
+    system, where a real eigenvalue is also that of the state's conjugate."""
+    if doubled:
+        lam = np.concatenate([lam, lam.conj()])
+        B, C = np.concatenate([B, B.conj()]), np.concatenate([C, C.conj()], axis=1)
+    distance = 1 - np.abs(lam)
+    gap = np.abs(lam[None, :] - lam[:, None])
+    near = gap < RESOLUTION * np.sqrt(distance[None, :] * distance[:, None])
+    return blocks(near | (gap == 0), B, C)
+
+
+def _shares(v, w, shared: list[Block]) -> Complex[np.ndarray, " k"]:
+    """What of each eigenvalue's change is in that of a reduced state: the other way round, the
+    coefficients of its gradient.
+
+    Of the reduced state, `v` is the column of V, zero for conjugates, and `w` the row of W.
+    """
+    v = np.concatenate([v, np.zeros(len(w) - len(v))])
+    shares = v * w
+    for block in shared:
+        shares[block.states] += block.shares(v[block.states], w[block.states])
+    return shares
 
 
 def _couplings(lam, other, resolution: float) -> Complex[np.ndarray, "n n"]:

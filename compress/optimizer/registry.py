@@ -1,0 +1,57 @@
+"""What the fields of an optimizer's state mean, declared by the state's class.
+
+Numbers do not tell what they mean: a momentum may have no negative entry, an average of gradients
+may lie close to the parameters. So each class of states says it, field by field, in the words of
+`compress.optimizer.meanings`: those of optax in `compress.optimizer.optax_states`, others by
+`register_state`.
+"""
+
+import dataclasses
+from typing import Any
+
+from .meanings import MEANINGS, SCALES, Declaration
+from .optax_states import OPTAX
+
+_registered: dict[type, Declaration] = {}
+
+
+def register_state(state_class: type, /, **fields: str) -> None:
+    """Say what the fields of a class of optimizer states mean, so that `compress` can carry them.
+
+    `fields` are from a field's name to one of `MEANINGS`. A field that is not named may hold no
+    array of a layer. Say it once, before `compress`; what is said last holds, also of optax's own
+    classes, say `register_state(optax.ScaleByAdamState, count="scalar", mu="gradient",
+    nu="maximum")` where `optax.adamax` is used and `optax.adam` is not.
+
+    ValueError if the class has no such field, or for another meaning.
+    """
+    known = field_names(state_class)
+    for name, meaning in fields.items():
+        if name not in known:
+            raise ValueError(
+                f"fields must be among {', '.join(known) or 'none'} for "
+                f"{state_class.__name__}, got {name!r}"
+            )
+        if meaning not in MEANINGS:
+            raise ValueError(
+                f"{name} must be one of {', '.join(MEANINGS)} for {state_class.__name__}, "
+                f"got {meaning!r}"
+            )
+    _registered[state_class] = Declaration(dict(fields), bool(SCALES & set(fields.values())))
+
+
+def field_names(state_class: type) -> tuple[str, ...]:
+    """The fields of a NamedTuple or a dataclass (an `eqx.Module` is one)."""
+    if dataclasses.is_dataclass(state_class):
+        return tuple(field.name for field in dataclasses.fields(state_class))
+    return tuple(getattr(state_class, "_fields", ()))
+
+
+def declaration(node: Any) -> Declaration | None:
+    """What is declared of the class of `node`, None if nothing is."""
+    state_class = type(node)
+    if state_class in _registered:
+        return _registered[state_class]
+    if state_class.__module__.split(".")[0] == "optax":
+        return OPTAX.get(state_class.__name__)
+    return None
