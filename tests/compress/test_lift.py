@@ -282,7 +282,7 @@ def test_moments_of_a_shared_eigenvalue(make, form, getkey):
     layer = jax.tree_util.tree_map_with_path(twice, layer)
     optimizer = optax.trace(0.0)
     _, state = optimizer.update(gradient_of_a_smooth_loss(layer), optimizer.init(layer))
-    small, state = compress(layer, state, policy=Ranks(N // 2), form=form)
+    small, state = compress(layer, state, policy=Ranks(N // 2), method=WhiteNoise(form))
     for x, y in zip(
         jax.tree.leaves(state.trace), jax.tree.leaves(gradient_of_a_smooth_loss(small)), strict=True
     ):
