@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..masks import check_length
+
 
 class CausalConv(eqx.Module):
     """y_k[c] = bias[c] + sum_i weight[c, i] x_{k - K + 1 + i}[c]: each channel by itself.
@@ -38,6 +40,8 @@ class CausalConv(eqx.Module):
     ) -> tuple[Float[Array, "K c"], Float[Array, "L c"]]:
         """The window after the first `length` samples (all if not given), and the outputs."""
         width, L = self.weight.shape[1], len(x)
+        if length is not None:
+            check_length(length, L)
         padded = jnp.concatenate([window, x])
         y = jnp.zeros_like(x) if self.bias is None else jnp.broadcast_to(self.bias, x.shape)
         for i in range(width):

@@ -11,7 +11,8 @@ from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 from ..lti import DiagonalLTI
 from ..recurrence.linear import lti_apply, lti_step
 from .base import MIN_DECAY, AbstractLinearSSM, check_fits
-from .checks import check_positive
+from .checks import check_kinds, check_positive
+from .half import as_complex, widened, with_feedthrough
 from .initializers import complex_normal, ring
 
 
@@ -31,6 +32,7 @@ class LRUConfig:
     """Largest angle of an eigenvalue at the start [rad/sample]."""
 
     def __post_init__(self):
+        check_kinds(self)
         check_positive("d_state", self.d_state)
 
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "LRU":
@@ -107,10 +109,12 @@ class LRU(AbstractLinearSSM):
     def d_state(self) -> int:
         return self.nu_log.shape[0]
 
-    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    def __call__(
+        self, u: Float[Array, "L H"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "L H"]:
         lti = self.to_lti()
         y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
-        return y + self.D * u
+        return with_feedthrough(y, self.D, u)
 
     def init_state(self) -> Complex[Array, " N"]:
         return jnp.zeros(self.d_state, jnp.result_type(self.nu_log, jnp.complex64))
@@ -120,7 +124,7 @@ class LRU(AbstractLinearSSM):
     ) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
         lti = self.to_lti()
         carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
-        return carry, y_t + self.D * u_t
+        return carry, with_feedthrough(y_t, self.D, u_t)
 
     def run(
         self,
@@ -130,13 +134,14 @@ class LRU(AbstractLinearSSM):
     ) -> tuple[Complex[Array, " N"], Float[Array, "L H"]]:
         lti = self.to_lti()
         y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
-        return carry, y + self.D * u
+        return carry, with_feedthrough(y, self.D, u)
 
     def to_lti(self) -> DiagonalLTI:
+        nu_log, theta_log, gamma_log = map(widened, (self.nu_log, self.theta_log, self.gamma_log))
         return DiagonalLTI(
-            log_lam=jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)),
-            B=jnp.exp(self.gamma_log)[:, None] * jax.lax.complex(self.B_re, self.B_im),
-            C=jax.lax.complex(self.C_re, self.C_im),
+            log_lam=jax.lax.complex(-jnp.exp(nu_log), jnp.exp(theta_log)),
+            B=jnp.exp(gamma_log)[:, None] * as_complex(self.B_re, self.B_im),
+            C=as_complex(self.C_re, self.C_im),
             D=self.D,
         )
 

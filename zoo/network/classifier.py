@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.affine import affine
 from ..layers.base import AbstractSSM
+from ..masks import within
 from .block import Block, MixerBlock, residual_blocks, run_blocks
-from .norm import NormName, within
+from .norm import NormName
 
 
 class LinearEncoder(eqx.Module):

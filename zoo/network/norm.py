@@ -7,7 +7,9 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+
+from ..masks import within
 
 BATCH_AXIS = "batch"
 """The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
@@ -19,11 +21,6 @@ NORM_EPSILON = 1e-5
 
 MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
-
-
-def within(length: Int[Array, ""] | int, samples: int) -> Bool[Array, " L"]:
-    """Which samples are no padding."""
-    return jnp.arange(samples) < length
 
 
 class AbstractNorm(eqx.Module):
