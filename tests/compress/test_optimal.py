@@ -90,6 +90,22 @@ def test_it_is_no_worse_than_the_two_sided_iteration(seed, rank):
         assert errors[0] <= 1.001 * h2_error(lti, DiagonalLTI(*projected, lti.D))
 
 
+@pytest.mark.parametrize("rank", [16, 22])
+def test_errors_far_below_the_norm_are_brought_down(rank):
+    """Truncation's is 2e-4 and 5e-6 of the norm: gains are shares of the error, not of that."""
+    rng = np.random.default_rng(0)
+    lti = DiagonalLTI(
+        log_lam=-np.exp(rng.uniform(-7, -1, 40)) + 1j * rng.uniform(0.05, 3, 40),
+        B=np.geomspace(1, 1e-6, 40)[:, None]
+        * (rng.normal(size=(40, 1)) + 1j * rng.normal(size=(40, 1))),
+        C=rng.normal(size=(1, 40)) + 1j * rng.normal(size=(1, 40)),
+        D=np.zeros((1, 1)),
+    )
+    truncated = balanced_truncation(lti, rank)
+    error = h2_error(lti, optimal_reduction(lti, rank).lti)
+    assert error < 0.997 * h2_error(lti, truncated.lti)
+
+
 def test_the_two_sided_iteration_ends_at_the_optimum():
     lti = system(1, n=12)
     truncated = balanced_truncation(lti, 4)
