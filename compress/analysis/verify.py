@@ -9,10 +9,11 @@ from zoo import DiagonalLTI
 from zoo.typing import checked
 
 from ..linear.balance import all_values, gramian_factors, hankel_svd
-from ..linear.hankel import Form, check_system, error_bound
+from ..linear.hankel import Form, check_pair, error_bound, rounding_gain
 from ..linear.system import double_lti
 from ..model.layers import layers_of, path_name
 from ..model.stacks import unstacked
+from ..numerics.precision import rounding_of
 from ..numerics.threads import one_blas_thread
 from ..table import Table
 
@@ -33,7 +34,8 @@ class Certificate:
     """Balanced truncation to this size has no error of more gain: 2 * (sum of those HSVs)."""
 
     rounding: float = 0.0
-    """The gain that the rounding of the smaller layer's own parameters can make."""
+    """The gain that the rounding of the smaller layer's own parameters can make, to first order
+    (`compress.linear.hankel.rounding_gain`), and the computation in double precision."""
 
     @property
     def holds(self) -> bool:
@@ -84,9 +86,10 @@ def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verificatio
     return Verification(tuple(_certificate(*pair, form) for pair in pairs))
 
 
-def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, DiagonalLTI]]:
+def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, DiagonalLTI, float]]:
+    """The layers' names, their systems, and the precision in which the later ones are stored."""
     if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
-        return [("", before, after)]
+        return [("", before, after, rounding_of(after))]
     old, new = (
         {path_name(k): layer for k, layer in layers_of(unstacked(x))} for x in (before, after)
     )
@@ -95,10 +98,14 @@ def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, Diagon
             f"after has the layers {', '.join(new) or 'none'}, "
             f"allowed: those of before, {', '.join(old) or 'at least one'}"
         )
-    return [(path, double_lti(old[path]), double_lti(new[path])) for path in old]
+    return [
+        (path, double_lti(old[path]), double_lti(new[path]), rounding_of(new[path])) for path in old
+    ]
 
 
-def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form) -> Certificate:
+def _certificate(
+    path: str, before: DiagonalLTI, after: DiagonalLTI, eps: float, form: Form
+) -> Certificate:
     error = hinf_error(before, after, form=form)
     svd = hankel_svd(form, *gramian_factors(before, form))  # programs that the cut has used
     sigma = all_values(form, svd, before.d_state)
@@ -107,8 +114,7 @@ def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form)
     if form == "real":  # conjugate pairs count twice, real modes once
         real = np.abs(np.sin(np.imag(log_lam))) < 1e-5
         most, order = 2 * most, 2 * order - int(np.sum(real))
-    gain = np.linalg.norm(np.asarray(after.B), axis=1) * np.linalg.norm(np.asarray(after.C), axis=0)
-    decay = -np.expm1(np.real(log_lam))
+    double = float(np.finfo(float).eps)
     return Certificate(
         path=path,
         rank_before=before.d_state,
@@ -116,12 +122,8 @@ def _certificate(path: str, before: DiagonalLTI, after: DiagonalLTI, form: Form)
         floor=float(sigma[most]) if most < len(sigma) else 0.0,
         error=error,
         bound=float(error_bound(sigma, order)),
-        rounding=float(ROUNDING * np.sum(gain / decay)),
+        rounding=rounding_gain(after, eps) + rounding_gain(before, double),
     )
-
-
-ROUNDING = 2e-6
-"""Twice the relative change of a mode's gain when its parameters are stored in float32."""
 
 
 @checked
@@ -137,14 +139,7 @@ def hinf_error(before: DiagonalLTI, after: DiagonalLTI, *, form: Form = "real") 
 
     Raises ValueError if the systems do not fit, hold NaN or infinity, or are not stable.
     """
-    check_system(before, "before")
-    check_system(after, "after")
-    shapes = [(lti.C.shape[0], lti.B.shape[1]) for lti in (before, after)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"after has {shapes[1][0]} outputs and {shapes[1][1]} inputs, "
-            f"allowed: before's {shapes[0][0]} and {shapes[0][1]}"
-        )
+    check_pair(before, after, "before", "after")
     with one_blas_thread():
         return _sweep(_Difference(before, after, real=form == "real"))
 

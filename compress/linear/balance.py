@@ -19,7 +19,14 @@ from zoo.typing import checked
 
 from ..numerics.padding import padded
 from ..numerics.threads import one_blas_thread
-from .hankel import Form, balanced_factor, check_system, error_bound, hankel_matrix
+from .hankel import (
+    Form,
+    balanced_factor,
+    check_system,
+    error_bound,
+    hankel_matrix,
+    rounding_gain,
+)
 from .modal import double_arrays, project, project_complex, project_real
 from .selection import StateChoice
 
@@ -40,7 +47,7 @@ class Truncation(eqx.Module):
     W_conj V_conj* is the identity, but 1/2 for a real mode, whose x_r and x_r* are one.
 
     `sigma` holds all Hankel singular values (2n for form="real"), `order` is how many of them are
-    kept, and `bound` is 2 * sum(sigma[order:]), never below the H-infinity error.
+    kept, and `bound` is 2 * sum(sigma[order:]) + `rounding`, never below the H-infinity error.
     """
 
     lti: DiagonalLTI
@@ -54,6 +61,11 @@ class Truncation(eqx.Module):
     order: int
     radius: float
     """Spectral radius of the reduced system before eigenvalues past the circle were moved in."""
+    rounding: float = 0.0
+    """What rounding can add to the error, to first order (`rounding_gain`): that of the numbers of
+    `lti` as it is stored, and of the full system's numbers in double precision, in which the
+    reduction is computed. Next to nothing, but for modes next to the unit circle and for large ones
+    that cancel."""
 
 
 @checked
@@ -66,12 +78,12 @@ def balanced_truncation(
     the real map y = Re(C x), of 2n real states, to the largest order whose conjugate pairs and
     real modes fit into `rank` stored ones (see `project_real`): at best 2 `rank`.
 
-    sigma[order] <= H-infinity error <= 2 * sum(sigma[order:]) for this form, and the result is
-    stable. A cut that would part equal sigma moves down to the next gap, unless that would
-    cost half of the rank. States that only rounding tells from unreachable or unobservable
-    ones do not come back: the order is at most the number of sigma above k eps sigma[0]
-    (k = n or 2n), and at least 1. Only `rank` >= n returns the system itself, with V = W = I.
-    D is kept.
+    sigma[order] <= H-infinity error <= 2 * sum(sigma[order:]) for this form, up to the rounding
+    that `bound` counts in, and the result is stable. A cut that would part equal sigma moves down
+    to the next gap, unless that would cost half of the rank. States that only rounding tells from
+    unreachable or unobservable ones do not come back: the order is at most the number of sigma
+    above k eps sigma[0] (k = n or 2n), and at least 1. Only `rank` >= n returns the system itself,
+    with V = W = I. D is kept.
 
     The Gramians' factors stop where what remains is below `tolerance` times their largest
     diagonal entry, so the time is proportional to n (m + p) times the numerical rank; `sigma` is
@@ -153,14 +165,14 @@ def _truncate(
         radius = float(np.exp(np.max(double_arrays(lti)[0].real)))
         return Truncation(lti, eye, eye, zero, zero, sigma, 0.0, n, sigma.size, radius)
     numerical = count_numerical(sigma)
-    bound = None
+    dropped = None
     if numerical == 0:
         order, reduced = 1, project_complex(lti, *_one_state(lti))
     elif select is not None:
         kept = select(sigma[:numerical], min(rank, numerical))
         basis = _Basis(form, Lp, Lq, U, sigma, Vh, numerical)
         reduced = project_complex(lti, *basis.of(kept), rounding)
-        order, bound = len(kept), 2 * float(np.sum(np.delete(sigma, kept)))
+        order, dropped = len(kept), 2 * float(np.sum(np.delete(sigma, kept)))
     elif form == "complex":
         order = _above_tie(sigma, min(rank, numerical))
         basis = _Basis(form, Lp, Lq, U, sigma, Vh, order)
@@ -169,6 +181,10 @@ def _truncate(
         basis = _Basis(form, Lp, Lq, U, sigma, Vh, min(2 * rank, numerical))
         order = _largest_order(lti, basis, sigma, rank)
         reduced = project_real(lti, *basis.leading(order), rounding)
+    stored_in = float(np.finfo(np.asarray(lti.B).dtype).eps)
+    double = float(np.finfo(float).eps)
+    rounded = rounding_gain(reduced.lti, stored_in) + rounding_gain(lti, double)
+    dropped = float(error_bound(sigma, order)) if dropped is None else dropped
     return Truncation(
         lti=reduced.lti,
         V=reduced.V,
@@ -176,10 +192,11 @@ def _truncate(
         V_conj=reduced.V_conj,
         W_conj=reduced.W_conj,
         sigma=sigma,
-        bound=float(error_bound(sigma, order)) if bound is None else bound,
+        bound=dropped + rounded,
         rank=reduced.lti.d_state,
         order=order,
         radius=reduced.radius,
+        rounding=rounded,
     )
 
 

@@ -53,6 +53,25 @@ def error_bound(sigma: Float[Array, " n"], rank: int) -> Float[Array, ""] | floa
     return float(tail) if isinstance(sigma, np.ndarray) else tail
 
 
+def rounding_gain(lti: DiagonalLTI, eps: float) -> float:
+    """The gain, to first order, of what rounding by `eps` the numbers of `lti` adds to its outputs.
+
+    A mode's largest gain is g = |c| |b| / (1 - |lam|). Rounding b, c and the decay changes it by
+    some eps g. Rounding log_lam also moves lam by eps |log_lam| along the circle, and the mode's
+    resonance is only 1 - |lam| wide: eps |log_lam| / (1 - |lam|) of g, all of it at the circle.
+    Numbers are taken to lose `LOST` eps each, as those do that are stored as logarithms, and
+    those of a computation of some steps. The sum over all modes.
+    """
+    log_lam, B, C = (np.asarray(x).astype(np.complex128) for x in (lti.log_lam, lti.B, lti.C))
+    decay = -np.expm1(log_lam.real)
+    gain = np.linalg.norm(B, axis=1) * np.linalg.norm(C, axis=0) / decay
+    return float(LOST * eps * np.sum(gain * (4 + np.abs(log_lam) / decay)))
+
+
+LOST = 4.0
+"""Relative rounding of a number, in units of its precision's eps."""
+
+
 def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
     """One-line ValueError if `lti` holds NaN or infinity, or is unstable. Skipped if traced."""
     if is_traced(lti):
@@ -70,6 +89,18 @@ def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
     if decay.min() <= 0:
         radius = np.exp(-decay.min())
         raise ValueError(f"{name} is unstable: spectral radius {radius:.9g}, allowed: below 1")
+
+
+def check_pair(one: DiagonalLTI, other: DiagonalLTI, name: str, other_name: str) -> None:
+    """`check_system` of both; and ValueError unless they have the same inputs and outputs."""
+    check_system(one, name)
+    check_system(other, other_name)
+    shapes = [(lti.C.shape[0], lti.B.shape[1]) for lti in (one, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{other_name} has {shapes[1][0]} outputs and {shapes[1][1]} inputs, "
+            f"allowed: {name}'s {shapes[0][0]} and {shapes[0][1]}"
+        )
 
 
 def is_traced(lti: DiagonalLTI) -> bool:

@@ -28,14 +28,16 @@ def check_is_valid(lti, truncation, response):
     np.testing.assert_allclose(t.W @ lti.B, t.lti.B, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(lti.C @ t.V, t.lti.C, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(t.lti.D, lti.D)
-    assert t.bound == pytest.approx(2 * t.sigma[t.rank :].sum())
+    assert t.bound - t.rounding == pytest.approx(2 * t.sigma[t.rank :].sum())
+    assert 0 < t.rounding < 1e-6 * t.sigma[0]
 
 
 def test_truth(truth, response):
     for r, error, bound in zip(truth.r, truth.err_hinf, truth.bound, strict=True):
         t = balanced_truncation(truth.lti, int(r), form="complex")
         assert t.rank == r
-        assert t.bound == pytest.approx(bound, rel=1e-12)
+        assert 2 * t.sigma[t.rank :].sum() == pytest.approx(bound, rel=1e-12)
+        assert t.bound == 2 * t.sigma[t.rank :].sum() + t.rounding
         if truth.lti.d_state < 100 or r == truth.r[3]:  # a sweep of a large system takes time
             measured = hinf_error(truth.lti, t.lti, form="complex")
             assert measured == pytest.approx(error, rel=1e-9)
@@ -351,3 +353,31 @@ def test_invalid_system(system):
         balanced_truncation(
             eqx.tree_at(lambda s: s.log_lam, lti, lti.log_lam + 1), 3, form="complex"
         )
+
+
+@pytest.mark.parametrize("decay", [1e-12, 1e-10, 1e-7, 1e-3])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_the_bound_counts_rounding_in_next_to_the_circle(decay, dtype, form, system):
+    """Peaks as narrow as `decay` move by the rounding of their angles in the result's precision."""
+    lti = system("ring", n=12, dtype=dtype)
+    slow = np.where(np.arange(12) < 3, decay, 0.3).astype(np.finfo(dtype).dtype)
+    lti = eqx.tree_at(lambda s: s.log_lam, lti, (-slow + 1j * lti.log_lam.imag).astype(dtype))
+    for rank in (3, 7):
+        t = balanced_truncation(lti, rank, form=form)
+        assert hinf_error(lti, t.lti, form=form) <= t.bound
+        tail = 2 * t.sigma[t.order :].sum()
+        if decay == 1e-3 and dtype == np.complex128:
+            assert t.bound == pytest.approx(tail, rel=1e-6)
+
+
+@pytest.mark.parametrize("coupling", [0.05, 0.3])
+@pytest.mark.parametrize("rank", [3, 6, 9])
+def test_the_bound_counts_rounding_in_of_modes_that_cancel(coupling, rank):
+    """A chain of lags in modal form has large modes that cancel."""
+    rng = np.random.default_rng(0)
+    A = np.diag(np.linspace(0.5, 0.9, 10)) + coupling * np.eye(10, k=1)
+    B, C = rng.standard_normal((10, 2)), rng.standard_normal((2, 10))
+    lti = DiagonalLTI.from_real(A, B, C, np.zeros((2, 2)))
+    t = balanced_truncation(lti, rank)
+    assert hinf_error(lti, t.lti) <= t.bound

@@ -19,6 +19,7 @@ from compress import (
 )
 from compress.linear.h2 import inner
 from compress.linear.modal import double_arrays
+from compress.linear.two_sided import two_sided
 from zoo import LRU, S5, DiagonalLTI
 
 
@@ -41,6 +42,79 @@ def test_the_error_is_that_of_the_impulse_responses():
     a, b = system(0), system(1, n=4)
     expected = np.linalg.norm(impulse_responses(a) - impulse_responses(b))
     np.testing.assert_allclose(h2_error(a, b), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-8, 1e-12])
+@pytest.mark.parametrize("decay", [1.0, 1e-4, 1e-9])
+def test_small_errors_keep_their_digits(share, decay):
+    """The difference is `share` of the system, and no system at all where the two are equal."""
+    lti = system(0)
+    lti = eqx.tree_at(lambda s: s.log_lam, lti, lti.log_lam.real * decay + 1j * lti.log_lam.imag)
+    near = eqx.tree_at(lambda s: s.C, lti, lti.C * (1 + share))
+    nothing = eqx.tree_at(lambda s: s.C, lti, lti.C * 0)
+    exact = np.linalg.norm(near.C - lti.C) / np.linalg.norm(lti.C)
+    norm = h2_error(lti, nothing)
+    np.testing.assert_allclose(h2_error(lti, near) / norm, exact, rtol=1e-9 + 1e-15 / share)
+    assert h2_error(lti, lti) < 1e-14 * norm
+
+
+def test_systems_that_do_not_fit_have_no_error():
+    with pytest.raises(ValueError, match="reduced has 2 outputs and 2 inputs, allowed: lti's 3"):
+        h2_error(system(0), system(1, p=2))
+
+
+def lightly_damped(seed: int, n: int = 40) -> DiagonalLTI:
+    """Many resonances over three decades, sampled fast."""
+    rng = np.random.default_rng(seed)
+    frequency = np.exp(rng.uniform(np.log(1e-3), np.log(1), n))
+    damping = np.exp(rng.uniform(np.log(5e-3), np.log(0.3), n))
+    return DiagonalLTI(
+        log_lam=(-damping + 1j) * frequency,
+        B=rng.normal(size=(n, 1)) + 1j * rng.normal(size=(n, 1)),
+        C=rng.normal(size=(1, n)) + 1j * rng.normal(size=(1, n)),
+        D=np.zeros((1, 1)),
+    )
+
+
+@pytest.mark.parametrize("rank", [3, 5, 10])
+@pytest.mark.parametrize("seed", range(2))
+def test_it_is_no_worse_than_the_two_sided_iteration(seed, rank):
+    lti = lightly_damped(seed)
+    truncated = balanced_truncation(lti, rank)
+    reduced = optimal_reduction(lti, rank)
+    errors = [h2_error(lti, x.lti) for x in (reduced, truncated)]
+    assert errors[0] <= errors[1]
+    projected = two_sided(*(double_arrays(x) for x in (lti, truncated.lti)))
+    if projected is not None:
+        assert np.max(projected[0].real) < 0
+        assert errors[0] <= 1.001 * h2_error(lti, DiagonalLTI(*projected, lti.D))
+
+
+@pytest.mark.parametrize("rank", [16, 22])
+def test_errors_far_below_the_norm_are_brought_down(rank):
+    """Truncation's is 2e-4 and 5e-6 of the norm: gains are shares of the error, not of that."""
+    rng = np.random.default_rng(0)
+    lti = DiagonalLTI(
+        log_lam=-np.exp(rng.uniform(-7, -1, 40)) + 1j * rng.uniform(0.05, 3, 40),
+        B=np.geomspace(1, 1e-6, 40)[:, None]
+        * (rng.normal(size=(40, 1)) + 1j * rng.normal(size=(40, 1))),
+        C=rng.normal(size=(1, 40)) + 1j * rng.normal(size=(1, 40)),
+        D=np.zeros((1, 1)),
+    )
+    truncated = balanced_truncation(lti, rank)
+    error = h2_error(lti, optimal_reduction(lti, rank).lti)
+    assert error < 0.997 * h2_error(lti, truncated.lti)
+
+
+def test_the_two_sided_iteration_ends_at_the_optimum():
+    lti = system(1, n=12)
+    truncated = balanced_truncation(lti, 4)
+    projected = two_sided(*(double_arrays(x) for x in (lti, truncated.lti)))
+    assert projected is not None
+    ends = [DiagonalLTI(*projected, lti.D), optimal_reduction(lti, 4).lti]
+    errors = [h2_error(lti, end) for end in ends]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-3)
+    assert errors[0] < 0.99 * h2_error(lti, truncated.lti)
 
 
 def test_the_gradient_of_the_inner_product():

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from compress import Ranks, WhiteNoise, balanced_truncation, compress, verify
+from compress import Ranks, WhiteNoise, balanced_truncation, compress, h2_error, verify
 from compress.analysis.verify import hinf_error
 from zoo import LRU, S5, DiagonalLTI
 
@@ -132,3 +132,26 @@ def test_what_is_no_truncation_does_not_hold(getkey):
     assert "no" in str(found)
     with pytest.raises(ValueError, match="after has the layers none, allowed: those of before"):
         verify({"a": layer}, {})
+
+
+@pytest.mark.parametrize("make", [LRU.init, S5.init])
+@pytest.mark.parametrize("decay", [1e-6, 1e-4, 1e-2])
+def test_certificates_hold_in_single_precision_next_to_the_circle(make, decay, system, getkey):
+    lti = system("ring", n=12)
+    slow = np.where(np.arange(12) < 3, decay, 0.3)
+    lti = eqx.tree_at(lambda s: s.log_lam, lti, -slow + 1j * lti.log_lam.imag)
+    layer = make(2, 12, key=getkey()).from_lti(jax.tree.map(jax.numpy.asarray, lti))
+    small, _ = compress(layer, policy=Ranks(7), method=WhiteNoise("complex"))
+    (found,) = verify(layer, small, form="complex").layers
+    assert found.holds
+    assert decay < 1e-2 or found.rounding < 0.1 * found.bound
+
+
+@pytest.mark.parametrize("field", ["log_lam", "B", "C", "D"])
+@pytest.mark.parametrize("measure", [h2_error, hinf_error, verify])
+def test_what_is_no_number_has_no_error(measure, field, system):
+    lti = system("ring")
+    bad = eqx.tree_at(lambda s: getattr(s, field), lti, getattr(lti, field) * np.nan)
+    for pair in ((lti, bad), (bad, lti)):
+        with pytest.raises(ValueError, match=rf"\.{field} holds NaN or infinity"):
+            measure(*pair)

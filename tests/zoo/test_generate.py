@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import Mamba, generate, language_model
-from zoo.pretrained.generate import nucleus
+from zoo.pretrained.generate import nucleus, tempered
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,36 @@ def test_the_nucleus_is_the_fewest_tokens_with_the_share():
         assert finite.tolist() == kept, share
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("temperature", [1e-40, 1e-4, 1.0])
+def test_half_precision_is_drawn_from_as_single_is(dtype, temperature):
+    """A share of 1 keeps all of a large vocabulary, and a low temperature the likeliest alone."""
+    logits = jax.random.normal(jax.random.key(0), (50_000,)).astype(dtype)
+    heated = tempered(logits, max(temperature, 1e-38))
+    assert heated.dtype == jnp.float32
+    exact = np.asarray(logits, float)
+    expected = (exact - exact.max()) / max(temperature, 1e-38)
+    np.testing.assert_allclose(heated[heated > -1e30], expected[heated > -1e30], rtol=1e-6)
+    kept = np.isfinite(nucleus(tempered(logits, 1.0), 0.9))
+    probability = np.exp(exact - exact.max())
+    assert np.isclose(probability[kept].sum() / probability.sum(), 0.9, atol=5e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-4])
+def test_cold_draws_are_the_likeliest_tokens(model, dtype, temperature):
+    half = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, model)
+    drawn, _ = generate(half, PROMPT, 3, temperature=temperature, key=jax.random.key(0))
+    likeliest, _ = generate(half, PROMPT, 3, temperature=0)
+    np.testing.assert_array_equal(drawn, likeliest)
+
+
+def test_a_share_of_one_or_more_is_no_nucleus(model):
+    key = jax.random.key(0)
+    tokens = [generate(model, PROMPT, 4, top_p=p, key=key)[0] for p in (1, 1.0, 2.5)]
+    assert jnp.all(tokens[0] == tokens[1]) & jnp.all(tokens[0] == tokens[2])
+
+
 def test_memory_does_not_grow_with_the_length(model):
     from zoo.pretrained.generate import _generate
 
@@ -82,8 +112,14 @@ def test_memory_does_not_grow_with_the_length(model):
     ("settings", "message"),
     [
         ({"tokens": 0}, "tokens=0, allowed"),
-        ({"temperature": -1.0}, "temperature=-1.0, allowed"),
-        ({"top_p": 0.0}, "top_p=0.0, allowed"),
+        *(
+            ({"temperature": bad}, f"`temperature` must be finite and 0 or more, got {bad}$")
+            for bad in (-1.0, float("nan"), float("inf"))
+        ),
+        *(
+            ({"top_p": bad}, f"`top_p` must be finite and more than 0, got {bad}$")
+            for bad in (0.0, -0.1, float("nan"), float("inf"))
+        ),
         ({"temperature": 1.0}, "key=None with temperature=1.0, allowed"),
         ({"prompt": PROMPT + 5}, "prompt has tokens from 5 to 15, allowed: 0 to 10"),
         ({"lengths": np.array([1, 10, 2])}, "lengths are from 1 to 10, allowed: 1 to 9"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import equinox as eqx
 import jax
@@ -234,12 +235,88 @@ def test_what_is_wrong_in_a_folder_is_named(change, message, saved, tmp_path):
         load(folder)
 
 
+SIZES = [0, -1, 1.5, "x", None, float("nan"), True, [3], {}, 10**12, 10**5000]
+WRONG = {
+    "vocab_size": SIZES,
+    "hidden_size": SIZES,
+    "state_size": SIZES,
+    "num_hidden_layers": [*SIZES, 1_000_000_000],
+    "conv_kernel": SIZES,
+    "layer_norm_epsilon": ["x", None, float("nan"), float("inf"), -1, False, 10**400],
+    "expand": [0, -2, None, "x", float("inf"), float("nan"), 1e300],
+    "use_bias": [None, 1, "no"],
+    "use_conv_bias": [None, 1, "no"],
+    "tie_word_embeddings": [None, 0, "yes"],
+}
+WRONG_OF_ONE = {
+    "mamba": {"time_step_rank": [*SIZES, "automatic"]},
+    "mamba2": {
+        "num_heads": SIZES,
+        "head_dim": SIZES,
+        "n_groups": SIZES,
+        "chunk_size": SIZES,
+        "time_step_limit": [None, 3, [0.0], [2, 1], [-1, 1], ["a", "b"], [0, {"__float__": "x"}]],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_settings_of_the_wrong_kind_are_named(kind, tmp_path):
+    for key, values in (WRONG | WRONG_OF_ONE[kind]).items():
+        for value in values:
+            sys.set_int_max_str_digits(0)
+            text = json.dumps({"model_type": kind, key: value})
+            sys.set_int_max_str_digits(4300)
+            (tmp_path / "config.json").write_text(text)
+            with pytest.raises(ValueError, match=rf"`{key}` must be|is no JSON") as error:
+                load(tmp_path)
+            assert "\n" not in str(error.value)
+            assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "holds a list, allowed: an object"),
+        ('{"model_type": []}', r"model_type=\[\], allowed: mamba, mamba2"),
+        ('{"model_type": null}', "model_type=None, allowed: mamba, mamba2"),
+        ('{"d_model": 768, "n_layer": 24, "ssm_cfg": {}}', "take the folder .* ends in -hf, or"),
+    ],
+)
+def test_a_config_that_is_none_is_named(text, message, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "`weight_map` must be an object of file names, got null"),
+        ('{"weight_map": ["a"]}', "`weight_map` must be an object of file names, got"),
+        ('{"weight_map": {"a": 3}}', "`weight_map` must be an object of file names, got"),
+        ("[]", "holds a list, allowed: an object"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_an_index_that_is_none_is_named(text, message, saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"index\.json:? {message}"):
+        load(tmp_path)
+
+
 def test_files_that_are_not_there_or_broken_are_named(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json is not there"):
         load(tmp_path)
     shutil.copy(saved / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(FileNotFoundError, match=r"holds neither model\.safetensors nor"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds neither model\.safetensors nor .*: .* with save_pretrained"
+    ):
         load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="is no safetensors file"):

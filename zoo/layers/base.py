@@ -19,8 +19,9 @@ class AbstractSSM(eqx.Module):
 
     Every layer runs in ways that give the same numbers: `layer(u)` for a whole sequence, `run` for
     a piece of one, and `step` for one sample at a time. Layers are immutable and work on one
-    sequence; use `jax.vmap` for a batch. A layer is either linear and time-invariant
-    (`AbstractLinearSSM`) or selective (`AbstractSelectiveSSM`).
+    sequence; use `jax.vmap` for a batch. A `key`, which `eqx.nn.Sequential` hands to all that it
+    holds, is accepted by the zoo's own layers and has no effect. A layer is either linear and
+    time-invariant (`AbstractLinearSSM`) or selective (`AbstractSelectiveSSM`).
     """
 
     dynamics: ClassVar[tuple[str, ...]]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..masks import check_length
 from ..typing import Count, InputArray, checked
 
 
@@ -43,6 +44,8 @@ class CausalConv(eqx.Module):
     ) -> tuple[Float[Array, "taps channels"], Float[Array, "length channels"]]:
         """The window after the first `length` samples (all if not given), and the outputs."""
         width, L = self.weight.shape[1], len(x)
+        if length is not None:
+            check_length(length, L)
         padded = jnp.concatenate([window, x])
         y = jnp.zeros_like(x) if self.bias is None else jnp.broadcast_to(self.bias, x.shape)
         for i in range(width):

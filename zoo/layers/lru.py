@@ -12,7 +12,8 @@ from ..lti import DiagonalLTI
 from ..recurrence.linear import lti_apply, lti_step
 from ..typing import Count, InputArray, checked
 from .base import MIN_DECAY, AbstractLinearSSM, check_fits
-from .checks import check_positive
+from .checks import check_kinds, check_positive
+from .half import as_complex, widened, with_feedthrough
 from .initializers import complex_normal, ring
 
 
@@ -32,6 +33,7 @@ class LRUConfig:
     """Largest angle of an eigenvalue at the start [rad/sample]."""
 
     def __post_init__(self):
+        check_kinds(self)
         check_positive("d_state", self.d_state)
 
     @checked
@@ -112,11 +114,11 @@ class LRU(AbstractLinearSSM):
 
     @checked
     def __call__(
-        self, u: Float[InputArray, "length {self.d_model}"]
+        self, u: Float[InputArray, "length {self.d_model}"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "length {self.d_model}"]:
         lti = self.to_lti()
         y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
-        return y + self.D * u
+        return with_feedthrough(y, self.D, u)
 
     @checked
     def init_state(self) -> Complex[Array, " d_state"]:
@@ -128,7 +130,7 @@ class LRU(AbstractLinearSSM):
     ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "{self.d_model}"]]:
         lti = self.to_lti()
         carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
-        return carry, y_t + self.D * u_t
+        return carry, with_feedthrough(y_t, self.D, u_t)
 
     @checked
     def run(
@@ -139,14 +141,15 @@ class LRU(AbstractLinearSSM):
     ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "length {self.d_model}"]]:
         lti = self.to_lti()
         y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
-        return carry, y + self.D * u
+        return carry, with_feedthrough(y, self.D, u)
 
     @checked
     def to_lti(self) -> DiagonalLTI:
+        nu_log, theta_log, gamma_log = map(widened, (self.nu_log, self.theta_log, self.gamma_log))
         return DiagonalLTI(
-            log_lam=jax.lax.complex(-jnp.exp(self.nu_log), jnp.exp(self.theta_log)),
-            B=jnp.exp(self.gamma_log)[:, None] * jax.lax.complex(self.B_re, self.B_im),
-            C=jax.lax.complex(self.C_re, self.C_im),
+            log_lam=jax.lax.complex(-jnp.exp(nu_log), jnp.exp(theta_log)),
+            B=jnp.exp(gamma_log)[:, None] * as_complex(self.B_re, self.B_im),
+            C=as_complex(self.C_re, self.C_im),
             D=self.D,
         )
 

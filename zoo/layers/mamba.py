@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..masks import within
 from ..recurrence.selective import Signals, selective_scan, selective_step
 from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
-from .checks import check_positive, check_steps
+from .checks import check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM
 
@@ -47,6 +48,7 @@ class MambaConfig:
     """One spectrum for all channels, at a speed of its own for each: A_log = a_n + s_d."""
 
     def __post_init__(self):
+        check_kinds(self)
         for name in ("d_state", "expand", "d_conv"):
             check_positive(name, getattr(self, name))
         if self.dt_rank is not None:
@@ -187,7 +189,11 @@ class Mamba(AbstractMambaSSM):
 
     @checked
     def __call__(
-        self, u: Float[InputArray, "length {self.d_model}"], length: Count | None = None
+        self,
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence, from a zero state; of a padded one, `length` is its own length."""
         return self.run(self.init_state(), u, length)[1]
@@ -211,7 +217,7 @@ class Mamba(AbstractMambaSSM):
         x, dt, B, C = self.select(jax.nn.silu(x))
         if length is not None:
             # a sample of no duration leaves the state as it is
-            dt = jnp.where((jnp.arange(len(u)) < length)[:, None], dt, 0)
+            dt = jnp.where(within(length, len(u))[:, None], dt, 0)
         y, ssm = selective_scan(x, dt, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..masks import within
 from ..recurrence.selective import Signals
 from ..recurrence.ssd import ssd_scan, ssd_step
 from ..typing import Count, InputArray, checked
 from .affine import Linear
 from .causal_conv import CausalConv
-from .checks import check_divides, check_positive, check_steps
+from .checks import check_divides, check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM
 
@@ -52,6 +53,7 @@ class Mamba2Config:
     """Bias of the convolution."""
 
     def __post_init__(self):
+        check_kinds(self)
         for name in ("d_state", "expand", "headdim", "n_groups", "d_conv", "chunk_size"):
             check_positive(name, getattr(self, name))
         check_steps("dt", self.dt_min, self.dt_max)
@@ -74,7 +76,7 @@ class GatedRMSNorm(eqx.Module):
     ) -> Float[Array, "*lead channels"]:
         kind, dtype = y.dtype, jnp.result_type(y, jnp.float32)
         r = y.astype(dtype) * jax.nn.silu(z.astype(dtype))
-        grouped = r.reshape(*r.shape[:-1], self.groups, -1)
+        grouped = r.reshape(*r.shape[:-1], self.groups, r.shape[-1] // self.groups)
         square = jnp.mean(grouped**2, axis=-1, keepdims=True)
         normal = (grouped * jax.lax.rsqrt(square + self.eps)).reshape(r.shape)
         return self.weight * normal.astype(kind)
@@ -131,8 +133,7 @@ class Mamba2(AbstractMambaSSM):
         low, high = self.dt_limit
         if not 0 <= low <= high:
             raise ValueError(f"dt_limit={self.dt_limit}, allowed: 0 <= low <= high")
-        if self.chunk_size < 1:
-            raise ValueError(f"chunk_size={self.chunk_size}, allowed: 1 or more")
+        check_positive("chunk_size", self.chunk_size)
         if self.heads % self.n_groups or self.d_inner % self.heads:
             raise ValueError(
                 f"n_groups={self.n_groups} must divide the {self.heads} heads, and those the "
@@ -182,7 +183,7 @@ class Mamba2(AbstractMambaSSM):
             D=jnp.ones(heads),
             norm=GatedRMSNorm(jnp.ones(d_inner), n_groups, 1e-5),
             out_proj=Linear.init(d_inner, d_model, use_bias=bias, key=out_key),
-            dt_limit=dt_limit,
+            dt_limit=(dt_limit[0], dt_limit[1]),
             chunk_size=chunk_size,
         )
 
@@ -239,7 +240,11 @@ class Mamba2(AbstractMambaSSM):
 
     @checked
     def __call__(
-        self, u: Float[InputArray, "length {self.d_model}"], length: Count | None = None
+        self,
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence, from a zero state; of a padded one, `length` is its own length."""
         return self.run(self.init_state(), u, length)[1]
@@ -263,7 +268,7 @@ class Mamba2(AbstractMambaSSM):
         x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
         if length is not None:
             # a sample of no duration leaves the state as it is
-            dt = jnp.where((jnp.arange(len(u)) < length)[:, None], dt, 0)
+            dt = jnp.where(within(length, len(u))[:, None], dt, 0)
         y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 

@@ -14,8 +14,9 @@ from ..lti import DiagonalLTI
 from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
 from ..typing import Count, InputArray, checked
 from .base import MIN_DECAY, AbstractTimedSSM, check_fits
-from .checks import check_divides, check_positive, check_steps
+from .checks import check_divides, check_kinds, check_positive, check_steps
 from .discretize import RULES, Discretization
+from .half import as_complex, narrowed, widened, with_feedthrough
 from .initializers import hippo_legs_normal, log_uniform
 
 
@@ -37,6 +38,7 @@ class S5Config:
     """How continuous time becomes samples."""
 
     def __post_init__(self):
+        check_kinds(self)
         check_positive("d_state", self.d_state)
         check_divides("hippo_blocks", self.hippo_blocks, "d_state", self.d_state)
         check_steps("step", self.step_min, self.step_max)
@@ -156,13 +158,15 @@ class S5(AbstractTimedSSM):
     @property
     def Lambda(self) -> Complex[Array, " d_state"]:
         """Continuous-time eigenvalues, one of each conjugate pair [rad per unit of time]."""
-        return jax.lax.complex(-jnp.exp(self.Lambda_re_log), self.Lambda_im)
+        return as_complex(-jnp.exp(widened(self.Lambda_re_log)), self.Lambda_im)
 
     @checked
     def __call__(
         self,
         u: Float[InputArray, "length {self.d_model}"],
         dt: Float[InputArray, " length"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
         """The output sequence from a zero state.
 
@@ -175,7 +179,7 @@ class S5(AbstractTimedSSM):
         else:
             a, b = jax.vmap(self._sampled)(u, dt)
             y = jnp.real(linear_recurrence(a, b) @ lti.C.T)
-        return y + self.D * u
+        return with_feedthrough(y, self.D, u)
 
     @checked
     def init_state(self) -> Complex[Array, " d_state"]:
@@ -196,15 +200,15 @@ class S5(AbstractTimedSSM):
             a, b = self._sampled(u_t, dt)
             carry = a * carry + b
             y_t = jnp.real(lti.C @ carry)
-        return carry, y_t + self.D * u_t
+        return carry, with_feedthrough(y_t, self.D, u_t)
 
     def _sampled(
         self, u_t: Float[Array, " d_model"], dt: Float[Array, ""]
     ) -> tuple[Complex[Array, " d_state"], Complex[Array, " d_state"]]:
         """Decay and input of the states over an interval of `dt` samples."""
         rule = RULES[self.discretization]
-        log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(self.log_step))
-        return jnp.exp(log_lam), gain * (jax.lax.complex(self.B_re, self.B_im) @ u_t)
+        log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(widened(self.log_step)))
+        return jnp.exp(log_lam), gain * (as_complex(self.B_re, self.B_im) @ u_t)
 
     @checked
     def run(
@@ -215,15 +219,17 @@ class S5(AbstractTimedSSM):
     ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "length {self.d_model}"]]:
         lti = self.to_lti()
         y, carry = lti_apply(lti.log_lam, lti.B, lti.C, u, carry, length=length)
-        return carry, y + self.D * u
+        return carry, with_feedthrough(y, self.D, u)
 
     @checked
     def to_lti(self) -> DiagonalLTI:
-        log_lam, gain = RULES[self.discretization].forward(self.Lambda, jnp.exp(self.log_step))
+        log_lam, gain = RULES[self.discretization].forward(
+            self.Lambda, jnp.exp(widened(self.log_step))
+        )
         return DiagonalLTI(
             log_lam=log_lam,
-            B=gain[:, None] * jax.lax.complex(self.B_re, self.B_im),
-            C=2 * jax.lax.complex(self.C_re, self.C_im),
+            B=gain[:, None] * as_complex(self.B_re, self.B_im),
+            C=2 * as_complex(self.C_re, self.C_im),
             D=self.D,
         )
 
@@ -241,8 +247,9 @@ class S5(AbstractTimedSSM):
         log_lam = jax.lax.complex(-decay, jnp.imag(lti.log_lam)).astype(own.dtype)
         nearest = jnp.argmin(jnp.abs(log_lam[:, None] - own), axis=1)
         log_step = self.log_step[nearest]
-        Lambda, gain = RULES[self.discretization].inverse(log_lam, jnp.exp(log_step))
-        return self.from_continuous(
+        step = jnp.exp(widened(log_step))
+        Lambda, gain = RULES[self.discretization].inverse(log_lam, step)
+        layer = self.from_continuous(
             Lambda,
             (lti.B / gain[:, None]).astype(own.dtype),
             jnp.asarray(lti.C / 2).astype(own.dtype),
@@ -250,3 +257,4 @@ class S5(AbstractTimedSSM):
             log_step,
             discretization=self.discretization,
         )
+        return narrowed(layer, self)

@@ -1,10 +1,13 @@
 """Two layers over one sequence, one of them backwards."""
 
+from typing import Any, NoReturn
+
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
+from ..masks import check_length
 from ..typing import Count, InputArray, checked
 
 
@@ -12,7 +15,8 @@ class Bidirectional(eqx.Module):
     """y = forward(u) + reverse(backward(reverse(u))): every output sees the whole sequence.
 
     Each direction is a layer of its own, with its own state, and shrinks on its own. Both count
-    the current input, as the public S5 does. There is no `step`: the future cannot be streamed.
+    the current input, as the public S5 does. `init_state`, `step` and `run` raise a ValueError: the
+    future cannot be streamed.
     """
 
     forward: AbstractSSM
@@ -25,6 +29,7 @@ class Bidirectional(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         *,
         length: Count | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length d_model"]:
         """`dt`, for layers that take it, are the intervals before each sample, in samples.
 
@@ -40,9 +45,29 @@ class Bidirectional(eqx.Module):
         y = self.backward(u[backwards], following[backwards])  # pyright: ignore[reportCallIssue]
         return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
 
+    def init_state(self) -> NoReturn:
+        """A ValueError: there is nothing to stream from."""
+        raise ValueError(CANNOT_STREAM)
+
+    def step(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A ValueError, as `init_state`."""
+        raise ValueError(CANNOT_STREAM)
+
+    def run(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A ValueError, as `init_state`."""
+        raise ValueError(CANNOT_STREAM)
+
+
+CANNOT_STREAM = (
+    "a Bidirectional layer cannot stream, since its outputs need the samples that follow: call it "
+    "with the whole sequence, or take one of its two layers, `forward`"
+)
+"""Why there is no carry."""
+
 
 def _reversed(samples: int, length: Count | None) -> Int[Array, " length"] | slice:
     """Indices that reverse the first `length` samples, and that undo it too."""
     if length is None:
         return slice(None, None, -1)
+    check_length(length, samples)
     return (length - 1 - jnp.arange(samples)) % samples

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.affine import affine
 from ..layers.base import AbstractSSM
+from ..masks import within
 from ..typing import Count, InputArray, checked
 from .block import Block, MixerBlock, residual_blocks, run_blocks
-from .norm import NormName, within
+from .norm import NormName
 
 
 class LinearEncoder(eqx.Module):

@@ -7,8 +7,9 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from ..masks import within
 from ..typing import Count, InputArray, checked
 
 BATCH_AXIS = "batch"
@@ -21,12 +22,6 @@ NORM_EPSILON = 1e-5
 
 MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
-
-
-@checked
-def within(length: Count, samples: int) -> Bool[Array, " length"]:
-    """Which samples are no padding."""
-    return jnp.arange(samples) < length
 
 
 class AbstractNorm(eqx.Module):

@@ -19,10 +19,10 @@ import safetensors.numpy
 from ..network.language_model import LanguageModel
 from ..typing import checked
 from .hugging_face import KINDS, Config, Kind, Shapes, model_from, model_shapes, model_tensors
+from .settings import CONFIG, check_original, check_settings, read_object, shown
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
 
 DTYPES = {
     "F64": np.dtype("float64"),
@@ -44,6 +44,7 @@ def load(folder: Path | str) -> LanguageModel:
     given = read_config(folder)
     kind = _kind(given)
     config = kind.defaults | {k: v for k, v in given.items() if k in kind.defaults}
+    check_settings(config)
     if config["hidden_act"] not in ("silu", "swish"):
         raise ValueError(f"{CONFIG}: hidden_act={config['hidden_act']!r}, allowed: 'silu'")
     arrays = _read_tensors(folder)
@@ -86,18 +87,13 @@ def read_config(folder: Path | str) -> Config:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: a checkpoint folder has a {CONFIG}")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, allowed: an object")
-    return config
+    return read_object(path)
 
 
 def _kind(config: Config) -> Kind:
+    check_original(config)
     name = config.get("model_type")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise ValueError(f"{CONFIG}: model_type={name!r}, allowed: {', '.join(KINDS)}")
     return KINDS[name]
 
@@ -143,8 +139,8 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     if (folder / WEIGHTS).is_file():
         return _read_file(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder} holds neither {WEIGHTS} nor {INDEX}")
-    places = json.loads((folder / INDEX).read_text())["weight_map"]
+        raise FileNotFoundError(f"{folder} holds neither {WEIGHTS} nor {INDEX}{_advice(folder)}")
+    places = _places(folder / INDEX)
     pieces = {}
     for name in sorted(set(places.values())):
         path = folder / name
@@ -155,6 +151,26 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
         if tensor not in pieces[name]:
             raise ValueError(f"{INDEX} says that {tensor} is in {name}, where it is not")
     return {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Which piece each tensor is in."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
+        raise ValueError(
+            f"{index}: `weight_map` must be an object of file names, got {shown(places)}"
+        )
+    return places
+
+
+def _advice(folder: Path) -> str:
+    """What to do with a folder of pickled weights."""
+    if not any(folder.glob("pytorch_model*.bin")):
+        return ""
+    return (
+        ": pytorch_model.bin is not unpickled here; read the folder with transformers, and write "
+        "it with save_pretrained, which makes safetensors"
+    )
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Text from a language model, token by token, with the layers' states carried along."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -29,8 +30,9 @@ def generate(
     The memory does not grow with `tokens`, save for the tokens themselves. A `temperature` of 0
     takes the likeliest token each time; otherwise `key` is needed, and only the likeliest tokens
     that together have a probability of `top_p` are drawn from (Holtzman et al. 2020), after the
-    logits are divided by `temperature`. Each row draws from a key of its own, which does not
-    depend on how many rows there are.
+    logits are divided by `temperature`; with a `top_p` of 1 or more, from all. Logits of half
+    precision are made float32 first. Each row draws from a key of its own, which does not depend on
+    how many rows there are.
 
     `lengths` are those of the prompts proper, if they are padded at the end. `carry` is the state
     that the prompts follow, zero if not given. To go on, pass the last token as the prompt and the
@@ -46,13 +48,17 @@ def generate(
         return _generate(model, prompt, lengths, carry, None, None, None, tokens)
     assert key is not None
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
-    sharpness, share = jnp.asarray(1 / temperature), jnp.asarray(top_p)
-    return _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens)
+    least = float(jnp.finfo(jnp.float32).tiny)
+    heat, share = jnp.asarray(max(temperature, least)), jnp.asarray(top_p) if top_p < 1 else None
+    return _generate(model, prompt, lengths, carry, keys, heat, share, tokens)
 
 
 @eqx.filter_jit
-def _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens: int):
-    """A token is drawn with the key folded with its place in what is generated."""
+def _generate(model, prompt, lengths, carry, keys, temperature, share, tokens: int):
+    """A token is drawn with the key folded with its place in what is generated.
+
+    The likeliest where `keys` is None; from all tokens where `share` is.
+    """
     model = eqx.nn.inference_mode(model)
     carry, h = jax.vmap(model.run)(carry, prompt, lengths)
     last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
@@ -60,8 +66,9 @@ def _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens: int
     def choose(logits, place):
         if keys is None:
             return jnp.argmax(logits, axis=-1)
-        logits = logits * sharpness
-        logits = jax.vmap(lambda row: nucleus(row, share))(logits)
+        logits = tempered(logits, temperature)
+        if share is not None:
+            logits = jax.vmap(lambda row: nucleus(row, share))(logits)
         here = jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
         return jax.vmap(jax.random.categorical)(here, logits)
 
@@ -74,6 +81,18 @@ def _generate(model, prompt, lengths, carry, keys, sharpness, share, tokens: int
     first = choose(model.logits(last), 0)
     (carry, _), rest = jax.lax.scan(step, (carry, first), jnp.arange(1, tokens))
     return jnp.concatenate([first[:, None], rest.T], axis=1), carry
+
+
+@checked
+def tempered(
+    logits: Float[AnyArray, "*lead vocabulary"], temperature: Float[AnyArray, ""] | float
+) -> Float[Array, "*lead vocabulary"]:
+    """`logits` over `temperature`, the largest moved to zero, in float32 at least.
+
+    Half precision has too few digits to tell small probabilities apart and to add them up.
+    """
+    logits = logits.astype(jnp.result_type(logits, jnp.float32))
+    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
 
 
 @checked
@@ -94,10 +113,10 @@ def _check(model, prompt, tokens, temperature, top_p, key, lengths) -> None:
         raise ValueError(f"tokens={tokens}, allowed: 1 or more")
     if L < 1:
         raise ValueError("prompt has no tokens, allowed: 1 or more in each row")
-    if temperature < 0:
-        raise ValueError(f"temperature={temperature}, allowed: 0 or more")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}, allowed: (0, 1]")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"`temperature` must be finite and 0 or more, got {temperature}")
+    if not 0 < top_p < math.inf:
+        raise ValueError(f"`top_p` must be finite and more than 0, got {top_p}")
     if temperature > 0 and key is None:
         raise ValueError(f"key=None with temperature={temperature}, allowed: a key, or 0")
     low, high = int(prompt.min()), int(prompt.max())

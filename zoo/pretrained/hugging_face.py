@@ -17,6 +17,7 @@ from ..network.language_model import LanguageModel
 from ..network.norm import SampleNorm
 from ..network.pointwise import Dropout
 from ..typing import checked
+from .settings import number
 
 Config = dict[str, Any]
 Tensors = Mapping[str, Array]
@@ -125,7 +126,7 @@ def mamba2_shapes(config: Config) -> Shapes:
 @checked
 def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
     """The layer of these tensors, called as in `mamba2_shapes`."""
-    low, high = (_number(x) for x in config["time_step_limit"])
+    low, high = (number(x) for x in config["time_step_limit"])
     epsilon = config["layer_norm_epsilon"]
     return Mamba2(
         in_proj=_linear(tensors, "in_proj"),
@@ -312,11 +313,6 @@ def _norm(config: Config, weight: Array) -> SampleNorm:
 def _present(x: Array | None) -> Array:
     assert x is not None
     return x
-
-
-def _number(x: Any) -> float:
-    """JSON has no infinity; Hugging Face writes {"__float__": "Infinity"}."""
-    return float(x["__float__"]) if isinstance(x, dict) else float(x)
 
 
 def _json_number(x: float) -> Any:

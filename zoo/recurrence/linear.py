@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from ..masks import within
 from ..typing import AnyArray, Count, checked
 from .choice import Choice, Size, choose_form, recurrence_override, stored_states
 from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
@@ -48,7 +49,7 @@ def lti_apply(
         return y[0], x[0]
     # The padding must come after the sequence for the outputs, and before it for the last state.
     # Where only one of the two is used, the other is dead code.
-    inside = (jnp.arange(len(u)) < length)[:, None]
+    inside = within(length, len(u))[:, None]
     early = jnp.where(inside, u, 0)
     late = jnp.roll(early, len(u) - length, axis=0)
     begin, end = (late, early) if reverse else (early, late)
@@ -65,6 +66,9 @@ def lti_apply(
 def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
     """Outputs and last states of a batch of sequences u [b L m] from x0 [b n]."""
     b, L, m = u.shape
+    if b * L == 0:
+        last = jnp.zeros((b, len(log_lam)), log_lam.dtype) if x0 is None else x0
+        return [jnp.zeros((b, L, len(C)), u.dtype), last]
     form, chunk = override or choose_form(Size(b, L, m, *C.shape), fused=native(u.dtype, SYSTEMS))
     if reverse:
         u = u[:, ::-1]
@@ -113,7 +117,7 @@ def linear_recurrence(
 
 def _states(a, b, x0, *, reverse: bool):
     """States [b L *s] of a batch, in a loop over the second axis: nothing is transposed."""
-    return [_time_varying(reverse, a, b, x0)]
+    return [_time_varying(reverse, a, b, x0) if b.size else b]
 
 
 _recurrence = whole_batch(_states, shared=0)

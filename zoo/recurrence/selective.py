@@ -86,6 +86,8 @@ def selective_step(
 
 def _selective_scan(A, x, dt, B, C, h0):
     """Outputs [b L d] and last states [b d N] of a batch."""
+    if x.size == 0:
+        return [x, h0]
     if not on_cpu():
         return _in_long_chunks(A, x, dt, B, C, h0)
     if has_kernel(x):

@@ -44,6 +44,8 @@ def ssd_scan(
     kind, dtype = x.dtype, jnp.result_type(x, h0)
     x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
     L, heads, channels = x.shape
+    if L == 0:
+        return x.astype(kind), h0
     groups = B.shape[1]
     grouped = (groups, heads // groups)
     few = B.shape[2] <= FEW * min(usable_cores(), 2)

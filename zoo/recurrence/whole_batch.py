@@ -36,14 +36,15 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
             results = mapped(*arguments)
             return results, [0] * len(results)
         size = next(a.shape[i] for a, i in zip(arguments, axes, strict=True) if i is not None)
-        joined = []
+        joined, each = [], 1
         for x, axis in zip(arguments[shared:], axes[shared:], strict=True):
             if axis is None:
                 x, axis = jnp.broadcast_to(x, (size, *x.shape)), 0
             x = jnp.moveaxis(x, axis, 0)
-            joined.append(x.reshape(size * x.shape[1], *x.shape[2:]))
+            each = x.shape[1]
+            joined.append(x.reshape(size * each, *x.shape[2:]))
         results = primitive.bind(*arguments[:shared], *joined, **static)
-        parts = [x.reshape(size, len(x) // size, *x.shape[1:]) for x in results]
+        parts = [x.reshape(size, each, *x.shape[1:]) for x in results]
         return parts, [0] * len(results)
 
     def jvp_rule(primals, tangents, **static):

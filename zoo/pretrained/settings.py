@@ -1,0 +1,106 @@
+"""What the entries of a Hugging Face config.json may be, said in one line that names the key."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..layers.checks import is_finite, is_number, is_whole
+
+CONFIG = "config.json"
+
+MOST_BLOCKS = 10_000
+"""Blocks that a model can have."""
+
+LARGEST = 2**31 - 1
+"""Size that an axis can have."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file `path`; a ValueError in one line if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no text, no JSON, numbers of 5000 digits
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, allowed: an object")
+    return found
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """ValueError unless every entry of `config` that has a rule (`RULES`) keeps it."""
+    for key, value in config.items():
+        words, holds = RULES.get(key, ("", lambda _: True))
+        if not holds(value):
+            raise ValueError(f"{CONFIG}: `{key}` must be {words}, got {shown(value)}")
+
+
+def check_original(config: dict[str, Any]) -> None:
+    """ValueError, which says what to do, for the layout of the package mamba_ssm."""
+    if "model_type" not in config and ("ssm_cfg" in config or "n_layer" in config):
+        raise ValueError(
+            f"{CONFIG} is in the layout of the package mamba_ssm (`ssm_cfg`, `n_layer`), which is "
+            "not read: take the folder of the same name that ends in -hf, or convert this one by "
+            "convert_mamba_ssm_checkpoint_to_pytorch.py of transformers"
+        )
+
+
+def number(value: Any) -> float:
+    """JSON has no infinity; Hugging Face writes {"__float__": "Infinity"}."""
+    return float(value["__float__"]) if isinstance(value, dict) else float(value)
+
+
+def shown(value: Any) -> str:
+    """`value` as JSON, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _is_size(value: Any, most: int = LARGEST) -> bool:
+    return is_whole(value) and 1 <= value <= most
+
+
+def _is_step(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value in ({"__float__": "Infinity"}, {"__float__": "inf"})
+    return is_number(value)
+
+
+def _are_steps(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_step, value))
+    return pair and 0 <= number(value[0]) <= number(value[1])
+
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+SIZE: Rule = (f"a whole number from 1 to {LARGEST}", _is_size)
+TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
+
+RULES: dict[str, Rule] = {
+    "vocab_size": SIZE,
+    "hidden_size": SIZE,
+    "state_size": SIZE,
+    "num_hidden_layers": (
+        f"a whole number from 1 to {MOST_BLOCKS}",
+        lambda value: _is_size(value, MOST_BLOCKS),
+    ),
+    "layer_norm_epsilon": (
+        "a finite number of 0 or more",
+        lambda value: is_finite(value) and value >= 0,
+    ),
+    "expand": (
+        "a number of more than 0, and at most 1000",
+        lambda value: is_number(value) and 0 < value <= 1000,
+    ),
+    "conv_kernel": SIZE,
+    "use_bias": TRUTH,
+    "use_conv_bias": TRUTH,
+    "time_step_rank": (f'"auto" or {SIZE[0]}', lambda value: value == "auto" or _is_size(value)),
+    "tie_word_embeddings": TRUTH,
+    "num_heads": SIZE,
+    "head_dim": SIZE,
+    "n_groups": SIZE,
+    "chunk_size": SIZE,
+    "time_step_limit": ("two numbers, 0 <= low <= high", _are_steps),
+}
+"""What the entries that shape a model must be, in words, and whether a value is so."""
