@@ -6,6 +6,7 @@ network. Figures stand in the files of `results/` that their section names.
 
 import ast
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -38,7 +39,7 @@ def text(name: str) -> str:
 
 
 def blocks(name: str, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", text(name), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```(?:{kind})\n(.*?)^```", text(name), flags=re.DOTALL | re.MULTILINE)
 
 
 def prose(name: str) -> str:
@@ -73,9 +74,9 @@ def test_other_blocks_are_python_and_import_what_there_is(name):
 
 
 def commands(name: str) -> list[list[str]]:
-    """The words of every command in the `sh` blocks of a page, without what sets variables."""
+    """The words of every command in the shell blocks of a page, without what sets variables."""
     found = []
-    for block in blocks(name, "sh"):
+    for block in blocks(name, "sh|bash"):
         for line in block.splitlines():
             for part in line.removesuffix("&").split("&&"):
                 words = shlex.split(part)
@@ -106,7 +107,7 @@ def said_by(file: Path) -> set[str]:
 def check_train(given: list[str]) -> None:
     if given == ["--list"]:
         return
-    chosen = dict(zip(given, given[1:], strict=False))
+    chosen = dict(itertools.pairwise(given))
     plugged = "--plugin" in given
     model = "s5" if plugged else chosen.get("--model", "s5")
     config = preset(model, chosen.get("--task", "pathfinder"), "small")
