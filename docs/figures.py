@@ -59,7 +59,7 @@ def shrinking() -> None:
     states.set_yticks([10, 20, 50, 100, 256], ["10", "20", "50", "100", "256"])
     states.minorticks_off()
     accuracy.set(xlabel="step", ylabel="validation accuracy, %")
-    accuracy.legend(loc="lower right")
+    states.legend(loc="center right")
     _save(figure, "shrinking.svg")
 
 
