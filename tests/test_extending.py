@@ -81,9 +81,3 @@ def test_a_family_is_known_by_its_own_files_alone():
                         if isinstance(n, ast.Name)
                     }
                     assert node.func.id != "isinstance" or not asked & families, path
-
-
-def test_the_pages_code_runs():
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(block, namespace)
