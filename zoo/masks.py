@@ -1,28 +1,48 @@
-"""Which samples of a padded sequence are no padding: the one place where that is said."""
+"""Which samples of a padded sequence are its own: the one place where such masks are made."""
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
-Length = Int[jax.Array | np.ndarray, ""] | int
-"""A number of samples, traced perhaps."""
+from .typing import Count, InputArray, checked
 
 
-def within(length: Length, samples: int) -> Bool[Array, " L"]:
-    """The first `length` of `samples` samples. Raises as `check_length`."""
+@checked
+def within(
+    length: Count | Int[InputArray, "*lead"], samples: int
+) -> Bool[Array, "*lead {samples}"]:
+    """Which of `samples` samples are no padding, where `length` are a sequence's own.
+
+    Several lengths make a row each. Raises as `check_length`.
+    """
     check_length(length, samples)
-    return jnp.arange(samples) < length
+    if np.ndim(length) == 0:
+        return jnp.arange(samples) < length
+    return jnp.arange(samples) < jnp.asarray(length)[..., None]
 
 
-def check_length(length: Length, samples: int) -> None:
-    """ValueError unless `length` is a whole number from 1 to `samples`; traced ones are trusted."""
+@checked
+def rows_within(
+    lengths: Int[InputArray, " batch"] | None, batch: int, samples: int
+) -> Bool[np.ndarray, "{batch} {samples}"]:
+    """`within` for each of `batch` sequences, as an array of NumPy; None for no padding at all."""
+    own = np.full(batch, samples) if lengths is None else np.asarray(lengths)
+    return np.arange(samples) < own[:, None]
+
+
+def check_length(length: Any, samples: int) -> None:
+    """ValueError unless `length` is a whole number from 1 to `samples`, or several of these.
+
+    Traced ones are trusted.
+    """
     if isinstance(length, Tracer):
         return
     number = np.asarray(length)
-    whole = number.ndim == 0 and np.issubdtype(number.dtype, np.integer)
-    if not whole or not 1 <= number <= samples:
+    whole = np.issubdtype(number.dtype, np.integer)
+    if not whole or not np.all((number >= 1) & (number <= samples)):
         raise ValueError(
             f"`length` must be a whole number from 1 to the {samples} samples given, got {length}"
         )

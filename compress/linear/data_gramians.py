@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from zoo import DiagonalLTI
+from zoo.masks import rows_within
 from zoo.typing import checked
 
 from ..model.record import SLICE
@@ -94,8 +95,7 @@ def sample_count(n: int) -> int:
 
 def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
     """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
-    b, L = np.shape(u)[:2]
-    return np.arange(L) < (np.full(b, L) if lengths is None else np.asarray(lengths))[:, None]
+    return rows_within(lengths, *np.shape(u)[:2])
 
 
 def second_moments(

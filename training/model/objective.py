@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from data.task import Batch, Kind
+from zoo.masks import within
 
 
 class Totals(NamedTuple):
@@ -99,7 +100,7 @@ def inside(
     """1 for the steps of each sequence proper, 0 for its padding."""
     if lengths is None:
         return jnp.ones(())
-    return (jnp.arange(steps) < jnp.asarray(lengths)[:, None]).astype(jnp.float32)
+    return within(jnp.asarray(lengths), steps).astype(jnp.float32)
 
 
 def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from compress import (
@@ -23,6 +22,7 @@ from compress.linear.hankel import Form
 from compress.methods import Recorded
 from compress.model.record import record
 from data.task import Batch, Split
+from zoo.masks import within
 
 from ..model.forward import run_sequence
 from ..model.network import ssm_layers
@@ -133,7 +133,7 @@ def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
     outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
     if sample.lengths is None or outputs.ndim == 1:
         return outputs
-    return outputs * (jnp.arange(len(outputs)) < sample.lengths)[:, None]
+    return outputs * within(sample.lengths, len(outputs))[:, None]
 
 
 CALIBRATION_STREAM = 3

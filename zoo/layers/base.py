@@ -3,7 +3,7 @@
 import abc
 import inspect
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import equinox as eqx
 import jax
@@ -178,6 +178,12 @@ def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
         )
     if lti.d_state < 1:
         raise ValueError(f"lti has {lti.d_state} states, allowed: 1 or more")
+
+
+@checked
+def is_linear(layer: AbstractSSM) -> TypeGuard[AbstractLinearSSM]:
+    """Whether `layer` is time-invariant, and can say which system it is."""
+    return isinstance(layer, AbstractLinearSSM)
 
 
 @checked

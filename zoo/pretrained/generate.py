@@ -91,7 +91,7 @@ def tempered(
 
     Half precision has too few digits to tell small probabilities apart and to add them up.
     """
-    logits = logits.astype(jnp.result_type(logits, jnp.float32))
+    logits = jnp.asarray(logits, jnp.result_type(logits, jnp.float32))
     return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
 
 
