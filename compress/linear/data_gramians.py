@@ -95,7 +95,8 @@ def sample_count(n: int) -> int:
 
 def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
     """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
-    return rows_within(lengths, *np.shape(u)[:2])
+    own: Any = lengths
+    return rows_within(own, *np.shape(u)[:2])
 
 
 def second_moments(

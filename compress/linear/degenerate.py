@@ -40,10 +40,10 @@ class Block:
         known = np.concatenate([by_lam, by_lam.conj()])[self.states]
         G = (self.CC * (self.inverse @ known)) @ self.BB.T
         np.fill_diagonal(G, 0)
-        own = self.states < n
-        states, conjugates = self.states[own], self.states[~own] - n
+        own, others = np.flatnonzero(self.states < n), np.flatnonzero(self.states >= n)
+        states, conjugates = self.states[own], self.states[others] - n
         by_A[np.ix_(states, states)] += G[np.ix_(own, own)]
-        by_A_conj[np.ix_(states, conjugates)] += G[np.ix_(own, ~own)]
+        by_A_conj[np.ix_(states, conjugates)] += G[np.ix_(own, others)]
 
     def shares(
         self, v: Complex[np.ndarray, " k"], w: Complex[np.ndarray, " k"]

@@ -179,7 +179,7 @@ class Stuck(Leaky):
         (
             Stretched,
             check_inverse,
-            "the outputs after `from_lti` of Stretched and those before lie",
+            "the outputs after `from_lti` of Stretched and those before",
         ),
         (Stretched, check_truncation, "a truncated layer of Stretched and its system lie"),
         (Stuck, check_sizes, r"Stuck.resized\(1\) has d_state=4 and d_model=8, expected 1 and 8"),

@@ -127,15 +127,14 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
             return run.run(interrupt)
         finally:
             run.close()
-    if restored:
-        start = _start_of(log, run.step)
-    else:
+    start = _start_of(log, run.step) if restored else None
+    if start is None:
         _check_nothing_lost(log)
     mirror = TensorBoardMirror(session.folder / "tensorboard", run.step if restored else None)
     with display:
         sinks = session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
         try:
-            if restored:
+            if start is not None:
                 for sink in (mirror, display):
                     sink.write(start)
                 session.emit("resume", damaged=run.saves.damaged)

@@ -133,7 +133,8 @@ def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
     outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
     if sample.lengths is None or outputs.ndim == 1:
         return outputs
-    return outputs * within(sample.lengths, len(outputs))[:, None]
+    length: Any = sample.lengths
+    return outputs * within(length, len(outputs))[:, None]
 
 
 CALIBRATION_STREAM = 3

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ..typing import checked
 
 
+@checked
 def check_kinds(config: Any) -> None:
     """ValueError unless the settings of a configuration class are of the kinds that it declares.
 
@@ -28,16 +29,19 @@ def check_kinds(config: Any) -> None:
                 raise ValueError(f"`{field.name}` must be {words}, got {value!r}")
 
 
+@checked
 def is_whole(value: Any) -> bool:
     """Whether `value` is a whole number, and no truth value."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+@checked
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number, infinite perhaps, and no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool) and bool(value == value)
 
 
+@checked
 def is_finite(value: Any) -> bool:
     """Whether `value` is a real number that a float can be."""
     return is_number(value) and abs(value) <= sys.float_info.max
@@ -57,14 +61,14 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 
 
 @checked
-def check_positive(name: str, value: int) -> None:
+def check_positive(name: str, value: Any) -> None:
     """ValueError unless `value` is a whole number of 1 or more."""
     if not is_whole(value) or value < 1:
         raise ValueError(f"`{name}` must be 1 or more, got {value}")
 
 
 @checked
-def check_divides(name: str, value: int, whole: str, of: int) -> None:
+def check_divides(name: str, value: Any, whole: str, of: int) -> None:
     """ValueError unless `value` is 1 or more, and divides `of`, which is called `whole`."""
     if not is_whole(value) or value < 1 or of % value:
         raise ValueError(f"`{name}` must divide {whole}={of}, got {value}")

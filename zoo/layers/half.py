@@ -9,27 +9,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PyTree
 
+from ..typing import checked
+
 Tree = TypeVar("Tree", bound=PyTree)
 
 
-def widened(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+@checked
+def widened(x: Float[Array, "*rest"]) -> Float[Array, "*rest"]:
     """`x` in single precision at least."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if _is_half(x) else x
 
 
-def as_complex(real: Float[Array, "*s"], imag: Float[Array, "*s"]) -> Complex[Array, "*s"]:
+@checked
+def as_complex(real: Float[Array, "*rest"], imag: Float[Array, "*rest"]) -> Complex[Array, "*rest"]:
     """real + i imag, in single precision at least."""
     return jax.lax.complex(widened(real), widened(imag))
 
 
+@checked
 def with_feedthrough(
-    y: Float[Array, "*L H"], D: Float[Array, " H"], u: Float[Array, "*L H"]
-) -> Float[Array, "*L H"]:
+    y: Float[Array, "*lead d_model"], D: Float[Array, " d_model"], u: Float[Array, "*lead d_model"]
+) -> Float[Array, "*lead d_model"]:
     """y + D u; in half precision where D and u are."""
     through = D * u
     return (y + through).astype(through.dtype) if _is_half(through) else y + through
 
 
+@checked
 def narrowed(layer: Tree, like: Tree) -> Tree:
     """`layer` with half precision where the parameters of `like` have it."""
     return jax.tree.map(lambda x, old: x.astype(old.dtype) if _is_half(old) else x, layer, like)

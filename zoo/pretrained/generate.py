@@ -91,8 +91,8 @@ def tempered(
 
     Half precision has too few digits to tell small probabilities apart and to add them up.
     """
-    logits = jnp.asarray(logits, jnp.result_type(logits, jnp.float32))
-    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
+    logits = logits.astype(jnp.result_type(logits, jnp.float32))
+    return jnp.asarray((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
 
 
 @checked

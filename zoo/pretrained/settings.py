@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..layers.checks import is_finite, is_number, is_whole
+from ..typing import checked
 
 CONFIG = "config.json"
 
@@ -16,6 +17,7 @@ LARGEST = 2**31 - 1
 """Size that an axis can have."""
 
 
+@checked
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file `path`; a ValueError in one line if there is none."""
     try:
@@ -27,6 +29,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked
 def check_settings(config: dict[str, Any]) -> None:
     """ValueError unless every entry of `config` that has a rule (`RULES`) keeps it."""
     for key, value in config.items():
@@ -35,6 +38,7 @@ def check_settings(config: dict[str, Any]) -> None:
             raise ValueError(f"{CONFIG}: `{key}` must be {words}, got {shown(value)}")
 
 
+@checked
 def check_original(config: dict[str, Any]) -> None:
     """ValueError, which says what to do, for the layout of the package mamba_ssm."""
     if "model_type" not in config and ("ssm_cfg" in config or "n_layer" in config):
@@ -45,11 +49,13 @@ def check_original(config: dict[str, Any]) -> None:
         )
 
 
+@checked
 def number(value: Any) -> float:
     """JSON has no infinity; Hugging Face writes {"__float__": "Infinity"}."""
     return float(value["__float__"]) if isinstance(value, dict) else float(value)
 
 
+@checked
 def shown(value: Any) -> str:
     """`value` as JSON, cut where it is long."""
     text = json.dumps(value)
