@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from compress import Ranks, WhiteNoise, compress
+from compress import Data, Rank, Ranks, WhiteNoise, compress
 from zoo import LRU, S5
 
 H, N, R, LENGTH = 2, 24, 14, 150
@@ -231,8 +231,9 @@ def test_copies_of_the_parameters_are_projected(make, form, name, getkey):
 def test_copies_of_the_parameters_are_refitted_with_them(make, getkey):
     layer = make(getkey())
     u = jnp.cumsum(jax.random.normal(getkey(), (4, LENGTH, H)), axis=1)
-    how = {"policy": 6, "batch": u, "states": False, "gradients": False, "refit": True}
-    small, (average,) = compress(layer, (jax.tree.map(lambda x: x, layer),), **how)
+    how = Data(u, states=False, gradients=False, refit=True)
+    copy = jax.tree.map(lambda x: x, layer)
+    small, (average,) = compress(layer, (copy,), policy=Rank(6), method=how)
     assert not np.array_equal(small.D, layer.D)
     for x, y in zip(jax.tree.leaves(average), jax.tree.leaves(small), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
