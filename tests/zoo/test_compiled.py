@@ -171,7 +171,7 @@ SEVERAL = """
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 jax.config.update("jax_num_cpu_devices", 2)
-from zoo.recurrence import linear_recurrence
+from zoo.recurrence.linear import linear_recurrence
 from zoo.recurrence.compiled import native
 
 mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
