@@ -38,6 +38,7 @@ def in_order(*levels: str) -> dict[str, set[str]]:
 
 ROOMS = {
     "zoo": in_order(
+        "explain",
         "typing",
         "masks lti",
         "recurrence interop",

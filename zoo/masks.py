@@ -33,6 +33,7 @@ def rows_within(
     return np.arange(samples) < own[:, None]
 
 
+@checked
 def check_length(length: Any, samples: int) -> None:
     """ValueError unless `length` is a whole number from 1 to `samples`, or several of these.
 

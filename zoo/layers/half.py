@@ -9,29 +9,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PyTree
 
-from ..typing import checked
+from ..typing import InputArray, checked
 
 Tree = TypeVar("Tree", bound=PyTree)
 
 
 @checked
-def widened(x: Float[Array, "*rest"]) -> Float[Array, "*rest"]:
+def widened(x: Float[InputArray, "*rest"]) -> Float[Array, "*rest"]:
     """`x` in single precision at least."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if _is_half(x) else x
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if _is_half(x) else jnp.asarray(x)
 
 
 @checked
-def as_complex(real: Float[Array, "*rest"], imag: Float[Array, "*rest"]) -> Complex[Array, "*rest"]:
+def as_complex(
+    real: Float[InputArray, "*rest"], imag: Float[InputArray, "*rest"]
+) -> Complex[Array, "*rest"]:
     """real + i imag, in single precision at least."""
     return jax.lax.complex(widened(real), widened(imag))
 
 
 @checked
 def with_feedthrough(
-    y: Float[Array, "*lead d_model"], D: Float[Array, " d_model"], u: Float[Array, "*lead d_model"]
+    y: Float[InputArray, "*lead d_model"],
+    D: Float[InputArray, " d_model"],
+    u: Float[InputArray, "*lead d_model"],
 ) -> Float[Array, "*lead d_model"]:
     """y + D u; in half precision where D and u are."""
-    through = D * u
+    through = jnp.asarray(D) * jnp.asarray(u)
     return (y + through).astype(through.dtype) if _is_half(through) else y + through
 
 

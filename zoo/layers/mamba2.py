@@ -17,6 +17,7 @@ from ..typing import Count, InputArray, checked
 from .affine import Linear
 from .causal_conv import CausalConv
 from .checks import check_divides, check_kinds, check_positive, check_steps
+from .gated_norm import GatedRMSNorm
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM
 
@@ -61,25 +62,6 @@ class Mamba2Config:
     @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba2":
         return Mamba2.init(d_model, key=key, **vars(self))
-
-
-class GatedRMSNorm(eqx.Module):
-    """weight * r / rms(r), r = y * silu(z), the mean square taken in each of `groups` groups."""
-
-    weight: Float[Array, " channels"]
-    groups: int = eqx.field(static=True)
-    eps: float = eqx.field(static=True)
-
-    @checked
-    def __call__(
-        self, y: Float[InputArray, "*lead channels"], z: Float[InputArray, "*lead channels"]
-    ) -> Float[Array, "*lead channels"]:
-        kind, dtype = y.dtype, jnp.result_type(y, jnp.float32)
-        r = y.astype(dtype) * jax.nn.silu(z.astype(dtype))
-        grouped = r.reshape(*r.shape[:-1], self.groups, r.shape[-1] // self.groups)
-        square = jnp.mean(grouped**2, axis=-1, keepdims=True)
-        normal = (grouped * jax.lax.rsqrt(square + self.eps)).reshape(r.shape)
-        return self.weight * normal.astype(kind)
 
 
 class Mamba2State(NamedTuple):
@@ -135,10 +117,8 @@ class Mamba2(AbstractMambaSSM):
             raise ValueError(f"dt_limit={self.dt_limit}, allowed: 0 <= low <= high")
         check_positive("chunk_size", self.chunk_size)
         if self.heads % self.n_groups or self.d_inner % self.heads:
-            raise ValueError(
-                f"n_groups={self.n_groups} must divide the {self.heads} heads, and those the "
-                f"{self.d_inner} channels"
-            )
+            sizes = f"{self.heads} heads and {self.d_inner} channels"
+            raise ValueError(f"`n_groups` must divide heads, and heads channels, got {sizes}")
 
     @classmethod
     @checked
@@ -208,11 +188,8 @@ class Mamba2(AbstractMambaSSM):
 
     @property
     def chunk(self) -> int:
-        """Samples in a chunk of the scan: as many as states, from 16 to `chunk_size`.
-
-        Work within chunks grows with their length, work between them with the number of states, so
-        that a layer with fewer states is the faster for shorter chunks.
-        """
+        """Samples in a chunk of the scan: as many as states, from 16 to `chunk_size`."""
+        # work within chunks grows with their length, work between them with the number of states
         return min(self.chunk_size, max(16, self.d_state))
 
     @property

@@ -45,14 +45,17 @@ class Bidirectional(eqx.Module):
         y = self.backward(u[backwards], following[backwards])  # pyright: ignore[reportCallIssue]
         return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
 
+    @checked
     def init_state(self) -> NoReturn:
         """A ValueError: there is nothing to stream from."""
         raise ValueError(CANNOT_STREAM)
 
+    @checked
     def step(self, *args: Any, **kwargs: Any) -> NoReturn:
         """A ValueError, as `init_state`."""
         raise ValueError(CANNOT_STREAM)
 
+    @checked
     def run(self, *args: Any, **kwargs: Any) -> NoReturn:
         """A ValueError, as `init_state`."""
         raise ValueError(CANNOT_STREAM)
