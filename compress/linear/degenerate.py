@@ -42,8 +42,8 @@ class Block:
         np.fill_diagonal(G, 0)
         own, others = np.flatnonzero(self.states < n), np.flatnonzero(self.states >= n)
         states, conjugates = self.states[own], self.states[others] - n
-        by_A[np.ix_(states, states)] += G[np.ix_(own, own)]
-        by_A_conj[np.ix_(states, conjugates)] += G[np.ix_(own, others)]
+        by_A[states[:, None], states] += G[own[:, None], own]
+        by_A_conj[states[:, None], conjugates] += G[own[:, None], others]
 
     def shares(
         self, v: Complex[np.ndarray, " k"], w: Complex[np.ndarray, " k"]
