@@ -86,10 +86,7 @@ MOST_ENTRIES = 14
 
 # What is still to be mended. Nothing may be added; what has become right must leave.
 WRONG_ARROWS: set[tuple[str, str]] = set()
-LONG_FILES = {
-    "compress/optimizer/carry.py",
-    "zoo/recurrence/forms.py",
-}
+LONG_FILES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()
 
 
