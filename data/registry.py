@@ -47,7 +47,6 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)
 """All tasks by name: those that are built in, and those that `register_task` has added."""
 
 
-@checked
 def register_task(name: str, config_class: type, load: Callable[[Any, Places], Task]) -> None:
     """Add a task of your own to `TASKS`, for this process.
 
@@ -95,7 +94,6 @@ def import_builders() -> None:
     from .store import builder  # noqa: F401
 
 
-@checked
 def load_task(
     name: str,
     config: Any = None,

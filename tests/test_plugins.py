@@ -14,6 +14,8 @@ import pytest
 from jaxtyping import Array, Complex, Float
 from rich.console import Console
 
+import data.registry
+import zoo.registry
 from compress import (
     AbstractLayerPolicy,
     AbstractLinearMethod,
@@ -166,6 +168,9 @@ class Halve(AbstractLayerPolicy):
 def plugged_in():
     register_layer("modes", ModesConfig)
     register_task("waves", WavesConfig, load_waves)
+    yield
+    zoo.registry._layers.pop("modes")
+    data.registry._ENTRIES.pop("waves")
 
 
 class StopAt(Interrupt):

@@ -229,7 +229,7 @@ def test_an_ema_that_may_be_of_parameters_is_refused(wrap, getkey, registered):
 @pytest.mark.parametrize("moments", ["transport", "reset", "slice"])
 def test_states_in_which_no_layer_is_found_are_refused(moments, getkey):
     layer = lru(getkey())
-    how = {"policy": 5, "moments": moments}
+    how = {"policy": Ranks(5), "moments": moments}
     with pytest.raises(ValueError, match="got one flat array"):
         compress(layer, optax.flatten(optax.adam(1e-3)).init(layer), **how)
     with pytest.raises(ValueError, match="a state with none of them"):

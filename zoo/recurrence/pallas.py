@@ -17,7 +17,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from ..typing import checked
+from ..typing import InputArray, checked
 
 try:
     from jax.experimental.pallas import triton
@@ -61,9 +61,9 @@ def with_kernel(
 
 @checked
 def recurrence_on_gpu(
-    a: Float[Array, "#batch #length parts d_state"],
-    b: Float[Array, "batch length parts d_state"],
-    x: Float[Array, "batch parts d_state"],
+    a: Float[InputArray, "#batch #length parts d_state"],
+    b: Float[InputArray, "batch length parts d_state"],
+    x: Float[InputArray, "batch parts d_state"],
     order: Order,
     reverse: bool,
     interpret: bool = False,
