@@ -47,7 +47,7 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)
 """All tasks by name: those that are built in, and those that `register_task` has added."""
 
 
-def register_task(name: str, config_class: type, load: Callable[[Any, Places], Task]) -> None:
+def register_task(name: Any, config_class: Any, load: Any) -> None:
     """Add a task of your own to `TASKS`, for this process.
 
     `config_class` is a dataclass whose fields all have defaults; the fields are the task's options

@@ -190,8 +190,13 @@ def registry():
 
 @pytest.mark.usefixtures("registry")
 def test_a_registered_task_is_loaded_like_others():
-    made = []
-    data.register_task("my-task", _Config, lambda config, places: made.append((config, places)))
+    made, task = [], data.load_task("digits")
+
+    def load(config, places):
+        made.append((config, places))
+        return task
+
+    data.register_task("my-task", _Config, load)
     assert "my-task" in data.TASKS
     data.load_task("my-task")
     data.load_task("my-task", _Config(4))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..typing import checked
 from .compiled import adjoint_on_cpu, native, states_on_cpu
 from .pallas import Kept, recurrence_on_gpu, with_kernel
 from .samples import sample_at, with_sample, with_sample_read_back
@@ -18,6 +19,7 @@ rule_by_order: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))
 
 
 @rule_by_order
+@checked
 def carry(
     order: Kept,
     real: Float[Array, " d_state"],
