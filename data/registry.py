@@ -71,7 +71,8 @@ def register_task(name: Any, config_class: Any, load: Any) -> None:
             )
     if not callable(load):
         raise TypeError(f"`load` must be a function of a config and places, got {load!r}")
-    _ENTRIES[name] = TaskEntry(config_class, load)
+    function: Any = load
+    _ENTRIES[name] = TaskEntry(config_class, function)
 
 
 @checked
