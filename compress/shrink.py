@@ -57,12 +57,13 @@ def plan(
     def planned(ranks: Sequence[int]) -> Plan:
         common = _common_in_stacks(model, layers, ranks)
         rows = zip(by_path.items(), common, strict=True)
-        return Plan(tuple(spectrum.planned(path, rank) for (path, spectrum), rank in rows))
+        plan = Plan(tuple(spectrum.planned(path, rank) for (path, spectrum), rank in rows))
+        return _filled(plan, model)
 
     def cut(ranks: Sequence[int]) -> PyTree:
         return _replaced(model, flat, layers, planned(ranks))
 
-    return _filled(planned(policy.ranks(by_path, cut)), model)
+    return planned(policy.ranks(by_path, cut))
 
 
 @one_blas_thread()
@@ -210,7 +211,7 @@ def _replaced(
     model: PyTree, flat: PyTree, layers: Mapping[KeyPath, AbstractSSM], plan: Plan
 ) -> PyTree:
     """`model`, of which `flat` has its stacks apart, with its layers cut as planned."""
-    cuts = _cuts(layers, _filled(plan, model))
+    cuts = _cuts(layers, plan)
     if not cuts:
         return model
     return restacked(replace_layers(flat, {keys: cut.after for keys, cut in cuts.items()}), model)
