@@ -5,6 +5,7 @@ from .builtin.charlm import CharLMConfig
 from .builtin.digits import DigitsConfig
 from .builtin.imdb import IMDBConfig
 from .builtin.listops import ListOpsConfig
+from .builtin.mqar import MQARConfig
 from .builtin.pathfinder import PathfinderConfig, PathXConfig
 from .builtin.pendulum import PendulumConfig
 from .builtin.scifar import SCIFARConfig
@@ -22,6 +23,7 @@ __all__ = [
     "DigitsConfig",
     "IMDBConfig",
     "ListOpsConfig",
+    "MQARConfig",
     "PathXConfig",
     "PathfinderConfig",
     "PendulumConfig",

@@ -13,6 +13,7 @@ from .builtin.charlm import CharLMConfig, load_charlm
 from .builtin.digits import DigitsConfig, load_digits
 from .builtin.imdb import IMDBConfig, load_imdb
 from .builtin.listops import ListOpsConfig, load_listops
+from .builtin.mqar import MQARConfig, load_mqar
 from .builtin.pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, load_pathx
 from .builtin.pendulum import PendulumConfig, load_pendulum
 from .builtin.scifar import SCIFARConfig, load_scifar
@@ -41,6 +42,7 @@ _ENTRIES: dict[str, TaskEntry] = {
     "digits": TaskEntry(DigitsConfig, load_digits),
     "charlm": TaskEntry(CharLMConfig, load_charlm),
     "pendulum": TaskEntry(PendulumConfig, load_pendulum),
+    "mqar": TaskEntry(MQARConfig, load_mqar),
 }
 
 TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)

@@ -114,11 +114,13 @@ def _film(task: Task, split: Split, row: int, columns: int, zoom: int | None) ->
 def _texts(task: Task, split: Split) -> Iterator[tuple[str, "Image"]]:
     """Texts with their labels, or with the token that follows."""
     assert task.symbols is not None
-    if task.kind == "language":
+    if task.kind in ("language", "recall"):
         for row in range(min(4, len(split))):
             batch = split.take(np.array([row]))
-            following = show(batch.labels[0, -1:], task.symbols)
-            yield f"sample {row}, then {following!r}", _page(show(batch.inputs[0], task.symbols))
+            (asked,) = np.nonzero(batch.labels[0] >= 0)
+            answer = show(batch.labels[0, asked[-1:]], task.symbols)
+            text = show(batch.inputs[0], task.symbols)
+            yield f"sample {row}, at step {asked[-1] + 1} {answer!r}", _page(text)
         return
     assert task.classes is not None
     for label in range(task.classes):

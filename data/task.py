@@ -9,9 +9,9 @@ from jaxtyping import Float32, Int, Int32, UInt8
 
 from .typing import checked
 
-Kind = Literal["classification", "pair", "regression", "language"]
+Kind = Literal["classification", "pair", "regression", "language", "recall"]
 """What is asked: the class of a sequence, the class of a pair of sequences, values at every step,
-or the next token at every step."""
+the next token at every step, or a token at some of the steps."""
 
 InputKind = Literal["real", "tokens"]
 
@@ -36,7 +36,8 @@ class Batch(NamedTuple):
         | Float32[np.ndarray, "*batch L k"]
         | Int32[np.ndarray, "*batch L"]
     )
-    """The class, k values at every step, or the next token at every step."""
+    """The class, k values at every step, the next token at every step, or the token that is asked
+    for at a step, -1 where none is."""
     lengths: Int32[np.ndarray, "*batch"] | Int32[np.ndarray, "*batch 2"] | None = None
     """Steps of each sequence proper; what follows them is padding. None: nothing is padded."""
     intervals: Float32[np.ndarray, "*batch L"] | None = None
@@ -149,13 +150,15 @@ class Task:
     """Sequences of `length` steps and what is asked of them, with the data in memory.
 
     `baselines` holds what predictors that look at one cheap feature score on the test split, in the
-    measure of the kind: accuracy (classification, pair), mean squared error (regression), bits per
-    token (language); a model has learned the task only as far as it is better than all of them.
+    measure of the kind: accuracy (classification, pair, recall), mean squared error (regression),
+    bits per token (language); a model has learned the task only as far as it is better than all of
+    them.
     `notes` are things a report should repeat, such as files that were skipped.
 
     By kind, each sample of a split holds: "classification" [L c] or tokens [L], and an int32 label;
     "pair" tokens [2 L], and an int32 label; "regression" [L c], and float32 labels [L k];
-    "language" tokens [L], and as labels the token that comes after each (`text_split`).
+    "language" tokens [L], and as labels the token that comes after each (`text_split`); "recall"
+    tokens [L], and as labels the token that is asked for at each step, -1 where none is.
     """
 
     name: str
@@ -181,7 +184,9 @@ class Task:
         values, or scores of the tokens."""
         if self.classes is not None:
             return self.classes
-        return self.input_size if self.kind == "language" else self.splits["train"].labels.shape[-1]
+        if self.kind == "regression":
+            return self.splits["train"].labels.shape[-1]
+        return self.input_size
 
     def __post_init__(self):
         if set(self.splits) != {"train", "validation", "test"}:
@@ -194,7 +199,7 @@ class Task:
                 f"classes must be 1 or more for classification and pair, None for other kinds, "
                 f"got {self.classes} for {self.kind}"
             )
-        if self.input_kind == "real" and self.kind in ("pair", "language"):
+        if self.input_kind == "real" and self.kind in ("pair", "language", "recall"):
             raise ValueError(f"input_kind must be tokens for kind {self.kind}, got real")
         if self.frame is not None and self.frame[0] * self.frame[1] != self.input_size:
             raise ValueError(f"frame {self.frame} must have {self.input_size} pixels (input_size)")
@@ -219,7 +224,8 @@ class Task:
             split.inputs,
             (*pair, self.length, self.input_size) if real else (*pair, self.length),
         )
-        per_step = {"regression": (self.length, self.outputs), "language": (self.length,)}
+        one = (self.length,)
+        per_step = {"regression": (*one, self.outputs), "language": one, "recall": one}
         _check_shape(f"labels of split {name}", split.labels, per_step.get(self.kind, ()))
         if split.lengths is not None:
             _check_shape(f"lengths of split {name}", split.lengths, pair)
@@ -227,8 +233,11 @@ class Task:
             _check_shape(f"intervals of split {name}", split.intervals, (self.length,))
         if self.kind == "regression":
             return
-        if split.labels.min() < 0 or split.labels.max() >= self.outputs:
-            raise ValueError(f"labels of split {name} must be in [0, {self.outputs})")
+        least = -1 if self.kind == "recall" else 0
+        if split.labels.min() < least or split.labels.max() >= self.outputs:
+            raise ValueError(f"labels of split {name} must be in [{least}, {self.outputs})")
+        if self.kind == "recall" and split.labels.max() < 0:
+            raise ValueError(f"labels of split {name} must ask for some token, got -1 everywhere")
 
 
 def _check_shape(what: str, array: np.ndarray, want: tuple[int, ...]) -> None:

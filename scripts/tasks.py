@@ -120,6 +120,7 @@ ASKED = {
     "pair": ("classes", "test accuracy"),
     "regression": ("values at each step", "test mean squared error"),
     "language": ("tokens that may follow", "test bits per token"),
+    "recall": ("tokens that may be asked for", "test accuracy"),
 }
 """What is asked by each kind of task, and the measure of its baselines."""
 
@@ -134,7 +135,8 @@ def _labels(task: Task, labels: np.ndarray) -> str:
     """How often each label occurs; of many, the commonest; of values, their mean."""
     if task.kind == "regression":
         return " ".join(f"{mean:.3f}" for mean in labels.mean(axis=(0, 1)))
-    counts = np.bincount(labels.reshape(-1), minlength=task.outputs)
+    labels = labels[labels >= 0]  # of recall, where something is asked
+    counts = np.bincount(labels, minlength=task.outputs)
     if task.classes is not None:
         return " ".join(map(str, counts))
     symbols = task.symbols or tuple(map(str, range(task.outputs)))

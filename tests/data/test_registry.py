@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    names = "smnist, scifar, listops, imdb, aan, pathfinder, pathx, digits, charlm, pendulum"
+    names = "smnist, scifar, listops, imdb, aan, pathfinder, pathx, digits, charlm, pendulum, mqar"
     with pytest.raises(
         ValueError, match=f"`task` must be one of {names}, got 'mnist': did you mean 'smnist'"
     ):

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import AANConfig, CharLMConfig, ListOpsConfig, PendulumConfig, Split, Task, load_task
+from data import (
+    AANConfig,
+    CharLMConfig,
+    ListOpsConfig,
+    MQARConfig,
+    PendulumConfig,
+    Split,
+    Task,
+    load_task,
+)
 from data.sheet import write_sheet
 
 CONFIGS = {
@@ -15,6 +24,7 @@ CONFIGS = {
         train=20, validation=4, test=40, min_length=5, max_length=60, max_depth=4, workers=1
     ),
     "charlm": CharLMConfig(length=100),
+    "mqar": MQARConfig(train=10, validation=4, test=4),
 }
 
 

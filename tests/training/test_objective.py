@@ -55,6 +55,20 @@ def test_a_language_model_is_judged_in_bits(getkey):
     np.testing.assert_allclose(report["accuracy"], np.mean(labels == 0), rtol=1e-6)
 
 
+def test_recall_is_judged_where_something_is_asked(getkey):
+    outputs = logits(getkey, B, L, 8)
+    labels = np.full((B, L), -1, np.int32)
+    asked = ([0, 0, 1], [1, 4, 0])
+    labels[asked] = [3, 7, 0]
+    objective = OBJECTIVES["recall"]
+    totals = objective.totals(outputs, Batch(labels, labels), jnp.array([1.0, 1.0, 0.0]))
+    log_p = jax.nn.log_softmax(outputs)[asked]
+    np.testing.assert_allclose(totals.loss, -log_p[[0, 1, 2], [3, 7, 0]].sum(), rtol=1e-6)
+    assert float(totals.number) == 3
+    right = np.argmax(np.asarray(outputs), axis=-1)[asked] == [3, 7, 0]
+    np.testing.assert_allclose(objective.report(totals)["accuracy"], right.mean())
+
+
 def test_totals_of_parts_are_those_of_the_whole(getkey):
     objective = OBJECTIVES["language"]
     outputs = logits(getkey, B, L, 8)

@@ -19,7 +19,7 @@ from training.settings.presets import preset
 FOLDERS = {"smnist": "mnist", "scifar": "cifar10", "imdb": "imdb", "charlm": "text"}
 """Where the data of a task is, below `../shared/data`; the others are made or built in."""
 
-MODELS = {"charlm": "mamba", "pendulum": "s5", "aan": "s5"}
+MODELS = {"charlm": "mamba", "pendulum": "s5", "aan": "s5", "mqar": "mamba2"}
 """LRU where nothing is said."""
 
 

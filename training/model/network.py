@@ -58,8 +58,8 @@ def check_model(config: RunConfig, task: Task) -> None:
 
 def check_network(network: NetworkConfig, task: Task) -> None:
     """A ValueError if this network cannot learn this kind of task."""
-    if task.kind == "language":
-        seen = "for a language task, which must not see the next token"
+    if task.kind in ("language", "recall"):
+        seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
         require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
 
@@ -69,13 +69,14 @@ _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
     "pair": pair_classifier,
     "regression": regressor,
     "language": language_model,
+    "recall": language_model,
 }
 
 
 def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
     """What the model of this kind of task has to know of it."""
     match task.kind:
-        case "language":
+        case "language" | "recall":
             return {"vocabulary": task.input_size}
         case "regression":
             return {

@@ -1,7 +1,7 @@
 """What a model is trained for and judged by: one objective for each kind of task."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, log
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from data.task import Batch, Kind
 from zoo.masks import within
@@ -72,6 +72,8 @@ class Objective:
     """What is reported beside the loss; the first is the one that counts."""
     terms: Callable[[Array, Array], tuple[Array, Array]]
     """Losses and right answers, one for each sequence or each step, from outputs and labels."""
+    asked: Callable[[Array], Array] | None = None
+    """Which steps count, from the labels, where not all do."""
 
     @property
     def measure(self) -> Measure:
@@ -85,6 +87,8 @@ class Objective:
         losses, right = self.terms(outputs, jnp.asarray(batch.labels))
         if losses.ndim == 2:
             weights = weights[:, None] * inside(batch.lengths, losses.shape[1])
+        if self.asked is not None:
+            weights = weights * self.asked(jnp.asarray(batch.labels))
         weights = jnp.broadcast_to(weights, losses.shape)
         return Totals(jnp.sum(losses * weights), jnp.sum(right * weights), jnp.sum(weights))
 
@@ -103,8 +107,14 @@ def inside(
     return within(jnp.asarray(lengths), steps).astype(jnp.float32)
 
 
+def is_asked(labels: Int[Array | np.ndarray, "*B L"]) -> Bool[Array, "*B L"]:
+    """Where a task of recall asks for a token."""
+    return jnp.asarray(labels) >= 0
+
+
 def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # a label below zero asks for nothing, and its loss does not count
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
     return losses, (jnp.argmax(logits, axis=-1) == labels).astype(losses.dtype)
 
 
@@ -133,5 +143,6 @@ OBJECTIVES: Mapping[Kind, Objective] = MappingProxyType(
             ),
             _cross_entropy,
         ),
+        "recall": replace(_CLASSES, asked=is_asked),
     }
 )

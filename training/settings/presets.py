@@ -125,6 +125,15 @@ PAPER: dict[str, Preset] = {
         selective_state=None,
         network=NetworkConfig(d_model=32, blocks=4, norm="layer"),
     ),
+    "mqar": replace(  # two blocks, as in Zoology
+        _PAPER,
+        steps=50_000,
+        batch_size=64,
+        network=NetworkConfig(d_model=128, blocks=2, norm="rms"),
+        optimizer=replace(LRA, ssm_factor=1.0),
+        compression=CompressionConfig(tolerance=0.02),
+        data={"pairs": 32, "length": 256, "vocabulary": 1024, "train": 100_000},
+    ),
 }
 
 # What two cores do in minutes. What is not said of a task below is as here. Weighed by data, states
@@ -222,6 +231,15 @@ SMALL: dict[str, Preset] = {
         network=NetworkConfig(d_model=32, blocks=2, norm="layer"),
         optimizer=_FASTER_SSM,
         compression=CompressionConfig(tolerance=0.05, multiple=4),
+    ),
+    "mqar": replace(  # recall that comes early, so that there is something to weigh states by
+        _SMALL,
+        steps=3000,
+        batch_size=32,
+        selective_state=32,
+        network=NetworkConfig(d_model=64, blocks=2, norm="rms"),
+        optimizer=replace(_SMALL.optimizer, learning_rate=3e-3, ssm_factor=1.0),
+        compression=CompressionConfig(tolerance=0.02, multiple=4, start=0.4, window=0.2),
     ),
 }
 

@@ -26,6 +26,7 @@ from zoo.masks import within
 
 from ..model.forward import run_sequence
 from ..model.network import ssm_layers
+from ..model.objective import is_asked
 from ..model.padding import Padding
 from ..settings.config import RunConfig
 from ..settings.methods import configured_method
@@ -129,9 +130,13 @@ class Reduction:
 
 
 def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
-    """What the model makes of one sample, zero where the sample is padding."""
+    """What the model makes of one sample, zero where that is padding or nothing is asked."""
     outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
-    if sample.lengths is None or outputs.ndim == 1:
+    if outputs.ndim == 1:
+        return outputs
+    if np.issubdtype(sample.labels.dtype, np.integer):
+        outputs *= is_asked(sample.labels)[:, None]
+    if sample.lengths is None:
         return outputs
     length: Any = sample.lengths
     return outputs * within(length, len(outputs))[:, None]

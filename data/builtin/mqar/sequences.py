@@ -1,0 +1,58 @@
+"""Sequences of pairs and queries, as in Arora et al., ICLR 2024 (arXiv 2312.04927, appendix E).
+
+A sequence begins with pairs of a key and a value, keys from the first half of the vocabulary and
+values from the second, all of them different. Then each key comes once more, at an even distance
+from the pairs; what is asked there is its value. Distances are drawn without repetition from a
+power law. All other places hold any tokens. (There an answer also stands behind its query only by
+chance; so it does here.)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+NOTHING = -1
+"""The label where nothing is asked."""
+
+
+class Sequences(NamedTuple):
+    """Tokens, and what is asked at each of them."""
+
+    tokens: Int32[np.ndarray, "n L"]
+    values: Int32[np.ndarray, "n L"]
+    """The value of the key that stands here again, `NOTHING` at other places."""
+
+
+def draw(
+    count: int,
+    pairs: int,
+    length: int,
+    vocabulary: int,
+    power: float,
+    rng: np.random.Generator,
+) -> Sequences:
+    """So many sequences."""
+    half, context = vocabulary // 2, 2 * pairs
+    keys = 1 + _different(np.ones(half - 1), (count, pairs), rng)
+    values = half + _different(np.ones(half), (count, pairs), rng)
+    gaps = np.arange(1, (length - context) // 2 + 1, dtype=float) ** (power - 1)
+    places = context + 2 * _different(gaps, (count, pairs), rng)
+    tokens = rng.integers(vocabulary, size=(count, length), dtype=np.int32)
+    tokens[:, 0:context:2], tokens[:, 1:context:2] = keys, values
+    np.put_along_axis(tokens, places, keys.astype(np.int32), axis=1)
+    asked = np.full((count, length), NOTHING, np.int32)
+    np.put_along_axis(asked, places, values.astype(np.int32), axis=1)
+    return Sequences(tokens, asked)
+
+
+def _different(
+    weights: Float[np.ndarray, " m"], shape: tuple[int, int], rng: np.random.Generator
+) -> Int[np.ndarray, "count k"]:
+    """In each of `count` rows, k different numbers below m, one after the other drawn by weight.
+
+    The k smallest of exponential variables with these rates (Efraimidis, Spirakis 2006).
+    """
+    count, k = shape
+    waits = rng.exponential(size=(count, len(weights))) / weights
+    return np.argsort(waits, axis=1)[:, :k]
