@@ -12,7 +12,7 @@ from rich.console import Console
 
 from data import default_cache_dir, load_task
 from training.commands.cut import cut_run
-from training.commands.trained import check_run
+from training.finished.load import check_run
 from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
 from training.settings.config import CompressionConfig

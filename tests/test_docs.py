@@ -16,6 +16,7 @@ import pytest
 import compress
 import data
 import data.registry
+import training
 import zoo
 import zoo.registry
 from training.settings.command import parse_command
@@ -217,7 +218,7 @@ def test_the_page_of_settings_has_every_field():
         assert sorted(wanted - said - {"plugins"}) == [], (model, task)
 
 
-@pytest.mark.parametrize("package", [compress, zoo, data])
+@pytest.mark.parametrize("package", [compress, zoo, data, training])
 def test_the_reference_has_every_public_name(package):
     name = package.__name__
     said = set(re.findall(rf"^::: {name}\.(\w+)$", text(f"docs/reference/{name}.md"), re.MULTILINE))

@@ -70,6 +70,7 @@ ROOMS = {
         "reporting",
         "shrinking",
         "run",
+        "finished",
         "commands",
         "studies",
     ),

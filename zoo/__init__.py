@@ -10,7 +10,7 @@ from .lti import DiagonalLTI
 from .network.bidirectional import Bidirectional
 from .network.classifier import Classifier, classifier
 from .network.language_model import LanguageModel, language_model
-from .network.norm import BATCH_AXIS
+from .network.norm import BATCH_AXIS, fixed_norms
 from .network.pair import PairClassifier, pair_classifier
 from .network.regressor import Regressor, regressor
 from .pretrained.generate import generate
@@ -48,6 +48,7 @@ __all__ = [
     "Regressor",
     "S5Config",
     "classifier",
+    "fixed_norms",
     "generate",
     "language_model",
     "layer_config",

@@ -10,7 +10,7 @@ import data.registry
 import training.settings.presets
 from training.commands.cut import cut_run
 from training.commands.train import execute
-from training.commands.trained import load_run
+from training.commands.trained import restored_run
 from training.reporting.events import read_events
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
@@ -102,7 +102,7 @@ def test_a_task_of_the_users_trains_resumes_and_is_cut(signs, tmp_path, monkeypa
     assert again.config == command.config == read_config(folder)
     assert parse_command(["--resume", str(folder), "--plugin", str(file)]).config == again.config
     task = data.registry.load_task(name, again.config.data)
-    run = load_run(folder, task)
+    run = restored_run(folder, task)
     assert (run.step, run.session.sizes) == (20, [3])
     compression = CompressionConfig(mode="fixed", rank=2, calibration=8)
     cut_run(folder, task, tmp_path / "cut", compression)

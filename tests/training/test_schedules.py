@@ -15,7 +15,7 @@ from rich.console import Console
 from compress import compress
 from data import load_task
 from training.commands.train import execute
-from training.commands.trained import load_run
+from training.commands.trained import restored_run
 from training.model.auxiliary import hankel_nuclear_norm, soft_divergence
 from training.reporting.events import read_events
 from training.run.checkpoint import Checkpoints
@@ -264,7 +264,7 @@ def test_a_student_learns_from_a_finished_run(tmp_path):
     with pytest.raises(UsageError, match=r"a run with `data\.seed` 1, it has 0"):
         run(other, tmp_path / "other")
     teacher.rename(tmp_path / "moved")  # which a student does not need any more
-    assert load_run(folder, load_task("digits", student.data)).step == student.steps
+    assert restored_run(folder, load_task("digits", student.data)).step == student.steps
 
 
 def test_a_short_run_comes_to_its_rank_as_well(tmp_path):

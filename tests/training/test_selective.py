@@ -15,7 +15,7 @@ from data import load_task
 from data.task import Split
 from training.commands.cut import cut_run
 from training.commands.train import execute
-from training.commands.trained import load_run
+from training.commands.trained import restored_run
 from training.run.checkpoint import resized
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
@@ -102,7 +102,7 @@ def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_
     task = load_task(command.config.task, command.config.data)
     cut_run(trained, task, out, compression)
 
-    run = load_run(trained, task)
+    run = restored_run(trained, task)
     config = replace(run.config, compression=compression)
     reduction = Reduction(config, calibration_split(config, task.splits["train"]))
     fitted, plain = (
@@ -112,7 +112,7 @@ def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_
         )[0]
         for refit in (None, False)
     )
-    found = load_run(out, task).model
+    found = restored_run(out, task).model
     C = [np.asarray(model.blocks[0].ssm.x_proj.weight) for model in (found, fitted, plain)]
     np.testing.assert_allclose(C[0], C[1], rtol=1e-4, atol=1e-6)
     assert np.abs(C[0] - C[2]).max() > 1e-4

@@ -16,7 +16,8 @@ from rich.console import Console
 from data import load_task
 from training.commands.cut import cut_run
 from training.commands.train import execute
-from training.commands.trained import check_run, load_run
+from training.commands.trained import restored_run
+from training.finished.load import check_run
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
@@ -220,7 +221,7 @@ def test_a_cut_model_is_a_finished_run_like_others(finished, no_reports):
     check_run(folder)
     config = read_config(folder)
     task = load_task(config.task, config.data)
-    run = load_run(folder, task)
+    run = restored_run(folder, task)
     assert [layer["after"] for layer in json.loads(summary_of(folder))["layers"]] == [4]
     assert run.model.blocks[0].ssm.d_state == 4
     run.session.evaluate("test")

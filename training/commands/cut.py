@@ -10,6 +10,7 @@ import equinox as eqx
 from compress import Ranks, compress
 from data.task import Task
 
+from ..finished.kept_task import keep_task
 from ..model.network import check_model, layer_sizes
 from ..reporting.environment import describe_environment
 from ..reporting.events import EventLog, write_atomically, write_json
@@ -21,7 +22,7 @@ from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
 from ..settings.yaml import write_yaml
 from ..shrinking.reduction import Reduction, calibration_split
-from .trained import load_run
+from .trained import restored_run
 
 
 def cut_run(
@@ -37,7 +38,7 @@ def cut_run(
     """
     check_new("out", out)
     clock = Clock()
-    trained = load_run(folder, task)
+    trained = restored_run(folder, task)
     fewest = min(layer_sizes(trained.model))
     if compression.rank is None or compression.rank > fewest:
         raise ValueError(
@@ -54,6 +55,7 @@ def cut_run(
     check_model(config, task)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "environment.json", describe_environment())
+    keep_task(out, task)
     log = EventLog(out / "metrics.jsonl", append=False)
     run = _taken_over(trained, config, task, out, clock)
     session = run.session

@@ -15,6 +15,7 @@ from compress import AbstractMethod, AbstractPolicy
 from data import Progress, Task, default_cache_dir, import_builders, load_task
 from data.store.download import locked
 
+from ..finished.kept_task import keep_task
 from ..model.network import check_model
 from ..reporting.display import LiveDisplay, PlainDisplay, make_display
 from ..reporting.environment import note_environment
@@ -82,6 +83,7 @@ def execute(
     with claimed(folder) if placement.is_first else nullcontext():
         if not command.resume and placement.is_first:
             write_atomically(folder / "config.yaml", write_yaml(config))
+            keep_task(folder, task)
         if placement.is_first:
             with _as_usage_error():
                 note_environment(folder / "environment.json")

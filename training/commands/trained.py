@@ -7,18 +7,12 @@ import equinox as eqx
 
 from data.task import Task
 
+from ..finished.load import check_run
 from ..run.clock import Clock
 from ..run.loop import Run
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError
 from ..settings.saved import read_config
-
-
-def check_run(folder: Path) -> None:
-    """`UsageError` unless `folder` is a finished run."""
-    for name in ("config.yaml", "summary.json", "checkpoints"):
-        if not (folder / name).exists():
-            raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
 
 
 def check_trained(config: RunConfig[Any, Any]) -> None:
@@ -36,7 +30,7 @@ def check_trained(config: RunConfig[Any, Any]) -> None:
             raise UsageError(f"{folder} must be a run with `data.{name}` {wanted}, it has {has}")
 
 
-def load_run(folder: Path, task: Task) -> Run:
+def restored_run(folder: Path, task: Task) -> Run:
     """The run in `folder` at its last checkpoint. ValueError if it has none."""
     config = read_config(folder)
     run = Run(config, task, folder, Clock())
@@ -51,5 +45,5 @@ def load_run(folder: Path, task: Task) -> Run:
 
 def load_trained(folder: Path, task: Task) -> tuple[Any, eqx.nn.State]:
     """The model that the run in `folder` has trained on `task`, and its BatchNorm state."""
-    run = load_run(folder, task)
+    run = restored_run(folder, task)
     return run.model, run.state.norm_state

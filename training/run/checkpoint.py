@@ -1,6 +1,7 @@
 """Checkpoints: arrays and the sizes of all layers, written atomically beside the run's log."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,12 @@ class Checkpoints:
         template = {name: np.zeros(x.shape, x.dtype) for name, x in flat.items()}
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
         restored = self._manager.restore(step, args=args)["arrays"]
-        for name, x in flat.items():
-            if np.shape(restored[name]) != x.shape:
-                saved = np.shape(restored[name])
-                raise ValueError(f"{name} must have the shape {x.shape}, was saved with {saved}")
-        return jax.tree.unflatten(
-            jax.tree.structure(like), [jnp.asarray(restored[name]) for name in flat]
-        )
+        return _filled(like, restored)
+
+    def part(self, step: int, like: Any) -> Any:
+        """As `arrays`, of a `like` that holds only some of the arrays of step `step`."""
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore())
+        return _filled(like, self._manager.restore(step, args=args)["arrays"])
 
     def forget_from(self, step: int) -> None:
         """Remove the checkpoints of this step and of later ones."""
@@ -92,6 +92,16 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _filled(like: Any, saved: Mapping[str, Any]) -> Any:
+    """`like` with the saved arrays, which are called by their path."""
+    flat = _flat(like)
+    for name, x in flat.items():
+        if np.shape(saved[name]) != x.shape:
+            shape = np.shape(saved[name])
+            raise ValueError(f"{name} must have the shape {x.shape}, was saved with {shape}")
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(saved[name]) for name in flat])
 
 
 def resized(model: Any, d_state: list[int]) -> Any:

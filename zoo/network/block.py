@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
 from .bidirectional import Bidirectional
-from .norm import NORMS, AbstractNorm, NormName, SampleNorm
+from .norm import NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
 from .pointwise import GLU, Dropout, gelu
 
 
@@ -69,12 +69,13 @@ class AbstractBlock(eqx.Module):
         return x + self.after(self.ssm(y, **given), key=key), state
 
     @checked
-    def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm, AbstractSSM]:
+    def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm, AbstractSSM]:
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
         if not isinstance(self.norm, SampleNorm):
             raise ValueError(
                 f"norm is a {type(self.norm).__name__}, allowed where sequences are streamed: "
-                "'layer', 'rms' (a mean over the batch and its length sees the future)"
+                "'layer', 'rms' (a mean over the batch and its length sees the future; a trained "
+                "one is fixed by `zoo.fixed_norms`)"
             )
         if isinstance(self.ssm, Bidirectional):
             raise ValueError("ssm is Bidirectional, allowed where sequences are streamed: causal")
@@ -144,6 +145,24 @@ def run_blocks(
     for block, block_key in zip(blocks, keys, strict=True):
         x, state = block(x, state, length=length, dt=dt, key=block_key)
     return x, state
+
+
+@checked
+def blocks_init_state(blocks: Sequence[AbstractBlock]) -> tuple[Any, ...]:
+    """Each layer's zero state; a ValueError if a block cannot be streamed."""
+    return tuple(block.streamed()[1].init_state() for block in blocks)
+
+
+@checked
+def step_blocks(
+    blocks: Sequence[AbstractBlock], carry: tuple[Any, ...], x_t: Float[InputArray, " d_model"]
+) -> tuple[tuple[Any, ...], Float[Array, " d_model"]]:
+    """One sample through all blocks: the next carry, and the residual stream after the last one."""
+    after = []
+    for block, before in zip(blocks, carry, strict=True):
+        state, x_t = block.step(before, x_t)
+        after.append(state)
+    return tuple(after), jnp.asarray(x_t)
 
 
 @checked

@@ -1,7 +1,7 @@
 """The classifier around the layers: encoder, residual blocks, pooling, head."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,14 @@ from ..layers.affine import affine
 from ..layers.base import AbstractSSM
 from ..masks import within
 from ..typing import Count, InputArray, checked
-from .block import Block, MixerBlock, residual_blocks, run_blocks
+from .block import (
+    Block,
+    MixerBlock,
+    blocks_init_state,
+    residual_blocks,
+    run_blocks,
+    step_blocks,
+)
 from .norm import NormName
 
 
@@ -58,7 +65,18 @@ def mean_pool(
     """The mean over the samples that are no padding."""
     if length is None:
         return jnp.mean(h, axis=0)
-    return jnp.sum(h, axis=0, where=within(length, len(h))[:, None]) / length
+    return jnp.sum(h, axis=0, where=within(length, h.shape[0])[:, None]) / length
+
+
+class PooledState(NamedTuple):
+    """What a classifier carries from one sample to the next."""
+
+    layers: tuple[Any, ...]
+    """Each layer's state."""
+    total: Float[Array, " d_model"]
+    """The sum of the residual stream over the samples so far."""
+    samples: Float[Array, ""]
+    """How many they are."""
 
 
 class Classifier(eqx.Module):
@@ -67,6 +85,8 @@ class Classifier(eqx.Module):
     One sequence per call; for a batch `jax.vmap(model, in_axes=(0, None, 0), out_axes=(0, None),
     axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
     padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
+    `step` streams, without dropout: the mean runs along. Norms must look at one sample at a time
+    (`zoo.fixed_norms`).
     """
 
     encoder: Encoder
@@ -84,6 +104,23 @@ class Classifier(eqx.Module):
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, key=key)
         return self.head(mean_pool(h, length)), state
+
+    @checked
+    def init_state(self) -> PooledState:
+        """The carry before the first sample. A ValueError if the model cannot be streamed."""
+        width = self.head.in_features
+        dtype = self.head.weight.dtype
+        total = jnp.zeros(width, dtype)
+        return PooledState(blocks_init_state(self.blocks), total, jnp.zeros((), dtype))
+
+    @checked
+    def step(
+        self, carry: PooledState, x_t: Float[InputArray, " channels"] | Int[InputArray, ""]
+    ) -> tuple[PooledState, Float[Array, " classes"]]:
+        """One sample: the next carry, and the logits of the sequence so far."""
+        layers, h = step_blocks(self.blocks, carry.layers, self.encoder(x_t[None])[0])
+        carry = PooledState(layers, carry.total + h, carry.samples + 1)
+        return carry, self.head(carry.total / carry.samples)
 
 
 @checked

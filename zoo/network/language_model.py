@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..layers.affine import Linear, product
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
-from .block import Block, MixerBlock, residual_blocks, run_blocks
+from .block import (
+    Block,
+    MixerBlock,
+    blocks_init_state,
+    residual_blocks,
+    run_blocks,
+    step_blocks,
+)
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
@@ -61,7 +68,7 @@ class LanguageModel(eqx.Module):
     @checked
     def init_state(self) -> tuple[Any, ...]:
         """The carry before the first token: each layer's zero state."""
-        return tuple(block.streamed()[1].init_state() for block in self.blocks)
+        return blocks_init_state(self.blocks)
 
     @checked
     def run(
@@ -87,12 +94,8 @@ class LanguageModel(eqx.Module):
         self, carry: tuple[Any, ...], token: Int[InputArray, ""]
     ) -> tuple[tuple[Any, ...], Float[Array, " vocabulary"]]:
         """One token: the next carry, and the logits of the token that follows."""
-        h = self.embedding.weight[token]
-        after = []
-        for block, before in zip(self.blocks, carry, strict=True):
-            state, h = block.step(before, h)
-            after.append(state)
-        return tuple(after), self.logits(h[None])[0]
+        carry, h = step_blocks(self.blocks, carry, self.embedding.weight[token])
+        return carry, self.logits(h[None])[0]
 
     @checked
     def logits(self, h: Float[InputArray, "length d_model"]) -> Float[Array, "length vocabulary"]:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -36,6 +36,10 @@ class AbstractNorm(eqx.Module):
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         """The normalised sequence and the next state. Samples from `length` on are padding."""
 
+    @abc.abstractmethod
+    def fixed(self, state: eqx.nn.State) -> "SampleNorm":
+        """What this norm does at inference, sample by sample, with the statistics in `state`."""
+
 
 class BatchNorm(AbstractNorm):
     """Each channel by its mean and variance over batch and length, running ones at inference.
@@ -64,11 +68,9 @@ class BatchNorm(AbstractNorm):
         state: eqx.nn.State,
         length: Count | None = None,
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
-        count, mean, variance = state.get(self.running)
         if self.inference:
-            gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
-            scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
-            return (x - mean / gathered) * scale + self.bias, state
+            return self.fixed(state)(x, state)
+        count, mean, variance = state.get(self.running)
         now_mean = _mean_over_batch(x, length)
         now_variance = _mean_over_batch(_square_about(now_mean, x), length)
         y = _normalize(x, now_mean, now_variance, self.weight, self.bias)
@@ -76,6 +78,13 @@ class BatchNorm(AbstractNorm):
         pairs = zip((mean, variance), now, strict=True)
         after = (MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs)
         return y, state.set(self.running, (count + 1, *after))
+
+    @checked
+    def fixed(self, state: eqx.nn.State) -> "SampleNorm":
+        count, mean, variance = state.get(self.running)
+        gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
+        scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
+        return SampleNorm(FixedNorm(mean / gathered, scale, self.bias))
 
 
 def _mean_over_batch(
@@ -142,10 +151,23 @@ def _normalize_backward(kept, dy):
 _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-class SampleNorm(AbstractNorm):
-    """Each sample by its own channels: their mean and variance, or their mean square."""
+class FixedNorm(eqx.Module):
+    """(x - center) * scale + bias, channel by channel: a BatchNorm whose statistics stay."""
 
-    norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm
+    center: Float[Array, " d_model"]
+    scale: Float[Array, " d_model"]
+    bias: Float[Array, " d_model"]
+
+    @checked
+    def __call__(self, x: Float[InputArray, " d_model"]) -> Float[Array, " d_model"]:
+        return (x - self.center) * self.scale + self.bias
+
+
+class SampleNorm(AbstractNorm):
+    """Each sample by itself: by the mean and variance of its channels, by their mean square, or by
+    numbers that stay."""
+
+    norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm
 
     @checked
     def __call__(
@@ -155,6 +177,25 @@ class SampleNorm(AbstractNorm):
         length: Count | None = None,
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         return jax.vmap(self.norm)(x), state
+
+    @checked
+    def fixed(self, state: eqx.nn.State) -> "SampleNorm":
+        return self
+
+
+@checked
+def fixed_norms(model: Any, state: eqx.nn.State) -> Any:
+    """`model` with norms that look at one sample at a time, as it is at inference.
+
+    A BatchNorm becomes a `FixedNorm` of its running statistics in `state`, so that the model can be
+    streamed (`step`), and needs no state.
+    """
+
+    def is_norm(node: Any) -> bool:
+        return isinstance(node, AbstractNorm)
+
+    fixed = jax.tree.map(lambda x: x.fixed(state) if is_norm(x) else x, model, is_leaf=is_norm)
+    return eqx.nn.inference_mode(fixed)
 
 
 @checked

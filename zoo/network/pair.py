@@ -1,7 +1,7 @@
 """Which class do two sequences have together: two towers that are one, and the dual head."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import equinox as eqx
 import jax
@@ -49,6 +49,20 @@ class PairClassifier(eqx.Module):
         a, b = features
         joined = jnp.concatenate([a, b, a * b, a - b])
         return self.head(jax.nn.gelu(self.hidden(joined))), state
+
+    @checked
+    def init_state(self) -> NoReturn:
+        """A ValueError: of two sequences, one is over before the other begins."""
+        raise ValueError(CANNOT_STREAM)
+
+    @checked
+    def step(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A ValueError, as `init_state`."""
+        raise ValueError(CANNOT_STREAM)
+
+
+CANNOT_STREAM = "a PairClassifier cannot stream: call it with both sequences, which it compares"
+"""Why there is no carry."""
 
 
 @checked

@@ -1,15 +1,25 @@
 """Values at every sample, also of sequences that are sampled at irregular times."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.affine import affine
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
-from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
+from .block import (
+    Block,
+    MixerBlock,
+    NormName,
+    blocks_init_state,
+    residual_blocks,
+    run_blocks,
+    step_blocks,
+)
 from .classifier import LinearEncoder
 
 
@@ -80,6 +90,32 @@ class Regressor(eqx.Module):
             h, dt = h + jax.vmap(self.interval)(dt[:, None]), None
         h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
         return affine(self.head, h), state
+
+    @checked
+    def init_state(self) -> tuple[Any, ...]:
+        """The carry before the first sample. A ValueError if the model cannot be streamed."""
+        return blocks_init_state(self.blocks)
+
+    @checked
+    def step(
+        self,
+        carry: tuple[Any, ...],
+        x_t: Float[InputArray, " channels"],
+        dt: Float[InputArray, ""] | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, " outputs"]]:
+        """One sample, without dropout: the next carry, and the values at it.
+
+        `dt` is the interval before the sample, for a model that has it as input. A ValueError if it
+        is missing, or if there is no such input: layers step by usual intervals alone.
+        """
+        h = self.encoder(x_t[None])[0]
+        if (dt is None) != (self.interval is None):
+            allowed = "none" if self.interval is None else "the interval before the sample"
+            raise ValueError(f"dt={dt}, allowed in a step of this model: {allowed}")
+        if self.interval is not None and dt is not None:
+            h = h + self.interval(jnp.asarray(dt)[None])
+        carry, h = step_blocks(self.blocks, carry, h)
+        return carry, self.head(h)
 
 
 @checked

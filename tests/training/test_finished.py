@@ -1,0 +1,241 @@
+"""What comes out of a run: the model in one value, which needs no data."""
+
+import io
+import json
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from compress import Rank
+from data import Split, Task, load_task, text_split
+from training import load_run
+from training.commands.predict import predictions, read_inputs, write_predictions
+from training.commands.train import execute
+from training.finished.kept_task import blank_task, describe_task
+from training.finished.load import trained_run
+from training.model.network import build_model
+from training.settings.command import Command
+from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
+from training.settings.errors import UsageError
+from training.settings.presets import preset
+
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+
+def small(model="lru", task="digits", **network):
+    config = preset(model, task, "small")
+    return replace(
+        config,
+        steps=24,
+        batch_size=16,
+        layer=replace(config.layer, d_state=8),
+        network=NetworkConfig(d_model=6, blocks=2, dropout=0.1, **network),
+        compression=CompressionConfig(mode="fixed", rank=4, shrinks=1, window=0.5, rehearsal=0),
+        loop=LoopConfig(log_every=12, evaluate_every=12, checkpoint_every=12),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run directory of digits, batch norm and all, whose layers have shrunk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.commands.train.write_report", lambda folder: folder)
+        folder = tmp_path_factory.mktemp("runs") / "digits"
+        return execute(Command(small(), folder, False), Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_task("digits")
+
+
+def made(kind, model="lru", **network):
+    """A run that has not been trained, on a task of `kind` made up here."""
+    task = TASKS[kind]()
+    config = small(model, "charlm" if kind == "language" else "digits", **network)
+    built, state = build_model(config, task)
+    return trained_run(config, task, built, state, {})
+
+
+def of(kind, length, width, inputs, labels, lengths=None, input_kind="real", **about):
+    extra = {"input_kind": input_kind, "lengths": lengths}
+    if input_kind == "real":
+        extra |= {"offset": np.full(width, 0.5, np.float32), "scale": 2.0}
+    splits = dict.fromkeys(("train", "validation", "test"), Split(inputs, labels, **extra))
+    return Task("made up", length, input_kind, width, splits, kind=kind, **about)
+
+
+RNG = np.random.default_rng(0)
+LENGTHS = np.array([9, 4, 1], np.int32)
+REAL = RNG.normal(size=(3, 9, 2)).astype(np.float32)
+TOKENS = RNG.integers(0, 5, (3, 9)).astype(np.int32)
+CLASSES = np.array([0, 2, 1], np.int32)
+
+
+def language():
+    split = text_split(RNG.integers(0, 5, 60).astype(np.uint8), 9, 9)
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    return Task("text", 9, "tokens", 5, splits, kind="language", symbols=tuple("abcde"))
+
+
+TASKS = {
+    "classification": lambda: of("classification", 9, 2, REAL, CLASSES, LENGTHS, classes=3),
+    "regression": lambda: of("regression", 9, 2, REAL, REAL[:, :, :1], LENGTHS),
+    "pair": lambda: of(
+        "pair",
+        9,
+        5,
+        np.stack([TOKENS, TOKENS[::-1]], axis=1),
+        CLASSES,
+        np.stack([LENGTHS, LENGTHS[::-1]], axis=1),
+        "tokens",
+        classes=3,
+    ),
+    "language": language,
+}
+
+
+def test_a_loaded_run_says_what_the_run_itself_measured(finished, digits):
+    run, test = load_run(finished), digits.splits["test"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert run.score(test) == summary["test"]
+    right = run.predict(test.inputs).argmax(-1) == test.labels
+    assert np.float32(right.sum()) / len(right) == summary["test"]["accuracy"]
+    assert [layer["after"] for layer in summary["layers"]] == [4, 4]
+    assert {block.ssm.d_state for block in run.model.blocks} == {4}
+
+
+def test_a_saved_model_is_loaded_again_as_it_was(finished, digits, tmp_path):
+    run, inputs = load_run(finished), digits.splits["test"].inputs[:5]
+    again = load_run(run.save(tmp_path / "model"))
+    np.testing.assert_array_equal(again.predict(inputs), run.predict(inputs))
+    assert (again.config, again.summary, again.batch) == (run.config, run.summary, run.batch)
+    with pytest.raises(ValueError, match="folder must be a new or an empty folder"):
+        run.save(tmp_path / "model")
+
+
+def test_a_plan_of_a_loaded_run_cuts_it(finished, digits):
+    run, inputs = load_run(finished), digits.splits["train"].inputs[:8]
+    whole = run.predict(inputs)
+    for given in ({}, {"inputs": inputs}):
+        smaller = run.compressed(run.plan(Rank(3), **given))
+        assert {block.ssm.d_state for block in smaller.model.blocks} == {3}
+        assert smaller.predict(inputs).shape == whole.shape
+    same = run.compressed(run.plan(Rank(4)))
+    np.testing.assert_allclose(same.predict(inputs), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_what_is_kept_of_a_task_makes_the_same_model(kind):
+    run = made(kind, norm="layer")
+    kept = json.loads(json.dumps(describe_task(run.task)))
+    blank = blank_task(kept)
+    assert describe_task(blank) | {"sequences": None} == kept | {"sequences": None}
+    model, state = build_model(run.config, blank)
+    assert jax.tree.structure(model) == jax.tree.structure(run.model)
+    split = run.task.splits["test"]
+    loaded = replace(run, task=blank, state=state)
+    np.testing.assert_array_equal(
+        loaded.predict(split.inputs, split.lengths), run.predict(split.inputs, split.lengths)
+    )
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_stream_ends_where_the_whole_sequence_does(kind, norm):
+    run = made(kind, norm=norm)
+    if norm == "batch":  # statistics that are none of a beginning
+        run = replace(run, state=jax.tree.map(lambda x: x + 1, run.state))
+    split = run.task.splits["test"]
+    whole = run.predict(split.inputs, split.lengths)
+    stream = run.stream()
+    for sequence, length, outputs in zip(split.inputs, LENGTHS, whole, strict=True):
+        carry = stream.init_state()
+        for t in range(length):
+            carry, y = stream.step(carry, sequence[t])
+            if kind == "regression":
+                np.testing.assert_allclose(y, outputs[t], atol=2e-6)
+        if kind == "classification":
+            np.testing.assert_allclose(y, outputs, atol=2e-6)
+
+
+def test_a_language_model_streams_token_by_token():
+    run = made("language", norm="rms")
+    text = run.task.splits["test"].inputs[:1]
+    stream, whole = run.stream(), run.predict(text)[0]
+    carry = stream.init_state()
+    for token, outputs in zip(text[0], whole, strict=True):
+        carry, y = stream.step(carry, token)
+        np.testing.assert_allclose(y, outputs, atol=2e-6)
+
+
+def test_models_that_see_the_future_do_not_stream():
+    with pytest.raises(ValueError, match="Bidirectional"):
+        made("classification", bidirectional=True).stream()
+    with pytest.raises(ValueError, match="a PairClassifier cannot stream"):
+        made("pair").stream()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("classification", {"inputs": REAL[0]}, r"`inputs` must be numbers \[n length 2\]"),
+        ("classification", {"inputs": REAL[:, :, :1]}, r"got an array of shape \(3, 9, 1\)"),
+        ("classification", {"inputs": REAL[:0]}, "must hold a sequence"),
+        ("classification", {"inputs": REAL, "lengths": LENGTHS[:2]}, "`lengths` must be whole"),
+        ("classification", {"inputs": REAL, "lengths": LENGTHS + 1}, r"lengths must be in 1\.\.9"),
+        ("classification", {"inputs": REAL, "intervals": REAL[:, :, 0]}, "must be None for this"),
+        ("classification", {"inputs": REAL * 1j}, "must be real numbers"),
+        ("language", {"inputs": TOKENS + 1}, "tokens from 0 to 4, got 1 to 5"),
+        ("language", {"inputs": TOKENS, "lengths": LENGTHS}, "must be None for a language"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(kind, given, message):
+    with pytest.raises(ValueError, match=message):
+        made(kind, norm="layer").predict(**given)
+
+
+def test_what_is_missing_or_damaged_is_said(finished, tmp_path):
+    with pytest.raises(UsageError, match="is no finished run"):
+        load_run(tmp_path)
+    model = load_run(finished).save(tmp_path / "model")
+    (model / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(UsageError, match=r"model\.safetensors cannot be read"):
+        load_run(model)
+    (model / "run.json").write_text('{"format": 99}')
+    with pytest.raises(UsageError, match="must be of format 1, got 99"):
+        load_run(model)
+
+
+def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path):
+    run, data = made("classification"), tmp_path / "new.npz"
+    np.savez(data, inputs=REAL, lengths=LENGTHS)
+    found = predictions(run, read_inputs(data))
+    np.testing.assert_allclose(found["probabilities"].sum(-1), 1, rtol=1e-6)
+    write_predictions(tmp_path / "out.npz", found)
+    with np.load(tmp_path / "out.npz") as saved:
+        np.testing.assert_array_equal(saved["labels"], found["labels"])
+    write_predictions(tmp_path / "out.csv", found)
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == "sequence,label,p0,p1,p2"
+    assert len(rows) == 4
+    values = predictions(made("regression"), read_inputs(data))
+    write_predictions(tmp_path / "values.csv", values, LENGTHS)
+    assert len((tmp_path / "values.csv").read_text().splitlines()) == 1 + LENGTHS.sum()
+    np.savez(data, other=REAL)
+    with pytest.raises(UsageError, match="must hold `inputs`, got other"):
+        read_inputs(data)
+
+
+def test_a_fixed_norm_leaves_the_model_as_it_is_at_inference(finished, digits):
+    from zoo import fixed_norms
+
+    run = load_run(finished)
+    fixed = fixed_norms(run.model, run.state)
+    x = digits.splits["test"].take(np.arange(1)).inputs[0]
+    whole = eqx.nn.inference_mode(run.model)(x, run.state)[0]
+    np.testing.assert_allclose(fixed(x, eqx.nn.State(fixed))[0], whole, atol=1e-6)

@@ -1,0 +1,78 @@
+"""What a trained model says of the sequences in a file."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..finished.trained import TrainedRun
+from ..reporting.events import write_atomically
+from ..settings.errors import UsageError
+
+CLASSES = ("classification", "pair")
+"""Kinds of tasks whose outputs are logits of the classes of a sequence."""
+
+SUFFIXES = (".npz", ".csv")
+
+
+def read_inputs(file: Path) -> dict[str, np.ndarray]:
+    """The arrays `inputs`, and `lengths` and `intervals` if there are any, in a file of NumPy's.
+
+    `UsageError` for another file, and for one without inputs.
+    """
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UsageError(f"{file} must be a .npz or .npy file of NumPy's, got: {error}") from None
+    if isinstance(found, np.ndarray):
+        return {"inputs": found}
+    with found:
+        if "inputs" not in found:
+            raise UsageError(f"{file} must hold `inputs`, got {', '.join(found) or 'nothing'}")
+        return {name: found[name] for name in ("inputs", "lengths", "intervals") if name in found}
+
+
+def predictions(run: TrainedRun, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The `outputs` of the model for `inputs`, `lengths` and `intervals`.
+
+    Where they are logits of classes, the likeliest `labels` and their `probabilities` too.
+    """
+    outputs = run.predict(**arrays)
+    if run.task.kind not in CLASSES:
+        return {"outputs": outputs}
+    weights = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    probabilities = weights / weights.sum(axis=-1, keepdims=True)
+    labels = outputs.argmax(axis=-1)
+    return {"outputs": outputs, "labels": labels, "probabilities": probabilities}
+
+
+def write_predictions(
+    file: Path, found: Mapping[str, np.ndarray], lengths: np.ndarray | None = None
+) -> None:
+    """Write what `predictions` gives, as arrays (.npz) or as a table (.csv).
+
+    The table has a row for each sequence, or for each of its samples that is no padding.
+    """
+    if file.suffix == ".csv":
+        rows = _rows(found, lengths)
+        write_atomically(file, ((",".join(map(str, row)) + "\n").encode() for row in rows))
+        return
+    part = file.with_name(f".{file.name}.tmp.npz")
+    np.savez(part, **found)  # pyright: ignore[reportArgumentType]
+    part.replace(file)
+
+
+def _rows(found: Mapping[str, np.ndarray], lengths: np.ndarray | None) -> Iterator[list[Any]]:
+    if "labels" in found:
+        shares = found["probabilities"]
+        yield ["sequence", "label", *(f"p{k}" for k in range(shares.shape[1]))]
+        for k, (label, row) in enumerate(zip(found["labels"], shares, strict=True)):
+            yield [k, label, *row]
+        return
+    outputs = found["outputs"]
+    yield ["sequence", "sample", *(f"y{k}" for k in range(outputs.shape[-1]))]
+    for k, sequence in enumerate(outputs):
+        own = len(sequence) if lengths is None else lengths[k]
+        for t, values in enumerate(sequence[:own]):
+            yield [k, t, *values]

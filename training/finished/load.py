@@ -1,0 +1,108 @@
+"""Trained models out of run directories, and out of folders that they were saved to."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from data.task import Task
+
+from ..model.network import build_model
+from ..run.checkpoint import Checkpoints, resized, shapes_of
+from ..run.step import TrainState
+from ..settings.config import RunConfig
+from ..settings.errors import UsageError
+from ..settings.saved import complete, read_config
+from .folder import ABOUT, read_about, read_arrays
+from .kept_task import blank_task, describe_task, read_kept_task
+from .trained import TrainedRun
+
+Arrays = Callable[[Any, eqx.nn.State], tuple[Any, eqx.nn.State]]
+"""From the shapes of a model's arrays and of its state to the arrays."""
+
+
+def load_run(folder: Path | str, *, task: Task | None = None) -> TrainedRun:
+    """The model that the finished run in `folder` has trained, or that `TrainedRun.save` wrote.
+
+    No data is needed. `task` is for runs of versions that did not keep what a model needs of it
+    (`task.json`). `UsageError`, a ValueError, where `folder` holds no finished run.
+    """
+    folder = Path(folder)
+    if (folder / ABOUT).exists():
+        return _saved(folder)
+    return _finished(folder, task)
+
+
+def check_run(folder: Path) -> None:
+    """`UsageError` unless `folder` is a finished run."""
+    for name in ("config.yaml", "summary.json", "checkpoints"):
+        if not (folder / name).exists():
+            raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
+
+
+def trained_run(
+    config: RunConfig[Any, Any],
+    task: Task,
+    model: Any,
+    state: eqx.nn.State,
+    summary: Mapping[str, Any],
+    folder: Path | None = None,
+) -> TrainedRun:
+    """The value of a run that has trained `model` on `task`, which may have all of its data."""
+    counts = {name: len(split) for name, split in task.splits.items()}
+    batch = _evaluation_batch(config, counts)
+    return TrainedRun(config, task, model, state, summary, batch, folder)
+
+
+def _finished(folder: Path, task: Task | None) -> TrainedRun:
+    check_run(folder)
+    config = read_config(folder)
+    kept = read_kept_task(folder) if task is None else describe_task(task)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        step = checkpoints.latest()
+        if step is None:
+            raise UsageError(f"{folder / 'checkpoints'} must hold a checkpoint, got none")
+
+        def arrays(params: Any, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
+            got = checkpoints.part(step, TrainState(params, state, (), None))  # pyright: ignore
+            return got.params, got.norm_state
+
+        blank, sizes = blank_task(kept), checkpoints.metadata(step)["d_state"]
+        model, state = _with_arrays(config, blank, sizes, arrays)
+    finally:
+        checkpoints.close()
+    batch = _evaluation_batch(config, kept["sequences"])
+    return TrainedRun(config, blank, model, state, summary, batch, folder)
+
+
+def _saved(folder: Path) -> TrainedRun:
+    about = read_about(folder)
+    config, task = complete(about["config"], folder / ABOUT), blank_task(about["task"])
+
+    def arrays(params: Any, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
+        got = read_arrays(folder, {"model": params, "state": state})
+        return got["model"], got["state"]
+
+    model, state = _with_arrays(config, task, about["d_state"], arrays)
+    return TrainedRun(config, task, model, state, about["summary"], about["batch"], folder)
+
+
+def _with_arrays(
+    config: RunConfig[Any, Any], task: Task, sizes: list[int], arrays: Arrays
+) -> tuple[Any, eqx.nn.State]:
+    """The model of `config` with layers of these sizes, and its state, with the arrays given."""
+    start, state = eqx.filter_eval_shape(build_model, config, task)
+    model = resized(start, sizes)
+    _, static = eqx.partition(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    params, state = arrays(shapes_of(start, sizes), state)
+    return eqx.combine(params, static), state
+
+
+def _evaluation_batch(config: RunConfig[Any, Any], counts: Mapping[str, int]) -> int:
+    """Sequences that the run itself measures at once, on one device."""
+    return min(config.loop.evaluation_batch, counts["validation"], counts["test"])

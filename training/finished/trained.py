@@ -1,0 +1,135 @@
+"""A trained model with all that goes with it, as one value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from compress import AbstractMethod, AbstractPolicy, Plan, compress, plan
+from data.pipeline import eval_batches
+from data.task import Split, Task
+
+from ..model.forward import run_batch
+from ..model.network import layer_sizes
+from ..model.objective import OBJECTIVES, Totals
+from ..run.step import make_eval_step
+from ..settings.config import CompressionConfig, RunConfig
+from ..settings.errors import check_new
+from ..settings.yaml import plain_config
+from ..shrinking.reduction import Reduction
+from .folder import save_model
+from .inputs import as_split
+from .kept_task import describe_task
+from .streaming import Stream, stream_of
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run has trained: `training.load_run` and `training.fit` give one."""
+
+    config: RunConfig[Any, Any]
+    """How it was trained."""
+    task: Task
+    """What it was trained for. Out of a run directory: without the data, which no method needs."""
+    model: Any
+    """The model, an Equinox module of one sequence."""
+    state: eqx.nn.State
+    """Its BatchNorm statistics, which a call of `model` takes: `model(x, state)`."""
+    summary: Mapping[str, Any]
+    """What summary.json holds: measures, states before and after, times."""
+    batch: int
+    """Sequences that run at once; as in the run's own evaluation, so that numbers are its own."""
+    folder: Path | None = None
+    """The folder that it was loaded from."""
+
+    def predict(
+        self, inputs: Any, lengths: Any = None, intervals: Any = None, *, batch: int | None = None
+    ) -> np.ndarray:
+        """The outputs of the model for each sequence, `batch` of them at once.
+
+        `inputs` are as the splits of the task hold them, before normalisation, which the run has
+        kept: [n L channels], tokens [n L], or pairs of these [n 2 L]. `lengths` [n] are those of
+        sequences that are padded at their end, `intervals` [n L] the times before each sample.
+
+        Returns logits [n classes], values [n L k], or logits of the next token [n L vocabulary].
+        What stands beyond a sequence's length means nothing. ValueError for arrays that do not fit
+        the task.
+        """
+        split = as_split(self.task, inputs, lengths, intervals)
+        size = self.batch if batch is None else batch
+        pieces = []
+        for rows, mask in eval_batches(split, min(size, len(split))):
+            outputs = _outputs(self.model, self.state, rows)
+            pieces.append(np.asarray(outputs)[mask])
+        return np.concatenate(pieces)
+
+    def score(self, split: Split) -> dict[str, float]:
+        """The loss and the measures on a split of the task, by their names in `summary`."""
+        params, static = eqx.partition(self.model, eqx.is_array)
+        objective = OBJECTIVES[self.task.kind]
+        step, totals = make_eval_step(static, objective), Totals.zero()
+        for rows, mask in eval_batches(split, self.batch):
+            totals = step(params, self.state, totals, rows, mask)
+        return objective.report(totals)
+
+    def stream(self) -> Stream:
+        """The model sample by sample, its carry in the caller's hand.
+
+        The last output of a sequence is that of `predict`. A ValueError in one sentence for a model
+        that needs the future: with bidirectional layers, or of pairs.
+        """
+        return stream_of(self.model, self.state, self.task)
+
+    def plan(
+        self,
+        policy: AbstractPolicy,
+        method: AbstractMethod | None = None,
+        *,
+        inputs: Any = None,
+        lengths: Any = None,
+        intervals: Any = None,
+    ) -> Plan:
+        """What a cut of the layers would do: `compress.plan` of this model.
+
+        States are weighed by `method`, or by what the layers do on `inputs`, which are as for
+        `predict`; white noise if neither is given. Layers of Mamba are weighed by data only.
+        """
+        if inputs is None:
+            return plan(self.model, policy=policy, method=method)
+        if method is not None:
+            raise ValueError(f"`method` must be None where `inputs` are given, got {method!r}")
+        config = replace(self.config, compression=CompressionConfig(method="data"))
+        split = as_split(self.task, inputs, lengths, intervals)
+        return Reduction(config, split).plan(self.model, self.state, policy)
+
+    def compressed(self, plan: Plan) -> "TrainedRun":
+        """This run with the smaller model that `plan` makes; `summary` stays that of the run."""
+        return replace(self, model=compress(self.model, plan=plan)[0])
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model to a new folder, as safetensors and JSON; `training.load_run` reads it.
+
+        Returns the folder. ValueError if it holds files.
+        """
+        folder = Path(folder)
+        check_new("folder", folder)
+        arrays = {"model": eqx.filter(self.model, eqx.is_array), "state": self.state}
+        about = {
+            "config": plain_config(self.config),
+            "task": describe_task(self.task),
+            "d_state": layer_sizes(self.model),
+            "batch": self.batch,
+            "summary": dict(self.summary),
+        }
+        save_model(folder, arrays, about)
+        return folder
+
+
+@eqx.filter_jit
+def _outputs(model: Any, state: eqx.nn.State, batch: Any) -> Any:
+    batch = batch._replace(labels=jnp.zeros(len(batch.labels)))
+    return run_batch(eqx.nn.inference_mode(model), state, batch)[0]
