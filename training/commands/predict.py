@@ -38,7 +38,7 @@ def predictions(run: TrainedRun, arrays: Mapping[str, np.ndarray]) -> dict[str, 
 
     Where they are logits of classes, the likeliest `labels` and their `probabilities` too.
     """
-    outputs = run.predict(**arrays)
+    outputs = run.predict(arrays["inputs"], arrays.get("lengths"), arrays.get("intervals"))
     if run.task.kind not in CLASSES:
         return {"outputs": outputs}
     weights = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
