@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from zoo import DiagonalLTI
+from zoo.derivative import both_ways
 from zoo.typing import checked
 
 from ..numerics.threads import one_blas_thread
@@ -177,40 +178,55 @@ def _singular_values(form, log_lam, B, C):
 _singular_values_jit = jax.jit(_singular_values, static_argnums=0)
 
 
-# The rule covers the way into double precision and back: what JAX would transpose by itself, it
-# would transpose after `enable_x64` has ended.
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _traced_values(form, log_lam, B, C):
+    """The rules cover the way into double precision and back: what JAX would transpose by itself,
+    it would transpose after `enable_x64` has ended.
+    """
+    rules = (_traced_forward, _traced_tangent, _traced_backward)
+    return both_ways(*(partial(rule, form) for rule in rules))(log_lam, B, C)
+
+
+def _traced_forward(form, log_lam, B, C):
     with jax.enable_x64(True):
         sigma = _singular_values_jit(form, log_lam, B, C)
-        return sigma.astype(jnp.finfo(B.dtype).dtype)
+        return sigma.astype(jnp.finfo(B.dtype).dtype), (log_lam, B, C)
 
 
-def _traced_values_fwd(form, log_lam, B, C):
-    return _traced_values(form, log_lam, B, C), (log_lam, B, C)
+def _traced_tangent(form, primals, tangents):
+    with jax.enable_x64(True):
+        return _tangent(form, primals, tangents)
 
 
-def _traced_values_bwd(form, primals, cotangent):
+def _traced_backward(form, primals, cotangent):
     with jax.enable_x64(True):
         return _gradient(form, primals, cotangent)
 
 
 @partial(jax.jit, static_argnums=0)
-def _gradient(form, primals, cotangent):
-    """d sigma_i = ((W dP W^H)_ii + (V^H dQ V)_ii) / 2 with the balancing W = V^-1."""
-    V, W = _balancing(form, *primals)
-    weight = cotangent.astype(jnp.float64) / 2
+def _tangent(form, primals, tangents):
+    slopes = jax.jvp(_near(form, primals), tuple(primals), tuple(tangents))[1]
+    return slopes.astype(jnp.finfo(primals[1].dtype).dtype)
 
-    def weighted_sum(*primals):
+
+@partial(jax.jit, static_argnums=0)
+def _gradient(form, primals, cotangent):
+    return jax.vjp(_near(form, primals), *primals)[1](cotangent.astype(jnp.float64))
+
+
+def _near(form, primals):
+    """What has the derivative of the values at `primals`, by sums and products alone.
+
+    d sigma_i = ((W dP W^H)_ii + (V^H dQ V)_ii) / 2 with the balancing W = V^-1.
+    """
+    V, W = _balancing(form, *primals)
+
+    def values(*primals):
         log_lam, B, C = in_double(*primals)
         from_P = _diagonal_of(form, W, log_lam, B)
         from_Q = _diagonal_of(form, jnp.conj(V.T), jnp.conj(log_lam), jnp.conj(C.T))
-        return jnp.sum(weight * (from_P + (from_Q if form == "complex" else from_Q / 4)))
+        return (from_P + (from_Q if form == "complex" else from_Q / 4)) / 2
 
-    return jax.grad(weighted_sum, argnums=(0, 1, 2))(*primals)
-
-
-_traced_values.defvjp(_traced_values_fwd, _traced_values_bwd)
+    return values
 
 
 def _balancing(form, *primals):

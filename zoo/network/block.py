@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..derivative import both_ways
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
 from .bidirectional import Bidirectional
@@ -16,22 +17,19 @@ from .norm import NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
 from .pointwise import GLU, Dropout, gelu
 
 
-@jax.custom_vjp
-def _summed_once(x: Float[Array, "length d_model"]) -> Float[Array, "length d_model"]:
-    """x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
-
-    XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
-    cotangents of all blocks after it. It does not copy divisions, here by ones that it can't see:
-    one for each entry, as it makes a product, which it copies, of a division by a single number.
-    """
-    return x
-
-
 def _summed_once_backward(_, dx):
     return (dx / jnp.minimum(1, 1 + jnp.abs(dx)),)
 
 
-_summed_once.defvjp(lambda x: (x, None), _summed_once_backward)
+_summed_once = both_ways(
+    lambda x: (x, None), lambda _, tangents: tangents[0], _summed_once_backward
+)
+"""x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
+
+XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
+cotangents of all blocks after it. It does not copy divisions, here by ones that it can't see: one
+for each entry, as it makes a product, which it copies, of a division by a single number.
+"""
 
 
 class AbstractBlock(eqx.Module):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..derivative import both_ways
 from ..masks import within
 from ..typing import Count, InputArray, checked
 
@@ -104,16 +105,13 @@ def _mean_over_batch(
     return jax.lax.psum(total, BATCH_AXIS) / jax.lax.psum(jnp.asarray(length, x.dtype), BATCH_AXIS)
 
 
-@jax.custom_vjp
-def _square_about(
-    mean: Float[Array, " d_model"], x: Float[Array, "length d_model"]
-) -> Float[Array, "length d_model"]:
-    """About the mean of x itself, of which the mean of this is independent to first order."""
-    return _square_forward(mean, x)[0]
-
-
 def _square_forward(mean, x):
     return (x - mean) ** 2, (mean, x)
+
+
+def _square_tangent(kept, tangents):
+    mean, x = kept
+    return 2 * (x - mean) * tangents[1]
 
 
 def _square_backward(kept, d):
@@ -121,23 +119,21 @@ def _square_backward(kept, d):
     return jnp.zeros_like(mean), 2 * d * (x - mean)
 
 
-_square_about.defvjp(_square_forward, _square_backward)
-
-
-@jax.custom_vjp
-def _normalize(
-    x: Float[Array, "length d_model"],
-    mean: Float[Array, " d_model"],
-    variance: Float[Array, " d_model"],
-    weight: Float[Array, " d_model"],
-    bias: Float[Array, " d_model"],
-) -> Float[Array, "length d_model"]:
-    return _normalize_forward(x, mean, variance, weight, bias)[0]
+_square_about = both_ways(_square_forward, _square_tangent, _square_backward)
+"""About the mean of x itself, of which the mean of this is independent to first order."""
 
 
 def _normalize_forward(x, mean, variance, weight, bias):
     slope = jax.lax.rsqrt(variance + NORM_EPSILON)
     return (x - mean) * (slope * weight) + bias, (x, mean, slope, weight)
+
+
+def _normalize_tangent(kept, tangents):
+    x, mean, slope, weight = kept
+    dx, dmean, dvariance, dweight, dbias = tangents
+    dslope = -0.5 * slope**3 * dvariance
+    steeper = (x - mean) * (dslope * weight + slope * dweight)
+    return (dx - dmean) * (slope * weight) + steeper + dbias
 
 
 def _normalize_backward(kept, dy):
@@ -148,7 +144,7 @@ def _normalize_backward(kept, dy):
     return dy * (slope * weight), dmean, dvariance, dweight, dbias
 
 
-_normalize.defvjp(_normalize_forward, _normalize_backward)
+_normalize = both_ways(_normalize_forward, _normalize_tangent, _normalize_backward)
 
 
 class FixedNorm(eqx.Module):

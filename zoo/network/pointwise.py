@@ -9,18 +9,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
+from ..derivative import both_ways
 from ..layers.affine import affine
 from ..typing import InputArray, checked
 
 
-@jax.custom_vjp
 @checked
 def gelu(x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
     """x Phi(x), in the tanh approximation (Hendrycks and Gimpel 2016) of `jax.nn.gelu`."""
-    return jax.nn.gelu(x)
+    return _gelu(x)
 
 
-gelu.defvjp(lambda x: (jax.nn.gelu(x), x), lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy))
+_gelu = both_ways(
+    lambda x: (jax.nn.gelu(x), x),
+    lambda x, tangents: jax.jvp(jax.nn.gelu, (x,), tangents)[1],
+    lambda x, dy: jax.vjp(jax.nn.gelu, x)[1](dy),
+)
 
 
 class GLU(eqx.Module):
@@ -40,13 +44,15 @@ class GLU(eqx.Module):
         return _gated(affine(self.linear, x), affine(self.gate, x))
 
 
-@jax.custom_vjp
-def _gated(value, gate):
-    return _gated_forward(value, gate)[0]
-
-
 def _gated_forward(value, gate):
     return value * jax.nn.sigmoid(gate), (value, gate)
+
+
+def _gated_tangent(kept, tangents):
+    value, gate = kept
+    dvalue, dgate = tangents
+    open_ = jax.nn.sigmoid(gate)
+    return dvalue * open_ + value * open_ * (1 - open_) * dgate
 
 
 def _gated_backward(kept, dy):
@@ -55,7 +61,7 @@ def _gated_backward(kept, dy):
     return dy * open_, dy * value * open_ * (1 - open_)
 
 
-_gated.defvjp(_gated_forward, _gated_backward)
+_gated = both_ways(_gated_forward, _gated_tangent, _gated_backward)
 
 
 class Dropout(eqx.Module):

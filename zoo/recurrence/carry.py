@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..derivative import both_ways
 from ..typing import checked
 from .compiled import adjoint_on_cpu, native, states_on_cpu
 from .pallas import Kept, recurrence_on_gpu, with_kernel
 from .samples import sample_at, with_sample, with_sample_read_back
 
-rule_by_order: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))
 
-
-@rule_by_order
 @checked
 def carry(
     order: Kept,
@@ -33,7 +31,8 @@ def carry(
     imaginary parts, which is what matrix products make and take: a change from or to complex
     numbers would pass over all of them.
     """
-    return _carry_forward(order, real, imaginary, sources, x)[0]
+    rules = (_carry_forward, _carry_tangent, _carry_backward)
+    return both_ways(*(partial(rule, order) for rule in rules))(real, imaginary, sources, x)
 
 
 def _carry_forward(order, real, imaginary, sources, x0):
@@ -71,6 +70,21 @@ def _carry_loop(order: Kept, a, sources, x, reverse: bool = False):
     return states, x
 
 
+def _carry_tangent(order, kept, tangents):
+    """The same recurrence, driven by da x_{k-1} + dsources."""
+    real, imaginary, states, x0 = kept
+    dreal, dimaginary, dsources, dx0 = tangents
+    before = _states_before(order, states, x0)
+    turned = jnp.stack([-dimaginary, dimaginary]) * before[:, :, ::-1]
+    return carry(order, real, imaginary, dsources + dreal * before + turned, dx0)
+
+
+def _states_before(order: Kept, states, x0):
+    if order == "before":
+        return states
+    return jnp.concatenate([x0[:, None], states[:, :-1]], axis=1)
+
+
 def _carry_backward(order, kept, cotangents):
     """The adjoint is the same recurrence, from the last chunk on, with the conjugate of a."""
     real, imaginary, states, x0 = kept
@@ -89,9 +103,9 @@ def _adjoint_native(order: Kept, a, states, x0, dstates, dx):
 
 
 def _adjoint_on_gpu(order: Kept, a, states, x0, dstates, dx):
-    before, adjoint = states, order
+    before, adjoint = _states_before(order, states, x0), order
     if order == "after":
-        before, adjoint = jnp.concatenate([x0[:, None], states[:, :-1]], axis=1), "adjoint"
+        adjoint = "adjoint"
     g, dx = recurrence_on_gpu(_conjugate(a)[None, None], dstates, dx, adjoint, True)
     return g, dx, *_sum_of_products(g, before)
 
@@ -136,6 +150,3 @@ def _conjugate(a):
 def _times(a, x):
     """a x of complex numbers by parts, [2 n] and [b 2 n]."""
     return a[0] * x + jnp.stack([-a[1], a[1]]) * x[:, ::-1]
-
-
-carry.defvjp(_carry_forward, _carry_backward)

@@ -9,14 +9,14 @@ exp(k log_lam), which keeps its digits in long chunks.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from ..derivative import both_ways
 from ..typing import checked
-from .carry import carry, rule_by_order
+from .carry import carry
 from .compiled import SYSTEMS, lti_gradients, lti_outputs, native
 from .pallas import with_kernel
 from .parts import (
@@ -67,19 +67,10 @@ def scan(
     return joined(outputs), x
 
 
-@jax.custom_vjp
-def _scan_chunks(
-    log_lam: LogLam,
-    B: InputMatrix,
-    C: OutputMatrix,
-    u: Float[Array, "batch chunks chunk inputs"],
-    x0: States,
-) -> tuple[Float[Array, "batch chunks chunk outputs"], States]:
-    return _scan_forward(log_lam, B, C, u, x0)[0]
-
-
 def _scan_forward(log_lam, B, C, u, x0):
-    """Only what has n channels, and only a chunk of it, is turned to have time leading."""
+    """Outputs and last states of chunks u [b K T m].
+
+    Only what has n channels, and only a chunk of it, is turned to have time leading."""
     lam = jnp.exp(log_lam)
     b, K, T, _ = u.shape
 
@@ -94,6 +85,11 @@ def _scan_forward(log_lam, B, C, u, x0):
     before = jnp.zeros((K, *x0.shape), x0.dtype)
     last, y, before = jax.lax.fori_loop(0, K, one, (x0, y, before))
     return (y, last), (log_lam, B, C, u, before)
+
+
+def _scan_tangent(kept, tangents):
+    *arrays, before = kept
+    return jax.jvp(lambda *a: _scan_forward(*a)[0], (*arrays, before[0]), tangents)[1]
 
 
 def _scan_backward(kept, cotangents):
@@ -142,7 +138,7 @@ def _scan_backward(kept, cotangents):
     return dlog_lam, jax.lax.complex(*dB), jax.lax.complex(*dC), du, dx0
 
 
-_scan_chunks.defvjp(_scan_forward, _scan_backward)
+_scan_chunks = both_ways(_scan_forward, _scan_tangent, _scan_backward)
 
 
 def _turned(parts):
@@ -225,17 +221,10 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     return y.reshape(b, K, T * p), x
 
 
-@rule_by_order
-def _fused(
-    chunk: int,
-    lam: Float[Array, "2 d_state"],
-    B: Float[Array, "2 d_state inputs"],
-    C: Float[Array, "2 outputs d_state"],
-    u: Float[Array, "batch length inputs"],
-    x0: Float[Array, "batch 2 d_state"],
-) -> Any:
-    """Outputs and last states, by real and imaginary parts."""
-    return _fused_forward(chunk, lam, B, C, u, x0)[0]
+def _fused(chunk, *arguments):
+    """Outputs and last states, by real and imaginary parts of lam, B, C, u [b L m], x0 [b 2 n]."""
+    rules = (_fused_forward, _fused_tangent, _fused_backward)
+    return both_ways(*(partial(rule, chunk) for rule in rules))(*arguments)
 
 
 def _fused_forward(chunk, *arguments):
@@ -246,6 +235,10 @@ def _fused_forward(chunk, *arguments):
 
     y, last, before = with_kernel(without_states, *arguments, cpu=partial(lti_outputs, chunk=chunk))
     return (y, last), (*arguments, before)
+
+
+def _fused_tangent(chunk, kept, tangents):
+    return jax.jvp(partial(_unfused, chunk), kept[:5], tangents)[1]
 
 
 def _fused_backward(chunk, kept, cotangents):
@@ -262,9 +255,6 @@ def _unfused(chunk, lam, B, C, u, x0):
     lam, B, C = (jax.lax.complex(*each) for each in (lam, B, C))
     y, x = scan(jnp.log(lam), B, C, u, jax.lax.complex(x0[:, 0], x0[:, 1]), chunk)
     return y, real_states(x)
-
-
-_fused.defvjp(_fused_forward, _fused_backward)
 
 
 @checked

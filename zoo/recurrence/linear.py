@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from ..derivative import both_ways
 from ..masks import within
 from ..typing import AnyArray, Count, checked
 from .choice import Choice, Size, choose_form, recurrence_override, stored_states
@@ -123,9 +124,9 @@ def _states(a, b, x0, *, reverse: bool):
 _recurrence = whole_batch(_states, shared=0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _time_varying(reverse, a, b, x0):
-    return _time_varying_forward(reverse, a, b, x0)[0]
+    rules = (_time_varying_forward, _time_varying_tangent, _time_varying_backward)
+    return both_ways(*(partial(rule, reverse) for rule in rules))(a, b, x0)
 
 
 def _time_varying_forward(reverse, a, b, x0):
@@ -153,6 +154,18 @@ def _states_loop(a, b, x0, reverse):
     return jax.lax.fori_loop(0, L, step, (x0, b))[1]
 
 
+def _states_before(x, x0, reverse):
+    before = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
+    return jnp.concatenate(before, axis=1)
+
+
+def _time_varying_tangent(reverse, kept, tangents):
+    """The same recurrence, driven by db_k + da_k x_{k-1}."""
+    a, x, x0 = kept
+    da, db, dx0 = tangents
+    return _time_varying(reverse, a, db + da * _states_before(x, x0, reverse), dx0)
+
+
 def _time_varying_backward(reverse, kept, dx):
     """With g_k the cotangent of x_k: g_k = dx_k + a_{k+1} g_{k+1}, db_k = g_k, da_k = g_k x_{k-1}.
 
@@ -162,8 +175,7 @@ def _time_varying_backward(reverse, kept, dx):
 
     def with_products(adjoint, a, x, x0, dx, later):
         g, dx0 = adjoint(a, dx, later)
-        before = [x[:, 1:], x0[:, None]] if reverse else [x0[:, None], x[:, :-1]]
-        return g * jnp.concatenate(before, axis=1), g, dx0
+        return g * _states_before(x, x0, reverse), g, dx0
 
     def by_loop(a, dx, later):
         return _adjoint_loop(a, dx, later, reverse)
@@ -212,6 +224,3 @@ def _without_parts(parts, like):
     if jnp.iscomplexobj(like):
         parts = jax.lax.complex(parts[..., 0, :], parts[..., 1, :])
     return parts.reshape(like.shape)
-
-
-_time_varying.defvjp(_time_varying_forward, _time_varying_backward)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..derivative import both_ways
 from ..typing import InputArray, checked
 from .choice import on_cpu, usable_cores
 from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
@@ -104,11 +105,6 @@ def has_kernel(x: Float[InputArray, "..."]) -> bool:
     return on_cpu() and native(x.dtype, SYSTEMS)
 
 
-@jax.custom_vjp
-def _by_kernel(A, x, dt, B, C, h0):
-    return _by_kernel_forward(A, x, dt, B, C, h0)[0]
-
-
 def _by_kernel_forward(A, x, dt, B, C, h0):
     sizes = _sizes(x)
 
@@ -119,10 +115,14 @@ def _by_kernel_forward(A, x, dt, B, C, h0):
     def otherwise(*arrays):
         y, h = _in_parts(*arrays, chunks=lambda *parts: _chunks_forward(*parts)[0])
         # the states before chunks: those of the kernel's gradient, for which the other has no use
-        return y, h, jnp.zeros((len(x), -(-x.shape[1] // CHUNK), *A.T.shape), x.dtype)
+        return y, h, jnp.zeros((len(x), -(-x.shape[1] // CHUNK), *A.shape[::-1]), x.dtype)
 
     y, h, before = with_kernel(otherwise, A, x, dt, B, C, h0, cpu=kernel)
     return (y, h), (A, x, dt, B, C, h0, before)
+
+
+def _by_kernel_tangent(kept, tangents):
+    return tuple(jax.jvp(_in_parts, kept[:6], tangents)[1])
 
 
 def _by_kernel_backward(kept, cotangents):
@@ -141,7 +141,7 @@ def _by_kernel_backward(kept, cotangents):
     return with_kernel(otherwise, *arrays, before, *cotangents, cpu=kernel)
 
 
-_by_kernel.defvjp(_by_kernel_forward, _by_kernel_backward)
+_by_kernel = both_ways(_by_kernel_forward, _by_kernel_tangent, _by_kernel_backward)
 
 
 def _sizes(x):
@@ -249,13 +249,9 @@ def _together(A, x, dt, B, C, h0, chunks):
     return [joined(outputs), jnp.swapaxes(h, 1, 2)]
 
 
-@jax.custom_vjp
-def _chunks(A, x, dt, B, C, h0):
-    """Outputs [K T b d] and last state [b N d] of chunks x, dt [K T b d] and B, C [K T b N]."""
-    return _chunks_forward(A, x, dt, B, C, h0)[0]
-
-
 def _chunks_forward(A, x, dt, B, C, h0):
+    """Outputs [K T b d] and last state [b N d] of chunks x, dt [K T b d] and B, C [K T b N]."""
+
     def one(h, inputs):
         x, dt, B, C = inputs
 
@@ -269,6 +265,11 @@ def _chunks_forward(A, x, dt, B, C, h0):
 
     last, (y, before) = jax.lax.scan(one, h0, (x, dt, B, C))
     return (y, last), (A, x, dt, B, C, before)
+
+
+def _chunks_tangent(kept, tangents):
+    *arrays, before = kept
+    return jax.jvp(lambda *a: _chunks_forward(*a)[0], (*arrays, before[0]), tangents)[1]
 
 
 def _chunks_backward(kept, cotangents):
@@ -339,7 +340,7 @@ def _adjoint(decay, v, B, C, dy, states, later, p):
     return jax.lax.fori_loop(0, T, step, start)
 
 
-_chunks.defvjp(_chunks_forward, _chunks_backward)
+_chunks = both_ways(_chunks_forward, _chunks_tangent, _chunks_backward)
 
 
 def _advance(A, h, v, dt, B):
