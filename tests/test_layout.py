@@ -40,7 +40,7 @@ ROOMS = {
     "zoo": in_order(
         "explain",
         "typing",
-        "masks lti",
+        "derivative masks lti",
         "recurrence interop",
         "layers",
         "law registry network",
