@@ -1,10 +1,15 @@
 """State-space models as immutable Equinox modules, with one interface to linear systems."""
 
+from .layers.attention_family import AbstractLinearAttention
 from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
+from .layers.deltanet import DeltaNet, DeltaNetConfig
+from .layers.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
+from .layers.gla import GLA, GLAConfig
 from .layers.lru import LRU, LRUConfig
 from .layers.mamba import Mamba, MambaConfig
 from .layers.mamba2 import Mamba2, Mamba2Config
 from .layers.mamba_family import AbstractMambaSSM
+from .layers.retnet import RetNet, RetNetConfig
 from .layers.s5 import S5, S5Config
 from .lti import DiagonalLTI
 from .network.bidirectional import Bidirectional
@@ -14,6 +19,7 @@ from .network.norm import BATCH_AXIS, fixed_norms
 from .network.pair import PairClassifier, pair_classifier
 from .network.regressor import Regressor, regressor
 from .pretrained.generate import generate
+from .recurrence.attention import attention_scan
 from .recurrence.linear import linear_recurrence, lti_apply, lti_step
 from .recurrence.selective import selective_scan
 from .recurrence.ssd import ssd_scan
@@ -26,9 +32,11 @@ from .registry import (
 
 __all__ = [
     "BATCH_AXIS",
+    "GLA",
     "LAYERS",
     "LRU",
     "S5",
+    "AbstractLinearAttention",
     "AbstractLinearSSM",
     "AbstractMambaSSM",
     "AbstractSSM",
@@ -36,7 +44,12 @@ __all__ = [
     "AbstractTimedSSM",
     "Bidirectional",
     "Classifier",
+    "DeltaNet",
+    "DeltaNetConfig",
     "DiagonalLTI",
+    "GLAConfig",
+    "GatedDeltaNet",
+    "GatedDeltaNetConfig",
     "LRUConfig",
     "LanguageModel",
     "LayerConfig",
@@ -46,7 +59,10 @@ __all__ = [
     "MambaConfig",
     "PairClassifier",
     "Regressor",
+    "RetNet",
+    "RetNetConfig",
     "S5Config",
+    "attention_scan",
     "classifier",
     "fixed_norms",
     "generate",

@@ -10,9 +10,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import PRNGKeyArray
 
 from .layers.base import AbstractSSM
+from .layers.deltanet import DeltaNetConfig
+from .layers.gated_deltanet import GatedDeltaNetConfig
+from .layers.gla import GLAConfig
 from .layers.lru import LRUConfig
 from .layers.mamba import MambaConfig
 from .layers.mamba2 import Mamba2Config
+from .layers.retnet import RetNetConfig
 from .layers.s5 import S5Config
 from .typing import checked
 
@@ -87,3 +91,7 @@ register_layer("lru", LRUConfig)
 register_layer("s5", S5Config)
 register_layer("mamba", MambaConfig)
 register_layer("mamba2", Mamba2Config)
+register_layer("gla", GLAConfig)
+register_layer("retnet", RetNetConfig)
+register_layer("deltanet", DeltaNetConfig)
+register_layer("gated_deltanet", GatedDeltaNetConfig)

@@ -31,8 +31,7 @@ def compiled() -> bool:
     the first device if one was built for another version.
     """
     try:
-        built: Any = importlib.import_module("zoo.recurrence._compiled")
-        for name, handler in built.handlers().items():
+        for name, handler in _module().handlers().items():
             jax.ffi.register_ffi_target(f"zoo_{name}", handler, platform="cpu")
     except (ImportError, jax.errors.JaxRuntimeError):
         return False
@@ -43,6 +42,12 @@ def compiled() -> bool:
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
     """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
     return str(dtype) in kinds and jax.device_count() == 1 and compiled()
+
+
+@checked
+def built(name: str) -> bool:
+    """Whether the kernel `name` is among those that were compiled: older sources lack some."""
+    return compiled() and name in _module().handlers()
 
 
 @checked
@@ -187,6 +192,55 @@ def lti_gradients(
     call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
     dlam, dB, dC, du, dx0 = call(lam, B, C, u, before, dy, dlast, chunk=chunk)
     return dlam, dB, dC, du, dx0
+
+
+@checked
+def attention_outputs(
+    q: Float[Array, "batch length heads d_state"],
+    k: Float[Array, "batch length heads d_state"],
+    v: Float[Array, "batch length heads values"],
+    log_decay: Float[Array, "batch length heads #d_state"],
+    beta: Float[Array, "batch _ heads"],
+    S0: Float[Array, "batch heads d_state values"],
+    *,
+    chunk: int,
+) -> tuple[
+    Float[Array, "batch length heads values"],
+    Float[Array, "batch heads d_state values"],
+    Float[Array, "batch chunks heads d_state values"],
+]:
+    """Outputs of `attention_scan`, the last states, and the states before chunks.
+
+    With a `beta` of no samples, states only add up.
+    """
+    chunks = jax.ShapeDtypeStruct((len(v), -(-v.shape[1] // chunk), *S0.shape[1:]), v.dtype)
+    call = _kernel("attention_outputs", [_like(v), _like(S0), chunks], "sequential")
+    o, last, before = call(q, k, v, log_decay, beta, S0, chunk=chunk)
+    return o, last, before
+
+
+@checked
+def attention_gradients(
+    q: Float[Array, "batch length heads d_state"],
+    k: Float[Array, "batch length heads d_state"],
+    v: Float[Array, "batch length heads values"],
+    log_decay: Float[Array, "batch length heads #d_state"],
+    beta: Float[Array, "batch _ heads"],
+    before: Float[Array, "batch chunks heads d_state values"],
+    do: Float[Array, "batch length heads values"],
+    dlast: Float[Array, "batch heads d_state values"],
+    *,
+    chunk: int,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Cotangents of q, k, v, log_decay, beta and S0, from those of outputs and last states."""
+    results = [_like(each) for each in (q, k, v, log_decay, beta, dlast)]
+    call = _kernel("attention_gradients", results, "sequential")
+    dq, dk, dv, dg, dbeta, dS0 = call(q, k, v, log_decay, beta, before, do, dlast, chunk=chunk)
+    return dq, dk, dv, dg, dbeta, dS0
+
+
+def _module() -> Any:
+    return importlib.import_module("zoo.recurrence._compiled")
 
 
 def _kernel(name: str, results: list[jax.ShapeDtypeStruct], vmap_method: str = "broadcast_all"):

@@ -10,6 +10,8 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_outputs);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_gradients);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_outputs);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_gradients);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_outputs);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_gradients);
 
 namespace {
 
@@ -18,13 +20,15 @@ PyObject* Capsule(XLA_FFI_Handler* handler) {
 }
 
 PyObject* Handlers(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N}",                        //
+  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}",                //
                        "recurrence_states", Capsule(recurrence_states),    //
                        "recurrence_adjoint", Capsule(recurrence_adjoint),  //
                        "lti_outputs", Capsule(lti_outputs),                //
                        "lti_gradients", Capsule(lti_gradients),            //
                        "selective_outputs", Capsule(selective_outputs),    //
-                       "selective_gradients", Capsule(selective_gradients));
+                       "selective_gradients", Capsule(selective_gradients),  //
+                       "attention_outputs", Capsule(attention_outputs),      //
+                       "attention_gradients", Capsule(attention_gradients));
 }
 
 PyMethodDef methods[] = {

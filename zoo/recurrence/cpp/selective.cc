@@ -18,6 +18,7 @@ namespace ffi = xla::ffi;
 namespace {
 
 using zoo::Copies;
+using zoo::Exp;
 using zoo::Lanes;
 using zoo::Load;
 using zoo::Room;
@@ -26,29 +27,6 @@ using zoo::Sums;
 
 constexpr int64_t kWidest = 64;    // channels of a block, at most
 constexpr int64_t kTogether = 16;  // states of each that the gradient treats at once
-
-// exp(x) to about one unit in the last place, x = n log 2 + r, by a polynomial in r (Cephes). What
-// single precision cannot hold becomes its smallest or its largest numbers; NaN stays NaN.
-template <int n>
-INLINE Lanes<n> Exp(Lanes<n> x) {
-  using Reals = Lanes<n>;
-  using Integers = typename zoo::VectorsOf<n>::Integers;
-  x = x < -87.3f ? Reals{} - 87.3f : x;
-  x = x > 88.3f ? Reals{} + 88.3f : x;
-  const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves no digits after the point
-  const Reals times = (x * 1.44269504088896341f + round) - round;
-  const Reals r = (x - times * 0.693359375f) + times * 2.12194440e-4f;
-  Reals p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const Integers power = (__builtin_convertvector(times, Integers) + 127) << 23;
-  Reals scale;
-  std::memcpy(&scale, &power, sizeof(scale));
-  return p * scale;
-}
 
 // Sizes, and where the block of one part begins.
 struct Scan {

@@ -1,0 +1,173 @@
+"""The recurrence of linear attention: a state of keys times values, which follows the data.
+
+For each head, with K keys and V values,
+
+    S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t
+
+(GLA, arXiv 2312.06635; with one decay for all keys RetNet, arXiv 2307.08621), or by the delta rule
+
+    S_t = exp(g_t) (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T
+
+(DeltaNet, arXiv 2406.06484, where g = 0; Gated DeltaNet, arXiv 2412.06464).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..typing import InputArray, checked
+from .attention_forms import Drive, delta_chunks, gated_chunks, one_sample
+from .choice import on_cpu
+from .compiled import SYSTEMS, attention_gradients, attention_outputs, built, native
+from .pallas import with_kernel
+from .whole_batch import whole_batch
+
+CHUNK = {"delta": 64, "alike": 64, "gated": 16}
+"""Samples of a chunk: by the delta rule, with one decay for all keys, with one for each key."""
+
+KEPT = 16
+"""Samples between two states that the kernel's backward pass finds ready."""
+
+
+class AttentionSignals(NamedTuple):
+    """What drives the states of each head, and the gate behind them."""
+
+    q: Float[Array, "*lead key_heads d_state"]
+    k: Float[Array, "*lead key_heads d_state"]
+    v: Float[Array, "*lead heads values"]
+    log_decay: Float[Array, "*lead heads #d_state"]
+    """Of each key, or one for all keys of a head."""
+    beta: Float[Array, "*lead heads"] | None
+    """How much is written by the delta rule; None for states that only add up."""
+    gate: Float[Array, "*lead heads values"] | None
+    """What multiplies the outputs, after its SiLU; None for nothing."""
+
+
+@checked
+def attention_scan(
+    q: Float[InputArray, "length key_heads d_state"],
+    k: Float[InputArray, "length key_heads d_state"],
+    v: Float[InputArray, "length heads values"],
+    log_decay: Float[InputArray, "length heads #d_state"],
+    beta: Float[InputArray, "length heads"] | None = None,
+    S0: Float[InputArray, "heads d_state values"] | None = None,
+) -> tuple[Float[Array, "length heads values"], Float[Array, "heads d_state values"]]:
+    """Outputs o of linear attention from the state `S0` (zero if not given), and the last state.
+
+    With `beta`, by the delta rule, whose decay is one for all keys of a head. Neighbouring heads
+    share a key head. A sample with log_decay = 0, and k = 0 or beta = 0, leaves the state as it is.
+    Differentiable in all arguments. One sequence per call; `jax.vmap` for a batch, which is then
+    computed as one. The states of all samples are never in memory at once, forward or backward.
+    They are in single precision at least.
+    """
+    kind = v.dtype
+    given = [a for a in (q, k, v, log_decay, beta, S0) if a is not None]
+    dtype = jnp.result_type(*given, jnp.float32)
+    _check(k, v, log_decay, beta)
+    heads = v.shape[1]
+    q, k = (_of_heads(jnp.asarray(a, dtype), heads) for a in (q, k))
+    v, log_decay = (jnp.asarray(a, dtype) for a in (v, log_decay))
+    shape = (heads, k.shape[-1], v.shape[-1])
+    S0 = jnp.zeros(shape, dtype) if S0 is None else jnp.asarray(S0, dtype)
+    arrays = [q, k, v, log_decay, *([] if beta is None else [jnp.asarray(beta, dtype)]), S0]
+    o, S = (_gated if beta is None else _delta)(*(a[None] for a in arrays))
+    return o[0].astype(kind), S[0]
+
+
+@checked
+def attention_step(
+    q: Float[InputArray, "key_heads d_state"],
+    k: Float[InputArray, "key_heads d_state"],
+    v: Float[InputArray, "heads values"],
+    log_decay: Float[InputArray, "heads #d_state"],
+    beta: Float[InputArray, " heads"] | None,
+    S: Float[InputArray, "heads d_state values"],
+) -> tuple[Float[Array, "heads values"], Float[Array, "heads d_state values"]]:
+    """One sample of `attention_scan`: its output and the next state."""
+    kind, dtype = v.dtype, jnp.result_type(v, S)
+    _check(k, v, log_decay, beta)
+    q, k = (_of_heads(jnp.asarray(a, dtype), len(v)) for a in (q, k))
+    v, log_decay = (jnp.asarray(a, dtype) for a in (v, log_decay))
+    beta = None if beta is None else jnp.asarray(beta, dtype)
+    S, o = one_sample(jnp.asarray(S, dtype), q, k, v, log_decay, beta)
+    return o.astype(kind), S
+
+
+def _check(k, v, log_decay, beta):
+    heads, shared = v.shape[-2], k.shape[-2]
+    if heads % shared:
+        raise ValueError(f"`k` must have a number of heads that divides {heads}, got {shared}")
+    if beta is not None and log_decay.shape[-1] != 1:
+        raise ValueError(
+            "`log_decay` must be one for all keys of a head with the delta rule, got "
+            f"{log_decay.shape[-1]}"
+        )
+
+
+def _of_heads(a: Array, heads: int) -> Array:
+    """What neighbouring heads share, for each of them."""
+    return a if a.shape[-2] == heads else jnp.repeat(a, heads // a.shape[-2], axis=-2)
+
+
+def _gated_attention(q, k, v, log_decay, S0):
+    """Outputs [b L h V] and last states [b h K V] of a batch of states that only add up."""
+    return _attention(q, k, v, log_decay, jnp.zeros((len(q), 0, q.shape[2]), q.dtype), S0)
+
+
+def _delta_attention(q, k, v, log_decay, beta, S0):
+    """The same by the delta rule."""
+    return _attention(q, k, v, log_decay, beta, S0)
+
+
+_gated = whole_batch(_gated_attention, shared=0)
+_delta = whole_batch(_delta_attention, shared=0)
+
+
+def _attention(q, k, v, log_decay, beta, S0):
+    """By the kernel, where there is one. A `beta` of no samples stands for none."""
+    if v.size == 0:
+        return [v, S0]
+    if on_cpu() and native(v.dtype, SYSTEMS) and built("attention_outputs"):
+        return list(_by_kernel(q, k, v, log_decay, beta, S0))
+    return list(_in_chunks(q, k, v, log_decay, beta, S0))
+
+
+def _in_chunks(q, k, v, log_decay, beta, S0):
+    """By programs of XLA."""
+    if beta.shape[1]:
+        return delta_chunks(Drive(q, k, v, log_decay, beta), S0, CHUNK["delta"])
+    kind = "alike" if log_decay.shape[-1] == 1 else "gated"
+    return gated_chunks(Drive(q, k, v, log_decay, None), S0, CHUNK[kind])
+
+
+@jax.custom_vjp
+def _by_kernel(q, k, v, log_decay, beta, S0):
+    return _by_kernel_forward(q, k, v, log_decay, beta, S0)[0]
+
+
+def _by_kernel_forward(*arrays):
+    def otherwise(*arrays):
+        # the states before chunks: those of the kernel's gradient, for which the other has no use
+        v, S0 = arrays[2], arrays[-1]
+        chunks = -(-v.shape[1] // KEPT)
+        return *_in_chunks(*arrays), jnp.zeros((len(v), chunks, *S0.shape[1:]), v.dtype)
+
+    kernel = partial(attention_outputs, chunk=KEPT)
+    o, S, before = with_kernel(otherwise, *arrays, cpu=kernel)
+    return (o, S), (*arrays[:-1], before, arrays[-1])
+
+
+def _by_kernel_backward(kept, cotangents):
+    def kernel(q, k, v, log_decay, beta, before, S0, do, dS):
+        return attention_gradients(q, k, v, log_decay, beta, before, do, dS, chunk=KEPT)
+
+    def otherwise(q, k, v, log_decay, beta, before, S0, do, dS):
+        return jax.vjp(_in_chunks, q, k, v, log_decay, beta, S0)[1]((do, dS))
+
+    return with_kernel(otherwise, *kept, *cotangents, cpu=kernel)
+
+
+_by_kernel.defvjp(_by_kernel_forward, _by_kernel_backward)
