@@ -69,7 +69,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model foo", "must be one of lru, mamba, mamba2, s5, got 'foo'"),
+        ("--model foo", f"must be one of {', '.join(sorted(LAYERS))}, got 'foo'"),
         ("--task foo", f"`task` must be one of {', '.join(TASKS)}, got 'foo'"),
         ("--task digit", "got 'digit': did you mean 'digits'?"),
         ("--scale big", "`scale` must be one of small, paper, got 'big'"),

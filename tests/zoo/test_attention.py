@@ -147,26 +147,26 @@ def test_gradients_by_finite_differences(kind, x64):
             moved[i] = given[i] + step * direction
         o, S = attention_scan(*moved)
         weights = np.random.default_rng(1)
-        return sum(jnp.sum(weights.normal(size=a.shape) * a) for a in (o, S))
+        return float(sum(jnp.sum(weights.normal(size=a.shape) * a) for a in (o, S)))
 
     slope = sum(
         jnp.sum(a * b) for a, b in zip(gradients(attention_scan, given), directions, strict=True)
     )
-    assert slope == pytest.approx((value(1e-5) - value(-1e-5)) / 2e-5, rel=1e-7)
+    assert float(slope) == pytest.approx((value(1e-5) - value(-1e-5)) / 2e-5, rel=1e-7)
 
 
 def test_memory_does_not_hold_the_states(kernel):
-    given = problem("delta", 1024, h=2, K=32, V=32, batch=(4,))
-    axes = [0] * 6
+    """6 MiB of inputs, 128 MiB of states: forward and backward stay far below the latter."""
+    given = problem("delta", 1024, h=2, K=64, V=64, batch=(4,))
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in given]
-    run = jax.vmap(attention_scan, in_axes=axes)
+    run = jax.vmap(attention_scan)
 
     def loss(*given):
         o, S = run(*given)
         return jnp.sum(o**2) + jnp.sum(S)
 
     compiled = jax.jit(jax.grad(loss, argnums=tuple(range(6)))).lower(*shapes).compile()
-    states = 4 * given[2].size * 32
+    states = 4 * given[2].size * 64
     assert compiled.memory_analysis().temp_size_in_bytes < states / 2
 
 

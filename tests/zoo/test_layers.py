@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import LRU, S5, Bidirectional, DiagonalLTI, LRUConfig, S5Config, layer_config
+from zoo import LAYERS, LRU, S5, Bidirectional, DiagonalLTI, LRUConfig, S5Config, layer_config
 
 MAKERS = {
     "lru": lambda key, n=12: LRU.init(4, n, key=key),
@@ -168,7 +168,7 @@ def test_s5_starts_as_hippo(getkey):
         (lambda: S5Config(hippo_blocks=0), "`hippo_blocks` must divide d_state=64, got 0"),
         (
             lambda: layer_config("mamba3"),
-            r"`model` must be one of lru, mamba, mamba2, s5, got 'mamba3' \(did you mean 'mamba'",
+            rf"one of {', '.join(sorted(LAYERS))}, got 'mamba3' \(did you mean 'mamba'",
         ),
     ],
 )

@@ -4,7 +4,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from zoo import LRU, S5, LRUConfig, Mamba, Mamba2, classifier, language_model, regressor
+from zoo import (
+    GLA,
+    LRU,
+    S5,
+    DeltaNet,
+    GatedDeltaNet,
+    LRUConfig,
+    Mamba,
+    Mamba2,
+    RetNet,
+    classifier,
+    language_model,
+    regressor,
+)
 
 KEY = jax.random.key(0)
 U = jnp.ones((100, 4))
@@ -13,6 +26,10 @@ LAYERS = {
     "s5": lambda d_state=3, key=KEY: S5.init(4, d_state, key=key),
     "mamba": lambda d_state=3, key=KEY: Mamba.init(4, d_state, key=key),
     "mamba2": lambda d_state=3, key=KEY: Mamba2.init(4, d_state, key=key, headdim=4),
+    "gla": lambda d_state=3, key=KEY: GLA.init(4, d_state, key=key),
+    "retnet": lambda d_state=3, key=KEY: RetNet.init(4, d_state, key=key),
+    "deltanet": lambda d_state=3, key=KEY: DeltaNet.init(4, d_state, key=key),
+    "gated_deltanet": lambda d_state=3, key=KEY: GatedDeltaNet.init(4, d_state, key=key),
 }
 ALL = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS.keys())
 
@@ -57,7 +74,7 @@ def test_wrong_channels(make):
     )
 
 
-@pytest.mark.parametrize("layer", [LRU, S5, Mamba, Mamba2])
+@pytest.mark.parametrize("layer", [LRU, S5, Mamba, Mamba2, GLA, RetNet, DeltaNet, GatedDeltaNet])
 def test_fields_for_settings(layer):
     message = said(lambda: layer(4, 64))
     assert f"use {layer.__name__}.init(4, 64, key=key) to make a new one" in message

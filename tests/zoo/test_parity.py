@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import LRU, S5, Bidirectional
+from zoo import LRU, S5, Bidirectional, attention_scan
+from zoo.pretrained.qwen3_next import qwen3_next_layer
 
 
 def paired(a):
@@ -62,3 +64,47 @@ def test_parity(shared, kind, precision, request):
             if not isinstance(layer, Bidirectional):
                 response = layer.to_lti().frequency_response(io["freq_w"])
                 np.testing.assert_allclose(response, io["freq_G"], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_gated_deltanet_layer_of_transformers(shared, precision, request):
+    if precision == "float64":
+        request.getfixturevalue("x64")
+    folders = sorted((shared / "truth" / "parity").glob("gdn_hf_*"))
+    assert folders
+    for folder in folders:
+        meta = json.loads((folder / "meta.json").read_text())
+        with np.load(folder / "weights.npz") as file:
+            weights = {k: jnp.asarray(v.astype(precision)) for k, v in file.items()}
+        with np.load(folder / "io.npz") as file:
+            io = dict(file.items())
+        config = meta["config"]
+        layer = qwen3_next_layer(weights, key_heads=config["key_heads"], eps=config["rms_eps"])
+        assert (layer.d_state, layer.values) == (config["key_dim"], config["value_dim"])
+        y = jax.vmap(layer)(jnp.asarray(io["u"].astype(precision)))
+        given = meta["tolerance_float32"]["y"]
+        if precision == "float32":
+            np.testing.assert_allclose(y, io["y"], **given)
+        else:  # theirs computes its recurrence in single precision all the same
+            apart = 5 * meta["observed"]["float32_vs_float64"]
+            np.testing.assert_allclose(y, io["y_f64"], rtol=0, atol=apart)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_delta_rule_of_flash_linear_attention(shared, precision, request):
+    if precision == "float64":
+        request.getfixturevalue("x64")
+    folders = sorted((shared / "truth" / "parity").glob("op_delta*"))
+    assert folders
+    for folder in folders:
+        meta = json.loads((folder / "meta.json").read_text())
+        with np.load(folder / "io.npz") as file:
+            io = {name: jnp.asarray(x.astype(precision)) for name, x in file.items()}
+        q, k, v, beta, S0 = (io[name] for name in ("q", "k", "v", "beta", "S0"))
+        none = jnp.zeros((*beta.shape, 1), precision)
+        o, S = jax.vmap(attention_scan)(q * q.shape[-1] ** -0.5, k, v, none, beta, S0)
+        if precision == "float32":
+            np.testing.assert_allclose(o, io["o"], **meta["tolerance_float32"]["o"])
+        else:
+            np.testing.assert_allclose(o, io["o_f64"], rtol=0, atol=1e-12)
+            np.testing.assert_allclose(S, io["S_f64"], rtol=0, atol=1e-12)

@@ -16,7 +16,7 @@ from zoo import LRU, Mamba, Mamba2, generate, language_model
 from zoo.layers.affine import Linear
 from zoo.layers.causal_conv import CausalConv
 from zoo.pretrained.checkpoint import load, read_config, save
-from zoo.pretrained.hugging_face import _expand
+from zoo.pretrained.settings import share_of, times
 from zoo.recurrence.selective import selective_scan
 
 MAKERS = {
@@ -148,7 +148,7 @@ def test_channels_that_are_no_multiple_come_back(d_model, d_inner, getkey, tmp_p
     model, _ = language_model(make, vocabulary=11, d_model=d_model, blocks=1, key=getkey())
     save(tmp_path, model)
     assert eqx.tree_equal(load(tmp_path), model)
-    assert all(int(_expand(d, h) * h) == d for d in range(1, 200) for h in range(1, 70))
+    assert all(times(h, share_of(d, h)) == d for d in range(1, 200) for h in range(1, 70))
 
 
 def test_half_precision_keeps_its_bits(getkey, tmp_path):
@@ -212,7 +212,10 @@ LAYER = "backbone.layers.1.mixer."
         (lambda t, c: c.update(state_size=5), r"A_log has shape \(16, 4\), allowed: \(16, 5\)"),
         (lambda t, c: c.update(use_bias=False), r"in_proj\.bias is unexpected"),
         (lambda t, c: c.update(hidden_act="relu"), "hidden_act='relu', allowed: 'silu'"),
-        (lambda t, c: c.update(model_type="gpt2"), "model_type='gpt2', allowed: mamba, mamba2"),
+        (
+            lambda t, c: c.update(model_type="gpt2"),
+            "model_type='gpt2', allowed: mamba, mamba2, delta_net, gated_deltanet",
+        ),
         (
             lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"] + 1}),
             r"lm_head\.weight is not backbone\.embeddings\.weight",
@@ -331,7 +334,7 @@ def test_a_tied_head_may_be_there_twice(saved, tmp_path):
 
 
 def test_models_that_cannot_be_written_are_refused(getkey, tmp_path):
-    with pytest.raises(ValueError, match="allowed: Mamba or Mamba2"):
+    with pytest.raises(ValueError, match="allowed: Mamba or Mamba2 or DeltaNet or GatedDeltaNet"):
         save(tmp_path, small(lambda key: LRU.init(8, 4, key=key), getkey()))
     with pytest.raises(ValueError, match="allowed: norm='rms'"):
         save(tmp_path, small(MAKERS["mamba"], getkey(), norm="layer"))

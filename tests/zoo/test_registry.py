@@ -80,7 +80,9 @@ def test_what_is_no_layer_is_refused(name, given, message):
     assert "mine" not in LAYERS
 
 
-@pytest.mark.parametrize("name", ["lru", "s5", "mamba", "mamba2"])
+@pytest.mark.parametrize(
+    "name", ["lru", "s5", "mamba", "mamba2", "gla", "retnet", "deltanet", "gated_deltanet"]
+)
 def test_defaults_are_written_once(name):
     """What `init` takes by default is what the configuration says."""
     config = LAYERS[name]

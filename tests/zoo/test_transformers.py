@@ -9,6 +9,7 @@ import pytest
 from compress import compress
 from zoo.pretrained import generate
 from zoo.pretrained.checkpoint import load, read_config, save
+from zoo.pretrained.qwen3_next import qwen3_next_layer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -123,3 +124,35 @@ def test_they_read_a_model_that_was_compressed(second, tmp_path):
         expected = again(torch.as_tensor(tokens)).logits.numpy()
     logits = jax.vmap(lambda row: small(row, state)[0])(jnp.asarray(tokens))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("heads", "key_heads", "K", "V"), [(2, 2, 8, 8), (4, 2, 6, 10)])
+def test_gated_deltanet_is_the_layer_of_qwen3_next(heads, key_heads, K, V):
+    from transformers.models.qwen3_next import modeling_qwen3_next as qwen
+
+    torch.manual_seed(0)
+    config = transformers.Qwen3NextConfig(
+        hidden_size=24,
+        linear_num_value_heads=heads,
+        linear_num_key_heads=key_heads,
+        linear_key_head_dim=K,
+        linear_value_head_dim=V,
+        linear_conv_kernel_dim=4,
+    )
+    theirs = qwen.Qwen3NextGatedDeltaNet(config, layer_idx=0).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        u = torch.randn(2, 75, 24)
+        expected = theirs(u).numpy()
+    tensors = {name: jnp.asarray(x.numpy()) for name, x in theirs.state_dict().items()}
+    layer = qwen3_next_layer(tensors, key_heads=key_heads, eps=config.rms_norm_eps)
+    assert (layer.heads, layer.d_state, layer.values) == (heads, K, V)
+    y = jax.vmap(layer)(jnp.asarray(u.numpy()))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * max(1, scale))
+    carry, first = layer.run(layer.init_state(), jnp.asarray(u[0, :70].numpy()))
+    _, y_t = layer.step(carry, jnp.asarray(u[0, 70].numpy()))
+    np.testing.assert_allclose(first, expected[0, :70], rtol=1e-4, atol=1e-4 * max(1, scale))
+    np.testing.assert_allclose(y_t, expected[0, 70], rtol=1e-4, atol=1e-4 * max(1, scale))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import LRU, S5, Bidirectional, Mamba, Mamba2, lti_apply, selective_scan
+from zoo import LAYERS, LRU, S5, Bidirectional, Mamba, Mamba2, lti_apply, selective_scan
 from zoo.layers.base import AbstractLinearSSM
 
 MAKERS = {
@@ -16,6 +16,10 @@ MAKERS = {
     "mamba": lambda key: Mamba.init(4, 3, key=key),
     "mamba tied": lambda key: Mamba.init(4, 3, key=key, tied=True),
     "mamba2": lambda key: Mamba2.init(4, 3, key=key, headdim=4),
+    "gla": lambda key: LAYERS["gla"](d_state=3).build(4, key=key),
+    "retnet": lambda key: LAYERS["retnet"](d_state=3, d_conv=4, maps=True).build(4, key=key),
+    "deltanet": lambda key: LAYERS["deltanet"](d_state=3, maps=True).build(4, key=key),
+    "gated deltanet": lambda key: LAYERS["gated_deltanet"](d_state=3).build(4, key=key),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 HALF = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -52,10 +52,10 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
     """Which W and U keep the form of the recurrence: any with W^T U = I where a head has one decay,
     orthonormal W = U by the delta rule, a selection where each key has a decay of its own."""
 
-    qkv: eqx.AbstractVar[QueryKeyValue]
     g_proj: eqx.AbstractVar[Linear | None]
     o_norm: eqx.AbstractVar[Float[Array, " values"]]
     o_proj: eqx.AbstractVar[Linear]
+    qkv: eqx.AbstractVar[QueryKeyValue]
     eps: eqx.AbstractVar[float]
 
     @abc.abstractmethod
@@ -147,7 +147,7 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         log_decay, beta = self.log_decay(u), self.beta(u)
         if length is not None:
             # a sample that neither decays nor writes leaves the state as it is
-            own = within(length, len(u))
+            own = within(length, u.shape[0])
             log_decay, k = (jnp.where(own[:, None, None], a, 0) for a in (log_decay, k))
         o, S = attention_scan(q, k, v, log_decay, beta, carry.S)
         return AttentionState(window, S), self.emit(o, self.gate(u))

@@ -61,11 +61,11 @@ class DeltaNet(AbstractLinearAttention):
     dynamics: ClassVar[tuple[str, ...]] = ("b_proj",)
     basis: ClassVar[Basis] = "orthonormal"
 
-    qkv: QueryKeyValue
     b_proj: Linear
     g_proj: Linear | None
     o_norm: Float[Array, " values"]
     o_proj: Linear
+    qkv: QueryKeyValue
     negative: bool = eqx.field(static=True)
     eps: float = eqx.field(static=True)
 
@@ -93,6 +93,10 @@ class DeltaNet(AbstractLinearAttention):
         qkv_key, beta_key, gate_key, out_key = jax.random.split(key, 4)
         gate = Linear.init(d_model, heads * values, use_bias=False, key=gate_key)
         return cls(
+            b_proj=Linear.init(d_model, heads, use_bias=False, key=beta_key),
+            g_proj=gate if gated else None,
+            o_norm=jnp.ones(values),
+            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             qkv=QueryKeyValue.init(
                 d_model,
                 d_state,
@@ -105,10 +109,6 @@ class DeltaNet(AbstractLinearAttention):
                 maps=maps,
                 key=qkv_key,
             ),
-            b_proj=Linear.init(d_model, heads, use_bias=False, key=beta_key),
-            g_proj=gate if gated else None,
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             negative=negative,
             eps=1e-5,
         )

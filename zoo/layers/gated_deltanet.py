@@ -73,7 +73,6 @@ class GatedDeltaNet(AbstractLinearAttention):
     dynamics: ClassVar[tuple[str, ...]] = ("a_proj", "b_proj", "A_log", "dt_bias")
     basis: ClassVar[Basis] = "orthonormal"
 
-    qkv: QueryKeyValue
     a_proj: Linear
     b_proj: Linear
     A_log: Float[Array, " heads"]
@@ -81,6 +80,7 @@ class GatedDeltaNet(AbstractLinearAttention):
     g_proj: Linear | None
     o_norm: Float[Array, " values"]
     o_proj: Linear
+    qkv: QueryKeyValue
     negative: bool = eqx.field(static=True)
     eps: float = eqx.field(static=True)
 
@@ -118,6 +118,13 @@ class GatedDeltaNet(AbstractLinearAttention):
         qkv_key, a_key, b_key, A_key, step_key, gate_key, out_key = jax.random.split(key, 7)
         gate = Linear.init(d_model, heads * values, use_bias=False, key=gate_key)
         return cls(
+            a_proj=Linear.init(d_model, heads, use_bias=False, key=a_key),
+            b_proj=Linear.init(d_model, heads, use_bias=False, key=b_key),
+            A_log=jnp.log(jax.random.uniform(A_key, (heads,), minval=1.0, maxval=16.0)),
+            dt_bias=inverse_softplus(jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))),
+            g_proj=gate if gated else None,
+            o_norm=jnp.ones(values),
+            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             qkv=QueryKeyValue.init(
                 d_model,
                 d_state,
@@ -130,13 +137,6 @@ class GatedDeltaNet(AbstractLinearAttention):
                 maps=maps,
                 key=qkv_key,
             ),
-            a_proj=Linear.init(d_model, heads, use_bias=False, key=a_key),
-            b_proj=Linear.init(d_model, heads, use_bias=False, key=b_key),
-            A_log=jnp.log(jax.random.uniform(A_key, (heads,), minval=1.0, maxval=16.0)),
-            dt_bias=inverse_softplus(jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))),
-            g_proj=gate if gated else None,
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             negative=negative,
             eps=1e-5,
         )

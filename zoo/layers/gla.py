@@ -61,12 +61,12 @@ class GLA(AbstractLinearAttention):
     dynamics: ClassVar[tuple[str, ...]] = ("gk_down", "gk_up")
     basis: ClassVar[Basis] = "selection"
 
-    qkv: QueryKeyValue
     gk_down: Linear
     gk_up: Linear
     g_proj: Linear | None
     o_norm: Float[Array, " values"]
     o_proj: Linear
+    qkv: QueryKeyValue
     gate_normalizer: float = eqx.field(static=True)
     eps: float = eqx.field(static=True)
 
@@ -96,6 +96,11 @@ class GLA(AbstractLinearAttention):
         values = expand * d_model // heads
         qkv_key, down_key, up_key, gate_key, out_key = jax.random.split(key, 5)
         return cls(
+            gk_down=Linear.init(d_model, gate_rank, use_bias=False, key=down_key),
+            gk_up=Linear.init(gate_rank, heads * d_state, key=up_key),
+            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
+            o_norm=jnp.ones(values),
+            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             qkv=QueryKeyValue.init(
                 d_model,
                 d_state,
@@ -108,11 +113,6 @@ class GLA(AbstractLinearAttention):
                 maps=False,
                 key=qkv_key,
             ),
-            gk_down=Linear.init(d_model, gate_rank, use_bias=False, key=down_key),
-            gk_up=Linear.init(gate_rank, heads * d_state, key=up_key),
-            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             gate_normalizer=gate_normalizer,
             eps=1e-5,
         )

@@ -47,6 +47,7 @@ class QueryKeyValue(eqx.Module):
     conv1d: CausalConv | None
     """Of the channels of q, k and v, one after the other."""
     maps: KeyMaps | None
+    """The last arrays of a layer, so that those before keep their places where maps are added."""
     key_heads: int = eqx.field(static=True)
     heads: int = eqx.field(static=True)
     feature: Feature = eqx.field(static=True)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..typing import InputArray, checked
@@ -58,10 +59,10 @@ class RetNet(AbstractLinearAttention):
     dynamics: ClassVar[tuple[str, ...]] = ()
     basis: ClassVar[Basis] = "any"
 
-    qkv: QueryKeyValue
     g_proj: Linear | None
     o_norm: Float[Array, " values"]
     o_proj: Linear
+    qkv: QueryKeyValue
     eps: float = eqx.field(static=True)
 
     @classmethod
@@ -85,6 +86,9 @@ class RetNet(AbstractLinearAttention):
         values = expand * d_model // heads
         qkv_key, gate_key, out_key = jax.random.split(key, 3)
         return cls(
+            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
+            o_norm=jnp.ones(values),
+            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             qkv=QueryKeyValue.init(
                 d_model,
                 d_state,
@@ -97,9 +101,6 @@ class RetNet(AbstractLinearAttention):
                 maps=maps,
                 key=qkv_key,
             ),
-            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
             eps=1e-5,
         )
 
@@ -107,8 +108,9 @@ class RetNet(AbstractLinearAttention):
     def log_decay(
         self, u: Float[InputArray, "*lead {self.d_model}"]
     ) -> Float[Array, "*lead heads 1"]:
-        log_decay = jnp.log1p(-(2.0 ** (-5 - jnp.arange(self.heads))))[:, None]
-        return jnp.broadcast_to(log_decay.astype(u.dtype), (*u.shape[:-1], self.heads, 1))
+        dtype = jnp.result_type(u, jnp.float32)  # half precision has no digits for them
+        log_decay = np.log1p(-(2.0 ** -(5.0 + np.arange(self.heads))))[:, None]
+        return jnp.broadcast_to(jnp.asarray(log_decay, dtype), (*u.shape[:-1], self.heads, 1))
 
     @checked
     def beta(self, u: Float[InputArray, "*lead {self.d_model}"]) -> None:

@@ -44,6 +44,10 @@ class AbstractBlock(eqx.Module):
     ) -> Float[Array, "length d_model"]:
         """What is done with the layer's output, sample by sample, before it is added."""
 
+    @abc.abstractmethod
+    def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
+        """What is made of the sum, sample by sample, at the end of the block."""
+
     @checked
     def __call__(
         self,
@@ -64,7 +68,7 @@ class AbstractBlock(eqx.Module):
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
         if length is not None and isinstance(self.ssm, Bidirectional):
             given["length"] = length
-        return x + self.after(self.ssm(y, **given), key=key), state
+        return self.end(x + self.after(self.ssm(y, **given), key=key)), state
 
     @checked
     def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm, AbstractSSM]:
@@ -86,7 +90,7 @@ class AbstractBlock(eqx.Module):
         """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
         norm, ssm = self.streamed()
         carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
-        return carry, x + eqx.nn.inference_mode(self).after(y)
+        return carry, self.end(x + eqx.nn.inference_mode(self).after(y))
 
     @checked
     def step(
@@ -95,7 +99,8 @@ class AbstractBlock(eqx.Module):
         """One sample, as `AbstractSSM.step`, without dropout."""
         norm, ssm = self.streamed()
         carry, y_t = ssm.step(carry, norm(x_t))
-        return carry, x_t + eqx.nn.inference_mode(self).after(y_t[None])[0]
+        y_t = eqx.nn.inference_mode(self).after(y_t[None])
+        return carry, self.end(x_t[None] + y_t)[0]
 
 
 class Block(AbstractBlock):
@@ -113,6 +118,10 @@ class Block(AbstractBlock):
         y = self.dropout(gelu(y), key=key, draw=0)
         return self.dropout(self.glu(y), key=key, draw=1)
 
+    @checked
+    def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
+        return x
+
 
 class MixerBlock(AbstractBlock):
     """x + dropout(ssm(norm(x))), for layers that gate and mix channels themselves (Mamba)."""
@@ -126,6 +135,10 @@ class MixerBlock(AbstractBlock):
         self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "length d_model"]:
         return self.dropout(y, key=key)
+
+    @checked
+    def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
+        return x
 
 
 @checked

@@ -11,8 +11,7 @@ from ..layers.affine import Linear, product
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
 from .block import (
-    Block,
-    MixerBlock,
+    AbstractBlock,
     blocks_init_state,
     residual_blocks,
     run_blocks,
@@ -33,7 +32,7 @@ class LanguageModel(eqx.Module):
     """
 
     embedding: eqx.nn.Embedding
-    blocks: tuple[Block | MixerBlock, ...]
+    blocks: tuple[AbstractBlock, ...]
     norm: SampleNorm
     head: Linear | None
     """Logits from channels; None for the embedding itself, transposed (tied)."""

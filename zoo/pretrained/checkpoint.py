@@ -1,4 +1,5 @@
-"""Mamba and Mamba-2 language models from and to Hugging Face's checkpoint folders.
+"""Language models from and to checkpoint folders: Hugging Face's Mamba and Mamba-2, and those of
+flash-linear-attention.
 
 A folder holds `config.json` and `model.safetensors`, or its pieces with
 `model.safetensors.index.json`. Nothing is unpickled and nothing is downloaded.
@@ -18,7 +19,17 @@ import safetensors.numpy
 
 from ..network.language_model import LanguageModel
 from ..typing import checked
-from .hugging_face import KINDS, Config, Kind, Shapes, model_from, model_shapes, model_tensors
+from .kinds import (
+    KINDS,
+    Config,
+    Kind,
+    Shapes,
+    model_from,
+    model_shapes,
+    model_tensors,
+    norms_of,
+    sizes_of,
+)
 from .settings import CONFIG, check_original, check_settings, read_object, shown
 
 WEIGHTS = "model.safetensors"
@@ -45,11 +56,12 @@ def load(folder: Path | str) -> LanguageModel:
     kind = _kind(given)
     config = kind.defaults | {k: v for k, v in given.items() if k in kind.defaults}
     check_settings(config)
-    if config["hidden_act"] not in ("silu", "swish"):
-        raise ValueError(f"{CONFIG}: hidden_act={config['hidden_act']!r}, allowed: 'silu'")
+    if config["hidden_act"] not in kind.names.activations:
+        allowed = kind.names.activations[0]
+        raise ValueError(f"{CONFIG}: hidden_act={config['hidden_act']!r}, allowed: {allowed!r}")
     arrays = _read_tensors(folder)
     if config["tie_word_embeddings"]:
-        _drop_tied_head(arrays)
+        _drop_tied_head(arrays, kind.names.embedding)
     _check(arrays, model_shapes(kind, config), folder)
     tensors = {name: _to_jax(name, x) for name, x in arrays.items()}
     return model_from(kind, config, tensors)
@@ -72,7 +84,7 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
         if x.dtype not in names:
             allowed = ", ".join(str(dtype) for dtype in names)
             raise ValueError(f"{name} has dtype {x.dtype}, allowed: {allowed}")
-    settings["dtype"] = arrays["backbone.embeddings.weight"].dtype.name
+    settings["dtype"] = arrays[kind.names.embedding].dtype.name
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS, safetensors.numpy.save(arrays, {"format": "pt"}))
@@ -104,15 +116,21 @@ def _settings(model: LanguageModel) -> Config:
     found = [name for name, kind in KINDS.items() if layers and isinstance(layers[0], kind.layer)]
     if not found:
         kinds = sorted({type(layer).__name__ for layer in layers})
-        raise ValueError(f"model has layers {kinds}, allowed: Mamba or Mamba2, one or more")
+        allowed = " or ".join(kind.layer.__name__ for kind in KINDS.values())
+        raise ValueError(f"model has layers {kinds}, allowed: {allowed}, one or more")
     kind = KINDS[found[0]]
-    norms = [model.norm.norm, *(block.streamed()[0] for block in model.blocks)]
+    norms = norms_of(model)
     if not all(isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None for norm in norms):
         raise ValueError("model has other norms than RMSNorm without bias, allowed: norm='rms'")
     epsilons = {norm.eps for norm in norms}
     if len(epsilons) > 1:
         raise ValueError(f"model's norms have eps {sorted(epsilons)}, allowed: the same")
-    for i, layer in enumerate(layers):
+    for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
+        if not isinstance(block, kind.block):
+            raise ValueError(
+                f"blocks[{i}] is a {type(block).__name__}, allowed with {kind.layer.__name__}: "
+                f"{kind.block.__name__}"
+            )
         if not isinstance(layer, kind.layer):
             raise ValueError(
                 f"blocks[{i}].ssm is a {type(layer).__name__}, allowed: {kind.layer.__name__}, as "
@@ -125,14 +143,24 @@ def _settings(model: LanguageModel) -> Config:
                 f"blocks[{i}].ssm has {', '.join(other)}, allowed: as in blocks[0].ssm, "
                 f"{', '.join(f'{k}={first[k]}' for k in ours if ours[k] != first[k])}"
             )
-    return kind.config(layers[0]) | {
-        "architectures": [kind.architecture],
-        "model_type": found[0],
-        "vocab_size": model.vocabulary,
-        "num_hidden_layers": len(layers),
-        "layer_norm_epsilon": epsilons.pop(),
-        "tie_word_embeddings": model.head is None,
-    }
+    own = kind.config(layers[0]).get(kind.names.epsilon)
+    if own is not None and own not in epsilons:
+        raise ValueError(f"blocks[0].ssm has eps={own}, allowed: as the norms, {epsilons.pop()}")
+    sizes = [sizes_of(block) for block in model.blocks]
+    if any(size != sizes[0] for size in sizes):
+        raise ValueError(f"model's blocks have {sizes}, allowed: the same")
+    return (
+        kind.config(layers[0])
+        | sizes[0]
+        | {
+            "architectures": [kind.architecture],
+            "model_type": found[0],
+            "vocab_size": model.vocabulary,
+            "num_hidden_layers": len(layers),
+            kind.names.epsilon: epsilons.pop(),
+            "tie_word_embeddings": model.head is None,
+        }
+    )
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -189,13 +217,13 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _drop_tied_head(arrays: dict[str, np.ndarray]) -> None:
+def _drop_tied_head(arrays: dict[str, np.ndarray], name: str) -> None:
     """Some checkpoints hold the tied head all the same; it must then be the embedding."""
     head = arrays.pop("lm_head.weight", None)
-    embedding = arrays.get("backbone.embeddings.weight")
+    embedding = arrays.get(name)
     if head is not None and embedding is not None and not np.array_equal(head, embedding):
         raise ValueError(
-            f"lm_head.weight is not backbone.embeddings.weight, allowed with {CONFIG}'s "
+            f"lm_head.weight is not {name}, allowed with {CONFIG}'s "
             "tie_word_embeddings: the same, or none"
         )
 

@@ -1,23 +1,17 @@
 """How Hugging Face calls the settings and tensors of Mamba and Mamba-2 language models."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import equinox as eqx
 from jaxtyping import Array
 
 from ..layers.affine import Linear
-from ..layers.base import AbstractSSM
 from ..layers.causal_conv import CausalConv
 from ..layers.mamba import Mamba, TiedLog
 from ..layers.mamba2 import GatedRMSNorm, Mamba2
-from ..network.block import MixerBlock
-from ..network.language_model import LanguageModel
-from ..network.norm import SampleNorm
-from ..network.pointwise import Dropout
 from ..typing import checked
-from .settings import number
+from .settings import number, share_of, times
 
 Config = dict[str, Any]
 Tensors = Mapping[str, Array]
@@ -163,96 +157,8 @@ def mamba2_tensors(layer: Mamba2) -> dict[str, Array]:
     }
 
 
-class Kind(NamedTuple):
-    """A `model_type` of Hugging Face."""
-
-    layer: type[AbstractSSM]
-    architecture: str
-    defaults: Config
-    shapes: Callable[[Config], Shapes]
-    build: Callable[[Config, Tensors], AbstractSSM]
-    config: Callable[..., Config]
-    tensors: Callable[..., dict[str, Array]]
-
-
-KINDS: dict[str, Kind] = {
-    "mamba": Kind(
-        Mamba,
-        "MambaForCausalLM",
-        MAMBA_DEFAULTS,
-        mamba_shapes,
-        mamba_from,
-        mamba_config,
-        mamba_tensors,
-    ),
-    "mamba2": Kind(
-        Mamba2,
-        "Mamba2ForCausalLM",
-        MAMBA2_DEFAULTS,
-        mamba2_shapes,
-        mamba2_from,
-        mamba2_config,
-        mamba2_tensors,
-    ),
-}
-
-
-@checked
-def model_shapes(kind: Kind, config: Config) -> Shapes:
-    """All tensors of a model, `lm_head.weight` only where it is not the embedding itself."""
-    V, H = config["vocab_size"], config["hidden_size"]
-    shapes = {"backbone.embeddings.weight": (V, H), "backbone.norm_f.weight": (H,)}
-    for i in range(config["num_hidden_layers"]):
-        prefix = f"backbone.layers.{i}."
-        shapes[prefix + "norm.weight"] = (H,)
-        shapes |= {f"{prefix}mixer.{k}": shape for k, shape in kind.shapes(config).items()}
-    return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": (V, H)}
-
-
-@checked
-def model_from(kind: Kind, config: Config, tensors: Tensors) -> LanguageModel:
-    """The model of these tensors, called as in `model_shapes`."""
-    norms = {name: _norm(config, x) for name, x in tensors.items() if _is_norm(name)}
-    blocks = []
-    for i in range(config["num_hidden_layers"]):
-        prefix = f"backbone.layers.{i}.mixer."
-        mixer = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-        norm = norms[f"backbone.layers.{i}.norm.weight"]
-        blocks.append(MixerBlock(norm, kind.build(config, mixer), Dropout(0.0)))
-    tied = config["tie_word_embeddings"]
-    return LanguageModel(
-        embedding=eqx.nn.Embedding(weight=tensors["backbone.embeddings.weight"]),
-        blocks=tuple(blocks),
-        norm=norms["backbone.norm_f.weight"],
-        head=None if tied else Linear(tensors["lm_head.weight"]),
-    )
-
-
-@checked
-def model_tensors(kind: Kind, model: LanguageModel) -> dict[str, Array]:
-    """Inverse of `model_from`."""
-    tensors = {
-        "backbone.embeddings.weight": model.embedding.weight,
-        "backbone.norm_f.weight": _present(model.norm.norm.weight),
-    }
-    for i, block in enumerate(model.blocks):
-        norm, layer = block.streamed()
-        tensors[f"backbone.layers.{i}.norm.weight"] = _present(norm.weight)
-        for name, x in kind.tensors(layer).items():
-            tensors[f"backbone.layers.{i}.mixer.{name}"] = x
-    return tensors if model.head is None else tensors | {"lm_head.weight": model.head.weight}
-
-
 def _inner(config: Config) -> int:
-    return int(config["expand"] * config["hidden_size"])
-
-
-def _expand(d_inner: int, d_model: int) -> int | float:
-    """The `expand` of which `_inner` makes `d_inner`: a whole number where there is one."""
-    if d_inner % d_model == 0:
-        return d_inner // d_model
-    share = d_inner / d_model
-    return share if int(share * d_model) == d_inner else math.nextafter(share, math.inf)
+    return times(config["hidden_size"], config["expand"])
 
 
 def _projections(config: Config, projected: int, convolved: int) -> Shapes:
@@ -272,7 +178,7 @@ def _common_config(layer: Mamba | Mamba2, d_inner: int) -> Config:
         "hidden_size": layer.d_model,
         "intermediate_size": d_inner,
         "state_size": layer.d_state,
-        "expand": _expand(d_inner, layer.d_model),
+        "expand": share_of(d_inner, layer.d_model),
         "conv_kernel": layer.conv1d.weight.shape[1],
         "use_bias": layer.in_proj.bias is not None,
         "use_conv_bias": layer.conv1d.bias is not None,
@@ -299,15 +205,6 @@ def _linear(tensors: Tensors, name: str) -> Linear:
 
 def _convolution(tensors: Tensors) -> CausalConv:
     return CausalConv(tensors["conv1d.weight"][:, 0], tensors.get("conv1d.bias"))
-
-
-def _is_norm(name: str) -> bool:
-    return name.endswith(("norm_f.weight", ".norm.weight")) and ".mixer." not in name
-
-
-def _norm(config: Config, weight: Array) -> SampleNorm:
-    norm = eqx.nn.RMSNorm(len(weight), eps=config["layer_norm_epsilon"], use_bias=False)
-    return SampleNorm(eqx.tree_at(lambda norm: norm.weight, norm, weight))
 
 
 def _present(x: Array | None) -> Array:

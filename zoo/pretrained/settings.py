@@ -1,6 +1,7 @@
 """What the entries of a Hugging Face config.json may be, said in one line that names the key."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def number(value: Any) -> float:
 
 
 @checked
+def times(size: int, share: int | float) -> int:
+    """`share` of `size`, as the layouts round it."""
+    return int(share * size)
+
+
+@checked
+def share_of(whole: int, size: int) -> int | float:
+    """The share of which `times` makes `whole`: a whole number where there is one."""
+    if whole % size == 0:
+        return whole // size
+    share = whole / size
+    return share if times(size, share) == whole else math.nextafter(share, math.inf)
+
+
+@checked
 def shown(value: Any) -> str:
     """`value` as JSON, cut where it is long."""
     text = json.dumps(value)
@@ -80,6 +96,15 @@ def _are_steps(value: Any) -> bool:
 Rule = tuple[str, Callable[[Any], bool]]
 
 SIZE: Rule = (f"a whole number from 1 to {LARGEST}", _is_size)
+SIZE_OR_NULL: Rule = (f"null or {SIZE[0]}", lambda value: value is None or _is_size(value))
+EPSILON: Rule = (
+    "a finite number of 0 or more",
+    lambda value: is_finite(value) and value >= 0,
+)
+SHARE: Rule = (
+    "a number of more than 0, and at most 1000",
+    lambda value: is_number(value) and 0 < value <= 1000,
+)
 TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
 
 RULES: dict[str, Rule] = {
@@ -90,20 +115,24 @@ RULES: dict[str, Rule] = {
         f"a whole number from 1 to {MOST_BLOCKS}",
         lambda value: _is_size(value, MOST_BLOCKS),
     ),
-    "layer_norm_epsilon": (
-        "a finite number of 0 or more",
-        lambda value: is_finite(value) and value >= 0,
-    ),
-    "expand": (
-        "a number of more than 0, and at most 1000",
-        lambda value: is_number(value) and 0 < value <= 1000,
-    ),
+    "layer_norm_epsilon": EPSILON,
+    "norm_eps": EPSILON,
+    "expand": SHARE,
+    "expand_k": SHARE,
+    "expand_v": SHARE,
     "conv_kernel": SIZE,
     "use_bias": TRUTH,
     "use_conv_bias": TRUTH,
     "time_step_rank": (f'"auto" or {SIZE[0]}', lambda value: value == "auto" or _is_size(value)),
     "tie_word_embeddings": TRUTH,
+    "use_short_conv": TRUTH,
+    "use_gate": TRUTH,
+    "allow_neg_eigval": TRUTH,
+    "conv_size": SIZE,
+    "hidden_ratio": SIZE_OR_NULL,
+    "intermediate_size": SIZE_OR_NULL,
     "num_heads": SIZE,
+    "num_v_heads": SIZE_OR_NULL,
     "head_dim": SIZE,
     "n_groups": SIZE,
     "chunk_size": SIZE,

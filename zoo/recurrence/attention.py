@@ -114,7 +114,7 @@ def _of_heads(a: Array, heads: int) -> Array:
 
 def _gated_attention(q, k, v, log_decay, S0):
     """Outputs [b L h V] and last states [b h K V] of a batch of states that only add up."""
-    return _attention(q, k, v, log_decay, jnp.zeros((len(q), 0, q.shape[2]), q.dtype), S0)
+    return _attention(q, k, v, log_decay, jnp.zeros((q.shape[0], 0, q.shape[2]), q.dtype), S0)
 
 
 def _delta_attention(q, k, v, log_decay, beta, S0):
