@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..derivative import both_ways
 from ..typing import InputArray, checked
 from .attention_forms import Drive, delta_chunks, gated_chunks, one_sample
 from .choice import on_cpu
@@ -143,11 +144,6 @@ def _in_chunks(q, k, v, log_decay, beta, S0):
     return gated_chunks(Drive(q, k, v, log_decay, None), S0, CHUNK[kind])
 
 
-@jax.custom_vjp
-def _by_kernel(q, k, v, log_decay, beta, S0):
-    return _by_kernel_forward(q, k, v, log_decay, beta, S0)[0]
-
-
 def _by_kernel_forward(*arrays):
     def otherwise(*arrays):
         # the states before chunks: those of the kernel's gradient, for which the other has no use
@@ -160,6 +156,10 @@ def _by_kernel_forward(*arrays):
     return (o, S), (*arrays[:-1], before, arrays[-1])
 
 
+def _by_kernel_tangent(kept, tangents):
+    return jax.jvp(_in_chunks, (*kept[:5], kept[6]), tangents)[1]
+
+
 def _by_kernel_backward(kept, cotangents):
     def kernel(q, k, v, log_decay, beta, before, S0, do, dS):
         return attention_gradients(q, k, v, log_decay, beta, before, do, dS, chunk=KEPT)
@@ -170,4 +170,4 @@ def _by_kernel_backward(kept, cotangents):
     return with_kernel(otherwise, *kept, *cotangents, cpu=kernel)
 
 
-_by_kernel.defvjp(_by_kernel_forward, _by_kernel_backward)
+_by_kernel = both_ways(_by_kernel_forward, _by_kernel_tangent, _by_kernel_backward)
