@@ -11,9 +11,25 @@ from .builtin.pendulum import PendulumConfig
 from .builtin.scifar import SCIFARConfig
 from .builtin.smnist import SMNISTConfig
 from .pipeline import Shard, eval_batches, train_batch
-from .registry import TASKS, TaskEntry, import_builders, load_task, register_task, task_entry
+from .registry import (
+    TASKS,
+    import_builders,
+    kept_name,
+    load_task,
+    register_task,
+    task_entry,
+    task_label,
+)
+from .store.entry import TaskEntry
 from .store.places import Places, default_cache_dir
-from .task import Batch, Progress, Split, Task, text_split
+from .task import (
+    Batch,
+    Progress,
+    Split,
+    Task,
+    fingerprint,
+    text_split,
+)
 
 __all__ = [
     "TASKS",
@@ -37,10 +53,13 @@ __all__ = [
     "TaskEntry",
     "default_cache_dir",
     "eval_batches",
+    "fingerprint",
     "import_builders",
+    "kept_name",
     "load_task",
     "register_task",
     "task_entry",
+    "task_label",
     "text_split",
     "train_batch",
 ]

@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,18 +18,11 @@ from .builtin.pathfinder import PathfinderConfig, PathXConfig, load_pathfinder, 
 from .builtin.pendulum import PendulumConfig, load_pendulum
 from .builtin.scifar import SCIFARConfig, load_scifar
 from .builtin.smnist import SMNISTConfig, load_smnist
+from .readers.named import OWN, full_name, is_own, own_entry, short_name
+from .store.entry import TaskEntry
 from .store.places import Places
 from .task import Progress, Task
 from .typing import checked
-
-
-@dataclass(frozen=True)
-class TaskEntry:
-    """A task's config dataclass, and the function that turns one into the task."""
-
-    config_class: type
-    load: Callable[[Any, Places], Task]
-
 
 _ENTRIES: dict[str, TaskEntry] = {
     "smnist": TaskEntry(SMNISTConfig, load_smnist),
@@ -79,12 +72,29 @@ def register_task(name: Any, config_class: Any, load: Any) -> None:
 
 @checked
 def task_entry(name: str) -> TaskEntry:
-    """The entry of the task `name`; ValueError listing the names when there is none."""
+    """The entry of the task `name`, which may be the user's own data (docs/how-to/data.md).
+
+    ValueError listing the names when there is none.
+    """
     if name not in TASKS:
+        if is_own(name):
+            return own_entry(name)
         near = difflib.get_close_matches(str(name), TASKS, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}{hint}")
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}{hint} ({OWN})")
     return TASKS[name]
+
+
+@checked
+def kept_name(name: str) -> str:
+    """The name of a task as a run keeps it: that of own data does not depend on the folder."""
+    return name if name in TASKS or not is_own(name) else full_name(name)
+
+
+@checked
+def task_label(name: str) -> str:
+    """The name of a task for people and for folders: of own data the last part."""
+    return name if name in TASKS else short_name(name)
 
 
 @checked

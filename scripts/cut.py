@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data import default_cache_dir, load_task
 from training.commands.cut import cut_run
+from training.commands.data import load_data
 from training.finished.load import check_run
 from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
@@ -50,12 +50,7 @@ def main(argv: list[str]) -> int:
             shrinks=1,
         )
         use_compilation_cache(config.cache_dir)
-        task = load_task(
-            config.task,
-            config.data,
-            data_dir=config.data_dir,
-            cache_dir=config.cache_dir or default_cache_dir(),
-        )
+        task = load_data(config)
         summary = cut_run(options.run, task, options.out, compression, refit=options.refit)
     except (UsageError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

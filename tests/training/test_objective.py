@@ -77,7 +77,8 @@ def test_totals_of_parts_are_those_of_the_whole(getkey):
     whole = objective.totals(outputs, batch, jnp.ones(B))
     masks = jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 1.0])
     parts = [objective.totals(outputs, batch, mask) for mask in masks]
-    np.testing.assert_allclose(jax.tree.map(jnp.add, *parts), whole, rtol=1e-6)
+    for got, want in zip(jax.tree.map(jnp.add, *parts), whole, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
     assert float(whole.number) == LENGTHS.sum()
     assert Totals.zero().number == 0
 

@@ -22,6 +22,7 @@ from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
 from ..settings.yaml import write_yaml
 from ..shrinking.reduction import Reduction, calibration_split
+from .data import note_data
 from .trained import restored_run
 
 
@@ -56,6 +57,7 @@ def cut_run(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "environment.json", describe_environment())
     keep_task(out, task)
+    note_data(out, config, task)
     log = EventLog(out / "metrics.jsonl", append=False)
     run = _taken_over(trained, config, task, out, clock)
     session = run.session

@@ -12,7 +12,7 @@ import rich.progress
 from rich.console import Console
 
 from compress import AbstractMethod, AbstractPolicy
-from data import Progress, Task, default_cache_dir, import_builders, load_task
+from data import Progress, Task, import_builders, task_label
 from data.store.download import locked
 
 from ..finished.kept_task import keep_task
@@ -38,7 +38,9 @@ from ..run.placement import Placement
 from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_new, check_writable
+from ..settings.tuned import describe_settings
 from ..settings.yaml import write_yaml
+from .data import check_data, load_data, note_data
 from .trained import check_trained, load_trained
 
 
@@ -76,7 +78,11 @@ def execute(
     check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
-        task = _prepare(config, progress)
+        task = load_data(config, progress)
+    config = _settled(command, task, console if placement.is_first else None)
+    _check_fits(config, task)
+    if command.resume:
+        check_data(folder, task)
     teacher = _teacher(config, task)
     placement.wait("all have found the folder as it must be")
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +90,7 @@ def execute(
         if not command.resume and placement.is_first:
             write_atomically(folder / "config.yaml", write_yaml(config))
             keep_task(folder, task)
+            note_data(folder, config, task)
         if placement.is_first:
             with _as_usage_error():
                 note_environment(folder / "environment.json")
@@ -189,19 +196,21 @@ def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State
         raise UsageError(f"`distillation.teacher` {folder}: {error}") from error
 
 
-def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
-    """The task's data; whatever is wrong with it, or does not fit it, is a `UsageError`."""
-    cache = config.cache_dir or default_cache_dir()
+def _settled(command: Command, task: Task, console: Console | None) -> RunConfig[Any, Any]:
+    """The configuration, now that the data are known; what was chosen by them is told."""
+    if command.settle is None:
+        return command.config
+    config = command.settle(task)
+    for line in describe_settings(config, task) if console is not None else ():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return config
+
+
+def _check_fits(config: RunConfig[Any, Any], task: Task) -> None:
+    """`UsageError` if the configuration does not fit the data."""
     try:
-        task = load_task(
-            config.task,
-            config.data,
-            data_dir=config.data_dir,
-            cache_dir=cache,
-            progress=progress,
-        )
         check_model(config, task)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from error
     available = len(task.splits["train"])
     if config.batch_size > available:
@@ -214,7 +223,6 @@ def _prepare(config: RunConfig[Any, Any], progress: Progress) -> Task:
             f"`batch_size` must be a multiple of the {devices} devices of all processes, got "
             f"{config.batch_size}"
         )
-    return task
 
 
 @contextmanager
@@ -240,5 +248,6 @@ def _preparation_progress(console: Console) -> Iterator[Progress]:
 
 def _new_folder(config: RunConfig[Any, Any]) -> Path:
     """A folder under runs/ that says what and when."""
-    name = f"{config.model}-{config.task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    task = task_label(config.task)
+    name = f"{config.model}-{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path("runs") / name

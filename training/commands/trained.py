@@ -13,6 +13,7 @@ from ..run.loop import Run
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError
 from ..settings.saved import read_config
+from .data import check_data
 
 
 def check_trained(config: RunConfig[Any, Any]) -> None:
@@ -33,6 +34,7 @@ def check_trained(config: RunConfig[Any, Any]) -> None:
 def restored_run(folder: Path, task: Task) -> Run:
     """The run in `folder` at its last checkpoint. ValueError if it has none."""
     config = read_config(folder)
+    check_data(folder, task)
     run = Run(config, task, folder, Clock())
     try:
         restored = run.saves.restore()

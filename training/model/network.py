@@ -48,7 +48,7 @@ def check_model(config: RunConfig, task: Task) -> None:
         layers = "for layers whose Hankel singular values depend on data"
         require(method == "data", "compression.method", method, f"data {layers}")
         require(price == 0, "regularization.hankel", price, f"0 {layers}")
-    if task.kind == "regression":
+    if task.kind not in ("classification", "pair", "language"):
         teacher = config.distillation.teacher
         require(teacher is None, "distillation.teacher", teacher, "None without classes to tell")
     if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
@@ -58,6 +58,10 @@ def check_model(config: RunConfig, task: Task) -> None:
 
 def check_network(network: NetworkConfig, task: Task) -> None:
     """A ValueError if this network cannot learn this kind of task."""
+    if task.targets is not None:
+        seen = "for a forecast, which must not see what follows"
+        require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
+        require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
     if task.kind in ("language", "recall"):
         seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
@@ -67,6 +71,8 @@ def check_network(network: NetworkConfig, task: Task) -> None:
 _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
     "classification": classifier,
     "pair": pair_classifier,
+    "multilabel": classifier,
+    "values": classifier,
     "regression": regressor,
     "language": language_model,
     "recall": language_model,
@@ -84,6 +90,7 @@ def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
                 "outputs": task.outputs,
                 "frame": task.frame,
                 "intervals": task.splits["train"].intervals is not None,
+                "targets": task.targets,
                 "bidirectional": bidirectional,
             }
         case _:

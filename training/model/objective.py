@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from data.task import Batch, Kind
+from data.task import Batch, Kind, Task
 from zoo.masks import within
 
 
@@ -21,17 +21,22 @@ class Totals(NamedTuple):
 
     loss: Float[Array, ""]
     right: Float[Array, ""]
-    """Right answers; zero where there is no right or wrong."""
+    """Right answers; where there is no right or wrong, absolute errors."""
     number: Float[Array, ""]
     """What was summed over: sequences, or steps that are not padding."""
+    table: Float[Array, "classes answers"]
+    """Sequences by class and answer; of several labels, by label and true and false positives and
+    negatives; empty where that is not counted."""
 
     @classmethod
-    def zero(cls) -> "Totals":
-        return cls(*(jnp.zeros(()) for _ in cls._fields))
+    def zero(cls, rows: int = 0, columns: int = 0) -> "Totals":
+        """Nothing, with a table of this size."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros((rows, columns)))
 
     def means(self) -> tuple[float, float]:
         """Mean loss and share of right answers; waits for the device."""
-        loss, right, number = (float(x) for x in jax.device_get(self))
+        loss, right, number = (float(x) for x in jax.device_get(self[:3]))
+        number = max(number, 1e-9)  # where no label is known
         return loss / number, right / number
 
 
@@ -43,11 +48,17 @@ class Measure:
     """Its name in the log."""
     label: str
     """Its name for people."""
-    of: Callable[[float, float], float]
-    """From the mean loss and the share of right answers."""
+    of: Callable[[float, float, np.ndarray], float]
+    """From the mean loss, the share of right answers and the table."""
     is_share: bool = False
     """Whether it is a share, shown in per cent."""
     higher_is_better: bool = False
+    needs_table: bool = False
+    """Whether it is made from the table, and missing where there is none."""
+
+    def is_there(self, table: np.ndarray) -> bool:
+        """Whether it can be made, with this table."""
+        return not self.needs_table or table.size > 0
 
     def show(self, value: float | int | None, missing: str = "not finite") -> str:
         """The value for people; `missing` where there is none."""
@@ -71,31 +82,74 @@ class Objective:
     measures: tuple[Measure, ...]
     """What is reported beside the loss; the first is the one that counts."""
     terms: Callable[[Array, Array], tuple[Array, Array]]
-    """Losses and right answers, one for each sequence or each step, from outputs and labels."""
+    """Losses and right answers (or absolute errors), one for each label, from outputs and labels;
+    with `per_entry` one for each entry of a label."""
     asked: Callable[[Array], Array] | None = None
     """Which steps count, from the labels, where not all do."""
+    per_entry: bool = False
+    """Whether a label has k entries: values, or labels that hold or do not."""
+    tabulate: Callable[[Array, Array], Array] | None = None
+    """From outputs and labels to the table of each sequence, [B, rows, columns]."""
+    table: tuple[int, int] = (0, 0)
+    """Rows and columns of the table."""
+    class_weights: tuple[float, ...] | None = None
+    """What a sequence of each class counts in the loss."""
 
     @property
     def measure(self) -> Measure:
         """The measure that counts."""
         return self.measures[0]
 
+    def of(self, task: Task) -> "Objective":
+        """The objective of this kind for `task`, which says how many classes there are."""
+        rows = task.outputs if self.tabulate is not None and task.outputs <= MOST_CLASSES else 0
+        columns = {"multilabel": 4}.get(task.kind, rows) if rows else 0
+        return replace(self, table=(rows, columns), class_weights=task.class_weights)
+
+    def zero(self) -> Totals:
+        """Nothing, to add to."""
+        return Totals.zero(*self.table)
+
     def totals(
         self, outputs: Float[Array, "B ..."], batch: Batch, weights: Float[Array, " B"]
     ) -> Totals:
-        """Sums over a batch. A sequence counts by its weight; steps after its end do not count."""
-        losses, right = self.terms(outputs, jnp.asarray(batch.labels))
-        if losses.ndim == 2:
-            weights = weights[:, None] * inside(batch.lengths, losses.shape[1])
+        """Sums over a batch. A sequence counts by its weight; steps after its end do not count,
+        nor do labels that are not known."""
+        labels = jnp.asarray(batch.labels)
+        losses, right = self.terms(outputs, labels)
+        shares = _spread(weights, losses.ndim)
+        if outputs.ndim == 3 and batch.lengths is not None:
+            within_steps = inside(batch.lengths, losses.shape[1])
+            shares = shares * _spread(within_steps, losses.ndim)
         if self.asked is not None:
-            weights = weights * self.asked(jnp.asarray(batch.labels))
-        weights = jnp.broadcast_to(weights, losses.shape)
-        return Totals(jnp.sum(losses * weights), jnp.sum(right * weights), jnp.sum(weights))
+            shares = shares * self.asked(labels)
+        if batch.label_mask is not None:
+            shares = shares * jnp.asarray(batch.label_mask)
+        shares = jnp.broadcast_to(shares, losses.shape)
+        if self.class_weights is not None:
+            losses = losses * jnp.asarray(self.class_weights)[labels]
+        # of k values or labels each counts for a k-th of its step or sequence
+        parts = losses.shape[-1] if self.per_entry else 1
+        table = jnp.zeros(self.table)
+        if self.tabulate is not None and self.table[0]:
+            table = jnp.einsum("b...,b->...", self.tabulate(outputs, labels), weights)
+        return Totals(
+            jnp.sum(losses * shares) / parts,
+            jnp.sum(right * shares) / parts,
+            jnp.sum(shares) / parts,
+            table,
+        )
 
     def report(self, totals: Totals) -> dict[str, float]:
         """The mean loss and every measure by its key; waits for the device."""
         loss, right = totals.means()
-        return {"loss": loss, **{m.key: m.of(loss, right) for m in self.measures}}
+        table = np.asarray(totals.table)
+        measures = {m.key: m.of(loss, right, table) for m in self.measures if m.is_there(table)}
+        return {"loss": loss, **measures}
+
+
+MOST_CLASSES = 256
+"""With more classes than these, nobody reads a table of them."""
 
 
 def inside(
@@ -112,37 +166,85 @@ def is_asked(labels: Int[Array | np.ndarray, "*B L"]) -> Bool[Array, "*B L"]:
     return jnp.asarray(labels) >= 0
 
 
+def _spread(x: Array, ndim: int) -> Array:
+    """`x` with axes of length 1 behind its own."""
+    return x.reshape(*x.shape, *[1] * (ndim - x.ndim))
+
+
 def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     # a label below zero asks for nothing, and its loss does not count
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
     return losses, (jnp.argmax(logits, axis=-1) == labels).astype(losses.dtype)
 
 
-def _squared_error(values: Array, labels: Array) -> tuple[Array, Array]:
-    errors = jnp.mean((values - labels) ** 2, axis=-1)
-    return errors, jnp.zeros_like(errors)
+def _each_label(logits: Array, labels: Array) -> tuple[Array, Array]:
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    return losses, ((logits > 0) == (labels > 0.5)).astype(losses.dtype)
 
 
-ACCURACY = Measure("accuracy", "accuracy", lambda _, right: right, True, True)
-_CLASSES = Objective("cross-entropy (nats)", (ACCURACY,), _cross_entropy)
+def _errors(values: Array, labels: Array) -> tuple[Array, Array]:
+    return (values - labels) ** 2, jnp.abs(values - labels)
+
+
+def _confusion(logits: Array, labels: Array) -> Array:
+    """Of each sequence a one in the row of its class and the column of the answer."""
+    classes = logits.shape[-1]
+    said = jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes)
+    return jax.nn.one_hot(labels, classes)[:, :, None] * said[:, None, :]
+
+
+def _positives(logits: Array, labels: Array) -> Array:
+    """Of each label true positives, false positives, false negatives and true negatives."""
+    said, true = logits > 0, labels > 0.5
+    cases = (said & true, said & ~true, ~said & true, ~said & ~true)
+    return jnp.stack(cases, axis=-1).astype(jnp.float32)
+
+
+def macro_f1(hits: np.ndarray, said: np.ndarray, true: np.ndarray) -> float:
+    """The mean over the classes that occur of 2 hits / (said + true)."""
+    both = said + true
+    return float(np.mean(2 * hits[both > 0] / both[both > 0])) if np.any(both > 0) else 0.0
+
+
+def _macro_f1_of_classes(_: float, __: float, table: np.ndarray) -> float:
+    return macro_f1(np.diag(table), table.sum(axis=0), table.sum(axis=1))
+
+
+def _macro_f1_of_labels(_: float, __: float, table: np.ndarray) -> float:
+    hits, false, missed, _rest = table.T
+    return macro_f1(hits, hits + false, hits + missed)
+
+
+ACCURACY = Measure("accuracy", "accuracy", lambda _, right, __: right, True, True)
+_F1 = Measure("macro_f1", "macro-F1", _macro_f1_of_classes, True, True, needs_table=True)
+_MSE = Measure("mse", "MSE", lambda loss, _, __: loss)
+_MAE = Measure("mae", "MAE", lambda _, error, __: error)
+_CLASSES = Objective("cross-entropy (nats)", (ACCURACY, _F1), _cross_entropy, tabulate=_confusion)
+_VALUES = Objective("mean squared error", (_MSE, _MAE), _errors, per_entry=True)
 
 OBJECTIVES: Mapping[Kind, Objective] = MappingProxyType(
     {
         "classification": _CLASSES,
         "pair": _CLASSES,
-        "regression": Objective(
-            "mean squared error",
-            (Measure("mse", "MSE", lambda loss, _: loss),),
-            _squared_error,
+        "multilabel": Objective(
+            "binary cross-entropy (nats)",
+            (ACCURACY, replace(_F1, of=_macro_f1_of_labels)),
+            _each_label,
+            tabulate=_positives,
+            per_entry=True,
         ),
+        "values": _VALUES,
+        "regression": _VALUES,
         "language": Objective(
             "cross-entropy (nats)",
             (
-                Measure("bits_per_character", "bits per character", lambda loss, _: loss / log(2)),
+                Measure(
+                    "bits_per_character", "bits per character", lambda loss, _, __: loss / log(2)
+                ),
                 ACCURACY,
             ),
             _cross_entropy,
         ),
-        "recall": replace(_CLASSES, asked=is_asked),
+        "recall": replace(_CLASSES, measures=(ACCURACY,), asked=is_asked, tabulate=None),
     }
 )

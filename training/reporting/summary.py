@@ -45,6 +45,8 @@ def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
         result = history.test if split == "test" else history.validation
         for k, measure in enumerate(history.objective.measures):
             value = "not reached"
+            if result is not None and k > 0 and measure.key not in result:
+                continue  # what was not counted then, or would be a table too large
             if result is not None:
                 value = measure.show(result.get(measure.key))
                 value += f" (loss {format_short(result.get('loss'))})" if k == 0 else ""

@@ -28,7 +28,7 @@ def format_number(value: float | int | None, spec: str) -> str:
 
 def format_measures(event: Event, objective: Objective) -> list[str]:
     """Every measure in an event, with its name."""
-    return [f"{m.label} {m.show(event[m.key])}" for m in objective.measures]
+    return [f"{m.label} {m.show(event[m.key])}" for m in objective.measures if m.key in event]
 
 
 def format_count(value: int) -> str:

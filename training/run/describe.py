@@ -72,13 +72,14 @@ def summarize(
     model: Any,
     *,
     results: Mapping[str, Mapping[str, float]],
+    tables: Mapping[str, Sequence[Sequence[int]]],
     phases: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """What summary.json holds of a run that began as `beginning` says and ended with `model`.
 
-    `results` are the loss and the measures by split, `phases` those of `note_phase`, and `seconds`
-    the wall times that the run's clock reads.
+    `results` are the loss and the measures by split, `tables` those of `Totals`, `phases` those of
+    `note_phase`, and `seconds` the wall times that the run's clock reads.
     """
     device = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
     waited = seconds.get("host", 0.0)
@@ -92,6 +93,8 @@ def summarize(
         "parameters_after": parameter_count(model),
         **results,
         "baselines": dict(task.baselines),
+        "tables": {name: table for name, table in tables.items() if table},
+        "output_names": task.output_names,
         "layers": [
             {"path": path, "before": before, "after": after}
             for path, before, after in zip(

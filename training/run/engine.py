@@ -41,6 +41,7 @@ class Engine:
         self._placement, self._clock, self._compiled = placement, clock, compiled
         self._key, self._arrays = key, auxiliary.arrays
         self._programs = Programs()
+        self.zero = objective.zero
         self._train_steps = make_train_steps(
             static, optimizer, objective, auxiliary.join, placement.outputs
         )
@@ -61,12 +62,12 @@ class Engine:
 
     def compile_train(self, state: TrainState, batches: Batch) -> Compiled:
         """Compile the training step for states and batches of these shapes."""
-        args = self._train_arguments(state, Totals.zero(), batches, 1)
+        args = self._train_arguments(state, self.zero(), batches, 1)
         return "train step", self._programs.make("train step", self._train_steps, args)[1]
 
     def compile_eval(self, state: TrainState, batch: tuple[Batch, Any]) -> Compiled:
         """Compile the evaluation step for states and batches of these shapes."""
-        args = self._eval_arguments(state, Totals.zero(), batch)
+        args = self._eval_arguments(state, self.zero(), batch)
         return "eval step", self._programs.make("eval step", self._eval_step, args)[1]
 
     def _program(self, name: str, function: Any, args: tuple[Any, ...]) -> Any:

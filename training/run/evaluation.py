@@ -27,7 +27,7 @@ class Evaluation:
 
     def totals(self, state: TrainState, split: Split, limit: int | None = None) -> Totals:
         """Sums over a split, or over its first `limit` batches; does not wait for them."""
-        totals = Totals.zero()
+        totals = self._engine.zero()
         for batch in islice(self._batches(split), limit):
             totals = self._engine.evaluate(state, totals, batch)
         return totals

@@ -113,7 +113,7 @@ class Run:
         Returns whether one was seen, by any process.
         """
         session = self.session
-        first, interrupted, totals = session.step, False, Totals.zero()
+        first, interrupted, totals = session.step, False, session.engine.zero()
         seconds_before = session.clock.read().get("train", 0.0)
         with session.clock.phase("train"):
             while session.step < stop:

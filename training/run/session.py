@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from data.task import Split, Task
 
@@ -50,7 +51,7 @@ class Session:
         self.config, self.task, self.folder, self.clock = config, task, folder, clock
         self.placement = Placement()
         self.optimizer = make_optimizer(config.optimizer, config.steps)
-        self.objective = OBJECTIVES[task.kind]
+        self.objective = OBJECTIVES[task.kind].of(task)
         model, norm_state = build_model(config, task)
         params, self.static = eqx.partition(model, eqx.is_array)
         opt_state = self.optimizer.init(eqx.filter(params, eqx.is_inexact_array))
@@ -59,6 +60,7 @@ class Session:
         self.step = 0
         self.phases: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, float]] = {}
+        self.tables: dict[str, list[list[int]]] = {}
         self.checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
         self.reporter = Reporter(self.checkpoints, clock)
         self.engine = Engine(
@@ -122,7 +124,8 @@ class Session:
         """Measure the loss and what else counts on the split called `name`, and report it."""
         start = time.perf_counter()
         with self.clock.phase("evaluate"):
-            measured = self.objective.report(self.measure(self.task.splits[name]))
+            totals = self.measure(self.task.splits[name])
+            measured = self.objective.report(totals)
         self.emit(
             "eval",
             split=name,
@@ -131,6 +134,7 @@ class Session:
             duration=time.perf_counter() - start,
         )
         self.results[name] = measured
+        self.tables[name] = np.asarray(totals.table).astype(int).tolist()
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
@@ -140,6 +144,7 @@ class Session:
             self.beginning,
             self.model,
             results=self.results,
+            tables=self.tables,
             phases=self.phases,
             seconds=self.clock.read(),
         )

@@ -53,7 +53,7 @@ def make_train_steps(
         size = len(batch.labels)
         outputs, norm_state = run_batch(model, norm_state, batch, jax.random.split(key, size))
         totals = objective.totals(outputs, batch, jnp.ones(size))
-        loss = totals.loss / totals.number
+        loss = totals.loss / jnp.maximum(totals.number, 1e-9)
         if join is not None:
             loss = join(loss, model, outputs, batch, arrays)
         return loss, (norm_state, totals)

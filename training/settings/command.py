@@ -3,15 +3,18 @@
 import argparse
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from data import TASKS, Task, kept_name
 
 from .config import RunConfig
 from .errors import UsageError
 from .options import with_arguments
 from .saved import DEFAULTS, complete, config_file
+from .tuned import tuned
 from .yaml import read_yaml
 
 
@@ -35,6 +38,9 @@ class Command:
     resume: bool
     together: Together | None = None
     """The processes that train together; None: this one alone."""
+    settle: Callable[[Task], RunConfig[Any, Any]] | None = None
+    """What `config` becomes once the data are known, for a task that nobody has tuned: the same
+    file and options on top of the settings of `tuned`. None: it stays."""
 
 
 def parse_command(argv: Sequence[str]) -> Command:
@@ -60,6 +66,8 @@ def parse_command(argv: Sequence[str]) -> Command:
     given = read_yaml(file) if file else {}
     for name, default in DEFAULTS.items():
         typed, saved = getattr(first, name), given.get(name, default)
+        if name == "task" and typed is not None:
+            typed = kept_name(typed)
         if resume and typed not in (None, saved):
             raise UsageError(f"--{name} {typed}, but the run to resume has {saved}")
         given[name] = saved if typed is None else typed
@@ -75,7 +83,14 @@ def parse_command(argv: Sequence[str]) -> Command:
             f"{_first_difference(config, changed)} cannot change in a resumed run; "
             f"start a new one with --config {file}"
         )
-    return Command(changed, out, resume, together)
+    settle = None
+    if not resume and config.task not in TASKS:
+
+        def settle(task: Task) -> RunConfig[Any, Any]:
+            start = tuned(task, config.model)
+            return with_arguments(complete(given, file, start), rest)
+
+    return Command(changed, out, resume, together, settle)
 
 
 OUT = Path("--out")

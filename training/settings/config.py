@@ -229,7 +229,8 @@ class RunConfig(Generic[Layer, Data]):
     model: str = "s5"
     """Kind of state-space layer: a name in `zoo.LAYERS`."""
     task: str = "pathfinder"
-    """What is learned: a name in `data.TASKS`."""
+    """What is learned: a name in `data.TASKS`, or data of your own: `package.module:function`,
+    `FILE.py:function`, a file, a folder or `tfds:NAME`."""
     scale: Literal["small", "paper"] = "small"
     """Preset: minutes on two CPU cores, or the paper's setting."""
     steps: int = 1000

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from data import TASKS, task_entry
+from data import TASKS, kept_name, task_entry
 from zoo import LAYERS, layer_config
 
 from .config import (
@@ -263,13 +263,14 @@ def register_preset(task: str, scale: Scale, preset: Preset) -> None:
     _PRESETS[scale][task] = preset
 
 
-def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
+def preset(model: str, task: str, scale: str, start: Preset | None = None) -> RunConfig[Any, Any]:
     """The configuration of `model` on `task` at `scale`; a ValueError says what there is.
 
-    A task without a preset starts as most tasks do at scale small.
+    A task without a preset starts as `start` says, or as most tasks do at scale small.
     """
-    layer_class, entry = layer_config(model), task_entry(task)
-    chosen = _preset_of(task, scale)
+    layer_class, task = layer_config(model), kept_name(task)
+    entry = task_entry(task)
+    chosen = _preset_of(task, scale, start)
     per_channel = layer_class.states_per_channel
     d_state = chosen.d_state
     if per_channel and chosen.selective_state is not None:
@@ -292,10 +293,10 @@ def preset(model: str, task: str, scale: str) -> RunConfig[Any, Any]:
     )
 
 
-def _preset_of(task: str, scale: str) -> Preset:
+def _preset_of(task: str, scale: str, start: Preset | None = None) -> Preset:
     for name, presets in _PRESETS.items():
         if name == scale:
-            return presets.get(task, _DEFAULT)
+            return presets.get(task, start or _DEFAULT)
     raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}")
 
 

@@ -9,7 +9,7 @@ from .config import RunConfig
 from .errors import UsageError
 from .options import with_options
 from .plugins import import_plugins
-from .presets import preset
+from .presets import Preset, preset
 from .yaml import read_yaml
 
 DEFAULTS = {"model": "s5", "task": "pathfinder", "scale": "small"}
@@ -32,15 +32,18 @@ def config_file(folder: Path) -> Path:
     return file
 
 
-def complete(given: Mapping[str, Any], file: Path | None = None) -> RunConfig[Any, Any]:
+def complete(
+    given: Mapping[str, Any], file: Path | None = None, start: Preset | None = None
+) -> RunConfig[Any, Any]:
     """The configuration that has the values of `given`, and those of the preset elsewhere.
 
-    Plug-ins in `given` are imported first. Errors name the `file` that the values are from.
+    `start` takes the place of the task's preset. Plug-ins in `given` are imported first. Errors
+    name the `file` that the values are from.
     """
     plugins = import_plugins(_plugins(given, file))
     chosen = {name: given.get(name, default) for name, default in DEFAULTS.items()}
     try:
-        config = replace(preset(**chosen), plugins=plugins)
+        config = replace(preset(**chosen, start=start), plugins=plugins)
     except ValueError as error:
         raise UsageError(str(error)) from None
     rest = {k: v for k, v in given.items() if k not in (*DEFAULTS, "plugins")}

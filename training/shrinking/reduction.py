@@ -130,12 +130,15 @@ class Reduction:
 
 
 def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
-    """What the model makes of one sample, zero where that is padding or nothing is asked."""
+    """What the model makes of one sample, zero where it is padding or no label is known."""
     outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
+    if sample.label_mask is not None:
+        known: Any = sample.label_mask
+        outputs = outputs * known.reshape(*known.shape, *[1] * (outputs.ndim - known.ndim))
     if outputs.ndim == 1:
         return outputs
     if np.issubdtype(sample.labels.dtype, np.integer):
-        outputs *= is_asked(sample.labels)[:, None]
+        outputs = outputs * is_asked(sample.labels)[:, None]
     if sample.lengths is None:
         return outputs
     length: Any = sample.lengths

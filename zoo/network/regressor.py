@@ -72,6 +72,8 @@ class Regressor(eqx.Module):
     """Intervals as input; None where the layers take them, or where there are none."""
     blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
+    targets: tuple[int, ...] | None = eqx.field(static=True)
+    """Of a forecast: the channels whose next values come out, as changes from the present ones."""
 
     @checked
     def __call__(
@@ -89,7 +91,17 @@ class Regressor(eqx.Module):
                 raise ValueError("dt is missing: this model was made for sequences with intervals")
             h, dt = h + jax.vmap(self.interval)(dt[:, None]), None
         h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
-        return affine(self.head, h), state
+        return self.values(h, x), state
+
+    @checked
+    def values(
+        self, h: Float[InputArray, "length d_model"], x: Float[InputArray, "length channels"]
+    ) -> Float[Array, "length outputs"]:
+        """Values from the residual stream after the last block; `x` are the inputs."""
+        y = affine(self.head, h)
+        if self.targets is None:
+            return y
+        return y + jnp.tile(x[:, self.targets], (1, y.shape[1] // len(self.targets)))
 
     @checked
     def init_state(self) -> tuple[Any, ...]:
@@ -128,6 +140,7 @@ def regressor(
     blocks: int,
     frame: tuple[int, int] | None = None,
     intervals: bool = False,
+    targets: tuple[int, ...] | None = None,
     norm: NormName = "batch",
     dropout: float = 0.0,
     bidirectional: bool = False,
@@ -136,11 +149,14 @@ def regressor(
     """A model of `outputs` values at every sample, and its BatchNorm state.
 
     `frame` is the height and width of pictures whose pixels are the `input_size` channels; they are
-    then encoded as pictures. `intervals` says whether it will be given `dt`. The rest is as for
-    `zoo.classifier`.
+    then encoded as pictures. `intervals` says whether it will be given `dt`. `targets` are the
+    channels that a forecast is of: the outputs are their next values, ordered by the step that they
+    are for, then by channel, and begin at the present ones. The rest is as for `zoo.classifier`.
     """
     if frame is not None and frame[0] * frame[1] != input_size:
         raise ValueError(f"frame={frame}, allowed: {input_size} pixels (input_size)")
+    if targets is not None and (not targets or outputs % len(targets)):
+        raise ValueError(f"targets={targets}, allowed: as many as divide outputs={outputs}")
     encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:
@@ -163,6 +179,7 @@ def regressor(
                 bidirectional=bidirectional,
             ),
             head=eqx.nn.Linear(d_model, outputs, key=head_key),
+            targets=targets,
         )
 
     return eqx.nn.make_with_state(build)()

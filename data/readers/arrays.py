@@ -1,0 +1,104 @@
+"""Arrays in files of NumPy or Apache Parquet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..store.places import Places
+from ..task import InputKind, Missing, Task
+from .columns import NAMES, columns_task
+from .divide import SPLITS
+from .supervised import Asked
+
+
+@dataclass(frozen=True)
+class ArraysConfig:
+    """Sequences in arrays: `inputs` [n, L, c] or [n, L], `labels`, and what else there is.
+
+    A folder has `train`, `validation` and `test` as files of their own, or the names of the arrays;
+    a file has arrays for all, or `train_inputs`, `test_inputs` and so on.
+    """
+
+    kind: Asked | None = None
+    """What is asked; None: names and whole numbers are classes, other numbers values."""
+    input_kind: InputKind = "real"
+    """Whether inputs are measured values or tokens."""
+    missing: Missing = "refuse"
+    """What NaN means: a mistake, or a value that is missing."""
+    validation: float = 0.15
+    """Share for validation, where there are no files for it."""
+    test: float = 0.2
+    """Share for testing, where there are no files for it."""
+    seed: int = 0
+    """Seed of the split."""
+    normalize: bool = True
+    """Give each real channel mean 0 and deviation 1 on the training split."""
+    balance: bool = False
+    """Let each class count the same in the loss, however rare."""
+
+
+def load_arrays(path: Path, config: ArraysConfig, places: Places) -> Task:
+    """The arrays in a file or a folder as a task."""
+    del places
+    return columns_task(path.stem, _read(path), config)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The arrays by split and name."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in READERS)
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        split = file.stem if file.stem in SPLITS else None
+        for name, array in READERS[file.suffix.lower()](file).items():
+            prefix, _, rest = name.partition("_")
+            own = split or (prefix if prefix in SPLITS and rest else "train")
+            called = rest if prefix in SPLITS and rest else name
+            if called not in NAMES:
+                raise ValueError(f"arrays must be called {', '.join(NAMES)}, got {name} in {file}")
+            found.setdefault(own, {})[called] = array
+    if "train" not in found:
+        raise ValueError(f"there must be a split train, got {', '.join(found) or 'no arrays'}")
+    return found
+
+
+def _read_npz(file: Path) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, EOFError, TypeError) as error:
+        raise ValueError(f"{file} must be an .npz file of plain arrays, got: {error}") from None
+
+
+def _read_npy(file: Path) -> dict[str, Any]:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{file} must be an .npy file of a plain array, got: {error}") from None
+    name = file.stem if file.stem not in SPLITS else "inputs"
+    return {name: array}
+
+
+def _read_parquet(file: Path) -> dict[str, Any]:
+    """A row is a sequence; `inputs` are lists of numbers, or lists of lists of channels."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        table = parquet.read_table(file)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{file} must be a Parquet file, got: {error}") from None
+    return {name: _column(table.column(name).to_pylist()) for name in table.column_names}
+
+
+def _column(values: list[Any]) -> Any:
+    """A column as an array, or as a list where its rows differ in length."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return [np.asarray(value, np.float64) for value in values]
+
+
+READERS = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}

@@ -1,0 +1,158 @@
+"""Recordings: a folder of WAV files, with a folder or the beginning of the name for each class."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from ..checks import check_at_least, check_choice
+from ..store.places import Places
+from ..task import Split, Task
+from ..typing import checked
+from .divide import SPLITS
+from .supervised import Labelled, supervised_task
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Recordings of classes: `CLASS/*.wav`, or `CLASS_*.wav` in one folder.
+
+    Folders `train`, `validation` and `test` with such files in them say what is for what.
+    """
+
+    features: Literal["mel", "raw"] = "mel"
+    """Logarithms of the power in mel bands, a step for each hop; or the samples themselves."""
+    rate: int = 8000
+    """Samples per second that recordings are brought to [1/s]."""
+    seconds: float = 1.0
+    """Of longer recordings the beginning is taken [s]."""
+    bands: int = 32
+    """Mel bands: channels."""
+    hop: float = 0.016
+    """Time from a step to the next, with mel bands; each looks at two hops [s]."""
+    validation: float = 0.15
+    """Share for validation, where there is no folder for it."""
+    test: float = 0.2
+    """Share for testing, where there is no folder for it."""
+    seed: int = 0
+    """Seed of the split."""
+    normalize: bool = True
+    """Give each channel mean 0 and deviation 1 on the training split."""
+    balance: bool = False
+    """Let each class count the same in the loss, however rare."""
+
+    def __post_init__(self):
+        check_choice(self, "features", ("mel", "raw"))
+        check_at_least(self, rate=100, bands=1)
+        for name in ("seconds", "hop"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+def load_audio(path: Path, config: AudioConfig, places: Places) -> Task:
+    """The recordings in a folder as a task: which class is each of?"""
+    if not path.is_dir():
+        raise ValueError("recordings must be in a folder, one or more for each class, got a file")
+    files = _files(path)
+    total, done = sum(map(len, files.values())), 0
+    parts = {}
+    for split, own in files.items():
+        steps, names = [], []
+        for file in own:
+            steps.append(_steps(file, config))
+            names.append(_class_of(file, path))
+            done += 1
+            if places.progress is not None and (done % 100 == 0 or done == total):
+                places.progress(done, total, "reading recordings")
+        labels = np.zeros(len(names), np.int32)
+        parts[split] = Labelled(Split.from_sequences(steps, labels), np.asarray(names))
+    return supervised_task(path.name, "classification", parts, config)
+
+
+def _files(path: Path) -> dict[str, list[Path]]:
+    """The files of each split, in order of their names."""
+    divided = {name: path / name for name in SPLITS if (path / name).is_dir()}
+    if "train" not in divided:
+        divided = {"train": path}
+    return {name: sorted(_wav(folder.rglob("*"))) for name, folder in divided.items()}
+
+
+def _wav(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() == ".wav" and file.is_file()]
+
+
+def _class_of(file: Path, root: Path) -> str:
+    """The folder that a recording is in; of one that is in none, the name up to _ or -."""
+    parts = file.relative_to(root).parts[:-1]
+    if parts and parts[0] in SPLITS:
+        parts = parts[1:]
+    return parts[-1] if parts else file.stem.replace("-", "_").partition("_")[0]
+
+
+def _steps(file: Path, config: AudioConfig) -> np.ndarray:
+    """The steps [L, channels] of a recording."""
+    wave = read_wave(file, config.rate)[: max(1, round(config.seconds * config.rate))]
+    if config.features == "raw":
+        return wave[:, None]
+    hop = max(1, round(config.hop * config.rate))
+    return mel_bands(wave, config.rate, 2 * hop, hop, config.bands)
+
+
+@checked
+def read_wave(file: Path, rate: int) -> Float[np.ndarray, " L"]:
+    """The samples of a recording in [-1, 1], all channels in one, at `rate` [1/s]."""
+    from scipy.io import wavfile
+    from scipy.signal import resample_poly
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
+            own, samples = wavfile.read(file)
+    except (ValueError, OSError, EOFError, IndexError, UnboundLocalError) as error:
+        raise ValueError(f"{file} must be a WAV file, got: {error}") from None
+    if not samples.size:
+        raise ValueError(f"{file} must hold a sample or more, got none")
+    wave = samples.astype(np.float64)
+    if samples.dtype.kind == "u":
+        wave -= 128
+    if samples.dtype.kind in "iu":
+        wave /= 2.0 ** (8 * samples.dtype.itemsize - 1)
+    if wave.ndim == 2:
+        wave = wave.mean(axis=1)
+    if own != rate:
+        common = gcd(own, rate)
+        wave = resample_poly(wave, rate // common, own // common)
+    return wave
+
+
+@checked
+def mel_bands(
+    wave: Float[np.ndarray, " L"], rate: int, window: int, hop: int, bands: int
+) -> Float[np.ndarray, "steps bands"]:
+    """Logarithms of the power in `bands` mel bands, of Hann windows every `hop` samples."""
+    if len(wave) < window:
+        wave = np.pad(wave, (0, window - len(wave)))
+    frames = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2
+    return np.log(power @ _mel_weights(rate, window, bands) + 1e-6)
+
+
+@lru_cache(maxsize=4)
+def _mel_weights(rate: int, window: int, bands: int) -> np.ndarray:
+    """Triangles over the frequencies of a window, equally spaced in mel (O'Shaughnessy 1987)."""
+    highest = 2595 * np.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, highest, bands + 2) / 2595) - 1)
+    f = np.fft.rfftfreq(window, 1 / rate)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.minimum((f - low) / (middle - low), (high - f) / (high - middle))
+    weights = np.maximum(weights, 0)
+    # a band between two frequencies takes the nearest one
+    empty = np.flatnonzero(weights.sum(axis=0) == 0)
+    weights[np.abs(f - middle[empty]).argmin(axis=0), empty] = 1
+    return weights

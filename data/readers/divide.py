@@ -1,0 +1,115 @@
+"""Sequences of the user's as splits: divided, normalised, and with classes by number."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..task import Split
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What share of the sequences is for validation and for testing, where that is to be chosen."""
+
+    validation: float
+    test: float
+    seed: int
+
+    def __post_init__(self):
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            if not 0 < value < 0.5:
+                raise ValueError(f"{name} must be in (0, 0.5), got {value}")
+
+
+def class_numbers(
+    labels: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Labels of the splits as 0, 1, ..., and the names that they had, in order.
+
+    ValueError for a single class, and for one that the training split lacks.
+    """
+    names = np.unique(np.asarray(labels["train"]))
+    if len(names) < 2:
+        raise ValueError(f"labels must be of two classes or more, got {names.tolist()}")
+    numbers = {}
+    for split, own in labels.items():
+        array = np.asarray(own)
+        unknown = np.setdiff1d(array, names)
+        if len(unknown):
+            raise ValueError(
+                f"labels of split {split} must be classes of split train, got {unknown[0].item()!r}"
+            )
+        numbers[split] = np.searchsorted(names, array).astype(np.int32)
+    return numbers, tuple(map(str, names))
+
+
+def divided(parts: Mapping[str, Split], shares: Shares, classify: bool) -> dict[str, Split]:
+    """The three splits, of those that are there: what is missing is drawn from split train.
+
+    With `classify` each has its share of every class. The draw depends on nothing but the seed and
+    the order of the sequences.
+    """
+    unknown = set(parts) - set(SPLITS)
+    if unknown or "train" not in parts:
+        raise ValueError(f"splits must be {', '.join(SPLITS)}, got {', '.join(parts)}")
+    left, found = parts["train"], dict(parts)
+    for name, share in (("test", shares.test), ("validation", shares.validation)):
+        if name in found:
+            continue
+        taken = _drawn(left.labels if classify else None, len(left), share, shares.seed)
+        found[name] = left.select(np.flatnonzero(taken))
+        left = left.select(np.flatnonzero(~taken))
+    return {**found, "train": left}
+
+
+def _drawn(labels: np.ndarray | None, n: int, share: float, seed: int) -> np.ndarray:
+    """Which rows are drawn: a share of every class, at least one row, and not all of any."""
+    rng = np.random.default_rng([seed, n])
+    groups = [np.arange(n)]
+    if labels is not None:
+        groups = [np.flatnonzero(labels == k) for k in np.unique(labels)]
+    taken = np.zeros(n, bool)
+    for rows in groups:
+        count = round(share * len(rows))
+        if len(rows) > 1:
+            count = max(count, 1)
+        taken[rng.permutation(rows)[: min(count, len(rows) - 1)]] = True
+    if not taken.any():
+        raise ValueError(f"there must be enough sequences to divide, got {n}")
+    return taken
+
+
+def normalized(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits with real channels that have mean 0 and deviation 1 on the training split."""
+    offset, scale = channel_statistics(splits["train"])
+    return {name: replace(split, offset=offset, scale=scale) for name, split in splits.items()}
+
+
+def channel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and 1 / deviation of each channel where a sequence is, and nothing is missing."""
+    n, L, c = split.inputs.shape
+    there = np.ones((n, L, 1), bool)
+    if split.lengths is not None:
+        there &= (np.arange(L) < split.lengths[:, None])[..., None]
+    if split.mask is not None:
+        there = there & split.mask
+    there = np.broadcast_to(there, (n, L, c))
+    count = np.maximum(there.sum(axis=(0, 1)), 1)
+    values = np.where(there, split.inputs, 0).astype(np.float64)
+    mean = values.sum(axis=(0, 1)) / count
+    spread = np.where(there, values - mean, 0)
+    deviation = np.sqrt((spread**2).sum(axis=(0, 1)) / count)
+    constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    scale = 1 / np.where(constant, 1, deviation)
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Weights by which each class counts as much as any other, 1 on average."""
+    counts = np.bincount(labels, minlength=classes)
+    return tuple((len(labels) / (classes * np.maximum(counts, 1))).tolist())

@@ -1,0 +1,114 @@
+"""Tasks that are no names but data of the user's: a function, a file, a folder, a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from ..store.entry import TaskEntry
+from ..store.places import Places
+from ..task import Task
+from .arrays import ArraysConfig, load_arrays
+from .audio import AudioConfig, load_audio
+from .datasets import SAVED, DatasetConfig, load_saved, load_tfds
+from .function import function_entry
+from .series import SeriesConfig, load_series
+from .text import TextConfig, load_text
+from .ts import TimeSeriesConfig, load_time_series
+
+TFDS = "tfds:"
+
+OWN = (
+    "or your own data: package.module:function, FILE.py:function, a file (.npz .npy .parquet .csv "
+    ".ts .txt .md), a folder, or tfds:NAME"
+)
+"""What a task may be besides a name, for error messages."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How data of one kind are recognised and read."""
+
+    suffixes: tuple[str, ...]
+    """Of a file, or of files in a folder."""
+    config_class: type
+    load: Callable[[Path, Any, Places], Task]
+
+
+FORMATS: tuple[Format, ...] = (
+    Format((".ts",), TimeSeriesConfig, load_time_series),
+    Format((".wav",), AudioConfig, load_audio),
+    Format((".npz", ".npy", ".parquet"), ArraysConfig, load_arrays),
+    Format((".csv",), SeriesConfig, load_series),
+    Format((".txt", ".md"), TextConfig, load_text),
+)
+"""A folder is of the first format whose files it holds."""
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` is the user's own data: by its form, or since there is such a file."""
+    return any(sign in name for sign in (":", "/", ".")) or Path(name).exists()
+
+
+def full_name(name: str) -> str:
+    """`name` as a run keeps it: files and folders by their absolute paths."""
+    where, colon, what = name.rpartition(":")
+    if name.startswith(TFDS):
+        return name
+    if colon:
+        is_file = Path(where).suffix == ".py"
+        return f"{Path(where).expanduser().resolve()}:{what}" if is_file else name
+    return str(Path(name).expanduser().resolve())
+
+
+def short_name(name: str) -> str:
+    """The name of own data, for people: the function, or the file without its suffix."""
+    if name.startswith(TFDS):
+        return name.removeprefix(TFDS).replace("/", "-").replace(":", "-")
+    return name.rpartition(":")[2] if ":" in name else Path(name).stem
+
+
+def own_entry(name: str) -> TaskEntry:
+    """The task that the user's own data `name` is.
+
+    ValueError in one sentence where there is no such thing, or nothing that can be read.
+    """
+    if name.startswith(TFDS):
+        return _tfds_entry(name)
+    return function_entry(full_name(name)) if ":" in name else _path_entry(full_name(name))
+
+
+@cache
+def _tfds_entry(name: str) -> TaskEntry:
+    return TaskEntry(DatasetConfig, partial(load_tfds, name.removeprefix(TFDS)))
+
+
+@cache
+def _path_entry(name: str) -> TaskEntry:
+    path = Path(name)
+    if not path.exists():
+        raise ValueError(f"`task` {name}: there is no such file or folder")
+    found = _format_of(path)
+    return TaskEntry(found.config_class, partial(_load, found, path))
+
+
+def _format_of(path: Path) -> Format:
+    there = {path.suffix.lower()}
+    if path.is_dir():
+        if any((path / name).is_file() for name in SAVED):
+            return Format((), DatasetConfig, load_saved)
+        there = {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
+    for each in FORMATS:
+        if there & set(each.suffixes):
+            return each
+    known = " ".join(suffix for each in FORMATS for suffix in each.suffixes)
+    raise ValueError(f"`task` {path} must be, or hold, files of one of {known}, got none")
+
+
+def _load(found: Format, path: Path, config: Any, places: Places) -> Task:
+    try:
+        return found.load(path, config, places)
+    except (ValueError, OSError, KeyError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"`task` {path}: {said}") from error

@@ -1,0 +1,184 @@
+"""One long series in a table (CSV): what are its next values?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_at_least
+from ..store.places import Places
+from ..task import Missing, Task
+from .forecast import forecast_task
+
+ROWS = "rows"
+WINDOW = 168
+"""Hours of a week."""
+
+
+@dataclass(frozen=True)
+class SeriesConfig:
+    """A series, a row for each time: from a window of it, the next values of some columns."""
+
+    time: str | None = None
+    """Column of the times; None: the first that holds times. `rows`: there is none, rows follow
+    each other at equal distances."""
+    time_format: str | None = None
+    """How times are written, as for strptime; None: as in ISO 8601, or as numbers."""
+    columns: tuple[str, ...] = ()
+    """Columns that the model sees; none: all that hold numbers."""
+    targets: tuple[str, ...] = ()
+    """Columns whose next values are asked for, among those that the model sees; none: all."""
+    window: int | None = None
+    """Rows that a forecast looks back on; None: 168, or a twentieth of all if that is less."""
+    horizon: int = 24
+    """Rows ahead that are asked for."""
+    missing: Missing = "refuse"
+    """What an empty cell means: a mistake, or a value that is missing."""
+    intervals: bool = False
+    """Give the model the time before each row, for times that are irregular."""
+    validation: float = 0.1
+    """Share of the rows, before those for testing, that is for validation."""
+    test: float = 0.2
+    """Share of the rows, at the end, that is for testing."""
+
+    def __post_init__(self):
+        check_at_least(self, horizon=1)
+        if self.window is not None:
+            check_at_least(self, window=1)
+        for name in ("validation", "test"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+
+
+def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
+    """The series in a CSV file, or in the only one in a folder, as a task."""
+    del places
+    file = path
+    if path.is_dir():
+        files = sorted(path.glob("*.csv"))
+        if len(files) != 1:
+            raise ValueError(f"there must be one CSV file in the folder, got {len(files)}")
+        file = files[0]
+    table = _read(file)
+    time, times = _times(table, config)
+    columns = _columns(table, config.columns, "columns", time)
+    targets = config.targets or tuple(columns)
+    for name in targets:
+        if name not in columns:
+            raise ValueError(f"targets must be among the columns {', '.join(columns)}, got {name}")
+    values = np.stack(list(columns.values()), axis=-1).astype(np.float32)
+    if config.missing == "refuse" and not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f'cells must hold numbers unless missing="mask", got none in row {row + 2}, column '
+            f"{list(columns)[column]}"
+        )
+    window = config.window or max(2, min(WINDOW, len(values) // 20))
+    return forecast_task(
+        file.stem,
+        values,
+        tuple(columns),
+        targets,
+        window=window,
+        horizon=config.horizon,
+        shares=(config.validation, config.test),
+        intervals=_steps(times) if config.intervals else None,
+        notes=_notes(times),
+    )
+
+
+def _read(file: Path) -> Any:
+    from pyarrow import ArrowException, csv
+
+    try:
+        table = csv.read_csv(file)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{file} must be a CSV file with a line of names, got: {error}") from None
+    if not table.num_rows:
+        raise ValueError(f"{file} must hold a row or more, got none")
+    return table
+
+
+def _times(table: Any, config: SeriesConfig) -> tuple[str | None, np.ndarray]:
+    """The column of times, if there is one, and the times [s, or what numbers count]."""
+    from pyarrow import types
+
+    if config.time == ROWS:
+        return None, np.arange(table.num_rows, dtype=np.float64)
+    name = config.time
+    if name is None:
+        kinds = {field.name: field.type for field in table.schema}
+        timed = [k for k, kind in kinds.items() if types.is_temporal(kind)]
+        if not timed:
+            raise ValueError(
+                f"time must name the column of times, or be {ROWS}, got columns "
+                f"{', '.join(kinds)} without any"
+            )
+        name = timed[0]
+    if name not in table.column_names:
+        raise ValueError(f"time must be one of {', '.join(table.column_names)}, got {name}")
+    times = _seconds(table.column(name), name, config.time_format)
+    falls = np.flatnonzero(~(np.diff(times) > 0))
+    if len(falls):
+        row = int(falls[0])
+        before, after = (table.column(name)[k].as_py() for k in (row, row + 1))
+        raise ValueError(
+            f"times must rise from row to row, got {after} after {before} in row {row + 3} (column "
+            f"{name}; --data.time names another, or {ROWS})"
+        )
+    return name, times
+
+
+def _seconds(column: Any, name: str, form: str | None) -> np.ndarray:
+    """Times as numbers: seconds, or numbers as they are."""
+    from pyarrow import ArrowException, compute, timestamp, types
+
+    try:
+        if types.is_string(column.type):
+            column = compute.strptime(column, format=form or "%Y-%m-%d %H:%M:%S", unit="us")
+        if types.is_temporal(column.type):
+            column = column.cast(timestamp("us")).cast("int64")
+            return column.to_numpy().astype(np.float64) / 1e6
+        return column.to_numpy().astype(np.float64)
+    except (ArrowException, ValueError, TypeError) as error:
+        raise ValueError(
+            f"column {name} must hold times (time_format says how they are written), got: {error}"
+        ) from None
+
+
+def _columns(
+    table: Any, wanted: tuple[str, ...], option: str, time: str | None
+) -> dict[str, np.ndarray]:
+    """The columns of numbers by name, NaN where a cell is empty."""
+    from pyarrow import types
+
+    def is_number(name: str) -> bool:
+        kind = table.schema.field(name).type
+        return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+
+    names = wanted or tuple(k for k in table.column_names if k != time and is_number(k))
+    for name in names:
+        if name not in table.column_names or not is_number(name):
+            numbers = ", ".join(filter(is_number, table.column_names))
+            raise ValueError(f"{option} must be among the columns of numbers {numbers}, got {name}")
+    if not names:
+        there = ", ".join(table.column_names)
+        raise ValueError(f"there must be a column of numbers besides the times, got {there}")
+    return {name: table.column(name).cast("float64").to_numpy() for name in names}
+
+
+def _steps(times: np.ndarray) -> np.ndarray:
+    """The time before each row, in units of a usual one."""
+    steps = np.diff(times, prepend=times[0])
+    usual = np.median(steps[1:]) if len(steps) > 1 else 1.0
+    steps[0] = usual
+    return (steps / usual).astype(np.float32)
+
+
+def _notes(times: np.ndarray) -> tuple[str, ...]:
+    steps = _steps(times)
+    odd = int((np.abs(steps - 1) > 1e-3).sum())
+    if not odd:
+        return ()
+    return (f"{odd} of {len(times)} rows do not follow at the usual distance in time",)

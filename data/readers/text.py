@@ -1,0 +1,100 @@
+"""Text and Markdown files: which token comes next?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..checks import check_at_least
+from ..store.places import Places
+from ..task import Task, text_split
+from ..text import BYTES
+
+TOKENIZER = "tokenizer.json"
+SUFFIXES = (".txt", ".md")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Text and Markdown files, one after the other in the order of their names.
+
+    Tokens are bytes, or those of a `tokenizer.json` in the folder (Hugging Face's format).
+    """
+
+    length: int = 256
+    """Tokens that a model sees at once."""
+    validation: float = 0.05
+    """Share of the tokens, before those for testing, that is for validation."""
+    test: float = 0.05
+    """Share of the tokens, at the end, that is for testing."""
+
+    def __post_init__(self):
+        check_at_least(self, length=1)
+        for name in ("validation", "test"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+
+
+def load_text(path: Path, config: TextConfig, places: Places) -> Task:
+    """The text of a file, or of all files in a folder, as a task."""
+    del places
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    folder = path if path.is_dir() else path.parent
+    tokenizer = folder / TOKENIZER
+    if path.is_dir() and tokenizer.is_file():
+        tokens, symbols = _tokenized(files, tokenizer)
+    else:
+        tokens = np.frombuffer(b"\n".join(file.read_bytes() for file in files), np.uint8)
+        symbols = BYTES
+    first_test = len(tokens) - round(config.test * len(tokens))
+    first_validation = first_test - round(config.validation * len(tokens))
+    parts = {
+        "train": tokens[:first_validation],
+        "validation": tokens[first_validation:first_test],
+        "test": tokens[first_test:],
+    }
+    for name, part in parts.items():
+        if len(part) <= config.length:
+            raise ValueError(
+                f"split {name} must have more than length={config.length} tokens, got {len(part)}"
+            )
+    return Task(
+        name=path.stem,
+        kind="language",
+        length=config.length,
+        input_kind="tokens",
+        input_size=len(symbols),
+        splits={
+            name: text_split(part, config.length, 1 if name == "train" else config.length)
+            for name, part in parts.items()
+        },
+        symbols=symbols,
+        baselines={"frequencies": _frequency_bits(parts["train"], parts["test"], len(symbols))},
+    )
+
+
+def _tokenized(files: list[Path], tokenizer: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The tokens of all files, and how each token is shown."""
+    try:
+        from tokenizers import Tokenizer  # optional: pip install compressm-zoo[text]
+    except ImportError:
+        raise ValueError(
+            f"{tokenizer} needs the package tokenizers: pip install 'compressm-zoo[text]'"
+        ) from None
+    try:
+        made = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # it raises nothing narrower
+        raise ValueError(f"{tokenizer} must be a tokenizer's file, got: {error}") from None
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    tokens = [np.array(each.ids, np.int32) for each in made.encode_batch(texts)]
+    numbers = range(made.get_vocab_size())
+    symbols = tuple(made.decode([k]) or made.id_to_token(k) or "" for k in numbers)
+    return np.concatenate(tokens), symbols
+
+
+def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:
+    """Bits per token of `test` by the frequencies in `train`, with one more of each."""
+    counts = np.bincount(train, minlength=size) + 1
+    return float(-np.log2(counts / counts.sum())[test].mean())

@@ -1,0 +1,174 @@
+"""Runs on data of the user's own: they are named once, and known again wherever they are needed."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from training.commands.cut import cut_run
+from training.commands.data import load_data
+from training.commands.train import execute
+from training.run.interrupt import Interrupt, Interrupted
+from training.settings.command import parse_command
+from training.settings.config import CompressionConfig
+from training.settings.errors import UsageError
+from training.settings.saved import read_config
+
+SIGNS = """
+import numpy as np
+
+from data import Split, Task
+
+
+def signs(length: int = 12, bias: float = 0.0):
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        inputs = rng.standard_normal((n, length, 1), np.float32)
+        return Split(inputs, (inputs.sum((1, 2)) > bias).astype(np.int32))
+
+    splits = {"train": split(64), "validation": split(16), "test": split(16)}
+    return Task("signs", length, "real", 1, splits, classes=2)
+
+
+def broken(length: int = 12):
+    raise RuntimeError("no such\\ndata")
+
+
+def odd(length: int = 12):
+    return {"inputs": length}
+
+
+def demanding(length):
+    return signs(length)
+
+
+class NotThere:
+    pass
+"""
+
+SMALL = (
+    *("--steps", "20", "--batch-size", "8", "--layer.d-state", "6", "--network.d-model", "4"),
+    *("--network.blocks", "1", "--compression.start", "0"),
+    *("--loop.log-every", "10", "--loop.evaluate-every", "20", "--loop.evaluation-batch", "8"),
+    *("--compression.calibration", "8", "--compression.mode", "fixed", "--compression.rank", "3"),
+    *("--compression.shrinks", "1", "--compression.window", "0.5"),
+    *("--compression.rehearsal", "0", "--model", "lru"),
+)
+
+
+def quiet():
+    return Console(file=io.StringIO())
+
+
+@pytest.fixture
+def signs(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(SIGNS)
+    return file
+
+
+class Stopped(Interrupt):
+    """Ctrl-C at the first step."""
+
+    def __init__(self):
+        super().__init__()
+        self.requested = True
+
+
+def arrays(tmp_path, seed=0, n=96):
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((n, 12, 2)).astype(np.float32)
+    labels = np.where(inputs[..., 0].sum(1) > 0, "up", "down")
+    np.savez(tmp_path / "ups.npz", inputs=inputs, labels=labels)
+    return tmp_path / "ups.npz"
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_function_is_trained_on_resumed_and_cut(signs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    command = parse_command(
+        ["--task", "own.py:signs", "--data.length", "10", "--out", str(folder), *SMALL]
+    )
+    assert command.config.task == f"{signs}:signs"
+    assert command.config.data.length == 10
+    said = quiet()
+    execute(command, said)
+    assert "settings by the size of the data" in said.file.getvalue()
+    monkeypatch.chdir(tmp_path.parent)
+    again = parse_command(["--resume", str(folder)])
+    assert again.config == read_config(folder)
+    assert again.config.data.length == 10
+    assert again.config.layer.d_state == 6
+    task = load_data(again.config)
+    assert (task.name, task.length) == ("signs", 10)
+    cut = CompressionConfig(mode="fixed", rank=2, calibration=8)
+    summary = cut_run(folder, task, tmp_path / "cut", cut)
+    assert summary["task"] == "signs"
+    assert json.loads((tmp_path / "cut" / "data.json").read_text())["task"] == f"{signs}:signs"
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_other_data_under_the_same_name_are_refused(tmp_path):
+    file, folder = arrays(tmp_path), tmp_path / "run"
+    command = parse_command(["--task", str(file), "--out", str(folder), *SMALL])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.commands.train.Interrupt", Stopped)
+        with pytest.raises(Interrupted):
+            execute(command, quiet())
+    arrays(tmp_path, seed=1)
+    other = load_data(command.config)
+    said = "must be those that it began with, got others under the name ups"
+    with pytest.raises(UsageError, match=said):
+        execute(parse_command(["--resume", str(folder)]), quiet())
+    with pytest.raises(UsageError, match=said):
+        cut_run(folder, other, tmp_path / "cut", CompressionConfig(mode="fixed", rank=2))
+    assert not (tmp_path / "cut").exists()
+    arrays(tmp_path)
+    assert execute(parse_command(["--resume", str(folder)]), quiet()) == folder
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["output_names"] == ["down", "up"]
+    assert np.sum(summary["tables"]["test"]) == len(load_data(command.config).splits["test"])
+    assert {"accuracy", "macro_f1"} < set(summary["test"])
+
+
+def test_the_options_of_the_user_win_over_the_rule(tmp_path):
+    file = arrays(tmp_path)
+    config = tmp_path / "c.yaml"
+    config.write_text(f"task: {file}\nsteps: 77\nnetwork: {{blocks: 3}}\n")
+    command = parse_command(["--config", str(config), "--network.d-model", "16"])
+    assert command.settle is not None
+    settled = command.settle(load_data(command.config))
+    assert (settled.steps, settled.network.blocks, settled.network.d_model) == (77, 3, 16)
+    assert settled.batch_size == 8  # by the rule
+    assert parse_command(["--task", "digits"]).settle is None
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("own.py:broken", "failed: RuntimeError: no such data"),
+        ("own.py:odd", "must return a data.Task, got dict"),
+        ("own.py:demanding", "must have a default for every option, got `length`"),
+        ("own.py:nothing", "must have a function nothing, got None"),
+        ("elsewhere.py:f", "there is no file"),
+        ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
+        ("wrong.py:f", "cannot be imported: SyntaxError"),
+        ("./nowhere.npz", "there is no such file or folder"),
+        ("empty", "must be, or hold, files of one of"),
+        ("own.py", "must be, or hold, files of one of"),
+        ("nowhere", "or your own data: package.module:function"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_told_in_one_line(task, message, signs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.py").write_text("(")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as error:
+        execute(parse_command(["--task", task, "--out", "out"]), quiet())
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,54 @@
+"""The data of a run: loaded as its configuration says, and known again by their fingerprint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data import Progress, Task, default_cache_dir, fingerprint, load_task
+
+from ..reporting.events import write_json
+from ..settings.config import RunConfig
+from ..settings.errors import UsageError
+
+FILE = "data.json"
+
+
+def load_data(config: RunConfig[Any, Any], progress: Progress | None = None) -> Task:
+    """The task of a run; whatever is wrong with its data is a `UsageError` in one line."""
+    try:
+        return load_task(
+            config.task,
+            config.data,
+            data_dir=config.data_dir,
+            cache_dir=config.cache_dir or default_cache_dir(),
+            progress=progress,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def note_data(folder: Path, config: RunConfig[Any, Any], task: Task) -> None:
+    """Write down in `folder` what the data of its run are known by."""
+    counts = {name: len(split) for name, split in task.splits.items()}
+    about = {"task": config.task, "fingerprint": fingerprint(task), "sequences": counts}
+    write_json(folder / FILE, about)
+
+
+def check_data(folder: Path, task: Task) -> None:
+    """`UsageError` if the run in `folder` has other data than `task`.
+
+    Runs of versions that did not note their data pass.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return
+    try:
+        noted = json.loads(file.read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} must be JSON with a fingerprint, got: {error}") from None
+    found = fingerprint(task)
+    if found != noted:
+        raise UsageError(
+            f"the data of {folder} must be those that it began with, got others under the name "
+            f"{task.name} (fingerprint {found[:12]} instead of {noted[:12]})"
+        )

@@ -1,0 +1,82 @@
+"""Settings for a task that nobody has tuned, from the size of its data."""
+
+from typing import Any
+
+from data import Task
+
+from .config import (
+    CompressionConfig,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+from .presets import Preset
+
+SAMPLES = 24_000_000
+"""Samples (steps of sequences) that a run is trained on at most: minutes on two CPU cores."""
+EPOCHS = 60
+"""Times that a run sees each sequence, within the limits of steps and samples."""
+
+
+def tuned(task: Task, model: str) -> Preset:
+    """The settings that a run of `model` on `task` starts with, a function of sizes alone.
+
+    The batch is a power of two, about a sixteenth of the training sequences, and smaller for long
+    ones. There are steps for `EPOCHS` epochs, but 1200 at least and 5000 at most, and no more than
+    `SAMPLES` allow. The network is wider for many channels or classes, and drops more out where
+    there are few sequences. Cuts are careful: no more than a hundredth of the HSVs, late enough for
+    something to have been learned. Every norm looks at one sample, so that the model can stream.
+    """
+    del model  # what differs by model, `preset` knows
+    n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
+    batch = min(_power_of_two(n / 16, 8, 64), _power_of_two(32_768 / length, 4, 64), n)
+    wanted = min(max(EPOCHS * n // batch, 1200), 5000)
+    steps = max(min(wanted, SAMPLES // (batch * length)), 200)
+    width = max(task.input_size if task.input_kind == "real" else 32, 2 * min(task.outputs, 32))
+    every = max(steps // 8, 1)
+    return Preset(
+        steps=steps,
+        batch_size=batch,
+        d_state=64,
+        selective_state=16,
+        network=NetworkConfig(
+            d_model=_power_of_two(width, 32, 64),
+            blocks=2,
+            norm="rms" if task.kind == "language" else "layer",
+            dropout=0.0 if task.targets is not None else 0.2 if n < 1000 else 0.1,
+        ),
+        optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
+        compression=CompressionConfig(
+            tolerance=0.01, multiple=4, start=0.1, window=0.2, calibration=min(64, n)
+        ),
+        loop=LoopConfig(
+            log_every=max(every // 4, 1),
+            evaluate_every=every,
+            checkpoint_every=2 * every,
+            steps_per_dispatch=max(min(25, 400_000 // (batch * length)), 1),
+        ),
+    )
+
+
+def _power_of_two(x: float | int, low: int, high: int) -> int:
+    """The power of two nearest to `x` from below, within bounds that are powers themselves."""
+    return min(max(2 ** max(int(x), 1).bit_length() // 2, low), high)
+
+
+def describe_settings(config: RunConfig[Any, Any], task: Task) -> list[str]:
+    """The settings of a run on a task that nobody has tuned, for people, in a few lines."""
+    network = config.network
+    sizes = ", ".join(f"{len(split)} for {name}" for name, split in task.splits.items())
+    ways = " both ways" if network.bidirectional else ""
+    what = "channels" if task.input_kind == "real" else "tokens"
+    return [
+        f"{task.name}: {task.kind} of sequences of {task.length} steps, {task.input_size} {what}, "
+        f"{task.outputs} outputs; {sizes}",
+        f"settings by the size of the data: --network.blocks {network.blocks}{ways} "
+        f"--network.d-model {network.d_model} --layer.d-state {config.layer.d_state} "
+        f"--steps {config.steps} --batch-size {config.batch_size} "
+        f"--optimizer.learning-rate {config.optimizer.learning_rate:g} "
+        f"--network.dropout {network.dropout:g} "
+        f"--compression.tolerance {config.compression.tolerance:g}",
+    ]
