@@ -9,6 +9,10 @@ others). The cut makes the smaller layer, and the optimizer's state is carried a
 beforehand what would happen, `verify` measures the error afterwards.
 """
 
+from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ours)
+
+# isort: split
+
 from zoo import AbstractLinearSSM, AbstractMambaSSM
 
 from .analysis.verify import Certificate, Verification, hinf_error, verify

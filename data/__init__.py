@@ -11,8 +11,10 @@ from .builtin.pendulum import PendulumConfig
 from .builtin.scifar import SCIFARConfig
 from .builtin.smnist import SMNISTConfig
 from .pipeline import Shard, eval_batches, train_batch
+from .readers.stored import save_task
 from .registry import (
     TASKS,
+    check_task,
     import_builders,
     kept_name,
     load_task,
@@ -51,6 +53,7 @@ __all__ = [
     "Split",
     "Task",
     "TaskEntry",
+    "check_task",
     "default_cache_dir",
     "eval_batches",
     "fingerprint",
@@ -58,6 +61,7 @@ __all__ = [
     "kept_name",
     "load_task",
     "register_task",
+    "save_task",
     "task_entry",
     "task_label",
     "text_split",

@@ -86,6 +86,13 @@ def task_entry(name: str) -> TaskEntry:
 
 
 @checked
+def check_task(name: str) -> None:
+    """ValueError unless `name` is a task's, or may be that of the user's own data."""
+    if not is_own(name):
+        task_entry(name)
+
+
+@checked
 def kept_name(name: str) -> str:
     """The name of a task as a run keeps it: that of own data does not depend on the folder."""
     return name if name in TASKS or not is_own(name) else full_name(name)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from data import TASKS, Task, import_builders, load_task, task_entry
+from data.readers.named import OWN
 from data.sheet import write_sheet
 from training.settings.plugins import import_plugins
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> None:
         parents=[first],
     )
     parser.add_argument("command", choices=("prepare", "inspect"), nargs="?")
-    parser.add_argument("task", choices=tuple(TASKS), nargs="?")
+    parser.add_argument("task", nargs="?", help=f"{', '.join(TASKS)}, {OWN}")
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.command is None or chosen.task is None:
         wants_help = {"-h", "--help"} & set(rest)
@@ -118,6 +119,8 @@ def _show(task: Task, console: Console) -> None:
 ASKED = {
     "classification": ("classes", "test accuracy"),
     "pair": ("classes", "test accuracy"),
+    "multilabel": ("labels", "test accuracy"),
+    "values": ("values", "test mean squared error"),
     "regression": ("values at each step", "test mean squared error"),
     "language": ("tokens that may follow", "test bits per token"),
     "recall": ("tokens that may be asked for", "test accuracy"),
@@ -125,16 +128,21 @@ ASKED = {
 """What is asked by each kind of task, and the measure of its baselines."""
 
 
+VALUED = ("values", "regression")
+"""Kinds that ask for values."""
+
+
 def _labels_title(task: Task) -> str:
     if task.classes is not None:
         return "samples of each label"
-    return "mean of each value" if task.kind == "regression" else "commonest tokens"
+    return "mean of each value" if task.kind in VALUED else "commonest tokens"
 
 
 def _labels(task: Task, labels: np.ndarray) -> str:
     """How often each label occurs; of many, the commonest; of values, their mean."""
-    if task.kind == "regression":
-        return " ".join(f"{mean:.3f}" for mean in labels.mean(axis=(0, 1)))
+    if task.kind in VALUED or labels.dtype == np.float32:
+        means = labels.reshape(-1, labels.shape[-1]).mean(axis=0)
+        return " ".join(f"{mean:.3f}" for mean in means[:6]) + (" ..." if len(means) > 6 else "")
     labels = labels[labels >= 0]  # of recall, where something is asked
     counts = np.bincount(labels, minlength=task.outputs)
     if task.classes is not None:

@@ -65,6 +65,7 @@ ROOMS = {
         "shrink",
     ),
     "training": in_order(
+        "names",
         "settings",
         "model",
         "reporting",

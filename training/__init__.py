@@ -5,16 +5,22 @@ What stands here is imported when it is asked for: most commands need only a par
 
 from typing import TYPE_CHECKING, Any
 
+from .names import check_names
+
 if TYPE_CHECKING:
+    from .commands.fit import fit
     from .finished.load import load_run
     from .finished.streaming import Stream
     from .finished.trained import TrainedRun
 
-__all__ = ["Stream", "TrainedRun", "load_run"]
+check_names("zoo", "data", "compress")
+
+__all__ = ["Stream", "TrainedRun", "fit", "load_run"]
 
 _PLACES = {
     "Stream": ".finished.streaming",
     "TrainedRun": ".finished.trained",
+    "fit": ".commands.fit",
     "load_run": ".finished.load",
 }
 """Where each public name is made."""

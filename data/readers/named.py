@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from .audio import AudioConfig, load_audio
 from .datasets import SAVED, DatasetConfig, load_saved, load_tfds
 from .function import function_entry
 from .series import SeriesConfig, load_series
+from .stored import FILE as STORED
+from .stored import StoredConfig, load_stored
 from .text import TextConfig, load_text
 from .ts import TimeSeriesConfig, load_time_series
 
@@ -75,16 +77,10 @@ def own_entry(name: str) -> TaskEntry:
     ValueError in one sentence where there is no such thing, or nothing that can be read.
     """
     if name.startswith(TFDS):
-        return _tfds_entry(name)
+        return TaskEntry(DatasetConfig, partial(load_tfds, name.removeprefix(TFDS)))
     return function_entry(full_name(name)) if ":" in name else _path_entry(full_name(name))
 
 
-@cache
-def _tfds_entry(name: str) -> TaskEntry:
-    return TaskEntry(DatasetConfig, partial(load_tfds, name.removeprefix(TFDS)))
-
-
-@cache
 def _path_entry(name: str) -> TaskEntry:
     path = Path(name)
     if not path.exists():
@@ -96,6 +92,8 @@ def _path_entry(name: str) -> TaskEntry:
 def _format_of(path: Path) -> Format:
     there = {path.suffix.lower()}
     if path.is_dir():
+        if (path / STORED).is_file():
+            return Format((), StoredConfig, load_stored)
         if any((path / name).is_file() for name in SAVED):
             return Format((), DatasetConfig, load_saved)
         there = {file.suffix.lower() for file in path.rglob("*") if file.is_file()}

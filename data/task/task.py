@@ -18,8 +18,8 @@ class Task:
 
     `baselines` holds what predictors that look at one cheap feature score on the test split, in the
     measure of the kind: accuracy (classification, pair, multilabel, recall), mean squared error
-    (values, regression), bits per token (language); a model has learned the task only as far as it is better
-    than all of them.
+    (values, regression), bits per token (language); a model has learned the task only as far as it
+    is better than all of them.
     `notes` are things a report should repeat, such as files that were skipped.
 
     By kind, each sample of a split holds: "classification" [L c] or tokens [L], and an int32 label;

@@ -83,3 +83,13 @@ def test_bad_arguments_end_with_code_2(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_data_of_the_users_can_be_looked_at(tmp_path):
+    import numpy as np
+
+    inputs = np.random.default_rng(0).normal(size=(40, 6, 2))
+    np.savez(tmp_path / "own.npz", inputs=inputs, labels=inputs.sum((1, 2)))
+    said = run("inspect", str(tmp_path / "own.npz"), "--test", "0.25").stdout
+    assert "own (values): 6 steps of 2 channels, 1 values" in said
+    assert "test mean squared error of ridge alone" in said

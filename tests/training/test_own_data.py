@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import training
+from data import Split, Task, fingerprint
 from training.commands.cut import cut_run
 from training.commands.data import load_data
 from training.commands.train import execute
@@ -172,3 +174,66 @@ def test_what_is_wrong_with_a_name_is_told_in_one_line(task, message, signs, tmp
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+# in one line of Python
+
+
+def made(n: int = 96) -> Task:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((n, 12, 1), np.float32)
+    split = Split(inputs, (inputs.sum((1, 2)) > 0).astype(np.int32))
+    parts = {"train": slice(0, 64), "validation": slice(64, 80), "test": slice(80, n)}
+    return Task("made", 12, "real", 1, {k: split.select(v) for k, v in parts.items()}, classes=2)
+
+
+FEW = {
+    "steps": 10,
+    "batch_size": 8,
+    "layer": {"d_state": 6},
+    "network": {"d_model": 4, "blocks": 1},
+    "compression": {"mode": "none", "calibration": 8},
+    "loop": {"evaluate_every": 10, "evaluation_batch": 8},
+}
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_task_in_memory_is_fitted_and_kept_with_its_run(tmp_path):
+    task = made()
+    run = training.fit(task, model="lru", out=tmp_path / "run", console=quiet(), **FEW)
+    assert run.task is task
+    assert run.config.steps == 10
+    again = parse_command(["--resume", str(tmp_path / "run")])
+    assert fingerprint(load_data(again.config)) == fingerprint(task)
+    cut = CompressionConfig(mode="fixed", rank=2, calibration=8)
+    cut_run(tmp_path / "run", load_data(again.config), tmp_path / "cut", cut)
+    assert run.score(task.splits["test"]) == pytest.approx(dict(run.summary["test"]))
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_run_can_be_used_when_its_data_are_gone(tmp_path):
+    file = arrays(tmp_path)
+    run = training.fit(file, model="lru", out=tmp_path / "run", console=quiet(), **FEW)
+    file.unlink()
+    again = training.load_run(tmp_path / "run")
+    inputs = np.zeros((3, 12, 2), np.float32)
+    np.testing.assert_array_equal(again.predict(inputs), run.predict(inputs))
+    assert again.config.data.validation == 0.15
+    with pytest.raises(UsageError, match="there is no such file or folder"):
+        parse_command(["--resume", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stepps": 3}, "unknown key stepps, did you mean steps?"),
+        ({"steps": 0}, "`steps` must be 1 or more, got 0"),
+        ({"batch_size": 999}, "`batch_size` must be at most 64"),
+        ({"model": "transformer"}, "must be one of"),
+    ],
+)
+def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=r"must|unknown") as error:
+        training.fit(made(), out=tmp_path / "run", console=quiet(), **settings)
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()

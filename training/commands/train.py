@@ -12,7 +12,7 @@ import rich.progress
 from rich.console import Console
 
 from compress import AbstractMethod, AbstractPolicy
-from data import Progress, Task, import_builders, task_label
+from data import Progress, Task, import_builders, save_task, task_label
 from data.store.download import locked
 
 from ..finished.kept_task import keep_task
@@ -64,7 +64,7 @@ def execute(
         together = command.together
         jax.distributed.initialize(together.coordinator, together.processes, together.process)
     placement = Placement()
-    folder = command.out or _new_folder(config)
+    folder = command.out or new_folder(config.model, task_label(config.task), config.seed)
     if command.resume:
         check_writable("--out", folder)
     else:
@@ -78,7 +78,7 @@ def execute(
     check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
-        task = load_data(config, progress)
+        task = command.task or load_data(config, progress)
     config = _settled(command, task, console if placement.is_first else None)
     _check_fits(config, task)
     if command.resume:
@@ -90,6 +90,8 @@ def execute(
         if not command.resume and placement.is_first:
             write_atomically(folder / "config.yaml", write_yaml(config))
             keep_task(folder, task)
+            if command.task is not None:
+                save_task(task, Path(config.task))
             note_data(folder, config, task)
         if placement.is_first:
             with _as_usage_error():
@@ -246,8 +248,6 @@ def _preparation_progress(console: Console) -> Iterator[Progress]:
         yield progress
 
 
-def _new_folder(config: RunConfig[Any, Any]) -> Path:
+def new_folder(model: str, task: str, seed: int) -> Path:
     """A folder under runs/ that says what and when."""
-    task = task_label(config.task)
-    name = f"{config.model}-{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path("runs") / name
+    return Path("runs") / f"{model}-{task}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -29,6 +29,8 @@ def as_split(task: Task, inputs: Any, lengths: Any = None, intervals: Any = None
         labels=labels,
         lengths=_lengths(task, found, lengths),
         intervals=_intervals(task, found, intervals),
+        mask=_mask(like, found),
+        label_mask=None,
     )
 
 
@@ -39,19 +41,34 @@ def as_sample(task: Task, x: Any) -> np.ndarray:
         if found.ndim or not np.issubdtype(found.dtype, np.integer):
             raise ValueError(f"a sample must be one token, got {found.dtype} of {found.shape}")
         return found.astype(np.int32)
-    if found.shape != (task.input_size,):
-        raise ValueError(f"a sample must be {task.input_size} channels, got {found.shape}")
+    stored = like.inputs.shape[-1]
+    if found.shape != (stored,):
+        raise ValueError(f"a sample must be {stored} channels, got {found.shape}")
     normalised = found.astype(np.float32) - np.asarray(like.offset, np.float32)
-    return normalised * np.asarray(like.scale, np.float32)
+    normalised = normalised * np.asarray(like.scale, np.float32)
+    known = _mask(like, found)
+    if known is None:
+        return normalised
+    return np.concatenate([np.where(known, normalised, 0), known], dtype=np.float32)
 
 
 def _wanted(task: Task) -> tuple[str, tuple[int | None, ...]]:
     """The shape of inputs in words, and as sizes."""
     pair: tuple[int | None, ...] = (2,) if task.kind == "pair" else ()
-    channels: tuple[int | None, ...] = (task.input_size,) if task.input_kind == "real" else ()
+    real = task.input_kind == "real"
+    stored = task.splits["train"].inputs.shape[-1] if real else 0
+    channels: tuple[int | None, ...] = (stored,) if real else ()
     names = ["n", *map(str, pair), "length", *map(str, channels)]
     held = "numbers" if task.input_kind == "real" else "tokens"
     return f"{held} [{' '.join(names)}]", (None, *pair, None, *channels)
+
+
+def _mask(like: Split, inputs: np.ndarray) -> np.ndarray | None:
+    """Which inputs are there, for a model that is told of it: NaN is missing."""
+    if like.mask is None:
+        return None
+    known = np.isfinite(inputs)
+    return known if like.mask.shape[-1] > 1 else known.all(axis=-1, keepdims=True)
 
 
 def _real(found: np.ndarray) -> np.ndarray:

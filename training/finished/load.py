@@ -59,7 +59,7 @@ def trained_run(
 
 def _finished(folder: Path, task: Task | None) -> TrainedRun:
     check_run(folder)
-    config = read_config(folder)
+    config = read_config(folder, needs_data=False)
     kept = read_kept_task(folder) if task is None else describe_task(task)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -82,7 +82,10 @@ def _finished(folder: Path, task: Task | None) -> TrainedRun:
 
 def _saved(folder: Path) -> TrainedRun:
     about = read_about(folder)
-    config, task = complete(about["config"], folder / ABOUT), blank_task(about["task"])
+    config, task = (
+        complete(about["config"], folder / ABOUT, needs_data=False),
+        blank_task(about["task"]),
+    )
 
     def arrays(params: Any, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
         got = read_arrays(folder, {"model": params, "state": state})

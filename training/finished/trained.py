@@ -15,7 +15,7 @@ from data.task import Split, Task
 
 from ..model.forward import run_batch
 from ..model.network import layer_sizes
-from ..model.objective import OBJECTIVES, Totals
+from ..model.objective import OBJECTIVES
 from ..run.step import make_eval_step
 from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
@@ -70,8 +70,8 @@ class TrainedRun:
     def score(self, split: Split) -> dict[str, float]:
         """The loss and the measures on a split of the task, by their names in `summary`."""
         params, static = eqx.partition(self.model, eqx.is_array)
-        objective = OBJECTIVES[self.task.kind]
-        step, totals = make_eval_step(static, objective), Totals.zero()
+        objective = OBJECTIVES[self.task.kind].of(self.task)
+        step, totals = make_eval_step(static, objective), objective.zero()
         for rows, mask in eval_batches(split, self.batch):
             totals = step(params, self.state, totals, rows, mask)
         return objective.report(totals)

@@ -3,18 +3,18 @@
 import argparse
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from data import TASKS, Task, kept_name
+from data import Task, kept_name
 
 from .config import RunConfig
 from .errors import UsageError
 from .options import with_arguments
 from .saved import DEFAULTS, complete, config_file
-from .tuned import tuned
+from .tuned import Settle, settle_later
 from .yaml import read_yaml
 
 
@@ -38,9 +38,10 @@ class Command:
     resume: bool
     together: Together | None = None
     """The processes that train together; None: this one alone."""
-    settle: Callable[[Task], RunConfig[Any, Any]] | None = None
-    """What `config` becomes once the data are known, for a task that nobody has tuned: the same
-    file and options on top of the settings of `tuned`. None: it stays."""
+    settle: Settle | None = None
+    """What `config` becomes once the data are known. None: it stays."""
+    task: Task | None = None
+    """Data in memory, which are kept in the run directory; None: those that `config` names."""
 
 
 def parse_command(argv: Sequence[str]) -> Command:
@@ -83,13 +84,7 @@ def parse_command(argv: Sequence[str]) -> Command:
             f"{_first_difference(config, changed)} cannot change in a resumed run; "
             f"start a new one with --config {file}"
         )
-    settle = None
-    if not resume and config.task not in TASKS:
-
-        def settle(task: Task) -> RunConfig[Any, Any]:
-            start = tuned(task, config.model)
-            return with_arguments(complete(given, file, start), rest)
-
+    settle = None if resume else settle_later(given, file, rest)
     return Command(changed, out, resume, together, settle)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from data import task_entry
+from data import check_task
 from zoo import LayerConfig, layer_config
 from zoo.network.norm import NormName
 
@@ -254,7 +254,7 @@ class RunConfig(Generic[Layer, Data]):
 
     def __post_init__(self):
         layer_config(self.model)
-        task_entry(self.task)
+        check_task(self.task)
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")

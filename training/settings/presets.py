@@ -263,14 +263,17 @@ def register_preset(task: str, scale: Scale, preset: Preset) -> None:
     _PRESETS[scale][task] = preset
 
 
-def preset(model: str, task: str, scale: str, start: Preset | None = None) -> RunConfig[Any, Any]:
+def preset(
+    model: str, task: str, scale: str, start: Preset | None = None, data: Any = None
+) -> RunConfig[Any, Any]:
     """The configuration of `model` on `task` at `scale`; a ValueError says what there is.
 
-    A task without a preset starts as `start` says, or as most tasks do at scale small.
+    Without a preset a task starts as `start` says, or as most do at scale small. `data` are its
+    options, where nobody has to know what it is.
     """
     layer_class, task = layer_config(model), kept_name(task)
-    entry = task_entry(task)
     chosen = _preset_of(task, scale, start)
+    data = task_entry(task).config_class(**chosen.data) if data is None else data
     per_channel = layer_class.states_per_channel
     d_state = chosen.d_state
     if per_channel and chosen.selective_state is not None:
@@ -280,7 +283,7 @@ def preset(model: str, task: str, scale: str, start: Preset | None = None) -> Ru
         compression = replace(compression, method="paper")
     return RunConfig(
         layer=layer_class(d_state=d_state),
-        data=entry.config_class(**chosen.data),
+        data=data,
         model=model,
         task=task,
         scale=scale,  # pyright: ignore[reportArgumentType] (checked above)

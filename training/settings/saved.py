@@ -1,9 +1,11 @@
 """The configuration in a file, or of a run by its directory."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from data import TASKS
 
 from .config import RunConfig
 from .errors import UsageError
@@ -16,12 +18,14 @@ DEFAULTS = {"model": "s5", "task": "pathfinder", "scale": "small"}
 """What decides on the preset, and its defaults."""
 
 
-def read_config(folder: Path) -> RunConfig[Any, Any]:
+def read_config(folder: Path, *, needs_data: bool = True) -> RunConfig[Any, Any]:
     """The configuration of the run in `folder`; its plug-ins are imported first.
 
-    `UsageError` if there is no run, or if its configuration does not fit this version.
+    Without `needs_data`, data of the user's own may be gone. `UsageError` if there is no run, or if
+    its configuration does not fit this version.
     """
-    return complete(read_yaml(config_file(folder)), config_file(folder))
+    file = config_file(folder)
+    return complete(read_yaml(file), file, needs_data=needs_data)
 
 
 def config_file(folder: Path) -> Path:
@@ -33,24 +37,44 @@ def config_file(folder: Path) -> Path:
 
 
 def complete(
-    given: Mapping[str, Any], file: Path | None = None, start: Preset | None = None
+    given: Mapping[str, Any],
+    file: Path | None = None,
+    start: Preset | None = None,
+    *,
+    needs_data: bool = True,
 ) -> RunConfig[Any, Any]:
     """The configuration that has the values of `given`, and those of the preset elsewhere.
 
     `start` takes the place of the task's preset. Plug-ins in `given` are imported first. Errors
-    name the `file` that the values are from.
+    name the `file` that the values are from. Without `needs_data`, data of the user's own may be
+    gone: their options are kept as they are.
     """
     plugins = import_plugins(_plugins(given, file))
     chosen = {name: given.get(name, default) for name, default in DEFAULTS.items()}
     try:
-        config = replace(preset(**chosen, start=start), plugins=plugins)
+        gone = not needs_data and chosen["task"] not in TASKS
+        data = _NoOptions() if gone else None
+        config = replace(preset(**chosen, start=start, data=data), plugins=plugins)
     except ValueError as error:
         raise UsageError(str(error)) from None
     rest = {k: v for k, v in given.items() if k not in (*DEFAULTS, "plugins")}
+    kept = rest.pop("data", None) if gone else None
     try:
-        return with_options(config, rest)
+        config = with_options(config, rest)
+        return replace(config, data=_as_they_are(kept or {})) if gone else config
     except UsageError as error:
         raise UsageError(f"{file}: {error}" if file else str(error)) from None
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """Stands for the options of data that are not looked at."""
+
+
+def _as_they_are(options: Mapping[str, Any]) -> Any:
+    """Options as a dataclass, whatever they mean."""
+    columns = [(name, Any, field(default_factory=lambda v=v: v)) for name, v in options.items()]
+    return make_dataclass("KeptOptions", columns, frozen=True)()
 
 
 def _plugins(given: Mapping[str, Any], file: Path | None) -> list[str]:

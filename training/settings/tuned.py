@@ -1,8 +1,10 @@
 """Settings for a task that nobody has tuned, from the size of its data."""
 
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from data import Task
+from data import TASKS, Task
 
 from .config import (
     CompressionConfig,
@@ -11,7 +13,12 @@ from .config import (
     OptimizerConfig,
     RunConfig,
 )
+from .options import with_arguments
 from .presets import Preset
+from .saved import DEFAULTS, complete
+
+Settle = Callable[[Task], RunConfig[Any, Any]]
+"""From the data to the configuration of a run on a task that nobody has tuned."""
 
 SAMPLES = 24_000_000
 """Samples (steps of sequences) that a run is trained on at most: minutes on two CPU cores."""
@@ -57,6 +64,21 @@ def tuned(task: Task, model: str) -> Preset:
             steps_per_dispatch=max(min(25, 400_000 // (batch * length)), 1),
         ),
     )
+
+
+def settle_later(given: Mapping[str, Any], file: Path | None, argv: Sequence[str]) -> Settle | None:
+    """How the values of `given`, from `file`, and the options of a command line settle a run.
+
+    They change the settings of `tuned`. None for a task that has settings of its own.
+    """
+    if given.get("task", DEFAULTS["task"]) in TASKS:
+        return None
+
+    def settle(task: Task) -> RunConfig[Any, Any]:
+        start = tuned(task, given.get("model", DEFAULTS["model"]))
+        return with_arguments(complete(given, file, start), argv)
+
+    return settle
 
 
 def _power_of_two(x: float | int, low: int, high: int) -> int:

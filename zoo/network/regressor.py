@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.affine import affine
@@ -101,7 +102,7 @@ class Regressor(eqx.Module):
         y = affine(self.head, h)
         if self.targets is None:
             return y
-        return y + jnp.tile(x[:, self.targets], (1, y.shape[1] // len(self.targets)))
+        return y + jnp.tile(x[:, np.array(self.targets)], (1, y.shape[1] // len(self.targets)))
 
     @checked
     def init_state(self) -> tuple[Any, ...]:
@@ -127,7 +128,7 @@ class Regressor(eqx.Module):
         if self.interval is not None and dt is not None:
             h = h + self.interval(jnp.asarray(dt)[None])
         carry, h = step_blocks(self.blocks, carry, h)
-        return carry, self.head(h)
+        return carry, self.values(h[None], x_t[None])[0]
 
 
 @checked
