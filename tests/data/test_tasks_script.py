@@ -68,7 +68,7 @@ def test_inspect_tells_of_lengths_and_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("inspect", "mnist"), "invalid choice: 'mnist'"),
+        (("inspect", "mnist"), "`task` must be one of smnist"),
         (("inspect", "pathfinder", "--contour-length", "99"), "contour_length must be between"),
         (("inspect", "pathfinder", "--colour", "red"), "colour"),
         (("prepare", "pathfinder", "--data-dir", "/dev"), "error: no Pathfinder metadata"),

@@ -297,10 +297,8 @@ def preset(
 
 
 def _preset_of(task: str, scale: str, start: Preset | None = None) -> Preset:
-    for name, presets in _PRESETS.items():
-        if name == scale:
-            return presets.get(task, start or _DEFAULT)
-    raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}")
+    require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+    return _PRESETS[scale].get(task, start or _DEFAULT)  # pyright: ignore[reportArgumentType]
 
 
 def preset_rows() -> tuple[list[str], list[list[str]]]:
