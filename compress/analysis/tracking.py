@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from zoo import DiagonalLTI
 from zoo.typing import checked
@@ -103,7 +103,7 @@ def match(before: System, after: System, *, form: Form = "real") -> Match:
     with one_blas_thread():
         (sigma_a, rows_a), (sigma_b, rows_b) = (_followed(*x.svd()) for x in (a, b))
         overlap = np.abs(a.inner(rows_a, b, rows_b))
-    of_before, of_after = linear_sum_assignment(overlap, maximize=True)
+    of_before, of_after = scipy.optimize.linear_sum_assignment(overlap, maximize=True)
     return Match(
         before=sigma_a[of_before],
         after=sigma_b[of_after],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Complex, Float
 
 from zoo import DiagonalLTI

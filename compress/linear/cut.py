@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.optimize
+import scipy
 
 from zoo import AbstractSSM, DiagonalLTI
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Complex, Int
-from scipy.sparse.csgraph import connected_components
 
 RESOLVED = 1e-4
 """Smallest part of the largest eigenvalue of a block's Gram matrix that is inverted: gradients come
@@ -60,7 +60,7 @@ def blocks(
     """The blocks of states joined by `near`; states that stand alone are in none."""
     if np.count_nonzero(near) == len(near):
         return []
-    count, label = connected_components(near, directed=False)
+    count, label = scipy.sparse.csgraph.connected_components(near, directed=False)
     sizes = np.bincount(label, minlength=count)
     return [_block(np.flatnonzero(label == k), B, C) for k in np.flatnonzero(sizes > 1)]
 

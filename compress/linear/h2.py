@@ -20,7 +20,7 @@ follow a cut through that. For diagonal state-space layers: Sakamoto & Sato, arX
 from operator import itemgetter
 
 import numpy as np
-import scipy.optimize
+import scipy
 from jaxtyping import Complex
 
 from zoo import DiagonalLTI

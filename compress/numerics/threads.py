@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import scipy.linalg  # noqa: F401  (its BLAS is JAX's, which loads it later)
+import scipy
 from threadpoolctl import ThreadpoolController
 
 
@@ -45,4 +45,5 @@ _limits: list[Any] = []
 
 @cache
 def _controller() -> ThreadpoolController:
+    _ = scipy.linalg  # SciPy loads it when it is first named; its BLAS is JAX's, and must be there
     return ThreadpoolController()

@@ -6,7 +6,7 @@ diag(A) is W diag(A) V; the layer stays of its kind only if that is diagonal, an
 """
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Float
 
 Gramian = Float[np.ndarray, "N N"]
