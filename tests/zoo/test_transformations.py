@@ -14,6 +14,11 @@ from zoo.recurrence.forms import FORMS
 
 H, N = 8, 4
 ALL = pytest.mark.parametrize("name", LAYERS)
+QUICK = ("lru", "mamba")
+"""One of each family that the quick tests take; the slow ones take all layers."""
+EACH = pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+)
 
 
 def built(name, key):
@@ -57,7 +62,7 @@ def test_forward_mode_is_the_transpose_of_the_backward_pass(name, getkey):
     close(inner(weights, dy), inner(slopes, along))
 
 
-@ALL
+@EACH
 def test_jacobians_of_both_modes_are_equal(name, getkey):
     f, parameters = built(name, getkey())
     u = jax.random.normal(getkey(), (1, 5, H))
@@ -65,7 +70,7 @@ def test_jacobians_of_both_modes_are_equal(name, getkey):
     close(forward, jax.jit(jax.jacrev(lambda u: f(parameters, u)[:, -1, :2]))(u))
 
 
-@ALL
+@EACH
 def test_hessians_by_forward_over_reverse_are_symmetric(name, getkey):
     f, parameters = built(name, getkey())
     u = jax.random.normal(getkey(), (2, 7, H))
@@ -75,7 +80,7 @@ def test_hessians_by_forward_over_reverse_are_symmetric(name, getkey):
     close(inner(a, bend(parameters, b)), inner(b, bend(parameters, a)), 1e-3)
 
 
-@ALL
+@EACH
 def test_layers_stacked_by_vmap_and_run_by_scan_are_each_one(name, getkey):
     keys = jax.random.split(getkey(), 3)
     stack = eqx.filter_vmap(lambda key: LAYERS[name](N).build(H, key=key))(keys)
@@ -103,7 +108,7 @@ def test_layers_stacked_by_vmap_and_run_by_scan_are_each_one(name, getkey):
     close(both(scanned), both(looped), 1e-3)
 
 
-@ALL
+@EACH
 def test_members_of_a_vmap_over_parameters_are_each_one(name, getkey):
     u = jax.random.normal(getkey(), (2, 9, H))
     pairs = [built(name, key) for key in jax.random.split(getkey(), 2)]
@@ -118,7 +123,7 @@ def test_members_of_a_vmap_over_parameters_are_each_one(name, getkey):
     close(slopes, jax.tree.map(lambda *x: jnp.stack(x), *alone), 1e-3)
 
 
-@ALL
+@EACH
 def test_shards_of_a_batch_and_given_away_arguments_change_nothing(name, getkey):
     f, parameters = built(name, getkey())
     u = jax.random.normal(getkey(), (2, 9, H))
@@ -130,7 +135,7 @@ def test_shards_of_a_batch_and_given_away_arguments_change_nothing(name, getkey)
     close(jax.jit(f, donate_argnums=1)(parameters, jnp.array(u)), y)
 
 
-@ALL
+@EACH
 @pytest.mark.usefixtures("x64")
 def test_double_precision_agrees_in_both_modes(name, getkey):
     f, parameters = built(name, getkey())
