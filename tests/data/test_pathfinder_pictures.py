@@ -20,7 +20,8 @@ from data.builtin.pathfinder.pictures import (
 from data.store.workers import chunks_of, draw_in_parallel
 from data.task import cell_baseline
 
-CASES = [(16, 3), (16, 4), (32, 6), (32, 9), (32, 14), (64, 14), (128, 14)]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in [(64, 14), (128, 14)]]
+CASES = [(16, 3), (16, 4), (32, 6), (32, 9), (32, 14), *SLOW]
 
 
 @lru_cache

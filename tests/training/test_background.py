@@ -87,7 +87,7 @@ GRACE = 2
 """Steps in larger programs after a shrink of `run`, a twentieth of all."""
 
 
-@pytest.fixture(scope="module", params=COMPRESSIONS)
+@pytest.fixture(scope="module", params=[SLOW_FIXED, "tolerance"])
 def compression(request):
     return COMPRESSIONS[request.param]
 
@@ -127,7 +127,7 @@ def test_training_goes_on_while_programs_compile(compression, plain, ahead):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+@pytest.mark.parametrize("compression", [SLOW_FIXED], indirect=True)
 def test_phases_tell_the_programs_apart(compression, ahead):
     phases = json.loads((ahead / "summary.json").read_text())["phases"]
     (first,), (second,) = cuts(ahead)
@@ -207,7 +207,7 @@ def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
 
 
 @pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
-@pytest.mark.parametrize("at", [1, 11, 22])
+@pytest.mark.parametrize("at", [11, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 22))])
 def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
     """While it is rehearsed, in the larger programs, and where they are left."""
     folder, dispatch = tmp_path / "run", Engine.train
@@ -259,7 +259,7 @@ def certifies_late(monkeypatch):
     return measured
 
 
-@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+@pytest.mark.parametrize("compression", [SLOW_FIXED], indirect=True)
 def test_training_goes_on_while_errors_are_measured(compression, ahead, tmp_path, certifies_late):
     """The log has the shrink before all that comes after it, and the checkpoint behind it."""
     folder = run(tmp_path / "run", compression)
@@ -270,7 +270,7 @@ def test_training_goes_on_while_errors_are_measured(compression, ahead, tmp_path
     assert_same_end(folder, ahead)
 
 
-@pytest.mark.parametrize("compression", ["fixed"], indirect=True)
+@pytest.mark.parametrize("compression", [SLOW_FIXED], indirect=True)
 def test_a_run_that_dies_meanwhile_has_its_shrink(compression, ahead, tmp_path, monkeypatch):
     folder, dispatch = tmp_path / "run", Engine.train
 

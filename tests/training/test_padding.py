@@ -41,7 +41,12 @@ def loss(model, u):
     return jnp.mean((jax.vmap(model)(u) - jnp.roll(u, 3, axis=1)) ** 2)
 
 
-@pytest.fixture(params=LAYERS)
+QUICK = ("lru", "s5", "mamba2")
+
+
+@pytest.fixture(
+    params=[n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+)
 def trained(request):
     """A pair after some steps, with its optimizer, cut; and data."""
     keys = jax.random.split(jax.random.key(0), 3)

@@ -78,7 +78,7 @@ def test_the_window_may_begin_later():
         CompressionConfig(start=0.5, window=0.6)
 
 
-@pytest.mark.parametrize("keep", ["smallest", "random"])
+@pytest.mark.parametrize("keep", ["smallest", pytest.param("random", marks=pytest.mark.slow)])
 def test_other_states_may_be_kept(tmp_path, keep):
     cut = {"mode": "fixed", "rank": 4, "shrinks": 1, "window": 0.5}
     folder = run(small({**cut, "keep": keep}), tmp_path / keep)
@@ -205,7 +205,11 @@ def test_what_was_not_cut_is_not_taken_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "last",
-    [(Trial, "begin_taking_back"), (Checkpoints, "forget_from"), (Checkpoints, "save")],
+    [
+        pytest.param((Trial, "begin_taking_back"), marks=pytest.mark.slow),
+        pytest.param((Checkpoints, "forget_from"), marks=pytest.mark.slow),
+        (Checkpoints, "save"),
+    ],
     ids=lambda last: last[1],
 )
 def test_a_run_that_dies_while_it_takes_a_cut_back(tmp_path, monkeypatch, last):

@@ -111,8 +111,8 @@ def test_the_work_of_a_training_step_grows_with_the_number_of_blocks_and_no_fast
     ("layer", "norm", "form"),
     [
         (LRUConfig(d_state=3), "batch", ("matmul", 1)),
-        (LRUConfig(d_state=3), "rms", ("scan", 7)),
-        (S5Config(d_state=3), "layer", ("matmul", 8)),
+        pytest.param(LRUConfig(d_state=3), "rms", ("scan", 7), marks=pytest.mark.slow),
+        pytest.param(S5Config(d_state=3), "layer", ("matmul", 8), marks=pytest.mark.slow),
         (MambaConfig(d_state=3), "rms", ("matmul", 1)),
     ],
     ids=["lru", "lru, sample by sample", "s5", "mamba"],

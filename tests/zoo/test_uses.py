@@ -22,7 +22,9 @@ MAKERS = {
     "gated deltanet": lambda key: LAYERS["gated_deltanet"](d_state=3).build(4, key=key),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-HALF = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+HALF = pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)]
+)
 
 
 def cast(tree, dtype):
