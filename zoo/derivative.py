@@ -14,14 +14,11 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .typing import checked
-
 Forward = Callable[..., tuple[Any, Any]]
 Tangent = Callable[[Any, tuple[Any, ...]], Any]
 Backward = Callable[[Any, Any], tuple[Any, ...]]
 
 
-@checked
 def both_ways(forward: Forward, tangent: Tangent, backward: Backward) -> Callable[..., Any]:
     """A function of arrays, differentiable in forward and in reverse mode.
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import equinox as eqx
 import jax
 import numpy as np
-from beartype.door import is_bearable
 from jaxtyping import AbstractArray, PRNGKeyArray, TypeCheckError
 
 Sizes = dict[str, int]
@@ -124,6 +123,8 @@ def _is_bearable(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, numbers[hint])
     try:
+        from beartype.door import is_bearable
+
         return is_bearable(value, hint)
     except Exception:  # a hint that beartype does not know: not what this call failed for
         return True

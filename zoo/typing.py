@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import jax
 import numpy as np
-from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import Int, jaxtyped
 
 from .explain import explained
@@ -68,15 +67,17 @@ Count = Int[InputArray, ""] | int | np.integer
 
 Function = TypeVar("Function")
 
-CHECKER: Callable[..., Any] = functools.partial(
-    beartype,
-    conf=BeartypeConf(
-        hint_overrides=FrozenDict(
-            {int: int | np.integer, float: float | int | np.floating | np.integer}
-        )
-    ),
-)
-"""Where a number is wanted, NumPy's are as good, and an integer is as good as a real one."""
+
+@functools.cache
+def checker() -> Callable[..., Any]:
+    """Where a number is wanted, NumPy's are as good, and an integer is as good as a real one.
+
+    It is loaded for the first function that is called, which an import need not wait for.
+    """
+    from beartype import BeartypeConf, FrozenDict, beartype
+
+    numbers = {int: int | np.integer, float: float | int | np.floating | np.integer}
+    return functools.partial(beartype, conf=BeartypeConf(hint_overrides=FrozenDict(numbers)))
 
 
 class ArgumentError(TypeError, ValueError):
@@ -100,7 +101,7 @@ def checked(function: Function) -> Function:
         __tracebackhide__ = True
         nonlocal checking
         if checking is None:  # not on import, where it would take a millisecond for each function
-            checking = jaxtyped(plain, typechecker=CHECKER)
+            checking = jaxtyped(plain, typechecker=checker())
         try:
             return checking(*args, **kwargs)
         except ArgumentError:

@@ -5,6 +5,7 @@ kernel does all: it reads what drives the states once and writes the states once
 moved.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -12,17 +13,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jax.experimental import pallas as pl
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
-
-try:
-    from jax.experimental.pallas import triton
-except ImportError:  # JAX 0.11 announces its end, and offers nothing like it yet
-    triton: Any = None
 
 BLOCK = 32
 """States of a program: one for each thread of a warp, so that reads are whole cache lines."""
@@ -35,6 +30,19 @@ Kept = Literal["after", "before"]
 
 Order = Kept | Literal["adjoint"]
 """Or, of the adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
+
+
+@functools.cache
+def triton() -> Any:
+    """Pallas for Triton; None where JAX has none: JAX 0.11 announces its end.
+
+    It is loaded when the first recurrence is traced. An import of the package has no need of it.
+    """
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:
+        return None
+    return triton
 
 
 @checked
@@ -50,7 +58,7 @@ def with_kernel(
     The kernels of GPUs are written for Pallas on Triton; a JAX without it has `otherwise` there.
     No kernel can be differentiated: forwards, `otherwise` is what is differentiated.
     """
-    kernels = {"cuda": cuda if triton is not None else None, "cpu": cpu}
+    kernels = {"cuda": cuda if cuda is None or triton() else None, "cpu": cpu}
     differentiable = {}
     for platform, kernel in kernels.items():
         if kernel is not None:
@@ -88,6 +96,8 @@ def recurrence_on_gpu(
 
 
 def _on_one_device(a, b, x, order: Order, reverse: bool, interpret: bool):
+    from jax.experimental import pallas as pl
+
     batch, L, P, n = b.shape
     kernel: Callable[..., None] = partial(_kernel, order=order, reverse=reverse, n=n)
     per_sequence = pl.BlockSpec((None, L, P, BLOCK), lambda i, j: (i, 0, 0, j))
@@ -102,7 +112,7 @@ def _on_one_device(a, b, x, order: Order, reverse: bool, interpret: bool):
         in_specs=[coefficients, per_sequence, at_the_ends],
         out_specs=[per_sequence, at_the_ends],
         out_shape=[jax.ShapeDtypeStruct(b.shape, b.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)],
-        compiler_params=triton.CompilerParams(num_warps=1, num_stages=1),
+        compiler_params=triton().CompilerParams(num_warps=1, num_stages=1),
         interpret=interpret,
         name=f"recurrence_{order}",
     )(a, b, x)
@@ -143,6 +153,8 @@ _on_each_device.def_partition(partition=_part, sharding_rule=_rule)
 
 
 def _kernel(a_ref, b_ref, x_ref, states_ref, last_ref, *, order: Order, reverse: bool, n: int):
+    from jax.experimental import pallas as pl
+
     L, P, _ = b_ref.shape
     index = jnp.result_type(int)  # that of loops
     inside = pl.program_id(1) * BLOCK + jnp.arange(BLOCK) < n
@@ -152,11 +164,11 @@ def _kernel(a_ref, b_ref, x_ref, states_ref, last_ref, *, order: Order, reverse:
         return [ref.at[tuple(jnp.asarray(k, index) for k in place)] for place in places]
 
     def read(ref: Any, *where: Any) -> tuple[Any, ...]:
-        return tuple(triton.load(part, mask=inside, other=0.0) for part in parts(ref, *where))
+        return tuple(triton().load(part, mask=inside, other=0.0) for part in parts(ref, *where))
 
     def write(ref: Any, value: Any, *where: Any) -> None:
         for part, each in zip(parts(ref, *where), value, strict=True):
-            triton.store(part, each, mask=inside)
+            triton().store(part, each, mask=inside)
 
     constant = read(a_ref, 0) if a_ref.shape[0] == 1 else None
 

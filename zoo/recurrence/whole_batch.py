@@ -11,10 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
-from ..typing import checked
 
-
-@checked
 def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable:
     """`function(*shared_arrays, *batch_arrays, **static)`, such that `jax.vmap` widens the batch.
 
