@@ -16,7 +16,7 @@ from training.finished.load import check_run
 from training.reporting.report import write_report
 from training.run.compilation import use_compilation_cache
 from training.settings.config import CompressionConfig
-from training.settings.errors import UsageError, check_new
+from training.settings.errors import UsageError, check_cache, check_new
 from training.settings.methods import METHODS
 from training.settings.saved import read_config
 
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
             rank=options.rank,
             shrinks=1,
         )
+        check_cache(config.cache_dir)
         use_compilation_cache(config.cache_dir)
         task = load_data(config)
         summary = cut_run(options.run, task, options.out, compression, refit=options.refit)

@@ -62,7 +62,7 @@ def layer_config(name: str) -> type[Any]:
     """The configuration class of the layer called `name`; a ValueError lists the names."""
     if name not in LAYERS:
         near = difflib.get_close_matches(name, LAYERS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = f": did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"`model` must be one of {', '.join(sorted(LAYERS))}, got {name!r}{hint}")
     return LAYERS[name]
 

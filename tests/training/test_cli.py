@@ -1,11 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
 from data import TASKS
 from training.settings.command import parse_command
-from training.settings.errors import UsageError
+from training.settings.errors import UsageError, check_writable
 from training.settings.presets import SCALES, preset, preset_rows
 from training.settings.saved import read_config
 from training.settings.yaml import write_yaml
@@ -83,21 +84,40 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ),
         ("--compression.mode fixed --compression.rank 999", "at most layer.d_state=64"),
         ("--steps 0", "`steps` must be 1 or more, got 0"),
-        ("--steps abc", "--steps: invalid literal"),
+        ("--steps abc", "`steps` must be a whole number, got 'abc'"),
+        ("--steps " + "9" * 5000, "`steps` must be a whole number, got '999"),
+        ("--steps", "--steps must be followed by its value"),
+        ("--model", "--model must be followed by its value"),
+        ("--processes x", "--processes must be a whole number, got 'x'"),
+        ("--optimizer.learning-rate x", "`optimizer.learning_rate` must be a number, got 'x'"),
+        ("--optimizer.learning-rate inf", "`optimizer.learning_rate` must be a finite number"),
+        ("--network.dropout nan", "`network.dropout` must be a finite number, got nan"),
+        ("--compression.rank x", "`compression.rank` must be a whole number, or None, got 'x'"),
+        ("--compression.guard inf", "`compression.guard` must be a finite number, got inf"),
+        ("--compression.shrinks 2000000000", "`compression.shrinks` must be 1 to 100000"),
+        ("--compression.mode fix", "got 'fix': did you mean 'fixed'?"),
+        ("--network.blocks 5000", "`network.blocks` must be 1 to 1000, got 5000"),
+        ("--batch-size 99999999999", "`batch_size` must be below 2147483648"),
+        ("--scale papr", "got 'papr': did you mean 'paper'?"),
+        ("--modle s5", "did you mean --model?"),
+        ("--config /dev/zero", "must have at most 1048576 bytes"),
+        ("--config /tmp", "/tmp cannot be read: Is a directory"),
         ("--seed -1", "`seed` must be in [0, 2**32), got -1"),
-        ("--network.norm none", "invalid choice 'none'"),
+        ("--network.norm none", "`network.norm` must be one of batch, layer, rms, got 'none'"),
         ("--layer.hippo-blocks 7", "`hippo_blocks` must divide d_state=64, got 7"),
         ("--resume", "--resume needs the run directory"),
         ("--resume /nowhere/at/all", "there is no run"),
         ("--config /nowhere/at/all", "No such file"),
-        ("pathfinder", "pathfinder"),
+        ("pathfinder", "'pathfinder' must belong to an option"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_mistakes_are_told_in_one_line(line, message):
     with pytest.raises(UsageError) as error:
         parse(line)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -105,11 +125,39 @@ def test_mistakes_are_told_in_one_line(line, message):
     [
         ("compression: {tolerence: 0.1}", "unknown key compression.tolerence, did you mean"),
         ("colour: red", "unknown key colour"),
-        ("steps: many", "invalid literal"),
+        ("steps: many", "`steps` must be a whole number, got 'many'"),
+        ("steps: null", "`steps` must be a whole number, got 'None'"),
+        ("steps: --help", "`steps` must be a whole number, got '--help'"),
+        ("steps: {a: 1}", "unknown key steps.a, did you mean steps?"),
         ("- a list", "must hold"),
-        ("\ud800", "is no text"),
-        ("{", "is not YAML"),
+        ("", "must hold"),
+        ("\ud800", "must be text in UTF-8"),
+        ("{", "must be YAML"),
+        ("steps: 1\n---\nsteps: 2", "must be YAML"),
+        ("model: []", "`model` must be a name, got []"),
+        ("task: {a: b}", "`task` must be a name, got {'a': 'b'}"),
+        ("scale: 3", "`scale` must be a name, got 3"),
+        ("compression: 3", "`compression` must be a group of options, got 3"),
+        ("compression:", "`compression` must be a group of options, got None"),
+        ("plugins: x", "`plugins` must be a list of files or modules, got 'x'"),
+        ("steps: 1\nseed: 2\nsteps: 3", "must have each key once, got 'steps' again in line 3"),
+        ("loop: {log_every: 1, log_every: 2}", "must have each key once, got 'log_every'"),
+        ("batch-size: 3\nbatch_size: 4", "key batch_size must stand once"),
+        ("compression.rank: 3\ncompression: {rank: 4}", "key compression.rank must stand once"),
+        ("a: &a [*a]", "must have no anchor that holds itself, got one in line 1"),
+        ("a: &a {b: *a}", "must have no anchor that holds itself"),
+        ("[" * 3000, "must have at most 16 levels of nesting"),
+        ("{a: " * 3000, "must have at most 16 levels of nesting"),
+        ("a: &a [" + "1," * 99 + "]\nb: &b [" + "*a," * 99 + "]\nc: [" + "*b," * 99 + "]", "10000"),
+        ("steps: " + "9" * 5000, "must hold plain values, got: Exceeds the limit"),
+        ("steps: " + "9" * 1000, "`steps` must be below 2147483648, got 999"),
+        ("steps: !!bool x", "must hold plain values, got one that its tag forbids"),
+        ("steps: !!python/object:os.system x", "must hold plain values"),
+        ("optimizer: {learning_rate: .inf}", "`optimizer.learning_rate` must be a finite number"),
+        ("optimizer: {learning_rate: .nan}", "`optimizer.learning_rate` must be a finite number"),
+        ("x: " + "y" * 2**20, "must have at most 1048576 bytes"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_mistakes_in_a_file_name_the_file(content, message, tmp_path):
     file = tmp_path / "wrong.yaml"
@@ -117,6 +165,45 @@ def test_mistakes_in_a_file_name_the_file(content, message, tmp_path):
     with pytest.raises(UsageError, match=r"wrong\.yaml") as error:
         parse(f"--config {file}")
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_a_value_is_never_taken_for_an_option(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("task: digits\ndata_dir: --help\n")
+    assert str(parse(f"--config {file}").config.data_dir) == "--help"
+
+
+def test_an_alias_stands_for_what_it_names(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("steps: &n 200\nbatch_size: *n\n")
+    config = parse(f"--config {file}").config
+    assert (config.steps, config.batch_size) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("a" * 300, "cannot be used: File name too long"),
+        ("a/" * 2100, "cannot be used: File name too long"),
+        ("/proc/nope", "--out /proc/nope cannot be used: /proc cannot be written to"),
+        ("/dev/null", "/dev/null is no folder"),
+        ("/dev/null/x", "/dev/null is no folder"),
+        ("broken", "broken is no folder"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_places_that_take_no_folder_are_named(place, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError) as error:
+        check_writable("--out", Path(place))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 300
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+    check_writable("--out", tmp_path / "new" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_a_resumed_run_keeps_its_configuration(tmp_path):

@@ -37,7 +37,7 @@ from ..run.memory import keep_freed_memory
 from ..run.placement import Placement
 from ..settings.command import Command
 from ..settings.config import RunConfig
-from ..settings.errors import UsageError, check_new, check_writable
+from ..settings.errors import UsageError, check_cache, check_new, check_writable
 from ..settings.tuned import describe_settings
 from ..settings.yaml import write_yaml
 from .data import check_data, load_data, note_data
@@ -75,12 +75,13 @@ def execute(
                 write_report(folder)
         placement.wait("the report is written")
         return folder
+    check_cache(config.cache_dir)
     check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
         task = command.task or load_data(config, progress)
     config = _settled(command, task, console if placement.is_first else None)
-    _check_fits(config, task)
+    _check_fits(config, task, method)
     if command.resume:
         check_data(folder, task)
     teacher = _teacher(config, task)
@@ -208,11 +209,11 @@ def _settled(command: Command, task: Task, console: Console | None) -> RunConfig
     return config
 
 
-def _check_fits(config: RunConfig[Any, Any], task: Task) -> None:
+def _check_fits(config: RunConfig[Any, Any], task: Task, method: AbstractMethod | None) -> None:
     """`UsageError` if the configuration does not fit the data."""
     try:
-        check_model(config, task)
-    except ValueError as error:
+        check_model(config, task, method)
+    except (ValueError, OverflowError, MemoryError) as error:
         raise UsageError(" ".join(str(error).split())) from error
     available = len(task.splits["train"])
     if config.batch_size > available:

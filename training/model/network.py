@@ -5,8 +5,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
-from compress import family_of
+from compress import AbstractLinearMethod, AbstractMethod, family_of
 from compress.model.layers import layers_of as keyed_layers
 from compress.model.layers import path_name
 from data.task import Kind, Task
@@ -20,6 +21,7 @@ from zoo import (
 
 from ..settings.config import NetworkConfig, RunConfig
 from ..settings.errors import require
+from .needs import check_memory, check_parameters
 
 
 def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
@@ -39,14 +41,25 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
     )
 
 
-def check_model(config: RunConfig, task: Task) -> None:
-    """A ValueError if this is no model for this task, or none that can learn or shrink this way."""
+def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = None) -> None:
+    """A ValueError if this is no model for this task, or none that can learn or shrink this way.
+
+    `method`, where given, is what states are weighed by in the place of the configured one. Nothing
+    of the model is made before its least memory is known to be there.
+    """
     check_network(config.network, task)
+    check_memory(config, task)
     model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
+    check_parameters(parameter_count(model))
     if any(family_of(layer).needs_data for layer in ssm_layers(model)):
-        method, price = config.compression.method, config.regularization.hankel
+        price = config.regularization.hankel
         layers = "for layers whose Hankel singular values depend on data"
-        require(method == "data", "compression.method", method, f"data {layers}")
+        if method is None:
+            name = config.compression.method
+            require(name == "data", "compression.method", name, f"data {layers}")
+        else:
+            takes = not isinstance(method, AbstractLinearMethod)
+            require(takes, "method", method, f"Data(...), or another that reads data, {layers}")
         require(price == 0, "regularization.hankel", price, f"0 {layers}")
     if task.kind not in ("classification", "pair", "language"):
         teacher = config.distillation.teacher
@@ -104,7 +117,12 @@ def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
 
 def parameter_count(params: Any) -> int:
     """Number of trained real numbers."""
-    return sum(x.size for x in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
+    return sum(x.size for x in jax.tree.leaves(params) if _is_trained(x))
+
+
+def _is_trained(x: Any) -> bool:
+    """Whether `x` is an array, or the shape of one, that an optimizer changes."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def ssm_layers(model: Any) -> list[AbstractSSM]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from data import Task, kept_name
 
 from .config import RunConfig
-from .errors import UsageError
+from .errors import UsageError, shown
 from .options import with_arguments
 from .saved import DEFAULTS, complete, config_file
 from .tuned import Settle, settle_later
@@ -109,7 +110,17 @@ def _first_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         with contextlib.redirect_stderr(said):
             return parser.parse_known_args(argv)
     except SystemExit:
-        raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from None
+        raise UsageError(_in_words(said.getvalue())) from None
+
+
+def _in_words(said: str) -> str:
+    """What argparse prints for a mistake, in one sentence."""
+    text = said.strip().splitlines()[-1].split("error: ")[-1]
+    if found := re.fullmatch(r"argument (--\w+): expected one argument", text):
+        return f"{found[1]} must be followed by its value"
+    if found := re.fullmatch(r"argument (--\w+): invalid int value: '(.*)'", text):
+        return f"{found[1]} must be a whole number, got {shown(found[2])}"
+    return text
 
 
 def _together(

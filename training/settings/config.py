@@ -10,7 +10,7 @@ from data import check_task
 from zoo import LayerConfig, layer_config
 from zoo.network.norm import NormName
 
-from .errors import require
+from .errors import check_numbers, require
 from .methods import METHODS, POLICIES
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ Layer = TypeVar("Layer", bound=LayerConfig)
 """The configuration of a kind of layer: a class in `zoo.LAYERS`."""
 Data = TypeVar("Data", bound=Any)
 """The configuration of a task: a class in `data.TASKS`."""
+
+
+MOST_BLOCKS = 1000
+"""Blocks that a network can have."""
+MOST_SHRINKS = 100_000
+"""Shrinks that a run can have."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,11 @@ class NetworkConfig:
     """Run a second layer backwards in each block."""
 
     def __post_init__(self):
+        check_numbers(self, "network.")
         require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
-        require(self.blocks >= 1, "network.blocks", self.blocks, "1 or more")
+        require(
+            1 <= self.blocks <= MOST_BLOCKS, "network.blocks", self.blocks, f"1 to {MOST_BLOCKS}"
+        )
         require(0 <= self.dropout < 1, "network.dropout", self.dropout, "in [0, 1)")
 
 
@@ -64,6 +73,7 @@ class OptimizerConfig:
     """Learning rate at both ends of the cosine schedule."""
 
     def __post_init__(self):
+        check_numbers(self, "optimizer.")
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         require(self.ssm_factor > 0, "optimizer.ssm_factor", self.ssm_factor, "above 0")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
@@ -129,6 +139,7 @@ class CompressionConfig:
     """What becomes of the optimizer's moments of a layer that is cut."""
 
     def __post_init__(self):
+        check_numbers(self, "compression.")
         require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "in [0, 1)")
         require(
             (self.rank is not None) == (self.mode in ("fixed", "budget"))
@@ -138,7 +149,12 @@ class CompressionConfig:
             "1 or more with compression.mode fixed or budget, None otherwise",
         )
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
-        require(self.shrinks >= 1, "compression.shrinks", self.shrinks, "1 or more")
+        require(
+            1 <= self.shrinks <= MOST_SHRINKS,
+            "compression.shrinks",
+            self.shrinks,
+            f"1 to {MOST_SHRINKS}",
+        )
         require(0 <= self.start < 1, "compression.start", self.start, "in [0, 1)")
         require(
             0 < self.window <= 1 - self.start + 1e-9,
@@ -180,6 +196,7 @@ class DistillationConfig:
     """Temperature of both models' logits where they are compared."""
 
     def __post_init__(self):
+        check_numbers(self, "distillation.")
         require(0 <= self.alpha <= 1, "distillation.alpha", self.alpha, "in [0, 1]")
         require(self.temperature > 0, "distillation.temperature", self.temperature, "above 0")
 
@@ -192,6 +209,7 @@ class RegularizationConfig:
     """Weight of the Hankel nuclear norm: the mean over the layers of sum(sigma)."""
 
     def __post_init__(self):
+        check_numbers(self, "regularization.")
         require(self.hankel >= 0, "regularization.hankel", self.hankel, "0 or more")
 
 
@@ -216,6 +234,7 @@ class LoopConfig:
     spectrum, to `systems/STEP.npz`."""
 
     def __post_init__(self):
+        check_numbers(self, "loop.")
         for name, value in vars(self).items():
             require(name == "keep_systems" or value >= 1, f"loop.{name}", value, "1 or more")
 
@@ -253,6 +272,8 @@ class RunConfig(Generic[Layer, Data]):
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
+        check_numbers(self)
+        check_numbers(self.data, "data.")
         layer_config(self.model)
         check_task(self.task)
         require(self.steps >= 1, "steps", self.steps, "1 or more")

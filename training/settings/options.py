@@ -5,9 +5,9 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -15,7 +15,7 @@ from data import TASKS
 from zoo import LAYERS
 
 from .config import RunConfig
-from .errors import UsageError
+from .errors import UsageError, shown
 from .presets import SCALES
 
 
@@ -52,16 +52,40 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
     `UsageError` for a name that there is not, or a value that does not fit.
     """
     known = option_names(config)
-    argv: list[str] = []
+    given: dict[str, list[str]] = {}
     for name, value in _leaves(options):
         name = name.replace("-", "_")
+        if name in given:
+            raise UsageError(f"key {name} must stand once, got it twice")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean {near[0]}?" if near else f", known are {', '.join(known)}"
-            raise UsageError(f"unknown key {name}{hint}")
-        values = value if isinstance(value, list | tuple) else [value]
-        argv += [f"--{name.replace('_', '-')}", *map(str, values)]
+            raise UsageError(_unknown(name, value, known))
+        given[name] = _as_arguments(name, value)
+    argv = [argument for arguments in given.values() for argument in arguments]
     return with_arguments(config, argv) if argv else config
+
+
+def _as_arguments(name: str, value: Any) -> list[str]:
+    """An option as a command line has it; no value can be taken for an option of its own."""
+    option = f"--{name.replace('_', '-')}"
+    if not isinstance(value, list | tuple):
+        return [f"{option}={value}"]
+    values = [str(each) for each in value]
+    for each in values:
+        if each.startswith("--"):
+            raise UsageError(f"`{name}` must hold values, got {shown(each)}")
+    return [option, *values]
+
+
+def _unknown(name: str, value: Any, known: Sequence[str]) -> str:
+    """What is wrong with a key that is no option."""
+    if any(each.startswith(f"{name}.") for each in known):
+        return f"`{name}` must be a group of options, got {shown(value)}"
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f", did you mean {near[0]}?" if near else " (--help-all lists all)"
+    return f"unknown key {shown(name).strip(QUOTES)}{hint}"
+
+
+QUOTES = "'\""
 
 
 def option_names(config: RunConfig[Any, Any]) -> list[str]:
@@ -105,7 +129,7 @@ def _description() -> str:
 
 
 def _one_line(said: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> str:
-    """tyro's boxed message in one line, with the nearest option where one was unknown."""
+    """tyro's boxed message in one sentence, with the nearest option where one was unknown."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", said)
     text = " ".join(re.sub(r"[╭╮╰╯│─━]+", " ", text).split())
     known = option_names(config)
@@ -114,13 +138,54 @@ def _one_line(said: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> st
         if argument.startswith("--") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f", did you mean --{near[0].replace('_', '-')}?" if near else ""
-            return f"unknown option {argument}{hint} (--help lists all)"
-    text = re.sub(
-        r"^.*?(Value error|Invalid choice|Missing argument|Unrecognized options)\s", "", text
-    )
+            return f"unknown option {shown(argument).strip(QUOTES)}{hint} (--help-all lists all)"
+    if found := re.search(r"Error parsing (?:run)?[\w.]*:? ?--([\w.-]+):", text):
+        return _wrong_value(found[1], config, argv)
+    if found := re.search(r"invalid choice .*? for argument '--([\w.-]+)'.*?\((.*?)\)", text):
+        return _wrong_choice(found[1], re.findall(r"'([^']*)'", found[2]), argv)
+    if found := re.search(r"(?:Missing value for argument|Missing argument) '?(--[\w.-]+)", text):
+        return f"{found[1]} must be followed by its value"
+    if found := re.search(r"Unrecognized options: (.*?)(?: For full|$)", text):
+        return f"{shown(found[1])} must belong to an option, but stands alone"
+    text = re.sub(r"^.*?Value error ", "", text)
     text = re.sub(r"^Error parsing run[\w.]*: ", "", text)
-    text = re.split(r" Argument helptext:| For full helptext", text)[0]
-    return f"{text} (--help explains the options)"
+    return re.split(r" Argument helptext:| For full helptext", text)[0]
+
+
+def _wrong_value(option: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> str:
+    """What a value must be that is none of its option's kind."""
+    name = option.replace("-", "_")
+    *groups, last = name.split(".")
+    owner: Any = config
+    for group in groups:
+        owner = getattr(owner, group)
+    kinds = {each.name: each.type for each in fields(owner)}
+    allowed = get_args(kinds[last]) or (kinds[last],)
+    words = next((said for kind, said in KINDS.items() if kind in allowed), "of another kind")
+    words += ", or None" if type(None) in allowed else ""
+    return f"`{name}` must be {words}, got {_value_of(option, argv)}"
+
+
+def _wrong_choice(option: str, choices: Sequence[str], argv: Sequence[str]) -> str:
+    """Which values there are to choose from, and the nearest one."""
+    value = _value_of(option, argv)
+    near = difflib.get_close_matches(value.strip(QUOTES), choices, n=1)
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    return f"`{option.replace('-', '_')}` must be one of {', '.join(choices)}, got {value}{hint}"
+
+
+def _value_of(option: str, argv: Sequence[str]) -> str:
+    """What `argv` gives to an option, as a message shows it."""
+    wanted = option.replace("-", "_")
+    for at, argument in reversed(list(enumerate(argv))):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name.replace("-", "_") == wanted:
+            return shown(value if equals else " ".join(argv[at + 1 : at + 2]))
+    return "none"
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", Path: "a path"}
+"""What the values of options are, in words."""
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

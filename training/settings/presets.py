@@ -14,7 +14,7 @@ from .config import (
     OptimizerConfig,
     RunConfig,
 )
-from .errors import require
+from .errors import require_choice
 
 Scale = Literal["small", "paper"]
 
@@ -256,7 +256,7 @@ def register_preset(task: str, scale: Scale, preset: Preset) -> None:
     ValueError for an unknown task or scale, and for a task that has a preset at this scale.
     """
     entry = task_entry(task)
-    require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+    require_choice("scale", scale, SCALES)
     if task in _PRESETS[scale]:
         raise ValueError(f"`task` must have no preset at scale {scale} yet, got {task!r}")
     entry.config_class(**preset.data)
@@ -297,7 +297,7 @@ def preset(
 
 
 def _preset_of(task: str, scale: str, start: Preset | None = None) -> Preset:
-    require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+    require_choice("scale", scale, SCALES)
     return _PRESETS[scale].get(task, start or _DEFAULT)  # pyright: ignore[reportArgumentType]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from data import TASKS
 
 from .config import RunConfig
-from .errors import UsageError
+from .errors import UsageError, shown
 from .options import with_options
 from .plugins import import_plugins
 from .presets import Preset, preset
@@ -51,6 +51,10 @@ def complete(
     """
     plugins = import_plugins(_plugins(given, file))
     chosen = {name: given.get(name, default) for name, default in DEFAULTS.items()}
+    for name, value in chosen.items():
+        if not isinstance(value, str):
+            where = f"{file}: " if file else ""
+            raise UsageError(f"{where}`{name}` must be a name, got {shown(value)}")
     try:
         gone = not needs_data and chosen["task"] not in TASKS
         data = _NoOptions() if gone else None
@@ -80,5 +84,7 @@ def _as_they_are(options: Mapping[str, Any]) -> Any:
 def _plugins(given: Mapping[str, Any], file: Path | None) -> list[str]:
     plugins = given.get("plugins") or []
     if not isinstance(plugins, list | tuple) or not all(isinstance(p, str) for p in plugins):
-        raise UsageError(f"{file}: `plugins` must be a list of files or modules, got {plugins!r}")
+        raise UsageError(
+            f"{file}: `plugins` must be a list of files or modules, got {shown(plugins)}"
+        )
     return list(plugins)

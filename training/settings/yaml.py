@@ -1,4 +1,4 @@
-"""Configurations as YAML."""
+"""Configurations as YAML, read with limits: a file is checked before anything is made of it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,21 +7,37 @@ from typing import Any
 import yaml
 
 from .config import RunConfig
-from .errors import UsageError
+from .errors import UsageError, shown
+
+LARGEST_FILE = 2**20
+"""Bytes that a configuration can have."""
+DEEPEST = 16
+"""Levels of brackets or of indentation that it can have."""
+MOST_VALUES = 10_000
+"""Keys and values that it can have, each as often as an alias repeats it."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. `UsageError` for a file that holds none."""
+    """The mapping in a YAML file. `UsageError` for a file that holds none, or is beyond a limit."""
+    text = _text(path)
     try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no text, let alone YAML") from None
+        _check_depth(text, path)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _count_values(node, path, {}, ())
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path} must be YAML, got: {' '.join(str(error).split())}") from None
+    try:
+        content = None if node is None else loader.construct_document(node)
+    except (ValueError, yaml.YAMLError) as error:  # a number of 5000 digits, an unknown tag
+        raise UsageError(
+            f"{path} must hold plain values, got: {' '.join(str(error).split())}"
+        ) from None
+    except Exception:  # whatever its reader makes of !!bool x
+        raise UsageError(f"{path} must hold plain values, got one that its tag forbids") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold `option: value` lines, got {content!r}")
+        raise UsageError(f"{path} must hold `option: value` lines, got {shown(content)}")
     return content
 
 
@@ -41,3 +57,61 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(raw) > LARGEST_FILE:
+        raise UsageError(f"{path} must have at most {LARGEST_FILE} bytes, got more")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} must be text in UTF-8, got {error.reason}") from None
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """`UsageError` for deep nesting, found by a parser that does not nest its own calls."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            raise UsageError(f"{path} must have at most {DEEPEST} levels of nesting, got more")
+
+
+def _count_values(
+    node: yaml.Node, path: Path, known: dict[int, int], above: tuple[int, ...]
+) -> int:
+    """The values below `node`, with aliases replaced; `known` has those of nodes by their ids.
+
+    `UsageError` for more than `MOST_VALUES`, for an anchor inside itself, and for a key that stands
+    twice in one mapping.
+    """
+    if id(node) in above:
+        where = f"line {node.start_mark.line + 1}"
+        raise UsageError(f"{path} must have no anchor that holds itself, got one in {where}")
+    if id(node) in known:
+        return known[id(node)]
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen and name != "<<":
+                where = f"line {key.start_mark.line + 1}"
+                raise UsageError(f"{path} must have each key once, got {name!r} again in {where}")
+            seen.add(name)
+            children += [key, value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = list(node.value)
+    total = 1 + sum(_count_values(each, path, known, (*above, id(node))) for each in children)
+    if total > MOST_VALUES:
+        raise UsageError(f"{path} must hold at most {MOST_VALUES} values, got more")
+    known[id(node)] = total
+    return total
