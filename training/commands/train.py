@@ -65,17 +65,13 @@ def execute(
         jax.distributed.initialize(together.coordinator, together.processes, together.process)
     placement = Placement()
     folder = command.out or new_folder(config.model, task_label(config.task), config.seed)
-    if command.resume:
-        check_writable("--out", folder)
-    else:
-        check_new("--out", folder, f"; or go on with --resume {folder}")
+    _check_places(command, folder)
     if (folder / "summary.json").exists():
         if placement.is_first:
             with _as_usage_error():
                 write_report(folder)
         placement.wait("the report is written")
         return folder
-    check_cache(config.cache_dir)
     check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
@@ -105,6 +101,15 @@ def execute(
             write_report(folder)
     placement.wait("the report is written")
     return folder
+
+
+def _check_places(command: Command, folder: Path) -> None:
+    """`UsageError` unless the run can be kept in `folder`, and prepared data in their cache."""
+    if command.resume:
+        check_writable("--out", folder)
+    else:
+        check_new("--out", folder, f"; or go on with --resume {folder}")
+    check_cache(command.config.cache_dir)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _ROOM = "checkpoints/" + "0" * 100
 def shown(value: object) -> str:
     """A value as a message shows it: in one line, cut where it is long."""
     try:
-        text = repr(value)
+        text = repr(value) if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # a number of 5000 digits
         text = f"a long {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
