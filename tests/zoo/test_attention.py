@@ -8,6 +8,7 @@ import pytest
 from zoo import attention_scan
 from zoo.recurrence.attention import attention_step
 from zoo.recurrence.attention_forms import Drive, delta_chunks, gated_chunks, sample_by_sample
+from zoo.recurrence.compiled import built, native
 
 KINDS = ("alike", "gated", "delta")
 """One decay for all keys of a head, one for each key, the delta rule."""
@@ -96,6 +97,23 @@ def test_all_forms_agree_in_values_and_gradients(kind, precision, kernel, reques
     for ours, found in zip(values[:2], slopes[:2], strict=True):
         close(ours, values[2], tolerance)
         close(found, slopes[2], tolerance)
+
+
+@pytest.mark.skipif(
+    not (native("float32") and built("attention_outputs")), reason="no kernel was compiled"
+)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("K", "V", "L", "batch"), [(1, 1, 1, 1), (17, 40, 16, 3), (5, 150, 33, 2), (64, 64, 50, 2)]
+)
+def test_the_kernel_at_sizes_of_every_kind(kind, K, V, L, batch):
+    """Columns of one vector to several blocks of them, of which the last is not full."""
+    given = problem(kind, L, K=K, V=V, batch=(batch,))
+    run = jax.vmap(attention_scan, in_axes=[None if a is None else 0 for a in given])
+    definition = form("samples", L)
+    assert "attention_outputs" in jax.jit(run).lower(*given).as_text()
+    close(jax.jit(run)(*given), jax.jit(definition)(*given), 1e-5)
+    close(gradients(run, given), gradients(definition, given), 1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -186,7 +186,7 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         mean = jnp.mean(wide**2, axis=-1, keepdims=True)
         y = self.o_norm * (wide * jax.lax.rsqrt(mean + self.eps)).astype(o.dtype)
         y = y if gate is None else y * gate
-        return self.o_proj(y.reshape(*y.shape[:-2], -1))
+        return self.o_proj(y.reshape(*y.shape[:-2], self.heads * self.values))
 
     @checked
     def resized(self, n: int) -> "AbstractLinearAttention":

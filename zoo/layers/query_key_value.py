@@ -197,7 +197,8 @@ class QueryKeyValue(eqx.Module):
             k = jnp.einsum("...hk,hkr->...hr", k, self.maps.k)
         if self.feature == "unit":
             q, k = _unit(q), _unit(k)
-        return q * self.scale, k, v.reshape(*v.shape[:-1], self.heads, -1)
+        values = v.shape[-1] // self.heads
+        return q * self.scale, k, v.reshape(*v.shape[:-1], self.heads, values)
 
 
 def _unit(x: Array) -> Array:
