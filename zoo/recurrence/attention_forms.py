@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ..typing import checked
@@ -127,7 +126,9 @@ def _solved(part: Drive) -> Any:
     M = beta[:, :, None] * jnp.where(earlier, jnp.einsum("bthk,bshk->btsh", k, k) * decay, 0)
     right = beta[..., None] * jnp.concatenate([v, k * jnp.exp(start)], axis=-1)
     left = jnp.moveaxis(M, 3, 1) + jnp.eye(T, dtype=M.dtype)
-    solution = solve_triangular(left, jnp.moveaxis(right, 2, 1), lower=True, unit_diagonal=True)
+    solution = jax.lax.linalg.triangular_solve(
+        left, jnp.moveaxis(right, 2, 1), left_side=True, lower=True, unit_diagonal=True
+    )
     u, w = jnp.split(jnp.moveaxis(solution, 1, 2), (v.shape[-1],), axis=-1)
     weights = jnp.einsum("bthk,bshk->btsh", q, k) * decay
     return u, w, weights, q * jnp.exp(start), k * jnp.exp(end), jnp.exp(start[:, -1, :, 0])
