@@ -23,7 +23,7 @@ MAKERS = {
     ),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-ANY = ["retnet", "retnet convolved"]
+ONE_OF_EACH = pytest.mark.parametrize("name", ["gla", "retnet", "deltanet", "gated deltanet"])
 ALIKE = [name for name in MAKERS if "gla" not in name]
 
 
@@ -96,9 +96,9 @@ def test_layers_are_as_published(make, x64, getkey):
     np.testing.assert_allclose(layer(u), as_published(layer, np.asarray(u)), rtol=0, atol=1e-12)
 
 
-@ALL
-def test_signals_and_what_is_made_of_the_outputs_are_the_layer(make, getkey):
-    layer, u = make(getkey()), jax.random.normal(getkey(), (20, H))
+@ONE_OF_EACH
+def test_signals_and_what_is_made_of_the_outputs_are_the_layer(name, getkey):
+    layer, u = MAKERS[name](getkey()), jax.random.normal(getkey(), (20, H))
     q, k, v, log_decay, beta, gate = layer.signals(u)
     assert q.shape == k.shape == (20, layer.key_heads, layer.d_state)
     o, S = attention_scan(q, k, v, log_decay, beta)
