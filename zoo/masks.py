@@ -7,12 +7,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
-from .typing import Count, InputArray, checked
+from .typing import Count, InputArray, Size, checked
 
 
 @checked
 def within(
-    length: Count | Int[InputArray, "*lead"], samples: int
+    length: Count | Int[InputArray, "*lead"], samples: Size
 ) -> Bool[Array, "*lead {samples}"]:
     """Which of `samples` samples are no padding, where `length` are a sequence's own.
 
@@ -34,7 +34,7 @@ def rows_within(
 
 
 @checked
-def check_length(length: Any, samples: int) -> None:
+def check_length(length: Any, samples: Size) -> None:
     """ValueError unless `length` is a whole number from 1 to `samples`, or several of these.
 
     Traced ones are trusted.

@@ -65,6 +65,9 @@ else:
 Count = Int[InputArray, ""] | int | np.integer
 """A number of samples, which may be traced."""
 
+Size = Any
+"""A size of an array: a whole number, or a symbol of JAX where a program is for any size."""
+
 Function = TypeVar("Function")
 
 

@@ -43,7 +43,7 @@ class CausalConv(eqx.Module):
         length: Count | None = None,
     ) -> tuple[Float[Array, "taps channels"], Float[Array, "length channels"]]:
         """The window after the first `length` samples (all if not given), and the outputs."""
-        width, L = self.weight.shape[1], len(x)
+        width, L = self.weight.shape[1], x.shape[0]
         if length is not None:
             check_length(length, L)
         padded = jnp.concatenate([window, x])

@@ -217,7 +217,7 @@ class Mamba(AbstractMambaSSM):
         x, dt, B, C = self.select(jax.nn.silu(x))
         if length is not None:
             # a sample of no duration leaves the state as it is
-            dt = jnp.where(within(length, len(u))[:, None], dt, 0)
+            dt = jnp.where(within(length, u.shape[0])[:, None], dt, 0)
         y, ssm = selective_scan(x, dt, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 

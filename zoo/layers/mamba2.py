@@ -245,7 +245,7 @@ class Mamba2(AbstractMambaSSM):
         x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
         if length is not None:
             # a sample of no duration leaves the state as it is
-            dt = jnp.where(within(length, len(u))[:, None], dt, 0)
+            dt = jnp.where(within(length, u.shape[0])[:, None], dt, 0)
         y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
 from ..masks import check_length
-from ..typing import Count, InputArray, checked
+from ..typing import Count, InputArray, Size, checked
 
 
 class Bidirectional(eqx.Module):
@@ -37,11 +37,11 @@ class Bidirectional(eqx.Module):
         the last sample, whose input is then held as long as the first one's. Of a padded sequence,
         `length` is the number of samples: backwards it begins at the last of them.
         """
-        backwards = _reversed(len(u), length)
+        backwards = _reversed(u.shape[0], length)
         if dt is None:
             return self.forward(u) + self.backward(u[backwards])[backwards]
-        last = len(u) if length is None else length
-        following = jnp.where(jnp.arange(len(u)) == last - 1, dt[0], jnp.roll(dt, -1))
+        last = u.shape[0] if length is None else length
+        following = jnp.where(jnp.arange(u.shape[0]) == last - 1, dt[0], jnp.roll(dt, -1))
         y = self.backward(u[backwards], following[backwards])  # pyright: ignore[reportCallIssue]
         return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
 
@@ -68,7 +68,7 @@ CANNOT_STREAM = (
 """Why there is no carry."""
 
 
-def _reversed(samples: int, length: Count | None) -> Int[Array, " length"] | slice:
+def _reversed(samples: Size, length: Count | None) -> Int[Array, " length"] | slice:
     """Indices that reverse the first `length` samples, and that undo it too."""
     if length is None:
         return slice(None, None, -1)

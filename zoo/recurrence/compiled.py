@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Inexact
 
 from ..typing import checked
 from .pallas import Kept
+from .plain import kernels_allowed
 
 RECURRENCES = ("float32", "float64", "complex64", "complex128")
 """What numbers recurrences have a kernel for."""
@@ -41,7 +42,9 @@ def compiled() -> bool:
 @checked
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
     """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
-    return str(dtype) in kinds and jax.device_count() == 1 and compiled()
+    return (
+        kernels_allowed() and str(dtype) in kinds and jax.device_count() == 1 and compiled()
+    )
 
 
 @checked

@@ -13,6 +13,7 @@ from .choice import Choice, Size, choose_form, recurrence_override, stored_state
 from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
 from .forms import FORMS
 from .pallas import Order, recurrence_on_gpu, with_kernel
+from .plain import is_plain, plain_states, plain_system
 from .samples import sample_at, with_sample_read_back
 from .whole_batch import whole_batch
 
@@ -50,15 +51,15 @@ def lti_apply(
         return y[0], x[0]
     # The padding must come after the sequence for the outputs, and before it for the last state.
     # Where only one of the two is used, the other is dead code.
-    inside = within(length, len(u))[:, None]
+    inside = within(length, u.shape[0])[:, None]
     early = jnp.where(inside, u, 0)
-    late = jnp.roll(early, len(u) - length, axis=0)
+    late = jnp.roll(early, u.shape[0] - length, axis=0)
     begin, end = (late, early) if reverse else (early, late)
     y, _ = apply(*system, begin[None], *state)
     _, x = apply(*system, end[None])
     y, x = y[0], x[0]
     if reverse:
-        y = jnp.roll(y, length - len(u), axis=0)
+        y = jnp.roll(y, length - u.shape[0], axis=0)
     if x0 is not None:
         x = x + jnp.exp(length * system[0]) * state[0][0]
     return jnp.where(inside, y, 0), x
@@ -66,6 +67,9 @@ def lti_apply(
 
 def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
     """Outputs and last states of a batch of sequences u [b L m] from x0 [b n]."""
+    if is_plain():
+        y, x = plain_system(log_lam, B, C, u[:, ::-1] if reverse else u, x0)
+        return [y[:, ::-1] if reverse else y, x]
     b, L, m = u.shape
     if b * L == 0:
         last = jnp.zeros((b, len(log_lam)), log_lam.dtype) if x0 is None else x0
@@ -118,6 +122,8 @@ def linear_recurrence(
 
 def _states(a, b, x0, *, reverse: bool):
     """States [b L *s] of a batch, in a loop over the second axis: nothing is transposed."""
+    if is_plain():
+        return [plain_states(a, b, x0, reverse)]
     return [_time_varying(reverse, a, b, x0) if b.size else b]
 
 

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
+from .plain import kernels_allowed
 
 BLOCK = 32
 """States of a program: one for each thread of a warp, so that reads are whole cache lines."""
@@ -58,6 +59,8 @@ def with_kernel(
     The kernels of GPUs are written for Pallas on Triton; a JAX without it has `otherwise` there.
     No kernel can be differentiated: forwards, `otherwise` is what is differentiated.
     """
+    if not kernels_allowed():
+        return otherwise(*arrays)
     kernels = {"cuda": cuda if cuda is None or triton() else None, "cpu": cpu}
     differentiable = {}
     for platform, kernel in kernels.items():

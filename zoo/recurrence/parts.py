@@ -8,7 +8,7 @@ from ..typing import checked
 @checked
 def states_before(log_lam, u, x0):
     """The first states [b n]: `x0`, or zeros."""
-    return jnp.zeros((len(u), len(log_lam)), log_lam.dtype) if x0 is None else x0
+    return jnp.zeros((u.shape[0], len(log_lam)), log_lam.dtype) if x0 is None else x0
 
 
 @checked

@@ -21,6 +21,7 @@ from .choice import on_cpu, usable_cores
 from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
 from .linear import linear_recurrence
 from .pallas import with_kernel
+from .plain import is_plain, plain_selective
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
@@ -87,6 +88,8 @@ def selective_step(
 
 def _selective_scan(A, x, dt, B, C, h0):
     """Outputs [b L d] and last states [b d N] of a batch."""
+    if is_plain():
+        return list(plain_selective(A, x, dt, B, C, h0))
     if x.size == 0:
         return [x, h0]
     if not on_cpu():

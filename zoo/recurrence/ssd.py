@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
 from .choice import usable_cores
+from .plain import is_plain
 from .selective import has_kernel, selective_scan
 
 FEW = 16
@@ -43,6 +44,9 @@ def ssd_scan(
     """
     kind, dtype = x.dtype, jnp.result_type(x, h0)
     x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
+    if is_plain():
+        state, y = jax.lax.scan(_one_sample(A), h0.astype(dtype), (x, dt, B, C))
+        return y.astype(kind), state
     L, heads, channels = x.shape
     if L == 0:
         return x.astype(kind), h0
@@ -84,6 +88,17 @@ def ssd_step(
     B, C = jnp.repeat(B, each, axis=0), jnp.repeat(C, each, axis=0)
     h = jnp.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None, :]
     return jnp.einsum("hpn,hn->hp", h, C).astype(kind), h
+
+
+def _one_sample(A):
+    """`ssd_step` as the body of a scan."""
+
+    def step(h, sample):
+        x, dt, B, C = sample
+        y, h = ssd_step(x, dt, A, B, C, h)
+        return h, y
+
+    return step
 
 
 def _sample_by_sample(x, dt, A, B, C, h0):
