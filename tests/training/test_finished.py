@@ -11,36 +11,20 @@ import pytest
 from rich.console import Console
 
 from compress import Rank
-from data import Split, Task, load_task, text_split
+from data import load_task
 from training import load_run
 from training.commands.predict import predictions, read_inputs, write_predictions
 from training.commands.train import execute
 from training.finished.kept_task import blank_task, describe_task
-from training.finished.load import trained_run
 from training.model.network import build_model
 from training.settings.command import Command
-from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
 from training.settings.errors import UsageError
-from training.settings.presets import preset
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 
 
-def small(model="lru", task="digits", **network):
-    config = preset(model, task, "small")
-    return replace(
-        config,
-        steps=24,
-        batch_size=16,
-        layer=replace(config.layer, d_state=8),
-        network=NetworkConfig(d_model=6, blocks=2, dropout=0.1, **network),
-        compression=CompressionConfig(mode="fixed", rank=4, shrinks=1, window=0.5, rehearsal=0),
-        loop=LoopConfig(log_every=12, evaluate_every=12, checkpoint_every=12),
-    )
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, small):
     """A run directory of digits, batch norm and all, whose layers have shrunk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.commands.train.write_report", lambda folder: folder)
@@ -53,50 +37,11 @@ def digits():
     return load_task("digits")
 
 
-def made(kind, model="lru", **network):
-    """A run that has not been trained, on a task of `kind` made up here."""
-    task = TASKS[kind]()
-    config = small(model, "charlm" if kind == "language" else "digits", **network)
-    built, state = build_model(config, task)
-    return trained_run(config, task, built, state, {})
-
-
-def of(kind, length, width, inputs, labels, lengths=None, input_kind="real", **about):
-    extra = {"input_kind": input_kind, "lengths": lengths}
-    if input_kind == "real":
-        extra |= {"offset": np.full(width, 0.5, np.float32), "scale": 2.0}
-    splits = dict.fromkeys(("train", "validation", "test"), Split(inputs, labels, **extra))
-    return Task("made up", length, input_kind, width, splits, kind=kind, **about)
-
-
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([9, 4, 1], np.int32)
 REAL = RNG.normal(size=(3, 9, 2)).astype(np.float32)
 TOKENS = RNG.integers(0, 5, (3, 9)).astype(np.int32)
-CLASSES = np.array([0, 2, 1], np.int32)
-
-
-def language():
-    split = text_split(RNG.integers(0, 5, 60).astype(np.uint8), 9, 9)
-    splits = dict.fromkeys(("train", "validation", "test"), split)
-    return Task("text", 9, "tokens", 5, splits, kind="language", symbols=tuple("abcde"))
-
-
-TASKS = {
-    "classification": lambda: of("classification", 9, 2, REAL, CLASSES, LENGTHS, classes=3),
-    "regression": lambda: of("regression", 9, 2, REAL, REAL[:, :, :1], LENGTHS),
-    "pair": lambda: of(
-        "pair",
-        9,
-        5,
-        np.stack([TOKENS, TOKENS[::-1]], axis=1),
-        CLASSES,
-        np.stack([LENGTHS, LENGTHS[::-1]], axis=1),
-        "tokens",
-        classes=3,
-    ),
-    "language": language,
-}
+KINDS = ("classification", "regression", "pair", "language")
 
 
 def test_a_loaded_run_says_what_the_run_itself_measured(finished, digits):
@@ -129,8 +74,8 @@ def test_a_plan_of_a_loaded_run_cuts_it(finished, digits):
     np.testing.assert_allclose(same.predict(inputs), whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", TASKS)
-def test_what_is_kept_of_a_task_makes_the_same_model(kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_of_a_task_makes_the_same_model(kind, made):
     run = made(kind, norm="layer")
     kept = json.loads(json.dumps(describe_task(run.task)))
     blank = blank_task(kept)
@@ -146,14 +91,14 @@ def test_what_is_kept_of_a_task_makes_the_same_model(kind):
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_a_stream_ends_where_the_whole_sequence_does(kind, norm):
+def test_a_stream_ends_where_the_whole_sequence_does(kind, norm, made):
     run = made(kind, norm=norm)
     if norm == "batch":  # statistics that are none of a beginning
         run = replace(run, state=jax.tree.map(lambda x: x + 1, run.state))
     split = run.task.splits["test"]
     whole = run.predict(split.inputs, split.lengths)
     stream = run.stream()
-    for sequence, length, outputs in zip(split.inputs, LENGTHS, whole, strict=True):
+    for sequence, length, outputs in zip(split.inputs, split.lengths, whole, strict=True):
         carry = stream.init_state()
         for t in range(length):
             carry, y = stream.step(carry, sequence[t])
@@ -163,7 +108,7 @@ def test_a_stream_ends_where_the_whole_sequence_does(kind, norm):
             np.testing.assert_allclose(y, outputs, atol=2e-6)
 
 
-def test_a_language_model_streams_token_by_token():
+def test_a_language_model_streams_token_by_token(made):
     run = made("language", norm="rms")
     text = run.task.splits["test"].inputs[:1]
     stream, whole = run.stream(), run.predict(text)[0]
@@ -173,7 +118,7 @@ def test_a_language_model_streams_token_by_token():
         np.testing.assert_allclose(y, outputs, atol=2e-6)
 
 
-def test_models_that_see_the_future_do_not_stream():
+def test_models_that_see_the_future_do_not_stream(made):
     with pytest.raises(ValueError, match="Bidirectional"):
         made("classification", bidirectional=True).stream()
     with pytest.raises(ValueError, match="a PairClassifier cannot stream"):
@@ -194,7 +139,7 @@ def test_models_that_see_the_future_do_not_stream():
         ("language", {"inputs": TOKENS, "lengths": LENGTHS}, "must be None for a language"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(kind, given, message):
+def test_inputs_that_do_not_fit_are_named(kind, given, message, made):
     with pytest.raises(ValueError, match=message):
         made(kind, norm="layer").predict(**given)
 
@@ -211,7 +156,7 @@ def test_what_is_missing_or_damaged_is_said(finished, tmp_path):
         load_run(model)
 
 
-def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path):
+def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path, made):
     run, data = made("classification"), tmp_path / "new.npz"
     np.savez(data, inputs=REAL, lengths=LENGTHS)
     found = predictions(run, read_inputs(data))

@@ -42,9 +42,7 @@ def compiled() -> bool:
 @checked
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
     """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
-    return (
-        kernels_allowed() and str(dtype) in kinds and jax.device_count() == 1 and compiled()
-    )
+    return kernels_allowed() and str(dtype) in kinds and jax.device_count() == 1 and compiled()
 
 
 @checked

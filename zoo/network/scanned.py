@@ -1,0 +1,158 @@
+"""A language model whose equal blocks are run by one scan: its programs do not grow with depth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..layers.affine import Linear, product
+from ..typing import Count, InputArray, checked
+from .block import Block, MixerBlock
+from .language_model import LanguageModel
+from .norm import SampleNorm
+
+
+class Stack(eqx.Module):
+    """Equal blocks, one after the other. Arrays have the blocks along their first axis."""
+
+    blocks: Block | MixerBlock
+
+    @property
+    def size(self) -> int:
+        """Number of blocks."""
+        return jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))[0].shape[0]
+
+    @checked
+    def scan(self, function: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        """x through all blocks, `function(block, carry, x) -> (carry, x)`; the carries, and x."""
+        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+
+        def one(x: Any, inputs: Any) -> tuple[Any, Any]:
+            arrays, carry = inputs
+            carry, x = function(eqx.combine(arrays, static), carry, x)
+            return x, carry
+
+        x, after = jax.lax.scan(one, x, (arrays, carry))
+        return after, x
+
+
+class ScannedModel(eqx.Module):
+    """A `zoo.LanguageModel` at inference, its blocks in stacks: for `run` and `step`.
+
+    The same numbers up to rounding, from programs of one block for each stack. The carry has the
+    states of a stack's layers along a first axis (`stacked_carry`).
+    """
+
+    embedding: eqx.nn.Embedding
+    stacks: tuple[Stack, ...]
+    norm: SampleNorm
+    head: Linear | None
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens V."""
+        return self.embedding.weight.shape[0]
+
+    @checked
+    def init_state(self) -> tuple[Any, ...]:
+        """The carry before the first token."""
+
+        def zeros(stack: Stack) -> Any:
+            state = eqx.filter_eval_shape(lambda s: _first(s).streamed()[1].init_state(), stack)
+            return jax.tree.map(lambda x: jnp.zeros((stack.size, *x.shape), x.dtype), state)
+
+        return tuple(zeros(stack) for stack in self.stacks)
+
+    @checked
+    def run(
+        self,
+        carry: tuple[Any, ...],
+        tokens: Int[InputArray, " length"],
+        length: Count | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "length d_model"]]:
+        """As `LanguageModel.run`."""
+        return self._through(
+            lambda block, state, h: block.run(state, h, length),
+            carry,
+            self.embedding.weight[tokens],
+        )
+
+    @checked
+    def step(
+        self, carry: tuple[Any, ...], token: Int[InputArray, ""]
+    ) -> tuple[tuple[Any, ...], Float[Array, " vocabulary"]]:
+        """As `LanguageModel.step`."""
+        carry, h = self._through(
+            lambda block, state, h: block.step(state, h), carry, self.embedding.weight[token]
+        )
+        return carry, self.logits(h[None])[0]
+
+    @checked
+    def logits(self, h: Float[InputArray, "length d_model"]) -> Float[Array, "length vocabulary"]:
+        """As `LanguageModel.logits`."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return product(weight, jax.vmap(self.norm.norm)(h))
+
+    @checked
+    def stacked_carry(self, states: Sequence[Any]) -> tuple[Any, ...]:
+        """The carry of the states of all layers, one for each, as a `LanguageModel` has them."""
+        left, carries = list(states), []
+        for stack in self.stacks:
+            own, left = left[: stack.size], left[stack.size :]
+            carries.append(jax.tree.map(lambda *x: jnp.stack(x), *own))
+        return tuple(carries)
+
+    @checked
+    def states(self, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Inverse of `stacked_carry`."""
+        return tuple(
+            jax.tree.map(lambda x, k=k: x[k], own)
+            for stack, own in zip(self.stacks, carry, strict=True)
+            for k in range(stack.size)
+        )
+
+    def _through(self, function: Any, carry: tuple[Any, ...], h: Any) -> tuple[Any, Any]:
+        after = []
+        for stack, before in zip(self.stacks, carry, strict=True):
+            state, h = stack.scan(function, before, h)
+            after.append(state)
+        return tuple(after), h
+
+
+@checked
+def scanned(model: LanguageModel) -> ScannedModel:
+    """`model` with neighbouring blocks of equal shapes in stacks: a copy of their arrays."""
+    runs: list[list[Any]] = []
+    for block in eqx.nn.inference_mode(model).blocks:
+        if runs and _alike(runs[-1][-1], block):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return ScannedModel(model.embedding, tuple(map(_stack, runs)), model.norm, model.head)
+
+
+def _stack(blocks: list[Any]) -> Stack:
+    arrays = [eqx.filter(block, eqx.is_array) for block in blocks]
+    static = eqx.filter(blocks[0], eqx.is_array, inverse=True)
+    return Stack(eqx.combine(jax.tree.map(lambda *x: jnp.stack(x), *arrays), static))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two blocks differ in the entries of their arrays alone."""
+
+    def shapes(block: Any) -> Any:
+        return [(x.shape, x.dtype) for x in jax.tree.leaves(eqx.filter(block, eqx.is_array))]
+
+    rest = [eqx.filter(block, eqx.is_array, inverse=True) for block in (a, b)]
+    return bool(
+        jax.tree.structure(a) == jax.tree.structure(b)
+        and shapes(a) == shapes(b)
+        and eqx.tree_equal(*rest)
+    )
+
+
+def _first(stack: Stack) -> Any:
+    return jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, stack.blocks)
