@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the model of a finished run as portable StableHLO, with a README beside it.
+"""Writes the model of a finished run as portable StableHLO, or its step as ONNX, with a README.
 
 scripts/export.py --run runs/NAME --out model.stablehlo
+scripts/export.py --run runs/NAME --out step.onnx
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 from training import load_run
-from training.finished.export import export_run
+from training.finished.export import written_files
 
 
 def main(argv: list[str]) -> int:
@@ -20,16 +21,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--run", type=Path, required=True, help="finished run, or a model that was saved"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file that ends in .stablehlo")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="file that ends in .stablehlo or .onnx"
+    )
     options = parser.parse_args(argv)
     try:
-        files = export_run(load_run(options.run), options.out)
+        files = written_files(load_run(options.run), options.out)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    for file in (files.whole, files.step, files.readme):
-        if file is not None:
-            print(f"wrote {file}")
+    for file in files:
+        print(f"wrote {file}")
     return 0
 
 

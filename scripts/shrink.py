@@ -5,12 +5,17 @@ scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
-from training.commands.shrink import BYTES, read_tokens, shrink_language_model
+from rich.console import Console
+
+from training.commands.shrink import read_tokens, shrink_language_model
+from training.reporting.bars import progress_bars
 from training.settings.errors import check_new
 from zoo.pretrained.checkpoint import load, read_config, save
+from zoo.pretrained.text import BYTES, TOKENIZER, copy_text_files, text_of
 
 
 def main(argv: list[str]) -> int:
@@ -20,18 +25,24 @@ def main(argv: list[str]) -> int:
         if options.out is not None:
             check_new("--out", options.out)
         model = load(options.checkpoint)
-        tokens = read_tokens(model.vocabulary, options.text, options.tokens)
-        shrunk = shrink_language_model(
-            model,
-            tokens,
-            tau=options.tolerance,
-            rank=options.rank,
-            guard=options.guard,
-            sequences=options.sequences,
-            length=options.length,
-            generated=options.generate,
-            seed=options.seed,
-        )
+        has_tokenizer = (options.checkpoint / TOKENIZER).is_file()
+        reader = text_of(options.checkpoint, model.vocabulary) if has_tokenizer else None
+        tokens = read_tokens(model.vocabulary, options.text, options.tokens, reader=reader)
+        work = options.out and options.out.with_name(f"{options.out.name}.partial")
+        with progress_bars(Console()) as progress:
+            shrunk = shrink_language_model(
+                model,
+                tokens,
+                tau=options.tolerance,
+                rank=options.rank,
+                guard=options.guard,
+                sequences=options.sequences,
+                length=options.length,
+                generated=options.generate,
+                seed=options.seed,
+                work=work,
+                progress=progress,
+            )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,9 +51,12 @@ def main(argv: list[str]) -> int:
     print(shrunk.plan)
     print(f"parameters    {before.parameters:>12} -> {after.parameters}")
     print(f"bits per {unit:<5}{before.bits:>11.4f} -> {after.bits:.4f}")
+    print(f"perplexity    {2**before.bits:>12.3f} -> {2**after.bits:.3f}")
     print(f"tokens/s      {before.tokens_per_second:>12.1f} -> {after.tokens_per_second:.1f}")
     if options.out is not None:
         save(options.out, shrunk.model, config=read_config(options.checkpoint))
+        copy_text_files(options.checkpoint, options.out)
+        shutil.rmtree(work, ignore_errors=True)
         print(f"saved in {options.out}")
     return 0
 
@@ -58,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with config.json and model.safetensors",
     )
     text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument("--text", type=Path, help="text, for a model whose tokens are bytes")
+    text.add_argument(
+        "--text", type=Path, help="text, read by the checkpoint's tokenizer.json, else as bytes"
+    )
     text.add_argument("--tokens", type=Path, help="token numbers of a text (.npy), for any other")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--tolerance", type=float, help="share of the sum of HSVs that may go")

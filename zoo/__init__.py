@@ -18,6 +18,7 @@ from .network.language_model import LanguageModel, language_model
 from .network.norm import BATCH_AXIS, fixed_norms
 from .network.pair import PairClassifier, pair_classifier
 from .network.regressor import Regressor, regressor
+from .network.scanned import ScannedModel, scanned
 from .pretrained.generate import generate
 from .recurrence.attention import attention_scan
 from .recurrence.linear import linear_recurrence, lti_apply, lti_step
@@ -62,6 +63,7 @@ __all__ = [
     "RetNet",
     "RetNetConfig",
     "S5Config",
+    "ScannedModel",
     "attention_scan",
     "classifier",
     "fixed_norms",
@@ -74,6 +76,7 @@ __all__ = [
     "pair_classifier",
     "register_layer",
     "regressor",
+    "scanned",
     "selective_scan",
     "ssd_scan",
 ]

@@ -148,7 +148,7 @@ def _rows(tree: PyTree, first: int) -> PyTree:
     return jax.tree.map(rows, tree)
 
 
-class _Recorder(AbstractSSM):
+class Recorder(AbstractSSM):
     """A layer that writes down its input and adds a perturbation to its output."""
 
     dynamics = ()
@@ -201,8 +201,7 @@ def _recorded(
             return perturbations[name][len(calls) - 1] if perturbations else 0.0
 
         recorders = {
-            keys: _Recorder(layer, partial(see, path_name(keys)))
-            for keys, layer in layers_of(model)
+            keys: Recorder(layer, partial(see, path_name(keys))) for keys, layer in layers_of(model)
         }
         # without jit a scan is a loop of Python, whose calls are seen one by one
         with jax.disable_jit() if stacks_of(model) else nullcontext():

@@ -15,11 +15,11 @@ import pytest
 from training.reporting.events import (
     EventLog,
     Sink,
-    TensorBoardMirror,
     read_events,
     truncate_after,
     write_atomically,
 )
+from training.reporting.trackers import TensorBoardMirror
 
 
 def train(step, **extra):

@@ -1,7 +1,10 @@
 """A pretrained language model with fewer states: weighed, cut, and held against what it was."""
 
 import math
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,21 +13,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from compress import Alike, Data, Jointly, Plan, Rank, Tolerance, compress, plan
-from compress.model.record import record
-from zoo.network.language_model import LanguageModel
-from zoo.pretrained.generate import generate
+from compress.selective.moments import SAMPLES, SEQUENCES
+from data.task import Progress
+from zoo import LanguageModel, ScannedModel, generate, scanned
+from zoo.pretrained.text import BYTES, Text
 
-BYTES = 256
-"""The vocabulary of models that read bytes."""
+from .calibration import Recordings, Watched
 
 HELD_OUT = 0.1
 """Share of the text, at its end, on which the model is judged."""
 
 AT_ONCE = 8
-"""Sequences that are judged at the same time."""
+"""Sequences that are judged at the same time, at most."""
+
+LOGITS_AT_ONCE = 2**24
+"""Logits that exist at the same time, about."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,22 @@ class Shrunk:
 
 
 def read_tokens(
-    vocabulary: int, text: Path | None = None, tokens: Path | None = None
+    vocabulary: int,
+    text: Path | None = None,
+    tokens: Path | None = None,
+    *,
+    reader: Text | None = None,
 ) -> Int[np.ndarray, " n"]:
-    """The tokens in a text file, whose bytes they are, or in a .npy file of token numbers.
+    """The tokens in a text file, by `reader`, or in a .npy file of token numbers.
 
-    ValueError unless just one is given, where `text` is given for a vocabulary that is not the 256
-    bytes, and for numbers outside of the vocabulary.
+    Without a reader tokens are the bytes of the file. ValueError unless just one is given, where
+    there is no reader for a vocabulary that is not the 256 bytes, and for numbers outside of the
+    vocabulary.
     """
     if (text is None) == (tokens is None):
         raise ValueError("just one of `text` and `tokens` must be given")
+    if text is not None and reader is not None:
+        return _within(reader.encode(text.read_text(errors="replace")), vocabulary, f"text={text}")
     if text is not None:
         if vocabulary != BYTES:
             raise ValueError(
@@ -78,9 +91,14 @@ def read_tokens(
             f"tokens={tokens} holds {numbers.dtype} of shape {numbers.shape}, allowed: whole "
             "numbers, one dimension"
         )
+    return _within(numbers, vocabulary, f"tokens={tokens}")
+
+
+def _within(numbers: Int[np.ndarray, " n"], vocabulary: int, what: str) -> Int[np.ndarray, " n"]:
+    """`numbers`, which must be tokens of the vocabulary."""
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < vocabulary):
         raise ValueError(
-            f"tokens={tokens} has numbers from {numbers.min()} to {numbers.max()}, allowed: 0 to "
+            f"{what} has numbers from {numbers.min()} to {numbers.max()}, allowed: 0 to "
             f"{vocabulary - 1}"
         )
     return numbers.astype(np.int32)
@@ -98,6 +116,8 @@ def shrink_language_model(
     judged: int = 64,
     generated: int = 128,
     seed: int = 0,
+    work: Path | None = None,
+    progress: Progress = lambda done, total, what: None,
 ) -> Shrunk:
     """`model` with layers of one smaller size, weighed by `sequences` pieces of the text.
 
@@ -105,8 +125,12 @@ def shrink_language_model(
     is given. The pieces, of `length` tokens, come from anywhere before the last tenth of `tokens`;
     `judged` pieces of that tenth say how good the model is. With `guard`, the largest rise of the
     loss [nats per token] right after the cut, layers keep as many states more as it takes on up to
-    `judged` pieces of the tenth before, which the states are then not weighed on. ValueError for a
-    text too short and for a guard that is not positive.
+    `judged` pieces of the tenth before, which the states are then not weighed on.
+
+    What the layers do on the pieces is kept in the folder `work` (or a temporary one) until the cut
+    is made: another call for the same pieces goes on from there. Of many pieces those are weighed
+    that are spread evenly over them, until there are some thousand tokens (`moments.SAMPLES`): more
+    would not be looked at. ValueError for a text too short and for a guard that is not positive.
     """
     if (tau is None) == (rank is None):
         raise ValueError("just one of `tau` and `rank` must be given")
@@ -123,18 +147,46 @@ def shrink_language_model(
     held_out = _pieces(tokens[split:], length + 1)[:judged]
     rng = np.random.default_rng(seed)
     starts = rng.integers(0, weighed - length, sequences)
+    most = max(SEQUENCES, math.ceil(2 * SAMPLES / length))
+    if sequences > most:
+        starts = starts[np.linspace(0, sequences - 1, most).round().astype(int)]
     batch = tokens[starts[:, None] + np.arange(length)]
     policy = Alike(Rank(rank) if rank is not None else Tolerance(tau or 0.0)).gated(1)
     if guard is not None:
         policy = _guarded(policy, model, _pieces(tokens[weighed:split], length + 1)[:judged], guard)
-    inputs, gradients = (
-        {name.removeprefix("[0]."): x for name, x in seen.items()}
-        for seen in record((model, eqx.nn.State(model)), batch, gradients=True)
-    )
-    planned = plan(model, policy=policy, method=Data(inputs=inputs, gradients=gradients))
-    small, _ = compress(model, plan=planned)
-    before, after = (_standing(m, held_out, generated) for m in (model, small))
+    with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:
+        recordings = Recordings(Path(folder), model, batch)
+        recordings.complete(progress)
+        inputs, gradients = recordings.arrays("inputs"), recordings.arrays("gradients")
+        data = Data(inputs=inputs, gradients=gradients)
+        method = Watched(data, progress, len(inputs))
+        planned = plan(model, policy=policy, method=method)
+        small, _ = compress(model, plan=planned)
+    before = _standing(model, held_out, generated, progress, "judging the model")
+    after = _standing(small, held_out, generated, progress, "judging the smaller model")
     return Shrunk(small, planned, before, after)
+
+
+def judge_language_model(
+    model: LanguageModel,
+    tokens: Int[np.ndarray, " n"],
+    *,
+    length: int = 256,
+    judged: int | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> float:
+    """Bits per token of the whole text, or of its first `judged` pieces of `length` tokens.
+
+    The perplexity is two to the power of it. ValueError for a text of less than one piece.
+    """
+    pieces = _pieces(tokens, length + 1)[:judged]
+    if not len(pieces):
+        raise ValueError(
+            f"the text has {len(tokens)} tokens, allowed: {length + 1} or more, a piece and the "
+            "token that follows it"
+        )
+    what = "judging the model"
+    return _measured_bits(model, pieces, lambda done, total: progress(done, total, what))
 
 
 def _guarded(
@@ -167,9 +219,15 @@ def _guarded(
     return Jointly(ranks).gated(1)
 
 
-def _standing(model: LanguageModel, held_out: Int[np.ndarray, "k L"], generated: int) -> Standing:
+def _standing(
+    model: LanguageModel,
+    held_out: Int[np.ndarray, "k L"],
+    generated: int,
+    progress: Progress,
+    what: str,
+) -> Standing:
     return Standing(
-        bits=bits_per_token(model, held_out),
+        bits=_measured_bits(model, held_out, lambda done, total: progress(done, total, what)),
         tokens_per_second=generation_speed(model, held_out[:1, :-1], generated),
         parameters=sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_array))),
     )
@@ -177,20 +235,33 @@ def _standing(model: LanguageModel, held_out: Int[np.ndarray, "k L"], generated:
 
 def bits_per_token(model: LanguageModel, tokens: Int[np.ndarray, "k L"]) -> float:
     """Mean bits of each token after the first of its sequence, given those before it."""
-    parts = np.split(tokens, range(AT_ONCE, len(tokens), AT_ONCE))
-    return sum(float(_nats(model, jnp.asarray(part))) for part in parts) / (
-        math.log(2) * tokens[:, 1:].size
-    )
+    return _measured_bits(model, tokens, lambda done, total: None)
+
+
+def _measured_bits(
+    model: LanguageModel, tokens: Int[np.ndarray, "k L"], progress: Callable[[int, int], None]
+) -> float:
+    """`bits_per_token`; `progress(done, total)` counts sequences."""
+    count, length = tokens.shape
+    size = min(AT_ONCE, max(1, LOGITS_AT_ONCE // (length * model.vocabulary)), count)
+    deep, nats = scanned(model), 0.0
+    for first in range(0, count, size):
+        rows = np.arange(first, first + size)
+        part = tokens[np.minimum(rows, count - 1)]  # of one shape
+        nats += float(_nats(deep, jnp.asarray(part), jnp.asarray(rows < count)))
+        progress(min(first + size, count), count)
+    return nats / (math.log(2) * tokens[:, 1:].size)
 
 
 def generation_speed(
     model: LanguageModel, prompt: Int[np.ndarray, "b L"], tokens: int, repeats: int = 3
 ) -> float:
     """Tokens a second, of each sequence, in the fastest of `repeats` greedy continuations."""
+    deep = scanned(model)
 
     def seconds() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(generate(model, prompt, tokens, temperature=0)[0])
+        jax.block_until_ready(generate(deep, prompt, tokens, temperature=0)[0])
         return time.perf_counter() - start
 
     seconds()  # compiles
@@ -198,15 +269,15 @@ def generation_speed(
 
 
 @eqx.filter_jit
-def _nats(model: LanguageModel, tokens: Int[Array, "b L"]) -> Float[Array, ""]:
+def _nats(
+    model: ScannedModel, tokens: Int[Array, "b L"], counts: Bool[Array, " b"]
+) -> Float[Array, ""]:
     def of_one(tokens: Array) -> Array:
-        logits, _ = model(tokens[:-1], eqx.nn.State(model))
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits.astype(jnp.float32), tokens[1:]
-        )
-        return jnp.sum(losses)
+        _, h = model.run(model.init_state(), tokens[:-1])
+        logits = model.logits(h).astype(jnp.float32)
+        return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[1:]))
 
-    return jnp.sum(jax.vmap(of_one)(tokens))
+    return jnp.sum(jax.vmap(of_one)(tokens) * counts)
 
 
 def _pieces(tokens: Int[np.ndarray, " n"], length: int) -> Int[np.ndarray, "k length"]:

@@ -21,13 +21,14 @@ from ..reporting.display import LiveDisplay, PlainDisplay, make_display
 from ..reporting.environment import note_environment
 from ..reporting.events import (
     EventLog,
-    TensorBoardMirror,
     read_events,
     truncate_after,
     write_atomically,
     write_json,
 )
+from ..reporting.mlflow import MLflowSink
 from ..reporting.report import write_report
+from ..reporting.trackers import TensorBoardMirror
 from ..run.clock import Clock
 from ..run.compilation import use_compilation_cache
 from ..run.describe import describe
@@ -39,7 +40,7 @@ from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_cache, check_new, check_writable
 from ..settings.tuned import describe_settings
-from ..settings.yaml import write_yaml
+from ..settings.yaml import flat_config, write_yaml
 from .data import check_data, load_data, note_data
 from .trained import check_trained, load_trained
 
@@ -147,12 +148,17 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
     start = _start_of(log, run.step) if restored else None
     if start is None:
         _check_nothing_lost(log)
-    mirror = TensorBoardMirror(session.folder / "tensorboard", run.step if restored else None)
+    options = flat_config(run.config)
+    resumed = run.step if restored else None
+    mirror = TensorBoardMirror(session.folder / "tensorboard", resumed, options)
+    where = run.config.loop.mlflow
+    trackers = [] if where is None else [MLflowSink(where, session.folder, options)]
     with display:
-        sinks = session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
+        log_sink = EventLog(log, append=restored)
+        sinks = session.reporter.sinks = [log_sink, mirror, display, *trackers]
         try:
             if start is not None:
-                for sink in (mirror, display):
+                for sink in (mirror, display, *trackers):
                     sink.write(start)
                 session.emit("resume", damaged=run.saves.damaged)
             else:

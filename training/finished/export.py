@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from zoo.recurrence.plain import plainly
 from ..model.forward import run_batch
 from ..reporting.events import write_atomically
 from ..settings.errors import UsageError
-from .readme import Argument, readme
+from .onnx import onnx_model
+from .readme import Argument, onnx_readme, readme
 from .streaming import stream_of
 from .trained import TrainedRun
 
@@ -51,6 +52,17 @@ class Export:
     readme: Path
 
 
+def written_files(run: TrainedRun, file: Path) -> list[Path]:
+    """Export `run` as what the suffix of `file` says; the files that were written.
+
+    `UsageError` for another suffix than .stablehlo and .onnx.
+    """
+    if file.suffix == ".onnx":
+        return [file, export_step(run, file)]
+    files = export_run(run, file)
+    return [each for each in (files.whole, files.step, files.readme) if each is not None]
+
+
 def export_run(run: TrainedRun, file: Path) -> Export:
     """Write the model of `run` to `file`, its streaming step beside it, and a README of both.
 
@@ -58,7 +70,7 @@ def export_run(run: TrainedRun, file: Path) -> Export:
     another suffix than .stablehlo, and where the package that writes them is missing.
     """
     if file.suffix != SUFFIX:
-        raise UsageError(f"--out must end in {SUFFIX}, got {file}")
+        raise UsageError(f"--out must end in {SUFFIX} or .onnx, got {file}")
     whole, reason = whole_function(run), ""
     try:
         step = step_function(run)
@@ -74,6 +86,29 @@ def export_run(run: TrainedRun, file: Path) -> Export:
     text = readme(run, whole, step, files.whole.name, files.step and files.step.name, reason)
     write_atomically(files.readme, text)
     return files
+
+
+def export_step(run: TrainedRun, file: Path) -> Path:
+    """Write the streaming step of one sequence to `file` as ONNX; the README beside it.
+
+    Complex states are pairs of real arrays. ValueError for tokens, for a model that cannot be
+    streamed, and for what has no operator of ONNX; `UsageError` where the package is missing.
+    """
+    if run.task.input_kind == "tokens":
+        raise ValueError("ONNX is written for models of real inputs, got one of tokens")
+    step = step_function(run, batched=False)
+    given = [each._replace(name=f"{each.name}.in") for each in step.arguments]
+    given = [
+        each if each.about.startswith("carry") else step.arguments[k]
+        for k, each in enumerate(given)
+    ]
+    with plainly():
+        content = onnx_model(step.call, given, step.results)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, [content])
+    page = file.with_suffix(".md")
+    write_atomically(page, onnx_readme(run, replace(step, arguments=tuple(given)), file.name))
+    return page
 
 
 def whole_function(run: TrainedRun) -> Function:
@@ -99,29 +134,30 @@ def whole_function(run: TrainedRun) -> Function:
     return Function(call, (inputs, *extra), (outputs,))
 
 
-def step_function(run: TrainedRun) -> Function:
-    """One sample of any number of sequences: arrays of the carry, and the sample.
+def step_function(run: TrainedRun, *, batched: bool = True) -> Function:
+    """One sample of any number of sequences, or of one: arrays of the carry, and the sample.
 
     Complex arrays of the carry are two real ones. ValueError for a model that cannot be streamed.
     """
+    lead = ("b",) if batched else ()
     stream = stream_of(run.model, run.state, run.task)
     carry = jax.eval_shape(stream.init_state)
     paths, structure = jax.tree_util.tree_flatten_with_path(carry)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
     leaves = [leaf for _, leaf in paths]
-    parts = [part for pair in zip(names, leaves, strict=True) for part in _carried(*pair)]
-    sample = _inputs(run, ("b",), "one sample of each sequence, before normalisation")
+    parts = [part for pair in zip(names, leaves, strict=True) for part in _carried(*pair, lead)]
+    sample = _inputs(run, lead, "one sample of each sequence, before normalisation")
     timed = run.task.splits["train"].intervals is not None
-    interval = [Argument("interval", "float32", ("b",), "time before the sample")] if timed else []
+    interval = [Argument("interval", "float32", lead, "time before the sample")] if timed else []
 
-    def call(*arrays: Any) -> Any:
+    def one(*arrays: Any) -> Any:
         before, sample, rest = arrays[: len(parts)], arrays[len(parts)], arrays[len(parts) + 1 :]
         carry = jax.tree.unflatten(structure, _joined(before, leaves))
-        after, outputs = jax.vmap(stream.model.step)(carry, _normalised(run, sample), *rest)
+        after, outputs = stream.model.step(carry, _normalised(run, sample), *rest)
         return *_split(jax.tree.leaves(after)), outputs
 
-    width = run.task.outputs
-    outputs = Argument("outputs", "float32", ("b", width), MEANING[run.task.kind])
+    outputs = Argument("outputs", "float32", (*lead, run.task.outputs), MEANING[run.task.kind])
+    call = jax.vmap(one) if batched else one
     return Function(call, (*parts, sample, *interval), (*parts, outputs))
 
 
@@ -169,9 +205,9 @@ def _normalised(run: TrainedRun, inputs: Any) -> Any:
     return (inputs - np.asarray(like.offset, np.float32)) * np.asarray(like.scale, np.float32)
 
 
-def _carried(name: str, leaf: Any) -> list[Argument]:
+def _carried(name: str, leaf: Any, lead: tuple[str, ...]) -> list[Argument]:
     """The real arrays that hold one array of the carry."""
-    about, shape = "carry; zero before the first sample", ("b", *leaf.shape)
+    about, shape = "carry; zero before the first sample", (*lead, *leaf.shape)
     if not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return [Argument(name, leaf.dtype.name, shape, about)]
     real = jnp.finfo(leaf.dtype).dtype.name

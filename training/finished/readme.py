@@ -57,6 +57,23 @@ def readme(
     return "\n".join(lines)
 
 
+def onnx_readme(run: Any, step: Any, file: str) -> str:
+    """The page of a step that is written as ONNX."""
+    lines = [
+        f"# {run.config.model} for {run.task.name}",
+        "",
+        f"`{file}` is one sample of one sequence of a {run.task.kind} model, as ONNX. Inputs are",
+        "the carry (names end in `.in`) and the sample; outputs are the carry for the next sample,",
+        "and `outputs`. Weights and normalisation are inside.",
+        "",
+        *_table(step.arguments, "input"),
+        "",
+        *_table(step.results, "output"),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _table(rows: Sequence[Argument], kind: str) -> list[str]:
     lines = [f"| {kind} | type | shape | what |", "|---|---|---|---|"]
     for name, dtype, shape, about in rows:

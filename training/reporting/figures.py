@@ -107,7 +107,7 @@ def curves(history: History) -> Plate | None:
     heading = f"{measure.label[:1].upper()}{measure.label[1:]} and loss"
     return Plate(
         heading,
-        _svg(figure, "curves"),
+        as_svg(figure, "curves"),
         f"{heading} over the training steps; train values are means over the steps between "
         f"two reports. {_shrink_caption(history)}"
         + (" The dashed level lines are reached without a model." if history.baselines else ""),
@@ -156,7 +156,7 @@ def spectra(history: History) -> Plate | None:
     left_out = len(history.paths) - len(paths)
     return Plate(
         "Hankel singular values",
-        _svg(figure, "spectra"),
+        as_svg(figure, "spectra"),
         "The Hankel singular values of each layer, largest first, on a logarithmic scale and "
         "coloured by the training step at which they were taken. A red tick marks where a shrink "
         "cut: the values to its right were dropped."
@@ -221,7 +221,7 @@ def state_sizes(history: History) -> Plate | None:
         figure.legend(loc="outside right upper", fontsize=8 if layers <= 12 else 7)
     return Plate(
         "State sizes",
-        _svg(figure, "sizes"),
+        as_svg(figure, "sizes"),
         "States that each layer stores (complex numbers), over the training steps. "
         + ("Lines of equal layers are drawn a little apart. " if 1 < layers <= 12 else "")
         + _shrink_caption(history)
@@ -265,7 +265,7 @@ def step_times(history: History) -> Plate | None:
     _step_axis(axes, history)
     return Plate(
         "Time of a step",
-        _svg(figure, "times"),
+        as_svg(figure, "times"),
         "Wall time of one training step, in milliseconds: left, for each phase (its steps, and the "
         "states of all layers together; for a while after a shrink in programs for more states, "
         "until those for fewer are compiled); right, for every stretch between two reports. "
@@ -326,7 +326,7 @@ def _step_axis(axes: Axes, history: History) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
-def _svg(figure: Figure, name: str) -> str:
+def as_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element, with coordinates cut to a hundredth of a point.
 
     Its identifiers begin with `name`, so that several can share a page.

@@ -232,11 +232,14 @@ class LoopConfig:
     keep_systems: bool = False
     """Save the layers' systems, of selective ones states on the calibration sequences, with every
     spectrum, to `systems/STEP.npz`."""
+    mlflow: str | None = None
+    """Where MLflow keeps runs, `file:mlruns` say: the run is repeated there. None: nowhere."""
 
     def __post_init__(self):
         check_numbers(self, "loop.")
         for name, value in vars(self).items():
-            require(name == "keep_systems" or value >= 1, f"loop.{name}", value, "1 or more")
+            others = name in ("keep_systems", "mlflow")
+            require(others or value >= 1, f"loop.{name}", value, "1 or more")
 
 
 @dataclass(frozen=True)

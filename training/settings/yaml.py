@@ -1,5 +1,6 @@
 """Configurations as YAML, read with limits: a file is checked before anything is made of it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def write_yaml(config: RunConfig[Any, Any]) -> str:
 def plain_config(config: RunConfig[Any, Any]) -> dict[str, Any]:
     """The configuration as mappings, lists, strings and numbers."""
     return _plain(asdict(config))
+
+
+def flat_config(config: RunConfig[Any, Any]) -> dict[str, Any]:
+    """The configuration as options by their names on the command line: `network.d_model`."""
+    return flat(plain_config(config))
+
+
+def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options in groups as one mapping, whose names have those of the groups in front."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def _plain(value: Any) -> Any:

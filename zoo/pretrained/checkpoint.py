@@ -2,7 +2,8 @@
 flash-linear-attention.
 
 A folder holds `config.json` and `model.safetensors`, or its pieces with
-`model.safetensors.index.json`. Nothing is unpickled and nothing is downloaded.
+`model.safetensors.index.json`; those of the package mamba_ssm are read too. Nothing is unpickled
+and nothing is downloaded.
 """
 
 import json
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
@@ -30,41 +29,45 @@ from .kinds import (
     norms_of,
     sizes_of,
 )
-from .settings import CONFIG, check_original, check_settings, read_object, shown
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-
-DTYPES = {
-    "F64": np.dtype("float64"),
-    "F32": np.dtype("float32"),
-    "F16": np.dtype("float16"),
-    "BF16": np.dtype(jnp.bfloat16),
-}
-"""The tensors that are read and written, as safetensors calls their types."""
-
+from .original import from_original, is_original, renamed
+from .settings import CONFIG, check_settings, read_object
+from .weights import (
+    DTYPES,
+    INDEX,
+    WEIGHTS,
+    Stored,
+    read_tensors,
+    same_entries,
+    stored_tensors,
+)
 
 @checked
 def load(folder: Path | str) -> LanguageModel:
     """The language model in `folder`, its tensors as they are stored, bit for bit.
+
+    A folder of the package mamba_ssm is read where it has safetensors. Tensors are read one by one,
+    so that memory holds hardly more than the model.
 
     Call it with `eqx.nn.State(model)`, or stream it. A ValueError names settings that are not
     supported, and tensors that are missing, unexpected, or of another shape than config.json says.
     """
     folder = Path(folder)
     given = read_config(folder)
+    original = is_original(given)
+    if original:
+        given = from_original(given, folder)
     kind = _kind(given)
     config = kind.defaults | {k: v for k, v in given.items() if k in kind.defaults}
     check_settings(config)
     if config["hidden_act"] not in kind.names.activations:
         allowed = kind.names.activations[0]
         raise ValueError(f"{CONFIG}: hidden_act={config['hidden_act']!r}, allowed: {allowed!r}")
-    arrays = _read_tensors(folder)
+    stored = stored_tensors(folder)
+    stored = renamed(stored) if original else stored
     if config["tie_word_embeddings"]:
-        _drop_tied_head(arrays, kind.names.embedding)
-    _check(arrays, model_shapes(kind, config), folder)
-    tensors = {name: _to_jax(name, x) for name, x in arrays.items()}
-    return model_from(kind, config, tensors)
+        _drop_tied_head(stored, kind.names.embedding)
+    _check(stored, model_shapes(kind, config), folder)
+    return model_from(kind, config, read_tensors(stored))
 
 
 @checked
@@ -77,7 +80,8 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     """
     settings = _settings(model)
     kind = KINDS[settings["model_type"]]
-    kept = {k: v for k, v in (config or {}).items() if k not in ("torch_dtype", "auto_map")}
+    given = {} if config is None or is_original(config) else config
+    kept = {k: v for k, v in given.items() if k not in ("torch_dtype", "auto_map")}
     arrays = {name: np.asarray(x) for name, x in model_tensors(kind, model).items()}
     names = {dtype: name for name, dtype in DTYPES.items()}
     for name, x in arrays.items():
@@ -103,7 +107,6 @@ def read_config(folder: Path | str) -> Config:
 
 
 def _kind(config: Config) -> Kind:
-    check_original(config)
     name = config.get("model_type")
     if not isinstance(name, str) or name not in KINDS:
         raise ValueError(f"{CONFIG}: model_type={name!r}, allowed: {', '.join(KINDS)}")
@@ -163,72 +166,18 @@ def _settings(model: LanguageModel) -> Config:
     )
 
 
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    if (folder / WEIGHTS).is_file():
-        return _read_file(folder / WEIGHTS)
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder} holds neither {WEIGHTS} nor {INDEX}{_advice(folder)}")
-    places = _places(folder / INDEX)
-    pieces = {}
-    for name in sorted(set(places.values())):
-        path = folder / name
-        if path.parent != folder or not path.is_file():
-            raise FileNotFoundError(f"{path}, which {INDEX} names, is not there")
-        pieces[name] = _read_file(path)
-    for tensor, name in places.items():
-        if tensor not in pieces[name]:
-            raise ValueError(f"{INDEX} says that {tensor} is in {name}, where it is not")
-    return {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
-
-
-def _places(index: Path) -> dict[str, str]:
-    """Which piece each tensor is in."""
-    places = read_object(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
-        raise ValueError(
-            f"{index}: `weight_map` must be an object of file names, got {shown(places)}"
-        )
-    return places
-
-
-def _advice(folder: Path) -> str:
-    """What to do with a folder of pickled weights."""
-    if not any(folder.glob("pytorch_model*.bin")):
-        return ""
-    return (
-        ": pytorch_model.bin is not unpickled here; read the folder with transformers, and write "
-        "it with save_pretrained, which makes safetensors"
-    )
-
-
-def _read_file(path: Path) -> dict[str, np.ndarray]:
-    try:
-        entries = safetensors.deserialize(path.read_bytes())
-    except safetensors.SafetensorError as error:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
-    arrays = {}
-    for name, entry in entries:
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(
-                f"{name} in {path} has dtype {entry['dtype']}, allowed: {', '.join(DTYPES)}"
-            )
-        flat = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
-        arrays[name] = flat.reshape(entry["shape"])
-    return arrays
-
-
-def _drop_tied_head(arrays: dict[str, np.ndarray], name: str) -> None:
+def _drop_tied_head(stored: dict[str, Stored], name: str) -> None:
     """Some checkpoints hold the tied head all the same; it must then be the embedding."""
-    head = arrays.pop("lm_head.weight", None)
-    embedding = arrays.get(name)
-    if head is not None and embedding is not None and not np.array_equal(head, embedding):
+    head = stored.pop("lm_head.weight", None)
+    embedding = stored.get(name)
+    if head is not None and embedding is not None and not same_entries(head, embedding):
         raise ValueError(
             f"lm_head.weight is not {name}, allowed with {CONFIG}'s "
             "tie_word_embeddings: the same, or none"
         )
 
 
-def _check(arrays: Mapping[str, np.ndarray], shapes: Shapes, folder: Path) -> None:
+def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
     """ValueError unless there are just these tensors, of these shapes."""
     problems = [f"{name} is missing" for name in shapes if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
@@ -242,12 +191,6 @@ def _check(arrays: Mapping[str, np.ndarray], shapes: Shapes, folder: Path) -> No
         more = len(problems) - MOST_PROBLEMS
         listed += f"; and {more} more" if more > 0 else ""
         raise ValueError(f"the tensors in {folder} are not those of its {CONFIG}: {listed}")
-
-
-def _to_jax(name: str, x: np.ndarray) -> jax.Array:
-    if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
-        raise ValueError(f"{name} is float64, allowed where jax_enable_x64 is off: up to float32")
-    return jnp.asarray(x)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..network.language_model import LanguageModel
+from ..network.scanned import ScannedModel, scanned
 from ..typing import AnyArray, checked
 
 
 @checked
 def generate(
-    model: LanguageModel,
+    model: LanguageModel | ScannedModel,
     prompt: Int[AnyArray, "batch length"],
     tokens: int,
     *,
@@ -36,28 +37,47 @@ def generate(
 
     `lengths` are those of the prompts proper, if they are padded at the end. `carry` is the state
     that the prompts follow, zero if not given. To go on, pass the last token as the prompt and the
-    carry that was returned. Compiled once for each shape of the prompt and number of tokens.
+    carry that was returned.
+
+    Equal blocks are run by one scan; whoever calls often hands in `zoo.scanned(model)`, which
+    spares stacking them each time. Programs are for buckets: prompts, and numbers of tokens, up to
+    1, 16, 32, 64 and so on share one.
     """
     prompt = jnp.asarray(prompt)
     batch, L = prompt.shape
     _check(model, prompt, tokens, temperature, top_p, key, lengths)
+    deep = model if isinstance(model, ScannedModel) else scanned(model)
     if carry is None:
-        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), model.init_state())
+        start = deep.init_state()
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), start)
+    else:
+        carry = jax.vmap(deep.stacked_carry)(carry)
     lengths = jnp.full(batch, L) if lengths is None else jnp.asarray(lengths)
-    if temperature == 0:
-        return _generate(model, prompt, lengths, carry, None, None, None, tokens)
-    assert key is not None
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
-    least = float(jnp.finfo(jnp.float32).tiny)
-    heat, share = jnp.asarray(max(temperature, least)), jnp.asarray(top_p) if top_p < 1 else None
-    return _generate(model, prompt, lengths, carry, keys, heat, share, tokens)
+    prompt = jnp.pad(prompt, ((0, 0), (0, bucket(L) - L)))
+    keys = heat = share = None
+    if temperature > 0:
+        assert key is not None
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
+        heat = jnp.asarray(max(temperature, float(jnp.finfo(jnp.float32).tiny)))
+        share = jnp.asarray(top_p) if top_p < 1 else None
+    written, carry = _generate(
+        deep, prompt, lengths, carry, keys, heat, share, bucket(tokens), jnp.asarray(tokens)
+    )
+    return written[:, :tokens], jax.vmap(deep.states)(carry)
+
+
+@checked
+def bucket(size: int) -> int:
+    """The size that a program is made for where `size` is wanted: 1, 16, 32, 64 and so on."""
+    return 1 if size == 1 else max(16, 1 << (size - 1).bit_length())
 
 
 @eqx.filter_jit
-def _generate(model, prompt, lengths, carry, keys, temperature, share, tokens: int):
+def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int, tokens=None):
     """A token is drawn with the key folded with its place in what is generated.
 
-    The likeliest where `keys` is None; from all tokens where `share` is.
+    The likeliest where `keys` is None; from all tokens where `share` is. There is room for more
+    than so many `tokens`; all of it is filled where they are None.
     """
     model = eqx.nn.inference_mode(model)
     carry, h = jax.vmap(model.run)(carry, prompt, lengths)
@@ -72,15 +92,17 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, tokens: i
         here = jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
         return jax.vmap(jax.random.categorical)(here, logits)
 
-    def step(state, place):
-        carry, token = state
+    def step(place, state):
+        carry, token, written = state
         carry, logits = jax.vmap(model.step)(carry, token)
-        token = choose(logits, place)
-        return (carry, token), token
+        token = choose(logits, place).astype(written.dtype)
+        return carry, token, written.at[:, place].set(token)
 
     first = choose(model.logits(last), 0)
-    (carry, _), rest = jax.lax.scan(step, (carry, first), jnp.arange(1, tokens))
-    return jnp.concatenate([first[:, None], rest.T], axis=1), carry
+    written = jnp.zeros((len(prompt), room), first.dtype).at[:, 0].set(first)
+    state = (carry, first, written)
+    carry, _, written = jax.lax.fori_loop(1, room if tokens is None else tokens, step, state)
+    return written, carry
 
 
 @checked

@@ -40,17 +40,6 @@ def check_settings(config: dict[str, Any]) -> None:
 
 
 @checked
-def check_original(config: dict[str, Any]) -> None:
-    """ValueError, which says what to do, for the layout of the package mamba_ssm."""
-    if "model_type" not in config and ("ssm_cfg" in config or "n_layer" in config):
-        raise ValueError(
-            f"{CONFIG} is in the layout of the package mamba_ssm (`ssm_cfg`, `n_layer`), which is "
-            "not read: take the folder of the same name that ends in -hf, or convert this one by "
-            "convert_mamba_ssm_checkpoint_to_pytorch.py of transformers"
-        )
-
-
-@checked
 def number(value: Any) -> float:
     """JSON has no infinity; Hugging Face writes {"__float__": "Infinity"}."""
     return float(value["__float__"]) if isinstance(value, dict) else float(value)

@@ -1,0 +1,136 @@
+"""What the layers of a large model do on a text, kept in files until the model has been cut.
+
+A run that is interrupted finds there what has been recorded, and goes on from it.
+"""
+
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from compress import AbstractMethod, AbstractSpectrum, Data
+from compress.model.layers import layers_of, path_name
+from compress.model.record import LayerData
+from compress.model.record_blocks import record_blocks
+from data.task import Progress
+from zoo import AbstractSSM
+from zoo.network.language_model import LanguageModel
+
+from ..reporting.events import write_json
+
+AT_ONCE = 2
+"""Sequences that run through the model at the same time."""
+
+LAYERS_AT_ONCE = 2
+"""Layers that are weighed at the same time."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An array of float32 in a file, in memory only while it is used as one of NumPy."""
+
+    file: Path
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        count = int(np.prod(self.shape))
+        array = np.fromfile(self.file, np.float32, count).reshape(self.shape)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+class Recordings:
+    """Inputs of all layers, and gradients by their outputs, in the files of `folder`.
+
+    `batch` are the sequences. What is there of the same model and sequences is taken over.
+    """
+
+    def __init__(self, folder: Path, model: LanguageModel, batch: Int[np.ndarray, "k L"]):
+        self._folder, self._model, self._batch = folder, model, batch
+        self._paths = [path_name(keys) for keys, _ in layers_of(model)]
+        self._state = folder / "recorded.json"
+        self._of = _fingerprint(model, batch)
+        self._row = (batch.shape[1], model.d_model)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def done(self) -> int:
+        """Sequences that have been recorded."""
+        try:
+            told = json.loads(self._state.read_text())
+        except (OSError, ValueError):
+            return 0
+        return told["done"] if told.get("of") == self._of else 0
+
+    def complete(self, progress: Progress) -> None:
+        """Record the sequences that are missing."""
+        count, done = len(self._batch), self.done
+        keys = jax.random.split(jax.random.key(0), count)
+        for first in range(done, count, AT_ONCE):
+            rows = np.minimum(np.arange(first, first + AT_ONCE), count - 1)  # of one shape
+            own = min(AT_ONCE, count - first)
+            records = record_blocks(self._model, self._batch[rows], keys[rows])
+            for k, record in enumerate(records):
+                self._append(k, "inputs", record.inputs[:own], first)
+                self._append(k, "gradients", record.gradients[:own], first)
+            write_json(self._state, {"of": self._of, "done": first + own})
+            progress(first + own, count, "recording sequences")
+
+    def arrays(self, part: str) -> dict[str, Kept]:
+        """The "inputs" or "gradients" of each layer, by its path."""
+        shape = (len(self._batch), *self._row)
+        return {path: Kept(self._file(k, part), shape) for k, path in enumerate(self._paths)}
+
+    def _file(self, layer: int, part: str) -> Path:
+        return self._folder / f"{part}.{layer}.f32"
+
+    def _append(self, layer: int, part: str, rows: np.ndarray, first: int) -> None:
+        """Write rows where the first `first` have been; what an interrupted run left is lost."""
+        path = self._file(layer, part)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(first * int(np.prod(self._row)) * 4)
+            file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+
+
+class Watched(AbstractMethod):
+    """A method that says how many of the `layers` it has weighed, only a few of them at a time."""
+
+    needs_data: ClassVar[bool] = True
+
+    def __init__(self, method: Data, progress: Progress, layers: int):
+        self._method, self._progress, self._layers = method, progress, layers
+        self._turn, self._finished = threading.Semaphore(LAYERS_AT_ONCE), itertools.count(1)
+
+    def record(self, model: Any, layers: Mapping[Any, AbstractSSM]) -> Any:
+        return self._method.record(model, layers)
+
+    def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
+        with self._turn:
+            spectrum = self._method.spectrum(name, layer, data)
+            self._progress(next(self._finished), self._layers, "weighing layers")
+        return spectrum
+
+
+def _fingerprint(model: LanguageModel, batch: Int[np.ndarray, "k L"]) -> str:
+    """What recordings are known again by."""
+    digest = hashlib.sha256(np.ascontiguousarray(batch).tobytes())
+    digest.update(repr(batch.shape).encode())
+    for x in jax.tree.leaves(eqx.filter(model, eqx.is_array)):
+        digest.update(np.ascontiguousarray(x))
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Several runs on one page: curves on one axis, states, speed and accuracy side by side.
+
+The page is made from the same files as a run's own report (`training.reporting.report`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..settings.errors import UsageError
+from ..settings.yaml import flat, read_yaml
+from .comparison_figures import comparison_plates
+from .events import write_atomically
+from .history import History
+from .page import STYLE, escape, format_count, format_short, table
+from .words import format_seconds
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run by the name of its folder."""
+
+    name: str
+    history: History
+    config: Mapping[str, Any]
+    """Its options, by their names on the command line."""
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> Path:
+    """Write one HTML page about the runs in `folders`; the page.
+
+    `UsageError` for fewer than two runs, for folders without one, and for tasks of different kinds,
+    whose measures share no axis.
+    """
+    if len(folders) < 2:
+        raise UsageError(f"two runs or more must be given, got {len(folders)}")
+    names = _names(folders)
+    runs = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    kinds = {run.history.objective.measure.label for run in runs}
+    if len(kinds) > 1:
+        raise UsageError(f"all runs must be judged by one measure, got {', '.join(sorted(kinds))}")
+    title = f"{len(runs)} runs"
+    body = [f"<h1>{title}</h1>", f'<p class="lead">{escape(_lead(runs))}</p>', _results(runs)]
+    for plate in comparison_plates({run.name: run.history for run in runs}):
+        body.append(
+            f"<section><h2>{escape(plate.heading)}</h2><figure>{plate.svg}"
+            f"<figcaption>{escape(plate.caption)}</figcaption></figure></section>"
+        )
+    body.append(_differences(runs))
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body></html>\n"
+    )
+    write_atomically(out, page)
+    return out
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """The options that are not the same in all `configs`, and their values; "" where one has none.
+
+    Where runs keep their files does not count.
+    """
+    names = dict.fromkeys(name for config in configs for name in config)
+    rows = [(name, [config.get(name, "") for config in configs]) for name in names]
+    return [
+        (name, values)
+        for name, values in rows
+        if name not in PLACES and any(value != values[0] for value in values)
+    ]
+
+
+PLACES = ("data_dir", "cache_dir")
+"""Options that say where files are."""
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell the runs apart."""
+    names = [folder.name or str(folder) for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _read(folder: Path, name: str) -> Compared:
+    try:
+        history = History.from_directory(folder)
+    except (OSError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    file = folder / "config.yaml"
+    return Compared(name, history, flat(read_yaml(file)) if file.exists() else {})
+
+
+def _lead(runs: Sequence[Compared]) -> str:
+    titles = dict.fromkeys(run.history.title for run in runs)
+    return "; ".join(titles)
+
+
+def _results(runs: Sequence[Compared]) -> str:
+    """What each run has come to."""
+    measure = runs[0].history.objective.measure
+    head = [
+        "run",
+        f"test {measure.label}",
+        "states",
+        "parameters",
+        "steps/s at the end",
+        "wall time",
+    ]
+    rows = []
+    for run in runs:
+        history = run.history
+        test, before, after = history.test, sum(history.sizes_before), sum(history.sizes_after)
+        speed = history.phases[-1]["steps_per_second"] if history.phases else None
+        total = history.seconds.get("total")
+        rows.append(
+            [
+                run.name,
+                "not measured" if test is None else measure.show(test.get(measure.key)),
+                f"{before} → {after}" if before != after else str(after),
+                format_count(history.summary.get("parameters_after") or history.get("parameters")),
+                format_short(speed, "not recorded"),
+                "not recorded" if total is None else format_seconds(total),
+            ]
+        )
+    return f"<section><h2>Results</h2>{table(head, rows, numeric=range(1, len(head)))}</section>"
+
+
+def _differences(runs: Sequence[Compared]) -> str:
+    rows = differences([run.config for run in runs])
+    if not rows:
+        return "<section><h2>Configuration</h2><p>The runs have the same options.</p></section>"
+    head = ["option", *(run.name for run in runs)]
+    shown = [[name, *values] for name, values in rows]
+    return f"<section><h2>Options that differ</h2>{table(head, shown)}</section>"

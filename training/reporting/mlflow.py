@@ -1,0 +1,76 @@
+"""A run in MLflow: what the sink of that name repeats there."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..settings.errors import UsageError
+from .events import Event
+from .trackers import Scalars
+
+EXPERIMENT = "compressm-zoo"
+
+RUN_ID = "mlflow.txt"
+"""The file of a run directory that says which run of MLflow it is."""
+
+
+class MLflowSink:
+    """The sink that repeats a run's scalars in MLflow, with its options as parameters.
+
+    `uri` is where MLflow keeps its runs: a folder (`file:mlruns`), or a server. A run that resumes
+    goes on with its own run of MLflow, which takes nothing back: what was logged after the
+    checkpoint is logged again. `UsageError` where the package mlflow is missing.
+    """
+
+    def __init__(self, uri: str, folder: Path, options: Mapping[str, Any]):
+        try:
+            from mlflow.entities import Metric, Param
+            from mlflow.tracking import MlflowClient
+        except ImportError:
+            raise UsageError(
+                "`loop.mlflow` needs the package mlflow: pip install 'compressm-zoo[mlflow]'"
+            ) from None
+        self._metric, self._scalars, self._ended = Metric, Scalars(), False
+        self._client = client = MlflowClient(tracking_uri=uri)
+        note = folder / RUN_ID
+        if note.exists():
+            self._run = note.read_text().strip()
+            client.update_run(self._run, status="RUNNING")
+            return
+        known = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.create_experiment(EXPERIMENT) if known is None else known.experiment_id
+        run = client.create_run(experiment, run_name=folder.name)
+        self._run = run.info.run_id
+        note.write_text(self._run + "\n")
+        params = [Param(name, str(value)[:LONGEST]) for name, value in options.items()]
+        for first in range(0, len(params), AT_ONCE):
+            client.log_batch(self._run, params=params[first : first + AT_ONCE])
+
+    def write(self, event: Event) -> None:
+        """Logs the scalars of `event`."""
+        self._ended = self._ended or event["event"] == "end"
+        found = self._scalars.of(event)
+        if not found:
+            return
+        now = int(1000 * time.time())
+        metrics = [
+            self._metric(name.replace("[", ".").replace("]", ""), value, now, int(event["step"]))
+            for name, value in found.items()
+        ]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def rewind(self, step: int) -> None:
+        """Notes that the run has gone back: MLflow keeps what it has."""
+        self._client.set_tag(self._run, "gone back to step", str(step))
+
+    def close(self) -> None:
+        """Says that the run has ended, or was stopped."""
+        self._client.set_terminated(self._run, "FINISHED" if self._ended else "KILLED")
+
+
+LONGEST = 500
+"""Characters of a parameter that MLflow takes."""
+
+AT_ONCE = 100
+"""Parameters that it takes at once."""

@@ -1,0 +1,108 @@
+"""Sinks that repeat a run where others look at it: its scalars, and TensorBoard."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .events import Event, measured_keys
+
+
+class Scalars:
+    """What events hold in single numbers, by the names that trackers of experiments show.
+
+    Losses, measures, learning rates, steps per second and the state of each layer.
+    """
+
+    def __init__(self):
+        self._paths: list[str] = []
+        self._measured = measured_keys({})
+
+    def of(self, event: Event) -> dict[str, float]:
+        """The numbers of `event`. The "start" event comes first: it has the names."""
+        match event["event"]:
+            case "start":
+                self._paths = [layer["path"] for layer in event["layers"]]
+                self._measured = measured_keys(event)
+                found = self._states([layer["d_state"] for layer in event["layers"]])
+            case "train":
+                rates = ("learning_rate", "learning_rate_ssm", "steps_per_second")
+                found = {f"train/{key}": event.get(key) for key in (*self._measured, *rates)}
+                found |= self._states(event.get("d_state", ()))
+            case "eval":
+                found = {f"{event['split']}/{key}": event.get(key) for key in self._measured}
+            case "shrink":
+                found = {f"state/{row['path']}": row["after"] for row in event["layers"]}
+            case "rollback":
+                found = self._states(event["d_state"])
+            case _:
+                found = {}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def _states(self, sizes: Sequence[int]) -> dict[str, Any]:
+        named = [*self._paths, *(f"layer {k}" for k in range(len(self._paths), len(sizes)))]
+        return {f"state/{path}": size for path, size in zip(named, sizes, strict=False)}
+
+
+class TensorBoardMirror:
+    """The sink that repeats a run as TensorBoard events under `directory`.
+
+    Scalars (`Scalars`); the spectra, as histograms of log10 of each layer's Hankel singular values;
+    `options` as hyperparameters, beside the measures of the test split. On resuming, pass the
+    checkpoint's step as `resume_step`: TensorBoard then hides what was written after it. Needs the
+    package tensorboardX.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        resume_step: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ):
+        self._directory, self._options = str(directory), dict(options or {})
+        self._writer = self._open(resume_step)
+        self._scalars = Scalars()
+        self._closed = False
+
+    def _open(self, resume_step: int | None) -> Any:
+        from tensorboardX import SummaryWriter  # optional, and slow to import
+
+        purge = None if resume_step is None else resume_step + 1
+        return SummaryWriter(self._directory, purge_step=purge)
+
+    def rewind(self, step: int) -> None:
+        """Has TensorBoard hide what was written after step `step`."""
+        self._writer.close()
+        self._writer = self._open(step)
+
+    def write(self, event: Event) -> None:
+        """Mirrors what `event` holds."""
+        step = int(event["step"])
+        for tag, value in self._scalars.of(event).items():
+            self._writer.add_scalar(tag, value, step)
+        if event["event"] == "start" and self._options:
+            self._describe(event)
+        if event["event"] == "spectrum":
+            for row in event["layers"]:
+                sigma = np.array([s for s in row["sigma"] if s], np.float64)
+                if sigma.size:
+                    self._writer.add_histogram(f"log10_hsv/{row['path']}", np.log10(sigma), step)
+
+    def _describe(self, start: Event) -> None:
+        """The options, and which scalars they are to be compared by."""
+        from tensorboardX.summary import hparams
+
+        plain = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in self._options.items()
+        }
+        measured = dict.fromkeys((f"test/{key}" for key in measured_keys(start)), 0.0)
+        for part in hparams(plain, measured):
+            self._writer.file_writer.add_summary(part)
+
+    def close(self) -> None:
+        """Writes what is still buffered and closes the event file."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()

@@ -1,0 +1,103 @@
+"""Text as the tokens of a checkpoint, and back."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from ..typing import checked
+
+TOKENIZER = "tokenizer.json"
+
+FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What a checkpoint holds beside its weights, for those who read and write text with it."""
+
+BYTES = 256
+"""The vocabulary of models that read bytes."""
+
+
+class Text(Protocol):
+    """From text to tokens, and back."""
+
+    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+        """The tokens of a text."""
+        ...
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of some tokens; what makes no text is shown by a sign for it."""
+        ...
+
+
+class ByteText:
+    """Tokens are the bytes of the text."""
+
+    @checked
+    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+        """The bytes of the text in UTF-8."""
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """Inverse of `encode`."""
+        return bytes(int(token) for token in tokens).decode(errors="replace")
+
+
+class TokenizerText:
+    """Tokens by the rules in a `tokenizer.json`, read by the package tokenizers."""
+
+    @checked
+    def __init__(self, path: Path):
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise ValueError(
+                f"{path} is read by the package tokenizers, which is missing: pip install "
+                "'compressm-zoo[text]'"
+            ) from None
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises nothing more precise
+            raise ValueError(f"{path} is no tokenizer: {error}") from None
+
+    @checked
+    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+        """The tokens of the text, with none added at its ends."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of the tokens, without special ones."""
+        return self._tokenizer.decode([int(token) for token in tokens])
+
+
+@checked
+def text_of(folder: Path | str, vocabulary: int) -> Text:
+    """How the checkpoint in `folder` reads text: by its tokenizer, or as the 256 bytes.
+
+    ValueError where it has no `tokenizer.json` and another vocabulary.
+    """
+    path = Path(folder) / TOKENIZER
+    if path.is_file():
+        return TokenizerText(path)
+    if vocabulary != BYTES:
+        raise ValueError(
+            f"{path} is missing: bytes are tokens where the vocabulary is {BYTES}, it is "
+            f"{vocabulary}; text is read with the checkpoint's own {TOKENIZER}"
+        )
+    return ByteText()
+
+
+@checked
+def copy_text_files(source: Path | str, target: Path | str) -> None:
+    """Copy what `source` holds for reading and writing text to `target`."""
+    for name in FILES:
+        if (Path(source) / name).is_file():
+            shutil.copyfile(Path(source) / name, Path(target) / name)

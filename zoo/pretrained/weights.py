@@ -1,0 +1,148 @@
+"""Tensors in safetensors files, read one by one: a file is never in memory as a whole."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+
+from ..typing import checked
+from .settings import read_object, shown
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(jnp.bfloat16),
+}
+"""The tensors that are read and written, as safetensors calls their types."""
+
+
+class Stored(NamedTuple):
+    """A tensor in a file."""
+
+    file: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    begin: int
+    """Its first byte in the file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @checked
+    def read(self) -> np.ndarray:
+        """The tensor, in memory."""
+        flat = np.fromfile(self.file, np.uint8, self.size, offset=self.begin)
+        return flat.view(self.dtype).reshape(self.shape)
+
+
+@checked
+def has_weights(folder: Path) -> bool:
+    """Whether there are safetensors in `folder`."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
+@checked
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """All tensors in `folder`, of which nothing but places and shapes is read."""
+    if (folder / WEIGHTS).is_file():
+        return _stored(folder / WEIGHTS)
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"{folder} holds neither {WEIGHTS} nor {INDEX}{_advice(folder)}")
+    places = _places(folder / INDEX)
+    pieces = {}
+    for name in sorted(set(places.values())):
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            raise FileNotFoundError(f"{path}, which {INDEX} names, is not there")
+        pieces[name] = _stored(path)
+    for tensor, name in places.items():
+        if tensor not in pieces[name]:
+            raise ValueError(f"{INDEX} says that {tensor} is in {name}, where it is not")
+    return {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
+
+
+@checked
+def read_tensors(stored: dict[str, Stored]) -> dict[str, jax.Array]:
+    """The tensors as arrays of JAX.
+
+    The largest come first: what is in memory twice for a moment is then never more than there is
+    room for when all have been read.
+    """
+    arrays = {}
+    for name, each in sorted(stored.items(), key=lambda item: -item[1].size):
+        if each.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+            raise ValueError(
+                f"{name} is float64, allowed where jax_enable_x64 is off: up to float32"
+            )
+        arrays[name] = jax.block_until_ready(jnp.asarray(each.read()))
+    return {name: arrays[name] for name in stored}
+
+
+@checked
+def same_entries(a: Stored, b: Stored) -> bool:
+    """Whether two tensors are the same, compared piece by piece."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    for start in range(0, a.size, PIECE):
+        count = min(PIECE, a.size - start)
+        pieces = [np.fromfile(x.file, np.uint8, count, offset=x.begin + start) for x in (a, b)]
+        if not np.array_equal(*pieces):
+            return False
+    return True
+
+
+PIECE = 2**24
+"""Bytes of a tensor that are compared at once."""
+
+
+def _stored(path: Path) -> dict[str, Stored]:
+    try:
+        with safetensors.safe_open(path, framework="numpy"):  # which checks the whole header
+            pass
+    except safetensors.SafetensorError as error:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{name} in {path} has dtype {entry['dtype']}, allowed: {', '.join(DTYPES)}"
+            )
+        begin = 8 + length + entry["data_offsets"][0]
+        tensors[name] = Stored(path, DTYPES[entry["dtype"]], tuple(entry["shape"]), begin)
+    return tensors
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Which piece each tensor is in."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
+        raise ValueError(
+            f"{index}: `weight_map` must be an object of file names, got {shown(places)}"
+        )
+    return places
+
+
+def _advice(folder: Path) -> str:
+    """What to do with a folder of pickled weights."""
+    if not any(folder.glob("pytorch_model*.bin")):
+        return ""
+    return (
+        ": pytorch_model.bin is not unpickled here; read the folder with transformers, and write "
+        "it with save_pretrained, which makes safetensors"
+    )
