@@ -38,7 +38,7 @@ def small_config(model="lru", task="digits", **network):
         config,
         steps=24,
         batch_size=16,
-        layer=replace(config.layer, d_state=8),
+        layer=replace(config.layer, d_state=8, **({"headdim": 4} if model == "mamba2" else {})),
         network=NetworkConfig(d_model=6, blocks=2, dropout=0.1, **network),
         compression=CompressionConfig(mode="fixed", rank=4, shrinks=1, window=0.5, rehearsal=0),
         loop=LoopConfig(log_every=12, evaluate_every=12, checkpoint_every=12),

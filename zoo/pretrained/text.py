@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -26,6 +26,7 @@ BYTES = 256
 """The vocabulary of models that read bytes."""
 
 
+@runtime_checkable
 class Text(Protocol):
     """From text to tokens, and back."""
 
