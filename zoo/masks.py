@@ -11,9 +11,7 @@ from .typing import Count, InputArray, Size, checked
 
 
 @checked
-def within(
-    length: Count | Int[InputArray, "*lead"], samples: Size
-) -> Bool[Array, "*lead length"]:
+def within(length: Count | Int[InputArray, "*lead"], samples: Size) -> Bool[Array, "*lead length"]:
     """Which of `samples` samples are no padding, where `length` are a sequence's own.
 
     Several lengths make a row each. Raises as `check_length`.

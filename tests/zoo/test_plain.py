@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import LRU, S5, Bidirectional, Mamba, Mamba2
+from zoo import GLA, LRU, S5, Bidirectional, DeltaNet, Mamba, Mamba2
 from zoo.recurrence.compiled import native
 from zoo.recurrence.plain import kernels_allowed, plainly
 
@@ -18,6 +18,8 @@ LAYERS = {
     "s5": lambda key: S5.init(4, 6, key=key),
     "mamba": lambda key: Mamba.init(4, 3, key=key),
     "mamba2": lambda key: Mamba2.init(4, 3, key=key, headdim=4),
+    "gla": lambda key: GLA.init(4, 3, key=key, heads=2),
+    "deltanet": lambda key: DeltaNet.init(4, 3, key=key, heads=2),
     "both ways": lambda key: Bidirectional(LRU.init(4, 6, key=key), LRU.init(4, 5, key=key)),
 }
 

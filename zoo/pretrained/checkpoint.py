@@ -41,6 +41,7 @@ from .weights import (
     stored_tensors,
 )
 
+
 @checked
 def load(folder: Path | str) -> LanguageModel:
     """The language model in `folder`, its tensors as they are stored, bit for bit.

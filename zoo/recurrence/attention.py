@@ -24,6 +24,7 @@ from .attention_forms import Drive, delta_chunks, gated_chunks, one_sample
 from .choice import on_cpu
 from .compiled import SYSTEMS, attention_gradients, attention_outputs, built, native
 from .pallas import with_kernel
+from .plain import is_plain
 from .whole_batch import whole_batch
 
 CHUNK = {"delta": 64, "alike": 64, "gated": 16}
@@ -74,6 +75,9 @@ def attention_scan(
     shape = (heads, k.shape[-1], v.shape[-1])
     S0 = jnp.zeros(shape, dtype) if S0 is None else jnp.asarray(S0, dtype)
     arrays = [q, k, v, log_decay, *([] if beta is None else [jnp.asarray(beta, dtype)]), S0]
+    if is_plain():
+        S, o = jax.lax.scan(_one_sample, S0, tuple(arrays[:-1]))
+        return o.astype(kind), S
     o, S = (_gated if beta is None else _delta)(*(a[None] for a in arrays))
     return o[0].astype(kind), S[0]
 
@@ -95,6 +99,12 @@ def attention_step(
     beta = None if beta is None else jnp.asarray(beta, dtype)
     S, o = one_sample(jnp.asarray(S, dtype), q, k, v, log_decay, beta)
     return o.astype(kind), S
+
+
+def _one_sample(S, sample):
+    """The body of a scan over samples."""
+    q, k, v, log_decay, *beta = sample
+    return one_sample(S, q, k, v, log_decay, beta[0] if beta else None)
 
 
 def _check(k, v, log_decay, beta):
