@@ -41,6 +41,8 @@ class Kept:
     file: Path
     shape: tuple[int, ...]
 
+    dtype: ClassVar[Any] = np.dtype(np.float32)
+
     @property
     def ndim(self) -> int:
         """Axes."""

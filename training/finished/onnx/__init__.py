@@ -6,6 +6,7 @@ a streaming step are sums, products, and functions of single numbers, for each o
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,6 +75,10 @@ def _equation(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     if equation.primitive.name in _CALLS:
         inner = next(equation.params[k] for k in _INNER if k in equation.params)
         closed = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+        return _run(graph, closed.jaxpr, closed.consts, values)
+    if hasattr(equation.primitive.impl, "lower"):  # a jitted function stands for it
+        function = partial(equation.primitive.impl, **equation.params)
+        closed = jax.make_jaxpr(function)(*(atom.aval for atom in equation.invars))
         return _run(graph, closed.jaxpr, closed.consts, values)
     if all(isinstance(value, np.ndarray) for value in values):
         found = equation.primitive.bind(*map(jnp.asarray, values), **equation.params)
