@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument(
-        "--data", type=Path, required=True, help=".npz with inputs, lengths, intervals; or .npy"
+        "--data", type=Path, required=True, help="file of .npz .npy .parquet .ts .wav"
     )
     parser.add_argument("--out", type=Path, required=True, help=f"file, {' or '.join(SUFFIXES)}")
     options = parser.parse_args(argv)
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
         )
         return 2
     try:
-        arrays = read_inputs(options.data)
         run = load_run(options.run)
+        arrays = read_inputs(options.data, run)
         use_compilation_cache(run.config.cache_dir)
         write_predictions(options.out, predictions(run, arrays), arrays.get("lengths"))
     except (ValueError, OSError) as error:

@@ -75,6 +75,12 @@ def load_audio(path: Path, config: AudioConfig, places: Places) -> Task:
     return supervised_task(path.name, "classification", parts, config)
 
 
+def read_recordings(path: Path, config: AudioConfig) -> list[np.ndarray]:
+    """The steps [L, channels] of a recording, or of those in a folder, in order of their names."""
+    files = sorted(_wav(path.rglob("*"))) if path.is_dir() else [path]
+    return [_steps(file, config) for file in files]
+
+
 def _files(path: Path) -> dict[str, list[Path]]:
     """The files of each split, in order of their names."""
     divided = {name: path / name for name in SPLITS if (path / name).is_dir()}

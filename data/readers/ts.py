@@ -80,6 +80,11 @@ def _problem(file: Path) -> tuple[str, str]:
     return file.stem, "train"
 
 
+def read_series(file: Path) -> list[np.ndarray]:
+    """The series [L, channels] of the cases in a file, whatever their labels."""
+    return _read(file).series
+
+
 def _read(file: Path) -> _Cases:
     header: dict[str, list[str]] = {}
     series, labels, begun = [], [], False

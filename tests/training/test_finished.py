@@ -159,7 +159,7 @@ def test_what_is_missing_or_damaged_is_said(finished, tmp_path):
 def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path, made):
     run, data = made("classification"), tmp_path / "new.npz"
     np.savez(data, inputs=REAL, lengths=LENGTHS)
-    found = predictions(run, read_inputs(data))
+    found = predictions(run, read_inputs(data, run))
     np.testing.assert_allclose(found["probabilities"].sum(-1), 1, rtol=1e-6)
     write_predictions(tmp_path / "out.npz", found)
     with np.load(tmp_path / "out.npz") as saved:
@@ -168,12 +168,12 @@ def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path, made):
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert rows[0] == "sequence,label,p0,p1,p2"
     assert len(rows) == 4
-    values = predictions(made("regression"), read_inputs(data))
+    values = predictions(made("regression"), read_inputs(data, run))
     write_predictions(tmp_path / "values.csv", values, LENGTHS)
     assert len((tmp_path / "values.csv").read_text().splitlines()) == 1 + LENGTHS.sum()
     np.savez(data, other=REAL)
     with pytest.raises(UsageError, match="must hold `inputs`, got other"):
-        read_inputs(data)
+        read_inputs(data, run)
 
 
 def test_a_fixed_norm_leaves_the_model_as_it_is_at_inference(finished, digits):
@@ -184,3 +184,17 @@ def test_a_fixed_norm_leaves_the_model_as_it_is_at_inference(finished, digits):
     x = digits.splits["test"].take(np.arange(1)).inputs[0]
     whole = eqx.nn.inference_mode(run.model)(x, run.state)[0]
     np.testing.assert_allclose(fixed(x, eqx.nn.State(fixed))[0], whole, atol=1e-6)
+
+
+def test_sequences_of_the_user_are_read_as_those_of_the_training(tmp_path, made):
+    run, file = made("classification"), tmp_path / "new.ts"
+    lines = ["@classLabel true a b", "@data", "1,2,3:4,5,?:a", "1,2:3,4:b"]
+    file.write_text("\n".join(lines))
+    found = read_inputs(file, run)
+    assert found["lengths"].tolist() == [3, 2]
+    np.testing.assert_array_equal(found["inputs"][0], [[1, 4], [2, 5], [3, np.nan]])
+    np.testing.assert_array_equal(found["inputs"][1], [[1, 3], [2, 4], [0, 0]])
+    np.save(tmp_path / "one.npy", REAL)
+    np.testing.assert_array_equal(read_inputs(tmp_path / "one.npy", run)["inputs"], REAL)
+    with pytest.raises(UsageError, match=r"must be a file of \.npz"):
+        read_inputs(tmp_path / "new.md", run)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from data.readers.sequences import read_sequences
+
 from ..finished.trained import TrainedRun
 from ..reporting.events import write_atomically
 from ..settings.errors import UsageError
@@ -16,21 +18,15 @@ CLASSES = ("classification", "pair")
 SUFFIXES = (".npz", ".csv")
 
 
-def read_inputs(file: Path) -> dict[str, np.ndarray]:
-    """The arrays `inputs`, and `lengths` and `intervals` if there are any, in a file of NumPy's.
+def read_inputs(file: Path, run: TrainedRun) -> dict[str, np.ndarray]:
+    """The `inputs` in a file, and `lengths` and `intervals` if there are any, for `run`.
 
     `UsageError` for another file, and for one without inputs.
     """
     try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{file} must be a .npz or .npy file of NumPy's, got: {error}") from None
-    if isinstance(found, np.ndarray):
-        return {"inputs": found}
-    with found:
-        if "inputs" not in found:
-            raise UsageError(f"{file} must hold `inputs`, got {', '.join(found) or 'nothing'}")
-        return {name: found[name] for name in ("inputs", "lengths", "intervals") if name in found}
+        return read_sequences(file, run.config.data, run.task.input_kind)
+    except (OSError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from None
 
 
 def predictions(run: TrainedRun, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -195,14 +195,22 @@ def _inputs(run: TrainedRun, lead: tuple[str | int, ...], about: str) -> Argumen
     """The array of samples."""
     if run.task.input_kind == "tokens":
         return Argument("inputs", "int32", lead, f"{about}: tokens")
-    return Argument("inputs", "float32", (*lead, run.task.input_size), about)
+    like = run.task.splits["train"]
+    missing = "" if like.mask is None else "; NaN is missing"
+    return Argument("inputs", "float32", (*lead, like.inputs.shape[-1]), about + missing)
 
 
 def _normalised(run: TrainedRun, inputs: Any) -> Any:
     like = run.task.splits["train"]
     if run.task.input_kind == "tokens":
         return inputs
-    return (inputs - np.asarray(like.offset, np.float32)) * np.asarray(like.scale, np.float32)
+    scaled = (inputs - np.asarray(like.offset, np.float32)) * np.asarray(like.scale, np.float32)
+    if like.mask is None:
+        return scaled
+    known = jnp.isfinite(inputs)
+    if like.mask.shape[-1] == 1:
+        known = jnp.all(known, axis=-1, keepdims=True)
+    return jnp.concatenate([jnp.where(known, scaled, 0), known.astype(jnp.float32)], axis=-1)
 
 
 def _carried(name: str, leaf: Any, lead: tuple[str, ...]) -> list[Argument]:

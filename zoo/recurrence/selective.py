@@ -94,9 +94,8 @@ def _selective_scan(A, x, dt, B, C, h0):
         return [x, h0]
     if not on_cpu():
         return _in_long_chunks(A, x, dt, B, C, h0)
-    if has_kernel(x):
-        return list(_by_kernel(A, x, dt, B, C, h0))
-    return _in_parts(A, x, dt, B, C, h0)
+    arrays = A, x, dt, B, C, h0
+    return list(_by_kernel(*arrays)) if has_kernel(x) else _in_parts(*arrays)
 
 
 _scan = whole_batch(_selective_scan, shared=1)
