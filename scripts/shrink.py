@@ -28,7 +28,6 @@ def main(argv: list[str]) -> int:
         has_tokenizer = (options.checkpoint / TOKENIZER).is_file()
         reader = text_of(options.checkpoint, model.vocabulary) if has_tokenizer else None
         tokens = read_tokens(model.vocabulary, options.text, options.tokens, reader=reader)
-        work = options.out and options.out.with_name(f"{options.out.name}.partial")
         with progress_bars(Console()) as progress:
             shrunk = shrink_language_model(
                 model,
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> int:
                 length=options.length,
                 generated=options.generate,
                 seed=options.seed,
-                work=work,
+                work=options.out and _work(options.out),
                 progress=progress,
             )
     except (ValueError, OSError) as error:
@@ -56,9 +55,14 @@ def main(argv: list[str]) -> int:
     if options.out is not None:
         save(options.out, shrunk.model, config=read_config(options.checkpoint))
         copy_text_files(options.checkpoint, options.out)
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(_work(options.out), ignore_errors=True)
         print(f"saved in {options.out}")
     return 0
+
+
+def _work(out: Path) -> Path:
+    """Where a run keeps what another one can go on from."""
+    return out.with_name(f"{out.name}.partial")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -134,5 +134,6 @@ def _fingerprint(model: LanguageModel, batch: Int[np.ndarray, "k L"]) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(batch).tobytes())
     digest.update(repr(batch.shape).encode())
     for x in jax.tree.leaves(eqx.filter(model, eqx.is_array)):
-        digest.update(np.ascontiguousarray(x))
+        content: Any = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+        digest.update(content)
     return digest.hexdigest()

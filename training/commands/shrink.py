@@ -145,12 +145,7 @@ def shrink_language_model(
             f"more for pieces of {length}"
         )
     held_out = _pieces(tokens[split:], length + 1)[:judged]
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(0, weighed - length, sequences)
-    most = max(SEQUENCES, math.ceil(2 * SAMPLES / length))
-    if sequences > most:
-        starts = starts[np.linspace(0, sequences - 1, most).round().astype(int)]
-    batch = tokens[starts[:, None] + np.arange(length)]
+    batch = _calibration(tokens[:weighed], sequences, length, seed)
     policy = Alike(Rank(rank) if rank is not None else Tolerance(tau or 0.0)).gated(1)
     if guard is not None:
         policy = _guarded(policy, model, _pieces(tokens[weighed:split], length + 1)[:judged], guard)
@@ -165,6 +160,17 @@ def shrink_language_model(
     before = _standing(model, held_out, generated, progress, "judging the model")
     after = _standing(small, held_out, generated, progress, "judging the smaller model")
     return Shrunk(small, planned, before, after)
+
+
+def _calibration(
+    tokens: Int[np.ndarray, " n"], sequences: int, length: int, seed: int
+) -> Int[np.ndarray, "k length"]:
+    """The pieces that states are weighed on, of so many drawn from anywhere in `tokens`."""
+    starts = np.random.default_rng(seed).integers(0, len(tokens) - length, sequences)
+    most = max(SEQUENCES, math.ceil(2 * SAMPLES / length))
+    if sequences > most:
+        starts = starts[np.linspace(0, sequences - 1, most).round().astype(int)]
+    return tokens[starts[:, None] + np.arange(length)]
 
 
 def judge_language_model(

@@ -177,7 +177,9 @@ def _serialized(function: Function) -> bytes:
     names = sorted({s for each in function.arguments for s in each.shape if isinstance(s, str)})
     symbols = dict(zip(names, jax.export.symbolic_shape(", ".join(names)), strict=True))
     shapes = [
-        jax.ShapeDtypeStruct([symbols.get(size, size) for size in each.shape], each.dtype)
+        jax.ShapeDtypeStruct(
+            [symbols[size] if isinstance(size, str) else size for size in each.shape], each.dtype
+        )
         for each in function.arguments
     ]
     with plainly():

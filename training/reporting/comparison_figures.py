@@ -70,7 +70,7 @@ def _states_and_speed(runs: Mapping[str, History]) -> Plate | None:
         return None
     figure = Figure(figsize=(10.4, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _lines(left, runs, states, drawstyle="steps-post")
+    _lines(left, runs, states, in_steps=True)
     _lines(right, runs, speed)
     left.set_title("states of all layers")
     right.set_title("steps per second")
@@ -83,14 +83,19 @@ def _states_and_speed(runs: Mapping[str, History]) -> Plate | None:
 
 
 def _lines(
-    axes: Axes, runs: Mapping[str, History], points: Callable[[History], Points], **style: str
+    axes: Axes,
+    runs: Mapping[str, History],
+    points: Callable[[History], Points],
+    *,
+    in_steps: bool = False,
 ) -> None:
     colours = matplotlib.colormaps["tab10"].colors  # pyright: ignore[reportAttributeAccessIssue]
     for k, (name, history) in enumerate(runs.items()):
         x, y = (np.asarray(each, float) for each in points(history))
         dash = ("-", "--", ":")[k // len(colours) % 3]
-        x, y = (x, y) if style else thin(x, y, POINTS)
-        axes.plot(x, y, dash, color=colours[k % len(colours)], label=name, **style)
+        x, y = (x, y) if in_steps else thin(x, y, POINTS)
+        style = "steps-post" if in_steps else "default"
+        axes.plot(x, y, dash, color=colours[k % len(colours)], label=name, drawstyle=style)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -36,11 +36,10 @@ class MLflowSink:
         note = folder / RUN_ID
         if note.exists():
             self._run = note.read_text().strip()
-            client.update_run(self._run, status="RUNNING")
             return
         known = client.get_experiment_by_name(EXPERIMENT)
         experiment = client.create_experiment(EXPERIMENT) if known is None else known.experiment_id
-        run = client.create_run(experiment, run_name=folder.name)
+        run = client.create_run(experiment, tags={"mlflow.runName": folder.name})
         self._run = run.info.run_id
         note.write_text(self._run + "\n")
         params = [Param(name, str(value)[:LONGEST]) for name, value in options.items()]

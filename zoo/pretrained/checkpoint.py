@@ -126,7 +126,7 @@ def _settings(model: LanguageModel) -> Config:
     norms = norms_of(model)
     if not all(isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None for norm in norms):
         raise ValueError("model has other norms than RMSNorm without bias, allowed: norm='rms'")
-    epsilons = {norm.eps for norm in norms}
+    epsilons = {norm.eps for norm in norms if isinstance(norm, eqx.nn.RMSNorm)}
     if len(epsilons) > 1:
         raise ValueError(f"model's norms have eps {sorted(epsilons)}, allowed: the same")
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):

@@ -96,8 +96,8 @@ def same_entries(a: Stored, b: Stored) -> bool:
         return False
     for start in range(0, a.size, PIECE):
         count = min(PIECE, a.size - start)
-        pieces = [np.fromfile(x.file, np.uint8, count, offset=x.begin + start) for x in (a, b)]
-        if not np.array_equal(*pieces):
+        one, other = (np.fromfile(x.file, np.uint8, count, offset=x.begin + start) for x in (a, b))
+        if not np.array_equal(one, other):
             return False
     return True
 

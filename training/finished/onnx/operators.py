@@ -154,7 +154,7 @@ def _cast(graph: Graph, shapes: Any, values: Any, params: Any) -> Value:
 
 
 def _power(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
-    return graph.op("Pow", shapes[0], values[0], np.float32(params["y"]))
+    return graph.op("Pow", shapes[0], values[0], np.array(params["y"], np.float32))
 
 
 def _square(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
@@ -166,11 +166,15 @@ def _rsqrt(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
 
 
 def _log1p(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
-    return graph.op("Log", shapes[0], graph.op("Add", shapes[0], values[0], np.float32(1)))
+    return graph.op(
+        "Log", shapes[0], graph.op("Add", shapes[0], values[0], np.array(1, np.float32))
+    )
 
 
 def _expm1(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
-    return graph.op("Sub", shapes[0], graph.op("Exp", shapes[0], values[0]), np.float32(1))
+    return graph.op(
+        "Sub", shapes[0], graph.op("Exp", shapes[0], values[0]), np.array(1, np.float32)
+    )
 
 
 def _select(graph: Graph, shapes: Any, values: Any, params: Any) -> Value:
