@@ -95,7 +95,7 @@ def test_tensorboard_has_the_options_and_the_spectra(tmp_path):
         mirror.write(event)
     mirror.close()
     content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    for tag in (b"network.d_model", b"log10_hsv/blocks[0].ssm", b"test/accuracy"):
+    for tag in (b"network.d_model", b"log10_hsv/blocks", b"test/accuracy"):
         assert tag in content
 
 
@@ -108,7 +108,7 @@ def test_scalars_are_called_alike_everywhere():
 
 
 def test_mlflow_has_the_run_in_a_folder_and_goes_on_with_it(tmp_path):
-    pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow.tracking", exc_type=ImportError)
     from mlflow.tracking import MlflowClient
 
     uri = (tmp_path / "store").as_uri()

@@ -198,3 +198,13 @@ def test_sequences_of_the_user_are_read_as_those_of_the_training(tmp_path, made)
     np.testing.assert_array_equal(read_inputs(tmp_path / "one.npy", run)["inputs"], REAL)
     with pytest.raises(UsageError, match=r"must be a file of \.npz"):
         read_inputs(tmp_path / "new.md", run)
+
+
+def test_a_table_has_a_row_for_each_sequence_with_values_or_labels(tmp_path):
+    for found, first in (
+        ({"outputs": np.array([[0.5, 1.5]])}, "0,0.5,1.5"),
+        ({"outputs": np.array([[-2.0, 2.0]]), "labels": np.array([[0, 1]])}, "0,0,1"),
+    ):
+        write_predictions(tmp_path / "out.csv", found)
+        rows = (tmp_path / "out.csv").read_text().splitlines()
+        assert rows == ["sequence,y0,y1", first]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from zoo import Mamba, Mamba2, language_model
+from zoo import Mamba, Mamba2, Mamba2Config, language_model
 from zoo.pretrained import load, read_config, save
 from zoo.pretrained.weights import read_tensors, stored_tensors
 
@@ -19,7 +19,13 @@ MAKERS = {
 }
 LAYER_SETTINGS = {
     "Mamba1": {"d_state": 4},
-    "Mamba2": {"layer": "Mamba2", "d_state": 4, "headdim": 8, "dt_limit": [0.0, float("inf")]},
+    "Mamba2": {
+        "layer": "Mamba2",
+        "d_state": 4,
+        "headdim": 8,
+        "chunk_size": Mamba2Config.chunk_size,
+        "dt_limit": [0.0, float("inf")],
+    },
 }
 
 

@@ -32,9 +32,14 @@ def read_inputs(file: Path, run: TrainedRun) -> dict[str, np.ndarray]:
 def predictions(run: TrainedRun, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The `outputs` of the model for `inputs`, `lengths` and `intervals`.
 
-    Where they are logits of classes, the likeliest `labels` and their `probabilities` too.
+    Where they are logits, the `labels` and the `probabilities` too: the likeliest class of each
+    sequence, or which of several labels it has.
     """
     outputs = run.predict(arrays["inputs"], arrays.get("lengths"), arrays.get("intervals"))
+    if run.task.kind == "multilabel":
+        probabilities = 1 / (1 + np.exp(-outputs))
+        labels = (outputs > 0).astype(np.int32)
+        return {"outputs": outputs, "labels": labels, "probabilities": probabilities}
     if run.task.kind not in CLASSES:
         return {"outputs": outputs}
     weights = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
@@ -60,13 +65,17 @@ def write_predictions(
 
 
 def _rows(found: Mapping[str, np.ndarray], lengths: np.ndarray | None) -> Iterator[list[Any]]:
-    if "labels" in found:
+    if "labels" in found and found["labels"].ndim == 1:
         shares = found["probabilities"]
         yield ["sequence", "label", *(f"p{k}" for k in range(shares.shape[1]))]
         for k, (label, row) in enumerate(zip(found["labels"], shares, strict=True)):
             yield [k, label, *row]
         return
-    outputs = found["outputs"]
+    outputs = found.get("labels", found["outputs"])
+    if outputs.ndim == 2:
+        yield ["sequence", *(f"y{k}" for k in range(outputs.shape[1]))]
+        yield from ([k, *row] for k, row in enumerate(outputs))
+        return
     yield ["sequence", "sample", *(f"y{k}" for k in range(outputs.shape[-1]))]
     for k, sequence in enumerate(outputs):
         own = len(sequence) if lengths is None else lengths[k]

@@ -1,6 +1,7 @@
 """The figures of a page about several runs: every run a line in each."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,8 @@ from .history import History
 POINTS = 600
 """Points of a curve, at most."""
 
-Points = tuple[list[float], list[float]]
+Points = tuple[list[Any], list[Any]]
+"""Numbers along both axes."""
 
 
 def comparison_plates(runs: Mapping[str, History]) -> list[Plate]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ..layers.affine import Linear, product
 from ..typing import Count, InputArray, checked
-from .block import Block, MixerBlock
+from .block import AbstractBlock
 from .language_model import LanguageModel
 from .norm import SampleNorm
 
@@ -18,7 +18,7 @@ from .norm import SampleNorm
 class Stack(eqx.Module):
     """Equal blocks, one after the other. Arrays have the blocks along their first axis."""
 
-    blocks: Block | MixerBlock
+    blocks: AbstractBlock
 
     @property
     def size(self) -> int:
