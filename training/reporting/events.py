@@ -30,7 +30,7 @@ in [0, 1]):
                 compiling took in the background), waited (for its end), error (or null)
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
                 went on meanwhile; told when that ends)
-    checkpoint  step
+    checkpoint  step (whose state is complete on the disk; told when that is so)
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it
                 had to reach); the events between the two steps are gone from the log
@@ -47,6 +47,7 @@ other sinks that event is handed again, since they need the names and sizes in i
 import json
 import numbers
 import os
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -255,17 +256,25 @@ class TensorBoardMirror:
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None):
-        self._directory = str(directory)
+        self._directory = Path(directory)
         self._writer = self._open(resume_step)
         self._paths: list[str] = []
         self._measured = measured_keys({})
         self._closed = False
 
     def _open(self, resume_step: int | None) -> Any:
-        from tensorboardX import SummaryWriter  # optional, and slow to import
+        """A file of events, written at once: the package's own thread would hide a full disk."""
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+        from tensorboardX.proto import event_pb2
 
-        purge = None if resume_step is None else resume_step + 1
-        return SummaryWriter(self._directory, purge_step=purge)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        part = 0 if resume_step is None else resume_step
+        writer = EventsWriter(str(self._directory / "events"), f".from-{part}")
+        if resume_step is not None:
+            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            mark = event_pb2.Event(step=resume_step + 1, wall_time=time.time(), session_log=log)
+            writer.write_event(mark)
+        return writer
 
     def rewind(self, step: int) -> None:
         """Has TensorBoard hide what was written after step `step`."""
@@ -301,10 +310,16 @@ class TensorBoardMirror:
             case "rollback":
                 for path, size in zip(self._paths, event["d_state"], strict=False):
                     self._scalar(f"state/{path}", size, step)
+        self._writer.flush()
 
     def _scalar(self, tag: str, value: float | int | None, step: int) -> None:
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
         if value is not None:
-            self._writer.add_scalar(tag, float(value), step)
+            summary = scalar(tag, float(value))
+            event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary)
+            self._writer.write_event(event)
 
     def close(self) -> None:
         """Writes what is still buffered and closes the event file."""
