@@ -4,21 +4,25 @@
 scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from training.commands.shrink import BYTES, read_tokens, shrink_language_model
-from training.settings.errors import check_new
-from zoo.pretrained.checkpoint import load, read_config, save
+from typing import Any
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    options = _parser().parse_args(argv)
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from training.commands.shrink import BYTES, read_tokens, shrink_language_model
+    from training.run.placement import check_devices
+    from training.settings.errors import check_new
+    from training.settings.help import Help
+    from zoo.pretrained.checkpoint import load, read_config, save
+
     try:
+        options = _options(argv)
         if options.out is not None:
             check_new("--out", options.out)
+        check_devices()
         model = load(options.checkpoint)
         tokens = read_tokens(model.vocabulary, options.text, options.tokens)
         shrunk = shrink_language_model(
@@ -32,8 +36,11 @@ def main(argv: list[str]) -> int:
             generated=options.generate,
             seed=options.seed,
         )
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     before, after = shrunk.before, shrunk.after
     unit = "byte" if model.vocabulary == BYTES else "token"
@@ -47,10 +54,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _options(argv: list[str]) -> Any:
+    from training.settings.parser import Parser
+
+    parser = Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -75,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
     parser.add_argument("--generate", type=int, default=128, help="tokens generated for the speed")
     parser.add_argument("--seed", type=int, default=0, help="which pieces")
-    return parser
+    return parser.read(argv)
 
 
 if __name__ == "__main__":
