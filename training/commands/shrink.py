@@ -61,9 +61,9 @@ def read_tokens(
     if text is not None:
         if vocabulary != BYTES:
             raise ValueError(
-                f"text={text}: the checkpoint has a vocabulary of {vocabulary}, and bytes are read "
-                f"as tokens where it is {BYTES}; allowed here: tokens=FILE.npy, the text's token "
-                "numbers by the checkpoint's own tokenizer"
+                f"`text` must go to a checkpoint with a vocabulary of {BYTES}, whose tokens are "
+                f"bytes, got {vocabulary}: give `tokens`, a .npy file of the text's token numbers "
+                "by the checkpoint's own tokenizer"
             )
         return np.frombuffer(text.read_bytes(), np.uint8).astype(np.int32)
     assert tokens is not None
@@ -72,16 +72,16 @@ def read_tokens(
     except (EOFError, ValueError):
         numbers = None
     if not isinstance(numbers, np.ndarray):
-        raise ValueError(f"tokens={tokens} is no .npy file")
+        raise ValueError(f"`tokens` must be a .npy file, got {tokens}")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(
-            f"tokens={tokens} holds {numbers.dtype} of shape {numbers.shape}, allowed: whole "
-            "numbers, one dimension"
+            f"`tokens` must hold whole numbers in one dimension, got {numbers.dtype} of shape "
+            f"{numbers.shape} in {tokens}"
         )
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < vocabulary):
         raise ValueError(
-            f"tokens={tokens} has numbers from {numbers.min()} to {numbers.max()}, allowed: 0 to "
-            f"{vocabulary - 1}"
+            f"`tokens` must be from 0 to {vocabulary - 1}, got {numbers.min()} to {numbers.max()} "
+            f"in {tokens}"
         )
     return numbers.astype(np.int32)
 
@@ -117,8 +117,8 @@ def shrink_language_model(
     judged_on = [len(tokens) - split, *([] if guard is None else [split - weighed])]
     if min(judged_on) < length + 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, allowed: {math.ceil((length + 2) / HELD_OUT)} or "
-            f"more for pieces of {length}"
+            f"the text must have {math.ceil((length + 2) / HELD_OUT)} tokens or more for pieces of "
+            f"{length}, got {len(tokens)}"
         )
     held_out = _pieces(tokens[split:], length + 1)[:judged]
     rng = np.random.default_rng(seed)
