@@ -1,12 +1,12 @@
 """What `--help` of `scripts/train.py` says: the options that matter on one screen, or all."""
 
 from functools import reduce
-from typing import Any
+from typing import Any, get_args
 
 from data import TASKS
 from zoo import LAYERS
 
-from .config import RunConfig
+from .config import Mode, RunConfig
 from .help import Row, all_rows, option, shown_page, shown_rows
 from .methods import METHODS
 from .presets import SCALES
@@ -62,20 +62,20 @@ def _main() -> dict[str, dict[str, str]]:
             "optimizer.learning_rate": "at its peak",
         },
         "How it shrinks": {
-            "compression.mode": "tolerance, fixed (to rank), budget, pragmatic, none",
-            "compression.tolerance": "share of the Hankel singular values that may go",
-            "compression.rank": "states in the end, in the modes fixed and budget",
-            "compression.method": f"what weighs states: {', '.join(METHODS)}",
-            "compression.shrinks": "shrinks, in the first tenth of the steps or so",
+            "compression.mode": ", ".join(get_args(Mode)),
+            "compression.tolerance": "share of the singular values that may go",
+            "compression.rank": "states at the end (fixed, budget)",
+            "compression.method": f"weighs states: {', '.join(METHODS)}",
+            "compression.shrinks": "how often, in the first tenth of the run",
         },
     }
 
 
 FILES: list[Row] = [
-    ("--out DIR", "where the run goes (default: a new folder in runs/)"),
+    ("--out DIR", "run directory (default: a new one in runs/)"),
     ("--resume DIR", "go on with an interrupted run"),
-    ("--config FILE", "YAML with any options, such as a run's config.yaml"),
-    ("--plugin FILE", "Python file that registers layers or tasks; may be repeated"),
+    ("--config FILE", "YAML with any options, a config.yaml say"),
+    ("--plugin FILE", "file with layers or tasks of your own"),
 ]
 
 TOGETHER: list[Row] = [
