@@ -5,12 +5,15 @@
 task starts with.
 """
 
+import os
 import sys
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
     print(FIRST_LINE, flush=True)  # what follows takes seconds to import
+    if any(argument.startswith("--coordinator") for argument in argv):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a lost process is told in one line
     from rich.console import Console
 
     from training.commands.train import execute

@@ -34,7 +34,7 @@ from ..run.interrupt import Interrupt
 from ..run.loop import Run
 from ..run.memory import keep_freed_memory
 from ..run.placement import Placement, check_devices
-from ..run.together import alert, join
+from ..run.together import PeerLost, alert, join
 from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_cache, check_new, check_writable
@@ -86,8 +86,7 @@ def execute(
             _note(command, config, task, folder)
         with Interrupt(lambda: _say_expired(folder, console)) as interrupt:
             run = Run(config, task, folder, clock, teacher, method=method, policy=policy)
-            with alert(str(folder)):
-                summary = _train(run, make_display(console), interrupt)
+            summary = _train(run, make_display(console), interrupt)
         if placement.is_first:
             write_json(folder / "summary.json", summary)
             write_report(folder)
@@ -164,17 +163,15 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
     session, restored = run.session, run.saves.restore()
     log = session.folder / "metrics.jsonl"
     if not session.placement.is_first:  # the first process reports
-        try:
+        with _ending(run):
             return run.run(interrupt)
-        finally:
-            run.close()
     start = _start_of(log, run.step) if restored else None
     if start is None:
         _check_nothing_lost(log)
     mirror = TensorBoardMirror(session.folder / "tensorboard", run.step if restored else None)
     with display:
-        sinks = session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
-        try:
+        session.reporter.sinks = [EventLog(log, append=restored), mirror, display]
+        with _ending(run):
             if start is not None:
                 for sink in (mirror, display):
                     sink.write(start)
@@ -182,12 +179,25 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
             else:
                 session.emit("start", **describe(run.config, session.task, session.beginning))
             return run.run(interrupt)
-        finally:
-            try:
+
+
+@contextmanager
+def _ending(run: Run) -> Iterator[None]:
+    """Close the run and its sinks after what is inside; at once where another process is gone."""
+    lost = False
+    try:
+        with alert(str(run.session.folder)):
+            yield
+    except PeerLost:
+        lost = True
+        raise
+    finally:
+        try:
+            if not lost:  # a checkpoint would wait for the process that is gone
                 run.close()
-            finally:
-                for sink in sinks:
-                    sink.close()
+        finally:
+            for sink in run.session.reporter.sinks:
+                sink.close()
 
 
 def _start_of(log: Path, step: int) -> dict[str, Any]:
