@@ -60,7 +60,7 @@ def to_lti(
     "mean" they do not count. ValueError for another `kind`.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}, allowed: {', '.join(KINDS)}")
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}")
     with jax.enable_x64(True):
         wide = widen(layer)
         A = wide.eigenvalues

@@ -1,12 +1,35 @@
 """In-training compression of state-space models by balanced truncation.
 
-    model, opt_state = compress(model, opt_state)
-    model, opt_state = compress(model, opt_state, policy=Rank(16), method=Data(batch=x))
+    from compress import Data, Rank, compress, plan, verify
 
-A shrink has four parts. A **method** weighs the states of each layer (`WhiteNoise`, `Data`,
-`Horizon`, `H2Optimal`). A **policy** decides how many stay (`Tolerance`, `Rank`, `GlobalBudget` and
-others). The cut makes the smaller layer, and the optimizer's state is carried along. `plan` says
-beforehand what would happen, `verify` measures the error afterwards.
+    print(plan(model))                                # what would happen: a table, layer by layer
+    model, opt_state = compress(model, opt_state)     # do it
+    model, opt_state = compress(
+        model, opt_state, policy=Rank(16), method=Data(batch=x)
+    )
+
+`model` is any pytree that holds layers of `zoo` (or of your own, see `register_family`), single or
+stacked; `opt_state` the state of its optax optimizer, or None. Both come back smaller, as new
+values: nothing is changed in place. Compiled functions compile again for the new shapes.
+
+A shrink has four parts:
+
+- A **method** weighs the states of each layer. `WhiteNoise` (the default) is the theory's: the
+  Hankel singular values of the layer, and a bound on the error of the cut. `Data` measures what the
+  states do on a batch, and is the one for Mamba and for linear attention. `Horizon` sums over a
+  finite time, `H2Optimal` goes on to the nearest system.
+- A **policy** decides how many states stay: `Tolerance(0.01)` (the default) drops a hundredth of
+  the sum of the values; `Rank`, `Ranks`, `Energy`, `Fraction`, `ErrorBudget`, `GlobalBudget` and
+  `LossBudget` are others. `.rounded(8)` and `.gated(0.95)` change any of them.
+- The **cut** makes the smaller layer, of the same class.
+- The optimizer's state is **carried** along, in the basis of the smaller layer; what the fields of
+  a state mean is declared by its class (`register_state`).
+
+`verify(before, after)` measures the error of a cut and holds it against the bound.
+`balanced_truncation`, `optimal_reduction`, `hankel_singular_values`, `error_bound`, `hinf_error`
+and `h2_error` do the same for a single system, a `zoo.DiagonalLTI`.
+
+Source: Chahine, Nazari, Rus, Rusch, ICLR 2026, arXiv 2510.02823.
 """
 
 from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ours)
@@ -112,3 +135,10 @@ __all__ = [
     "register_state",
     "verify",
 ]
+
+__version__ = "0.1.0"
+"""The version of the distribution, compressm-zoo, that the four packages come with."""
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

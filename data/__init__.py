@@ -1,4 +1,13 @@
-"""Tasks and their pipelines: NumPy arrays in memory, prepared once, indexed by (seed, step)."""
+"""Tasks and their pipelines: NumPy arrays in memory, prepared once, indexed by (seed, step).
+
+    task = load_task("digits")
+    task.splits["train"]                                  # a Split: inputs, labels, lengths
+    batch = train_batch(task.splits["train"], 32, seed=0, step=0)
+
+`TASKS` has the tasks by name, each with a configuration class; a file or a function of your own
+does as well. `register_task` adds one to the names. What has to be prepared is kept in
+`default_cache_dir()`.
+"""
 
 from .builtin.aan import AANConfig
 from .builtin.charlm import CharLMConfig
@@ -67,3 +76,10 @@ __all__ = [
     "text_split",
     "train_batch",
 ]
+
+__version__ = "0.1.0"
+"""The version of the distribution, compressm-zoo, that the four packages come with."""
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -2,14 +2,19 @@
 
 from typing import Any
 
+TOO_MANY = 2**31
+"""Where sizes end that an array can have."""
+
 
 def check_at_least(config: Any, **lowest: int) -> None:
-    """ValueError naming the first field that is below what is given for it here."""
+    """ValueError naming the first field that is below what is given for it here, or absurd."""
     for name, low in lowest.items():
         value = getattr(config, name)
         if value < low:
             allowed = f"be at least {low}" if low else "not be negative"
             raise ValueError(f"{name} must {allowed}, got {value}")
+        if value >= TOO_MANY and name != "seed":
+            raise ValueError(f"{name} must be below {TOO_MANY}, got {value}")
 
 
 def check_workers(workers: int | None) -> None:

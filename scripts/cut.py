@@ -4,31 +4,34 @@
 scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from rich.console import Console
-
-from training.commands.cut import cut_run
-from training.commands.data import load_data
-from training.finished.load import check_run
-from training.reporting.report import write_report
-from training.run.compilation import use_compilation_cache
-from training.settings.config import CompressionConfig
-from training.settings.errors import UsageError, check_cache, check_new
-from training.settings.methods import METHODS
-from training.settings.saved import read_config
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from rich.console import Console
+
+    from training.commands.cut import cut_run
+    from training.commands.data import load_data
+    from training.finished.load import check_run
+    from training.reporting.report import write_report
+    from training.run.compilation import use_compilation_cache
+    from training.run.placement import check_devices
+    from training.settings.config import CompressionConfig
+    from training.settings.errors import check_cache, check_new
+    from training.settings.help import Help
+    from training.settings.methods import METHODS
+    from training.settings.parser import Parser
+    from training.settings.saved import read_config
+
+    parser = Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
-    parser.add_argument("--method", choices=tuple(METHODS), default="data")
+    parser.add_argument(
+        "--method", choices=tuple(METHODS), default="data", help="what weighs states: {choices}"
+    )
     parser.add_argument(
         "--calibration",
         type=int,
@@ -37,10 +40,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
     parser.add_argument("--out", type=Path, required=True, help="new run directory")
-    options = parser.parse_args(argv)
     try:
+        options = parser.read(argv)
         check_new("--out", options.out)
         check_run(options.run)
+        check_devices()
         config = read_config(options.run)
         compression = CompressionConfig(
             mode="fixed",
@@ -53,7 +57,10 @@ def main(argv: list[str]) -> int:
         use_compilation_cache(config.cache_dir)
         task = load_data(config)
         summary = cut_run(options.run, task, options.out, compression, refit=options.refit)
-    except (UsageError, ValueError, OSError) as error:
+    except Help as help:
+        print(help)
+        return 0
+    except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     console = Console()

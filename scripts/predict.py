@@ -1,39 +1,43 @@
 #!/usr/bin/env python3
-"""Writes what the model of a finished run says of the sequences in a file.
+"""Write what the model of a finished run says of the sequences in a file.
 
 scripts/predict.py --run runs/NAME --data new.npz --out predictions.csv
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from training import load_run
-from training.commands.predict import SUFFIXES, predictions, read_inputs, write_predictions
-from training.run.compilation import use_compilation_cache
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from training import load_run
+    from training.commands.predict import SUFFIXES, predictions, read_inputs, write_predictions
+    from training.run.compilation import use_compilation_cache
+    from training.run.placement import check_devices
+    from training.settings.errors import UsageError, check_writable
+    from training.settings.help import Help
+    from training.settings.parser import Parser
+
+    parser = Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument(
         "--data", type=Path, required=True, help="file of .npz .npy .parquet .ts .wav"
     )
     parser.add_argument("--out", type=Path, required=True, help=f"file, {' or '.join(SUFFIXES)}")
-    options = parser.parse_args(argv)
-    if options.out.suffix not in SUFFIXES:
-        print(
-            f"error: --out must end in {' or '.join(SUFFIXES)}, got {options.out}", file=sys.stderr
-        )
-        return 2
     try:
+        options = parser.read(argv)
+        if options.out.suffix not in SUFFIXES:
+            raise UsageError(f"--out must end in {' or '.join(SUFFIXES)}, got {options.out}")
+        check_writable("--out", options.out.absolute().parent)
+        check_devices()
         run = load_run(options.run)
         arrays = read_inputs(options.data, run)
         use_compilation_cache(run.config.cache_dir)
         write_predictions(options.out, predictions(run, arrays), arrays.get("lengths"))
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -5,70 +5,32 @@ scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
 scripts/reproduce.py --list
 """
 
-import argparse
 import os
 import signal
 import sys
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-
-from training.reporting.words import format_seconds
-from training.settings.errors import UsageError
-from training.studies import STUDIES
-from training.studies.app import StudyCommand, execute_study
-from training.studies.runner import SHARED_GPU
+from typing import Any
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", nargs="?", choices=sorted(STUDIES))
-    parser.add_argument("--list", action="store_true", help="the studies, and what each asks")
-    parser.add_argument("--scale", choices=("cpu", "paper"), default="cpu")
-    parser.add_argument("--seeds", type=int, help="seeds 0 to K-1 (default: the study's number)")
-    parser.add_argument("--resume", action="store_true", help="go on with what was begun")
-    parser.add_argument(
-        "--again",
-        action="store_true",
-        help="all runs anew, beside those that the repository holds: in runs/again/STUDY",
-    )
-    parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
-    parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
-    parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
-    parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
-    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
-    parser.add_argument(
-        "--yes", action="store_true", help="start without asking, whatever it costs"
-    )
-    options = parser.parse_args(argv)
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from rich.console import Console
+
+    from training.reporting.words import format_seconds
+    from training.settings.errors import UsageError
+    from training.settings.help import Help
+    from training.studies.app import execute_study
+
     console = Console()
-    if options.list:
-        table = Table("study", "runs", "question")
-        for study in STUDIES.values():
-            table.add_row(study.name, f"{len(study.variants)} x {study.seeds}", study.question)
-        console.print(table)
-        return 0
-    if options.study is None:
-        parser.error("which study? --list shows them")
-    command = StudyCommand(
-        study=STUDIES[options.study],
-        scale=options.scale,
-        seeds=options.seeds,
-        resume=options.resume,
-        again=options.again,
-        data_dir=options.data_dir,
-        out=options.out,
-        runs=options.runs,
-        jobs=options.jobs,
-        only=options.only,
-        ask=not options.yes,
-    )
     try:
+        command = _command(argv, console)
+        if command is None:
+            return 0
         outcome = execute_study(command, console)
+    except Help as help:
+        print(help)
+        return 0
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -84,7 +46,62 @@ def main(argv: list[str]) -> int:
     return 1 if outcome.failed else 0
 
 
-if __name__ == "__main__":
+def _command(argv: list[str], console: Any) -> Any:
+    """What `argv` asks for; None where that is done: the list of the studies."""
+    from rich.table import Table
+
+    from training.settings.errors import UsageError
+    from training.settings.parser import Parser
+    from training.studies import STUDIES
+    from training.studies.app import StudyCommand
+    from training.studies.runner import SHARED_GPU
+
     os.environ.update(SHARED_GPU)  # which is its runs'; this process only asks what there is
+    parser = Parser(__doc__)
+    parser.add_argument("study", nargs="?", choices=sorted(STUDIES), help="{choices}")
+    parser.add_argument("--list", action="store_true", help="the studies, and what each asks")
+    parser.add_argument(
+        "--scale", choices=("cpu", "paper"), default="cpu", help="size of the runs: {choices}"
+    )
+    parser.add_argument("--seeds", type=int, help="seeds 0 to N-1 (default: the study's number)")
+    parser.add_argument("--resume", action="store_true", help="go on with what was begun")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="all runs anew, beside those that the repository holds: in runs/again/STUDY",
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
+    parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
+    parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
+    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
+    parser.add_argument(
+        "--yes", action="store_true", help="start without asking, whatever it costs"
+    )
+    options = parser.read(argv)
+    if options.list:
+        table = Table("study", "runs", "question")
+        for study in STUDIES.values():
+            table.add_row(study.name, f"{len(study.variants)} x {study.seeds}", study.question)
+        console.print(table)
+        return None
+    if options.study is None:
+        raise UsageError("the study must be named: --list shows them")
+    return StudyCommand(
+        study=STUDIES[options.study],
+        scale=options.scale,
+        seeds=options.seeds,
+        resume=options.resume,
+        again=options.again,
+        data_dir=options.data_dir,
+        out=options.out,
+        runs=options.runs,
+        jobs=options.jobs,
+        only=options.only,
+        ask=not options.yes,
+    )
+
+
+if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     sys.exit(main(sys.argv[1:]))

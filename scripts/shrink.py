@@ -4,26 +4,30 @@
 scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
-
-from rich.console import Console
-
-from training.commands.shrink import read_tokens, shrink_language_model
-from training.reporting.bars import progress_bars
-from training.settings.errors import check_new
-from zoo.pretrained.checkpoint import load, read_config, save
-from zoo.pretrained.text import BYTES, TOKENIZER, copy_text_files, text_of
+from typing import Any
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    options = _parser().parse_args(argv)
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from rich.console import Console
+
+    from training.commands.shrink import read_tokens, shrink_language_model
+    from training.reporting.bars import progress_bars
+    from training.run.placement import check_devices
+    from training.settings.errors import check_new
+    from training.settings.help import Help
+    from zoo.pretrained.checkpoint import load, read_config, save
+    from zoo.pretrained.text import BYTES, TOKENIZER, copy_text_files, text_of
+
     try:
+        options = _options(argv)
         if options.out is not None:
             check_new("--out", options.out)
+        check_devices()
         model = load(options.checkpoint)
         has_tokenizer = (options.checkpoint / TOKENIZER).is_file()
         reader = text_of(options.checkpoint, model.vocabulary) if has_tokenizer else None
@@ -42,8 +46,11 @@ def main(argv: list[str]) -> int:
                 work=options.out and _work(options.out),
                 progress=progress,
             )
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     before, after = shrunk.before, shrunk.after
     unit = "byte" if model.vocabulary == BYTES else "token"
@@ -65,10 +72,10 @@ def _work(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _options(argv: list[str]) -> Any:
+    from training.settings.parser import Parser
+
+    parser = Parser(__doc__)
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -95,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
     parser.add_argument("--generate", type=int, default=128, help="tokens generated for the speed")
     parser.add_argument("--seed", type=int, default=0, help="which pieces")
-    return parser
+    return parser.read(argv)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,127 @@
 #!/usr/bin/env python3
-"""Prepares a task's data, or shows what is in it.
+"""Prepare a task's data, or show what is in it.
 
 scripts/tasks.py prepare pathfinder --resolution 16 --contour-length 3
 scripts/tasks.py inspect digits --picture digits.png
-scripts/tasks.py inspect imdb --data-dir FOLDER
+scripts/tasks.py inspect imdb --help
 """
 
-import argparse
 import sys
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from data import TASKS, Task, import_builders, load_task, task_entry
-from data.readers.named import OWN
-from data.sheet import write_sheet
-from training.settings.plugins import import_plugins
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from data import Task
 
 
-def main(arguments: list[str]) -> None:
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def main(argv: list[str]) -> int:
+    """Run the command line `argv`; the exit code."""
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from training.settings.help import Help
+
+    try:
+        _run(argv)
+    except Help as help:
+        print(help)
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    """Prepare or show the data that `argv` names."""
+    from rich.console import Console
+
+    from data.sheet import write_sheet
+
+    command, name, config, places = _read(argv)
+    console = Console()
+    task = _load(name, config, places, console)
+    if command == "inspect":
+        _show(task, console)
+    else:
+        sizes = ", ".join(f"{len(split)} {part}" for part, split in task.splits.items())
+        console.print(f"{task.name} is ready: {sizes}")
+    if places.picture is not None:
+        write_sheet({str(config): task}, places.picture)
+        console.print(f"wrote {places.picture}")
+
+
+def _read(argv: list[str]) -> tuple[str, str, Any, Any]:
+    """The command, the task, its configuration, and where files are, as `argv` says."""
+    from data import TASKS, task_entry
+    from data.readers.named import OWN
+    from training.settings.errors import UsageError, check_cache, check_writable
+    from training.settings.help import Help, all_rows, option, shown_rows
+    from training.settings.options import read_options
+    from training.settings.parser import Parser, asks_for_help
+    from training.settings.plugins import import_plugins
+
+    first = Parser(__doc__)
     first.add_argument(
         "--plugin",
         action="append",
         default=[],
         help="Python file or module that registers tasks; may be repeated",
     )
-    import_plugins(first.parse_known_args(arguments)[0].plugin)
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
-        parents=[first],
+    chosen, rest = first.parse_known_args(argv)
+    import_plugins(chosen.plugin)
+    first.add_argument("command", choices=("prepare", "inspect"), nargs="?", help="{choices}")
+    first.add_argument("task", nargs="?", help=f"{', '.join(TASKS)}, {OWN}")
+    chosen, rest = first.parse_known_args(argv)
+    if chosen.task is None:
+        if asks_for_help(rest):
+            first.read(rest)
+        raise UsageError("usage: tasks.py prepare TASK, or tasks.py inspect TASK (--help)")
+    config = task_entry(chosen.task).config_class()
+    kind = _options(config)
+    if asks_for_help(rest):
+        (title, rows), *_ = all_rows(config, "").items()
+        places = [(option(name, None), words) for name, words in PLACES.items()]
+        raise Help(f"{title.removeprefix('run: ')}\n{shown_rows([*rows, *places])}")
+    options = read_options(kind, kind(**vars(config)), rest)
+    check_cache(options.cache_dir)
+    if options.picture is not None:
+        check_writable("--picture", options.picture.absolute().parent)
+    own = {each.name: getattr(options, each.name) for each in fields(config)}
+    return chosen.command, chosen.task, type(config)(**own), options
+
+
+PLACES = {
+    "data_dir": "Folder with the task's official files.",
+    "cache_dir": "Folder for prepared data.",
+    "picture": "File for a picture of samples (.png).",
+}
+"""Where things are: the options that every task has."""
+
+
+def _options(config: Any) -> type:
+    """All options of one task: those of its configuration, and where things are."""
+    own = [(each.name, each.type, field()) for each in fields(config)]
+    return make_dataclass(
+        "Options", [*own, *((name, Path | None, field(default=None)) for name in PLACES)]
     )
-    parser.add_argument("command", choices=("prepare", "inspect"), nargs="?")
-    parser.add_argument("task", nargs="?", help=f"{', '.join(TASKS)}, {OWN}")
-    chosen, rest = parser.parse_known_args(arguments)
-    if chosen.command is None or chosen.task is None:
-        wants_help = {"-h", "--help"} & set(rest)
-        parser.print_help(sys.stdout if wants_help else sys.stderr)
-        sys.exit(0 if wants_help else 2)
-    options = tyro.cli(
-        _options(chosen.task), args=rest, prog=f"tasks.py {chosen.command} {chosen.task}"
+
+
+def _load(name: str, config: Any, places: Any, console: "Console") -> "Task":
+    """The task with its data, prepared with a bar where that takes long."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
-    console = Console()
+
+    from data import import_builders, load_task
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,41 +130,21 @@ def main(arguments: list[str]) -> None:
     )
     import_builders()
     with Progress(*columns, console=console, transient=True) as bar:
-        line = bar.add_task(f"loading {chosen.task}", total=None)
-        task = load_task(
-            chosen.task,
-            options.config,
-            data_dir=options.data_dir,
-            cache_dir=options.cache_dir,
+        line = bar.add_task(f"loading {name}", total=None)
+        return load_task(
+            name,
+            config,
+            data_dir=places.data_dir,
+            cache_dir=places.cache_dir,
             progress=lambda done, total, what: bar.update(
                 line, completed=done, total=total, description=what
             ),
         )
-    if chosen.command == "inspect":
-        _show(task, console)
-    else:
-        sizes = ", ".join(f"{len(split)} {name}" for name, split in task.splits.items())
-        console.print(f"{task.name} is ready: {sizes}")
-    if options.picture is not None:
-        write_sheet({str(options.config): task}, options.picture)
-        console.print(f"wrote {options.picture}")
 
 
-def _options(task: str) -> type:
-    """All options of one task: those of its config, and where things are."""
-    config = tyro.conf.OmitArgPrefixes[task_entry(task).config_class]
-    return make_dataclass(
-        "Options",
-        [
-            ("config", config, field(default_factory=task_entry(task).config_class)),
-            ("data_dir", Path | None, field(default=None)),
-            ("cache_dir", Path | None, field(default=None)),
-            ("picture", Path | None, field(default=None)),
-        ],
-    )
+def _show(task: "Task", console: "Console") -> None:
+    from rich.table import Table
 
-
-def _show(task: Task, console: Console) -> None:
     console.print(
         f"{task.name} ({task.kind}): {task.length} steps of {task.input_size} "
         f"{'channels' if task.input_kind == 'real' else 'tokens'}, {task.outputs} "
@@ -132,13 +184,13 @@ VALUED = ("values", "regression")
 """Kinds that ask for values."""
 
 
-def _labels_title(task: Task) -> str:
+def _labels_title(task: "Task") -> str:
     if task.classes is not None:
         return "samples of each label"
     return "mean of each value" if task.kind in VALUED else "commonest tokens"
 
 
-def _labels(task: Task, labels: np.ndarray) -> str:
+def _labels(task: "Task", labels: np.ndarray) -> str:
     """How often each label occurs; of many, the commonest; of values, their mean."""
     if task.kind in VALUED or labels.dtype == np.float32:
         means = labels.reshape(-1, labels.shape[-1]).mean(axis=0)
@@ -153,8 +205,4 @@ def _labels(task: Task, labels: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))

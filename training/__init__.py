@@ -1,5 +1,9 @@
 """Training with compression on the way, and what comes out of it.
 
+    trained = training.fit(task, "lru")           # train on a task of yours, and shrink meanwhile
+    trained = training.load_run("runs/NAME")      # or take what a run has trained
+    trained.predict(inputs)
+
 What stands here is imported when it is asked for: most commands need only a part.
 """
 
@@ -16,6 +20,14 @@ if TYPE_CHECKING:
 check_names("zoo", "data", "compress")
 
 __all__ = ["Stream", "TrainedRun", "fit", "load_run"]
+
+__version__ = "0.1.0"
+"""The version of the distribution, compressm-zoo, that the four packages come with."""
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
 
 _PLACES = {
     "Stream": ".finished.streaming",

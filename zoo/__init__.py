@@ -1,4 +1,16 @@
-"""State-space models as immutable Equinox modules, with one interface to linear systems."""
+"""State-space models as immutable Equinox modules, with one interface to linear systems.
+
+    layer = LRU.init(d_model=32, d_state=64, key=jax.random.key(0))
+    y = layer(u)                                # u: [length, d_model]; batches by jax.vmap
+    carry, y = layer.run(layer.init_state(), u)      # the same, in pieces
+    layer.to_lti()                              # the linear system that it is
+
+    model, state = classifier(lambda key: LRUConfig(64).build(32, key=key), ...)
+
+`LAYERS` has the configurations of all layers by name, `register_layer` adds your own. `classifier`,
+`pair_classifier`, `regressor` and `language_model` build networks around them. `zoo.pretrained`
+reads checkpoints of Hugging Face.
+"""
 
 from .layers.attention_family import AbstractLinearAttention
 from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
@@ -80,3 +92,10 @@ __all__ = [
     "selective_scan",
     "ssd_scan",
 ]
+
+__version__ = "0.1.0"
+"""The version of the distribution, compressm-zoo, that the four packages come with."""
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -30,11 +30,13 @@ def from_control(system: Any, *, delayed: bool = False) -> DiagonalLTI:
     diagonalised (with `delayed`, A may be singular).
     """
     if not system.isdtime(strict=True):
-        raise ValueError("system is in continuous time, allowed: discrete; see zoo.discretize")
+        raise ValueError(
+            "`system` must be in discrete time, got continuous time; see zoo.discretize"
+        )
     A, B, C, D = (np.asarray(x, np.float64) for x in (system.A, system.B, system.C, system.D))
     if not delayed:
         if len(A) and np.linalg.cond(A) > 1e12:
-            raise ValueError("system.A is singular, allowed: invertible, or delayed=True")
+            raise ValueError("`system.A` must be invertible, or `delayed` True, got a singular one")
         C = np.linalg.solve(A.T, C.T).T
         D = D - C @ B
     return DiagonalLTI.from_real(A, B, C, D)

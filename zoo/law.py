@@ -194,6 +194,6 @@ def _same(layer: AbstractSSM, ours: Any, theirs: Any, what: str, other: str) -> 
         apart = float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)) / scale
         if not apart <= TOLERANCE:
             raise BrokenLaw(
-                f"{what} of {name} and {other} lie {apart:.1e} apart, allowed: {TOLERANCE:.0e} of "
-                "the largest"
+                f"{what} of {name} and {other} must agree within {TOLERANCE:.0e} of the largest, "
+                f"got {apart:.1e}"
             )

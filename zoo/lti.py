@@ -36,7 +36,9 @@ class DiagonalLTI(eqx.Module):
             raise ValueError(f"C has {self.C.shape[1]} columns, but log_lam has {n} states")
         m, p = self.B.shape[1], self.C.shape[0]
         if self.D.shape not in ([(p,), (p, m)] if m == p else [(p, m)]):
-            raise ValueError(f"D has shape {self.D.shape}, allowed: {(p, m)}, or {(p,)} if p = m")
+            raise ValueError(
+                f"`D` must have the shape {(p, m)}, or {(p,)} if p = m, got {self.D.shape}"
+            )
 
     @property
     def d_state(self) -> int:
@@ -156,8 +158,8 @@ class DiagonalLTI(eqx.Module):
         condition = np.linalg.cond(X) if len(lam) else 1.0
         if condition > MAX_CONDITION:
             raise ValueError(
-                f"A cannot be diagonalised: its eigenvectors have condition {condition:.1e}, "
-                f"allowed: up to {MAX_CONDITION:.0e}"
+                f"`A` must have eigenvectors of a condition up to {MAX_CONDITION:.0e} to be "
+                f"diagonalised, got {condition:.1e}"
             )
         stored = np.imag(lam) >= 0
         pair = np.imag(lam[stored]) > 0

@@ -124,7 +124,7 @@ def _pair(before: System, after: System, form: Form) -> tuple[_Operator, _Operat
         _check_equal("(inputs, outputs)", *shapes)
         return _LinearOperator(before, form), _LinearOperator(after, form)
     kinds = [type(system).__name__ for system in (before, after)]
-    raise ValueError(f"before is a {kinds[0]}, after a {kinds[1]}, allowed: two of one kind")
+    raise ValueError(f"`before` and `after` must be of one kind, got {kinds[0]} and {kinds[1]}")
 
 
 def _check_equal(what: str, before: Any, after: Any) -> None:

@@ -95,8 +95,8 @@ def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, Diagon
     )
     if not old or old.keys() != new.keys():
         raise ValueError(
-            f"after has the layers {', '.join(new) or 'none'}, "
-            f"allowed: those of before, {', '.join(old) or 'at least one'}"
+            f"`after` must have the layers of `before`, {', '.join(old) or 'at least one'}, got "
+            f"{', '.join(new) or 'none'}"
         )
     return [
         (path, double_lti(old[path]), double_lti(new[path]), rounding_of(new[path])) for path in old

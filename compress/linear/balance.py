@@ -120,9 +120,9 @@ def truncate(
     at hand already.
     """
     if rank < 1:
-        raise ValueError(f"rank is {rank}, allowed: 1 or more")
+        raise ValueError(f"`rank` must be 1 or more, got {rank}")
     if select is not None and form != "complex":
-        raise ValueError(f"select is given with form={form!r}, allowed: with form='complex'")
+        raise ValueError(f"`form` must be 'complex' where `select` is given, got {form!r}")
     with one_blas_thread():
         svd = hankel_svd(form, Lp, Lq) if svd is None else svd
         return _truncate(lti, Lp, Lq, svd, rank, form, rounding, select)

@@ -75,7 +75,7 @@ def horizon_factors(
     ValueError for a horizon below 1.
     """
     if horizon < 1:
-        raise ValueError(f"horizon={horizon}, allowed: 1 or more samples")
+        raise ValueError(f"`horizon` must be 1 or more samples, got {horizon}")
     log_lam, B, C = (np.asarray(x, np.complex128) for x in (lti.log_lam, lti.B, lti.C))
     return (
         _factor(white_moments(log_lam, B, horizon)),

@@ -86,10 +86,10 @@ def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
             )
     decay = -np.real(np.asarray(lti.log_lam)).astype(np.float64)
     if decay.size == 0:
-        raise ValueError(f"{name} has no states, allowed: 1 or more")
+        raise ValueError(f"{name} must have 1 state or more, got none")
     if decay.min() <= 0:
         radius = np.exp(-decay.min())
-        raise ValueError(f"{name} is unstable: spectral radius {radius:.9g}, allowed: below 1")
+        raise ValueError(f"{name} must be stable, of spectral radius below 1, got {radius:.9g}")
 
 
 def check_pair(one: DiagonalLTI, other: DiagonalLTI, name: str, other_name: str) -> None:
@@ -99,8 +99,8 @@ def check_pair(one: DiagonalLTI, other: DiagonalLTI, name: str, other_name: str)
     shapes = [(lti.C.shape[0], lti.B.shape[1]) for lti in (one, other)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"{other_name} has {shapes[1][0]} outputs and {shapes[1][1]} inputs, "
-            f"allowed: {name}'s {shapes[0][0]} and {shapes[0][1]}"
+            f"{other_name} must have {shapes[0][0]} outputs and {shapes[0][1]} inputs, as {name}, "
+            f"got {shapes[1][0]} and {shapes[1][1]}"
         )
 
 

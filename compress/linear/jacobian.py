@@ -133,8 +133,8 @@ def _derivatives(layer: AbstractSSM) -> Parameters:
     forward = sum(float(np.sum(_dot(g, x))) for g, x in zip(probe, response, strict=True))
     if not np.isclose(forward, sum(float(np.sum(trial[k] * x)) for k, x in gradient.items())):
         raise ValueError(
-            f"the parameters of {type(layer).__name__} do not act entry by entry on its system, "
-            "so moments='transport' does not know them, allowed here: 'reset', 'slice'"
+            f"`moments` must be 'reset' or 'slice' for {type(layer).__name__}, whose parameters do "
+            "not act entry by entry on its system, got 'transport'"
         )
     return found
 

@@ -57,7 +57,7 @@ def real_basis(
     """
     V, W, V_conj, W_conj = projection.V, projection.W, projection.V_conj, projection.W_conj
     if V_conj is None or W_conj is None:
-        raise ValueError("projection: its V_conj is None, allowed: one of the real map")
+        raise ValueError("`projection` must be one of the real map, got one whose V_conj is None")
     real = is_real(projection.log_lam)
     columns = np.where(real, 2 * turn(real) * V, V + V_conj), 1j * (V - V_conj)[:, ~real]
     rows = np.where(real[:, None], turn(real).conj()[:, None] * W, (W + W_conj.conj()) / 2)

@@ -39,8 +39,8 @@ def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
         name = path_name((*keys, *inner))
         if not eqx.is_array_like(x):
             raise ValueError(
-                f"{name} is a {type(x).__name__}, allowed: an array (with eqx.nn.Shared, layers "
-                "can be tied as a whole, not by their fields)"
+                f"{name} must be an array (with eqx.nn.Shared, layers can be tied as a whole, not "
+                f"by their fields), got a {type(x).__name__}"
             )
         if not is_inexact(x):
             continue

@@ -83,7 +83,10 @@ def record(
     """`layer_inputs`, and `output_gradients` if they are wanted, in one pass."""
     sizes = {len(x) for x in jax.tree.leaves(batch)}
     if len(sizes) != 1 or 0 in sizes:
-        raise ValueError("batch: allowed are arrays with the same number of sequences, 1 or more")
+        raise ValueError(
+            "`batch` must hold arrays with the same number of sequences, 1 or more, got "
+            f"{sorted(sizes) or 'none'}"
+        )
     count = sizes.pop()
     run = _run if forward is None else forward
     keys = jax.random.split(jax.random.key(seed), count)
@@ -94,8 +97,8 @@ def record(
         ]
     except jax.errors.UnexpectedTracerError as error:
         raise ValueError(
-            "batch: the model calls a layer inside a scan, vmap, jit or checkpoint of its own, "
-            "allowed: in plain Python, or inputs= with what the layers are fed"
+            "`batch` must go to a model that calls its layers in plain Python, got one that calls "
+            "them inside a scan, vmap, jit or checkpoint of its own: give `inputs` instead"
         ) from error
     sizes = {path_name(keys): stack_size(layer) for keys, layer in layers_of(model)}
     missing = [name for name in sizes if name not in pieces[0][0]]
@@ -132,8 +135,8 @@ def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
     shapes = sorted({call.shape[1:] for call in calls})
     if len(shapes) > 1:
         raise ValueError(
-            f"batch: the model calls a layer on sequences of shapes {shapes}, allowed: one shape, "
-            "or inputs= with what the layers are fed"
+            "`batch` must go to a model that calls a layer on sequences of one shape, got "
+            f"{shapes}: give `inputs`, what the layers are fed"
         )
     return calls[0] if len(calls) == 1 else np.stack(calls, axis=1).reshape(-1, *calls[0].shape[1:])
 

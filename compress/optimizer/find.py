@@ -124,8 +124,8 @@ def find(
         if len(fitting) == 1 and fitting[0] in cuts:
             if place.declared.refused and mode == "transport":
                 raise ValueError(
-                    f"opt_state: moments='transport' does not carry {name}, since {place.name} "
-                    f"{place.declared.refused}, allowed here: 'reset'"
+                    f"`moments` must be 'reset' for {name}, since {place.name} "
+                    f"{place.declared.refused}, got 'transport'"
                 )
             parts = parts_of(name, node, layers[fitting[0]])
             found.append(_tree(place, fitting[0], shared, parts, mode))
@@ -157,9 +157,9 @@ def _undeclared(node: Any, key: Any) -> str:
     name = key.name if isinstance(key, jax.tree_util.GetAttrKey) else str(key)
     state_class = type(node).__name__
     return (
-        f"opt_state: what {name!r} of {state_class} means is not declared, allowed: "
-        f'`compress.register_state({state_class}, {name}="gradient")` or another meaning before, '
-        'or moments="reset"'
+        f"opt_state: what {name!r} of {state_class} means must be declared before, by "
+        f'`compress.register_state({state_class}, {name}="gradient")` or with another meaning, '
+        'or `moments` be "reset"'
     )
 
 
@@ -254,9 +254,9 @@ class _Walk:
 
 _ALONE = (
     "opt_state: {name} stands alone or beside a whole optimizer's state, so it may be an average "
-    "of updates or of parameters, allowed: the average itself in its place, as in "
-    '`compress(model, (opt_state, average))`, or `compress.register_state({name}, {field}="gradient'
-    '", count="scalar")` before'
+    "of updates or of parameters: give the average itself in its place, as in "
+    "`compress(model, (opt_state, average))`, or call `compress.register_state({name}, "
+    '{field}="gradient", count="scalar")` before'
 )
 
 

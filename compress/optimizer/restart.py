@@ -68,15 +68,15 @@ def check_shared(
         if any(nu.size for _, nu in pairs) and all(np.all(x <= MAXIMUM * nu) for x, nu in pairs):
             raise ValueError(
                 f"opt_state: {name} may be of `optax.adam` or of `optax.adamax`, whose states are "
-                f'of one class, allowed: before, {_DECLARE}, nu=...)` with "square" for Adam and '
+                f'of one class: call {_DECLARE}, nu=...)` before, with "square" for Adam and '
                 '"maximum" for Adamax'
             )
         if any(np.any(x**2 > SQUARE * nu) for x, nu in pairs):
             raise ValueError(
                 f"opt_state: {name} holds averages that are too large to be of gradients with such "
                 "squares, as those of `optax.contrib.adopt` are, whose states are of the same class"
-                f" as Adam's, allowed: before, {_DECLARE.replace('gradient', 'update')}, "
-                'nu="square")`, or moments="reset"'
+                f" as Adam's: call {_DECLARE.replace('gradient', 'update')}, "
+                'nu="square")` before, or give moments="reset"'
             )
 
 

@@ -131,6 +131,11 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         del dl_manager
         self.remember(notes=[], files=self.digests)
         splits = self.records()
+        for name, records in splits.items():
+            if not records.count:
+                raise ValueError(
+                    f"split {name} must have a sample or more, got none: the data are too few"
+                )
         total = sum(records.count for records in splits.values())
         done = itertools.count(1)
         return {

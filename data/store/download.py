@@ -4,8 +4,10 @@ import base64
 import fcntl
 import hashlib
 import http.client
+import os
 import queue
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,8 +82,8 @@ def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -
             if found != wanted:
                 part.unlink()
                 raise ValueError(
-                    f"{file.url}: what came is not the published file: {algorithm.upper()} "
-                    f"{found}, allowed: {wanted}"
+                    f"{file.url} must give the published file, of {algorithm.upper()} {wanted}, "
+                    f"got {found}"
                 )
         part.replace(target)
     return target
@@ -91,12 +93,22 @@ def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """One process at a time makes `path`; its folder is made first.
 
-    Without `wait`, a BlockingIOError if another process is at it.
+    Without `wait`, a BlockingIOError if another process is at it. An OSError names a lock that is a
+    link, which is not followed, or something else that is no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f"{path.name}.lock").open("w") as lock:
+    file = path.parent / f"{path.name}.lock"
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        raise OSError(f"{file} must be a plain file, got: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise OSError(f"{file} must be a plain file, got another kind")
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+    finally:
+        os.close(lock)
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

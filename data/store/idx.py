@@ -1,5 +1,6 @@
 """The IDX files in which MNIST is distributed (http://yann.lecun.com/exdb/mnist)."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     magic = bytes([0, 0, 8, dimensions])
     if raw[:4] != magic:
         raise ValueError(
-            f"{path}: begins with {raw[:4].hex()}, allowed: {magic.hex()} "
-            f"(IDX, unsigned bytes, {dimensions} dimensions)"
+            f"{path} must begin with {magic.hex()} (IDX, unsigned bytes, {dimensions} "
+            f"dimensions), got {raw[:4].hex() or 'nothing'}"
         )
     if len(raw) < header:
-        raise ValueError(f"{path}: ends within its header, after {len(raw)} bytes")
+        raise ValueError(f"{path} must have a header of {header} bytes, got {len(raw)} bytes")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    if len(raw) - header != np.prod(shape):
+    if len(raw) - header != math.prod(shape):
         raise ValueError(
-            f"{path}: holds {len(raw) - header} bytes of data, but its header says {shape}"
+            f"{path} must hold as many bytes as its header says, {shape}, got {len(raw) - header}"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -13,6 +13,7 @@ from typing import IO
 
 from ..task import Progress
 from .download import RemoteFile, download, locked
+from .raw import Bounded
 
 RELEASE = RemoteFile(
     "lra_release.gz",
@@ -68,7 +69,7 @@ def _files_below(
         with (
             archive.open("rb") as packed,
             gzip.open(packed) as unzipped,
-            tarfile.open(fileobj=unzipped, mode="r|") as tar,
+            tarfile.open(fileobj=Bounded(unzipped, archive), mode="r|") as tar,
         ):
             for number, member in enumerate(tar):
                 name = member.name

@@ -222,7 +222,7 @@ def test_bad_data_is_named(model_and_state, getkey):
         ({"inputs": {"ssm": u}}, "`inputs` must be for the layers .*, got ssm"),
         ({"inputs": [u[0]]}, r"`inputs` for the layer must have shape \(sequences, .*\(200, 3\)"),
         ({"inputs": [u.at[0, 0, 0].set(jnp.nan)]}, "`inputs` for the layer must be finite, got"),
-        ({"batch": u[:0]}, "batch: allowed are arrays with the same number of sequences"),
+        ({"batch": u[:0]}, "`batch` must hold arrays with the same number of sequences"),
     ]:
         with pytest.raises(ValueError, match=message):
             plan(layer, policy=Ranks(4), method=Data(**arguments))
@@ -347,11 +347,11 @@ class CalledInside(eqx.Module):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("vmap", "the model calls a layer inside a scan, vmap, jit or checkpoint of its own"),
-        ("jit", "the model calls a layer inside a scan, vmap, jit or checkpoint of its own"),
+        ("vmap", "calls them inside a scan, vmap, jit or checkpoint of its own"),
+        ("jit", "calls them inside a scan, vmap, jit or checkpoint of its own"),
         (
             "lengths",
-            r"a layer on sequences of shapes \[\(199, 3\), \(200, 3\)\], allowed: one",
+            r"on sequences of one shape, got \[\(199, 3\), \(200, 3\)\]",
         ),
     ],
 )

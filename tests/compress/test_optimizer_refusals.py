@@ -82,7 +82,7 @@ def test_a_layer_of_another_make_can_be_cut_but_not_transported(getkey):
         jnp.zeros(2),
     )
     state = optax.adam(1e-3).init(layer)
-    with pytest.raises(ValueError, match=r"parameters of Mixed do not act entry by entry"):
+    with pytest.raises(ValueError, match=r"for Mixed, whose parameters do not act entry by entry"):
         compress(layer, state, policy=Ranks(3))
     small, state = compress(layer, state, policy=Ranks(3), moments="reset")
     assert state[0].mu.left.shape == small.left.shape == (3, 2)

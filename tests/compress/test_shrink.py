@@ -315,7 +315,7 @@ def test_no_system_of_so_many_states_is_under_the_floor(getkey):
 def test_a_field_that_is_shared_is_named(getkey):
     layers = [s5(getkey()), s5(getkey())]
     shared = eqx.nn.Shared(layers, lambda m: m[1].log_step, lambda m: m[0].log_step)
-    with pytest.raises(ValueError, match=r"\[1\]\.log_step is a SharedNode, allowed: an array"):
+    with pytest.raises(ValueError, match=r"\[1\]\.log_step must be an array .*got a SharedNode"):
         compress(shared)
 
 
@@ -414,7 +414,9 @@ def test_bad_models_are_named(model, getkey):
     nan = eqx.tree_at(lambda m: m.more[0], model, broken(model.more[0], "B_im", jnp.nan))
     with pytest.raises(ValueError, match=r"^more\[0\]\.B_im holds NaN or infinity in 60 of its 60"):
         plan(nan)
-    with pytest.raises(ValueError, match=r"^more\[0\] is unstable: spectral radius 1"):
+    with pytest.raises(
+        ValueError, match=r"^more\[0\] must be stable, of spectral radius below 1, got 1"
+    ):
         plan(eqx.tree_at(lambda m: m.more[0], model, broken(s5(getkey()), "log_step", -1e3)))
     with pytest.raises(ValueError, match="`plan` must be for layers of states"):
         compress(model, plan=plan(model.ssm))

@@ -94,7 +94,7 @@ def test_systems_that_do_not_belong_together_are_refused():
         match(system(0), system(0, m=3))
     unstable = system(0)
     unstable = DiagonalLTI(unstable.log_lam + 1.0, unstable.B, unstable.C, unstable.D)
-    with pytest.raises(ValueError, match="after is unstable"):
+    with pytest.raises(ValueError, match="after must be stable"):
         weyl_bound(system(0), unstable)
 
 

@@ -73,12 +73,12 @@ def test_which_text_must_be_clear(path):
 
 def test_texts_that_cannot_be_read_are_named(path):
     path.write_bytes(TEXT.encode()[:1000] + b"\xff" + TEXT.encode())
-    with pytest.raises(ValueError, match=r"not UTF-8 \(byte 0xff at 1000\)") as caught:
+    with pytest.raises(ValueError, match=r"must be UTF-8, got byte 0xff at 1000") as caught:
         load_task("charlm", CharLMConfig(text=path, length=50))
     assert str(path) in str(caught.value)
     assert load_task("charlm", CharLMConfig(text=path, vocabulary="bytes", length=50))
     path.write_text("".join(chr(0x4E00 + i) for i in range(300)))
-    with pytest.raises(ValueError, match="300 different characters, allowed: 2 to 256"):
+    with pytest.raises(ValueError, match="must hold 2 to 256 different characters, got 300"):
         load_task("charlm", CharLMConfig(text=path, length=5))
     path.write_text("short")
     with pytest.raises(ValueError, match="its 5 tokens leave none for split test"):

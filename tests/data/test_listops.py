@@ -218,11 +218,11 @@ def test_the_official_files_are_read_in_full(release, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("( ( ( [MAX 3 ) 5 ) ] )\t4", "value 4, but the expression is worth 5"),
-        ("( ( ( [MAX 3 ) 5 ) ] )\t11", "value '11', allowed: 0 to 9"),
-        ("( ( ( [MAX 3 ) 5 ) ] )", "1 columns, allowed: 2"),
-        ("( ( ( [MUX 3 ) 5 ) ] )\t5", r"word '\[MUX' is none of ListOps'"),
-        ("( ( ( [MAX 3 ) 5 ) )\t5", "1 operators left open"),
+        ("( ( ( [MAX 3 ) 5 ) ] )\t4", "must have the value of its expression, 5, got 4"),
+        ("( ( ( [MAX 3 ) 5 ) ] )\t11", "must have a value from 0 to 9, got '11'"),
+        ("( ( ( [MAX 3 ) 5 ) ] )", "must have 2 columns, got 1"),
+        ("( ( ( [MUX 3 ) 5 ) ] )\t5", r"words must be ListOps', got '\[MUX'"),
+        ("( ( ( [MAX 3 ) 5 ) )\t5", "no open operator, got 0 and 1"),
     ],
 )
 def test_a_damaged_line_is_named(release, tmp_path, line, message):

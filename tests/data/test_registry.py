@@ -128,6 +128,8 @@ def test_every_task_is_a_builder_with_a_version_and_a_citation():
         (lambda: AANConfig(topical=0.0), "topical must be above 0 and at most 1, got 0.0"),
         (lambda: PendulumConfig(samples=101), "samples must be between 2 and 100, got 101"),
         (lambda: PendulumConfig(seed=2**32), r"seed must be in \[0, 2\*\*32\), got 4294967296"),
+        (lambda: IMDBConfig(length=10**12), "length must be below 2147483648, got 10{12}"),
+        (lambda: ListOpsConfig(train=2**31), "train must be below 2147483648, got 2147483648"),
         (lambda: CharLMConfig(length=0), "length must be at least 1, got 0"),
         (lambda: CharLMConfig(test=0.5), r"test must be in \(0, 0.5\), got 0.5"),
     ],

@@ -1,16 +1,24 @@
-from dataclasses import replace
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from data import TASKS
 from training.settings.command import parse_command
+from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError, check_writable
+from training.settings.help import LEFT, Help, field_docs, shown_rows
+from training.settings.options import option_names
+from training.settings.parser import Parser
 from training.settings.presets import SCALES, preset, preset_rows
 from training.settings.saved import read_config
 from training.settings.yaml import write_yaml
 from zoo import LAYERS
+
+ROOT = Path(__file__).parents[2]
 
 
 def parse(line):
@@ -222,14 +230,93 @@ def test_a_resumed_run_keeps_its_configuration(tmp_path):
         parse(f"--resume {run} --out elsewhere")
 
 
-def test_help_lists_every_option(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse("--help")
-    assert stop.value.code == 0
-    said = capsys.readouterr().out
-    options = set(yaml.safe_load(write_yaml(preset("s5", "pathfinder", "small"))))
-    for option in options - {"plugins"} | {"plugin"}:
+def help_of(line):
+    with pytest.raises(Help) as asked:
+        parse(line)
+    return str(asked.value)
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_help_is_one_screen(model):
+    said = help_of(f"--model {model} --task pathfinder --scale paper --help")
+    lines = said.splitlines()
+    assert len(lines) < 40  # and the script's first line
+    assert max(map(len, lines)) <= 80
+    assert f"--model {model}" in said
+    assert "--steps 500000" in said  # the preset's
+    assert "--help-all" in said
+
+
+def test_all_help_lists_every_option():
+    said = help_of("--help-all")
+    options = option_names(preset("s5", "pathfinder", "small"))
+    for option in {*options, "out", "config", "resume", "plugin", "coordinator"} - {"plugins"}:
         assert f"--{option.replace('_', '-')}" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_what_a_class_says_of_its_fields_is_the_help():
+    docs = field_docs(CompressionConfig)
+    assert docs["tolerance"] == "Share of the sum of a layer's HSVs that a shrink may drop."
+    assert docs.keys() == {field.name for field in fields(CompressionConfig)}
+    assert field_docs(int) == {}
+
+
+def test_help_breaks_lines_between_words_and_keeps_its_columns():
+    said = shown_rows([("--a 1", "word " * 30), ("--" + "long" * 10, "short"), ("--b", "")])
+    first, *rest = said.splitlines()
+    assert first.startswith("  --a 1 ")
+    assert all(len(line) <= 80 for line in (first, *rest))
+    assert {len(line) - len(line.lstrip()) for line in rest if "word" in line} == {LEFT + 2}
+    assert rest[-2:] == [" " * (LEFT + 2) + "short", "  --b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--number x", "--number must be a whole number, got 'x'"),
+        ("--number", "--number must be followed by its value"),
+        (
+            "--choice fist",
+            "--choice must be one of first, second, got 'fist': did you mean 'first'",
+        ),
+        ("--numbr 3", "unknown option --numbr: did you mean '--number'?"),
+        ("stray --number 3", "'stray' must belong to an option"),
+        ("", "--number must be given"),
+    ],
+)
+def test_the_other_scripts_name_mistakes_in_one_sentence(line, message):
+    parser = Parser("Do it.")
+    parser.add_argument("--number", type=int, required=True, help="how many")
+    parser.add_argument("--choice", choices=("first", "second"), default="first", help="{choices}")
+    with pytest.raises(UsageError) as error:
+        parser.read(line.split())
+    assert message in str(error.value)
+    assert parser.read(["--number", "3"]).choice == "first"
+    for option in ("-h", "--help", "--help-all"):
+        with pytest.raises(Help) as asked:
+            parser.read([option])
+        assert "--choice first" in str(asked.value)
+        assert "first, second" in str(asked.value)
+
+
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_help_of_every_script_fits_a_screen(script):
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--help"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    start = time.monotonic()
+    lines = [process.stdout.readline()]
+    assert time.monotonic() - start < 1  # what is imported after it takes longer
+    lines += process.communicate()[0].splitlines()
+    assert process.returncode == 0
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_table_of_presets_has_every_model_task_and_scale():
@@ -251,10 +338,8 @@ def test_an_unknown_model_is_told_which_there_are():
     assert all(name in str(error.value) for name in LAYERS)
 
 
-def test_help_lists_models_and_tasks(capsys):
-    with pytest.raises(SystemExit):
-        parse("--help")
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+def test_help_lists_models_and_tasks():
+    said = " ".join(help_of("--help").split())
     for names in (LAYERS, TASKS, SCALES):
         assert ", ".join(names) in said
 

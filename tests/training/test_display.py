@@ -139,12 +139,23 @@ def test_plain_is_one_line_for_each_event_but_spectra():
     assert "validation loss 0.5000  accuracy 75.00 %  (2.0 s)" in lines[3]
     assert "blocks[0].ssm 64 → 40; loss 0.5000 → 0.5100" in lines[4]
     assert "state 40+64" in lines[5]
-    assert [line.split()[-1] for line in lines[-4:]] == [
-        "saved",
-        "resumed",
-        "interrupted",
-        "finished",
-    ]
+    assert [line.split()[-1] for line in lines[-4:-1]] == ["saved", "resumed", "interrupted"]
+    assert lines[-1] == "step 1000/1000  finished, 128 → 104 states"
+
+
+def test_the_last_line_is_the_verdict():
+    events = [start(), train(100), shrink(100), train(200, sizes=(40, 64))]
+    events += [evaluation(1000, 0.9375, split="test"), {"event": "end", "step": 1000}]
+    said = "finished, test accuracy 93.75 %, 128 → 104 states"
+    assert plain(events)[-1].endswith(said)
+    display = LiveDisplay(terminal())
+    for event in events:
+        display.write(event)
+    assert said in panel(display)
+    display = LiveDisplay(terminal())
+    for event in (start(), evaluation(1000, 0.5, split="test"), {"event": "end", "step": 1000}):
+        display.write(event)
+    assert "finished, test accuracy 50.00 %, 128 states" in panel(display)
 
 
 def test_plain_copes_with_nan_with_no_cut_and_with_many_layers():
@@ -232,8 +243,8 @@ def test_the_panel_shows_the_newest_numbers():
     assert "step 200 / 1 000" in text
     assert "20 %" in text
     assert "loss 0.2500" in text
-    assert re.search(r"validation\s+loss 0.5000\s+accuracy 75.00 %\s+at step 100", text)
-    assert re.search(r"learning rate 1.00e-03\s+ssm 2.50e-04", text)
+    assert re.search(r"validation\s+loss 0.5000\s+accuracy 75.00 %\s+step 100", text)
+    assert re.search(r"rate 1.0e-03\s+ssm 2.5e-04", text)
     cut, whole = re.findall(r"blocks\[\d\].*?([█░]+)", text)
     assert len(cut) == len(whole)
     assert cut.count("█") == round(40 / 64 * len(whole))
@@ -250,7 +261,7 @@ def test_the_panel_keeps_the_best_validation_accuracy_and_says_how_it_ended():
     display = LiveDisplay(terminal())
     for step, accuracy in ((10, 0.6), (20, 0.8), (30, None)):
         display.write(evaluation(step, accuracy))
-    assert re.search(r"accuracy not finite\s+at step 30\s+best 80.00 %", panel(display))
+    assert re.search(r"accuracy not finite\s+step 30\s+best 80.00 %", panel(display))
     display.write({"event": "interrupt", "step": 30})
     assert "interrupted" in panel(display)
 
@@ -266,6 +277,49 @@ def test_the_panel_says_when_no_steps_come():
     assert "no step" not in panel(display)
     now[0] += 10
     assert "no step for 12 s" in panel(display)
+
+
+def test_the_panel_does_not_wrap_in_80_columns():
+    """Whatever its numbers are: long runs, large models, bad losses."""
+    now = [0.0]
+    display = LiveDisplay(Console(file=io.StringIO(), width=80, _environ={}), clock=lambda: now[0])
+    events = [
+        start([4096] * 24, total=10_000_000),
+        train(9_999_000, 1234.5, [4096] * 24, 12345.678),
+    ]
+    for event in (*events, evaluation(9_999_000, 0.12345), evaluation(9_999_500, None)):
+        now[0] += 30_000
+        display.write(event)
+    now[0] += 1000
+    height = len(panel(display, 160).splitlines())
+    lines = panel(display, 80).splitlines()
+    assert all(len(line) == 80 for line in lines)
+    assert not any("…" in line for line in lines)
+    assert len(lines) == height
+    for event in (evaluation(10_000_000, 0.9, split="test"), {"event": "end", "step": 10_000_000}):
+        display.write(event)
+    assert len(panel(display, 80).splitlines()) == len(panel(display, 160).splitlines())
+
+
+def test_a_terminal_of_another_width_is_cleared_once():
+    """Else the lines of the last panel, broken in two, would stay above the next one."""
+    console = terminal()
+    with LiveDisplay(console) as display:
+        display.write(start())
+        display._live.refresh()
+        display._live.refresh()
+        assert "\x1b[2J" not in written(console)
+        console.width = 70
+        display._live.refresh()
+        assert written(console).count("\x1b[2J") == 1
+        after = written(console)
+        display._live.refresh()
+        assert written(console).count("\x1b[2J") == 1
+        frame = written(console)[len(after) :]
+        assert frame.count("\x1b[1A") == frame.count("\n")  # as many lines up as down
+        assert all(
+            len(re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", line)) <= 70 for line in frame.split("\n")
+        )
 
 
 @pytest.mark.parametrize("layers", [1, 9, 12, 30])

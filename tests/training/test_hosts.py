@@ -90,6 +90,27 @@ def test_all_stop_when_one_is_asked_to_and_go_on_together(tmp_path):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", [0, 1])
+def test_the_others_end_with_one_line_when_a_process_is_gone(tmp_path, gone):
+    folder = tmp_path / "run"
+    processes = together(folder, "--steps", "1000000", "--compression.mode", "none")
+    log = folder / "metrics.jsonl"
+    for _ in range(600):
+        if log.exists() and '"event":"train"' in log.read_text():
+            break
+        time.sleep(0.2)
+    processes[gone].kill()
+    processes[gone].communicate()
+    said, _ = processes[1 - gone].communicate(timeout=60)
+    assert processes[1 - gone].returncode == 1, said
+    errors = [line for line in said.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: another process of this run is gone (")
+    assert f"--resume {folder}" in errors[0]
+    assert not list(tmp_path.rglob("core*"))
+
+
 def test_one_process_moves_nothing():
     place, tree = Placement(), {"x": np.ones(3)}
     assert place.is_first

@@ -205,7 +205,7 @@ def test_fewer_keys_are_written_too(tmp_path):
         ({"num_heads": 5}, "heads must divide the keys and the values of all"),
         ({"conv_size": 0}, "`conv_size` must be a whole number from 1"),
         ({"expand_k": 0}, "`expand_k` must be a number of more than 0"),
-        ({"hidden_act": "relu"}, "hidden_act='relu', allowed: 'swish'"),
+        ({"hidden_act": "relu"}, '`hidden_act` must be "swish", got "relu"'),
         ({"use_gate": True}, r"attn\.g_proj\.weight is missing"),
     ],
 )
@@ -226,12 +226,14 @@ def test_what_the_layout_has_no_place_for_is_said(tmp_path):
         lambda key: model.blocks[0].ssm, vocabulary=11, d_model=12, blocks=1, key=jax.random.key(0)
     )
     with pytest.raises(
-        ValueError, match=r"blocks\[0\] is a MixerBlock, allowed with DeltaNet: MLP"
+        ValueError, match=r"blocks\[0\] must be a MLP.* with a DeltaNet, got a MixerBlock"
     ):
         save(tmp_path / "ours", mixers)
     other = replace(model.blocks[0].ssm, eps=1e-3)
     uneven = tuple(replace(block, ssm=other) for block in model.blocks)
-    with pytest.raises(ValueError, match=r"blocks\[0\]\.ssm has eps=0.001, allowed: as the norms"):
+    with pytest.raises(
+        ValueError, match=r"blocks\[0\]\.ssm must have the eps of the norms, .*got 0.001"
+    ):
         save(tmp_path / "ours", replace(model, blocks=uneven))
     plain, _ = language_model(
         lambda key: LRU.init(12, 4, key=key),
@@ -240,5 +242,7 @@ def test_what_the_layout_has_no_place_for_is_said(tmp_path):
         blocks=1,
         key=jax.random.key(0),
     )
-    with pytest.raises(ValueError, match="allowed: Mamba or Mamba2 or DeltaNet or GatedDeltaNet"):
+    with pytest.raises(
+        ValueError, match="layer or more of Mamba or Mamba2 or DeltaNet or GatedDeltaNet"
+    ):
         save(tmp_path / "ours", plain)

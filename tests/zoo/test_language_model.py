@@ -61,8 +61,8 @@ def test_batches_and_dropout_follow_the_convention_of_the_classifier(getkey):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "batch"}, "norm='batch', allowed for a language model: layer, rms"),
-        ({"vocabulary": 0}, "vocabulary=0, allowed: 1 or more"),
+        ({"norm": "batch"}, "`norm` of a language model must be one of layer, rms, got 'batch'"),
+        ({"vocabulary": 0}, "`vocabulary` must be 1 or more, got 0"),
     ],
 )
 def test_bad_arguments_are_named(settings, message, getkey):
@@ -73,5 +73,5 @@ def test_bad_arguments_are_named(settings, message, getkey):
 def test_a_head_with_a_bias_is_refused(getkey):
     model, _ = language_model(LAYERS["lru"], **SETTINGS, tied=False, key=getkey())
     biased = Linear.init(8, 13, key=getkey())
-    with pytest.raises(ValueError, match="head has a bias, allowed: none"):
+    with pytest.raises(ValueError, match="`head` must have no bias"):
         LanguageModel(model.embedding, model.blocks, model.norm, biased)

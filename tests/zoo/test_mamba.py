@@ -134,5 +134,5 @@ def test_half_precision_parameters_keep_states_in_single_precision(make, u, getk
 def test_a_bias_of_x_proj_is_refused(getkey):
     layer = Mamba.init(6, 5, key=getkey())
     biased = Linear(layer.x_proj.weight, jnp.ones(len(layer.x_proj.weight)))
-    with pytest.raises(ValueError, match="x_proj has a bias, allowed: none"):
+    with pytest.raises(ValueError, match="`x_proj` must have no bias"):
         dataclasses.replace(layer, x_proj=biased)

@@ -74,7 +74,7 @@ def test_dropout_is_off_at_inference_and_needs_a_key_in_training():
     assert Dropout(0.0)(x) is x
     with pytest.raises(ValueError, match="key=None"):
         Dropout(0.5)(x)
-    with pytest.raises(ValueError, match=r"rate=1.0, allowed: \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\), got 1.0"):
         Dropout(1.0)
 
 

@@ -207,14 +207,14 @@ LAYER = "backbone.layers.1.mixer."
         (lambda t, c: t.update({LAYER + "E": t[LAYER + "D"]}), r"mixer\.E is unexpected"),
         (
             lambda t, c: t.update({LAYER + "D": t[LAYER + "D"][:3]}),
-            r"mixer\.D has shape \(3,\), allowed: \(16,\)",
+            r"mixer\.D must have shape \(16,\), got \(3,\)",
         ),
-        (lambda t, c: c.update(state_size=5), r"A_log has shape \(16, 4\), allowed: \(16, 5\)"),
+        (lambda t, c: c.update(state_size=5), r"A_log must have shape \(16, 5\), got \(16, 4\)"),
         (lambda t, c: c.update(use_bias=False), r"in_proj\.bias is unexpected"),
-        (lambda t, c: c.update(hidden_act="relu"), "hidden_act='relu', allowed: 'silu'"),
+        (lambda t, c: c.update(hidden_act="relu"), '`hidden_act` must be "silu", got "relu"'),
         (
             lambda t, c: c.update(model_type="gpt2"),
-            "model_type='gpt2', allowed: mamba, mamba2, delta_net, gated_deltanet",
+            '`model_type` must be one of mamba, mamba2, delta_net, gated_deltanet.*, got "gpt2"',
         ),
         (
             lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"] + 1}),
@@ -222,11 +222,11 @@ LAYER = "backbone.layers.1.mixer."
         ),
         (
             lambda t, c: t.update({LAYER + "D": np.arange(16)}),
-            "D in .* has dtype I64, allowed: F64, F32, F16, BF16",
+            "D in .* must have one of the dtypes F64, F32, F16, BF16, got I64",
         ),
         (
             lambda t, c: t.update({LAYER + "D": t[LAYER + "D"].astype(float)}),
-            r"mixer\.D is float64, allowed where jax_enable_x64 is off",
+            r"mixer\.D must be float32 or less where jax_enable_x64 is off, got float64",
         ),
     ],
 )
@@ -271,7 +271,7 @@ def test_settings_of_the_wrong_kind_are_named(kind, tmp_path):
             text = json.dumps({"model_type": kind, key: value})
             sys.set_int_max_str_digits(4300)
             (tmp_path / "config.json").write_text(text)
-            with pytest.raises(ValueError, match=rf"`{key}` must be|is no JSON") as error:
+            with pytest.raises(ValueError, match=rf"`{key}` must be") as error:
                 load(tmp_path)
             assert "\n" not in str(error.value)
             assert len(str(error.value)) < 300
@@ -280,11 +280,11 @@ def test_settings_of_the_wrong_kind_are_named(kind, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("[]", "holds a list, allowed: an object"),
-        ('{"model_type": []}', r"model_type=\[\], allowed: mamba, mamba2"),
-        ('{"model_type": null}', "model_type=None, allowed: mamba, mamba2"),
+        ("", "must be JSON, got"),
+        ("[" * 100_000, "must be JSON, got"),
+        ("[]", "must hold an object, got a list"),
+        ('{"model_type": []}', r"`model_type` must be one of mamba, mamba2, .*got \[\]"),
+        ('{"model_type": null}', "`model_type` must be one of mamba, mamba2, .*got null"),
         ('{"d_model": 768, "n_layer": 24, "ssm_cfg": {}}', "take the folder .* ends in -hf, or"),
     ],
 )
@@ -301,8 +301,8 @@ def test_a_config_that_is_none_is_named(text, message, tmp_path):
         ("{}", "`weight_map` must be an object of file names, got null"),
         ('{"weight_map": ["a"]}', "`weight_map` must be an object of file names, got"),
         ('{"weight_map": {"a": 3}}', "`weight_map` must be an object of file names, got"),
-        ("[]", "holds a list, allowed: an object"),
-        ("{", "is no JSON"),
+        ("[]", "must hold an object, got a list"),
+        ("{", "must be JSON, got"),
     ],
 )
 def test_an_index_that_is_none_is_named(text, message, saved, tmp_path):
@@ -322,7 +322,7 @@ def test_files_that_are_not_there_or_broken_are_named(saved, tmp_path):
     ):
         load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="must be a safetensors file, got"):
         load(tmp_path)
 
 
@@ -334,11 +334,15 @@ def test_a_tied_head_may_be_there_twice(saved, tmp_path):
 
 
 def test_models_that_cannot_be_written_are_refused(getkey, tmp_path):
-    with pytest.raises(ValueError, match="allowed: Mamba or Mamba2 or DeltaNet or GatedDeltaNet"):
+    with pytest.raises(
+        ValueError, match="layer or more of Mamba or Mamba2 or DeltaNet or GatedDeltaNet"
+    ):
         save(tmp_path, small(lambda key: LRU.init(8, 4, key=key), getkey()))
-    with pytest.raises(ValueError, match="allowed: norm='rms'"):
+    with pytest.raises(ValueError, match="must have norms without bias, norm='rms'"):
         save(tmp_path, small(MAKERS["mamba"], getkey(), norm="layer"))
     sizes = iter([4, 6])
     uneven = small(lambda key: Mamba.init(8, next(sizes), key=key), getkey())
-    with pytest.raises(ValueError, match=r"blocks\[1\]\.ssm has state_size=6, allowed: .*4"):
+    with pytest.raises(
+        ValueError, match=r"blocks\[1\]\.ssm must have, .*state_size=4, got state_size=6"
+    ):
         save(tmp_path, uneven)

@@ -23,7 +23,7 @@ def load_data(config: RunConfig[Any, Any], progress: Progress | None = None) -> 
             cache_dir=config.cache_dir or default_cache_dir(),
             progress=progress,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError, MemoryError) as error:
         raise UsageError(" ".join(str(error).split())) from error
 
 

@@ -70,13 +70,15 @@ def read_tokens(
     if (text is None) == (tokens is None):
         raise ValueError("just one of `text` and `tokens` must be given")
     if text is not None and reader is not None:
-        return _within(reader.encode(text.read_text(errors="replace")), vocabulary, f"text={text}")
+        return _within(
+            reader.encode(text.read_text(errors="replace")), vocabulary, f"tokens of {text}"
+        )
     if text is not None:
         if vocabulary != BYTES:
             raise ValueError(
-                f"text={text}: the checkpoint has a vocabulary of {vocabulary}, and bytes are read "
-                f"as tokens where it is {BYTES}; allowed here: tokens=FILE.npy, the text's token "
-                "numbers by the checkpoint's own tokenizer"
+                f"`text` must go to a checkpoint with a vocabulary of {BYTES}, whose tokens are "
+                f"bytes, got {vocabulary}: give `tokens`, a .npy file of the text's token numbers "
+                "by the checkpoint's own tokenizer"
             )
         return np.frombuffer(text.read_bytes(), np.uint8).astype(np.int32)
     assert tokens is not None
@@ -85,21 +87,20 @@ def read_tokens(
     except (EOFError, ValueError):
         numbers = None
     if not isinstance(numbers, np.ndarray):
-        raise ValueError(f"tokens={tokens} is no .npy file")
+        raise ValueError(f"`tokens` must be a .npy file, got {tokens}")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(
-            f"tokens={tokens} holds {numbers.dtype} of shape {numbers.shape}, allowed: whole "
-            "numbers, one dimension"
+            f"`tokens` must hold whole numbers in one dimension, got {numbers.dtype} of shape "
+            f"{numbers.shape} in {tokens}"
         )
-    return _within(numbers, vocabulary, f"tokens={tokens}")
+    return _within(numbers, vocabulary, f"tokens in {tokens}")
 
 
 def _within(numbers: Int[np.ndarray, " n"], vocabulary: int, what: str) -> Int[np.ndarray, " n"]:
     """`numbers`, which must be tokens of the vocabulary."""
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < vocabulary):
         raise ValueError(
-            f"{what} has numbers from {numbers.min()} to {numbers.max()}, allowed: 0 to "
-            f"{vocabulary - 1}"
+            f"{what} must be from 0 to {vocabulary - 1}, got {numbers.min()} to {numbers.max()}"
         )
     return numbers.astype(np.int32)
 
@@ -141,8 +142,8 @@ def shrink_language_model(
     judged_on = [len(tokens) - split, *([] if guard is None else [split - weighed])]
     if min(judged_on) < length + 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, allowed: {math.ceil((length + 2) / HELD_OUT)} or "
-            f"more for pieces of {length}"
+            f"the text must have {math.ceil((length + 2) / HELD_OUT)} tokens or more for pieces of "
+            f"{length}, got {len(tokens)}"
         )
     held_out = _pieces(tokens[split:], length + 1)[:judged]
     batch = _calibration(tokens[:weighed], sequences, length, seed)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import rich.progress
 from rich.console import Console
 
@@ -30,12 +29,13 @@ from ..reporting.mlflow import MLflowSink
 from ..reporting.report import write_report
 from ..reporting.trackers import TensorBoardMirror
 from ..run.clock import Clock
-from ..run.compilation import use_compilation_cache
+from ..run.compilation import missing_kernels, use_compilation_cache
 from ..run.describe import describe
 from ..run.interrupt import Interrupt
 from ..run.loop import Run
 from ..run.memory import keep_freed_memory
-from ..run.placement import Placement
+from ..run.placement import Placement, check_devices
+from ..run.together import PeerLost, alert, join
 from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_cache, check_new, check_writable
@@ -60,11 +60,7 @@ def execute(
     `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
     """
     config, clock = command.config, Clock()
-    keep_freed_memory()
-    if command.together is not None:
-        together = command.together
-        jax.distributed.initialize(together.coordinator, together.processes, together.process)
-    placement = Placement()
+    placement = _placed(command)
     folder = command.out or new_folder(config.model, task_label(config.task), config.seed)
     _check_places(command, folder)
     if (folder / "summary.json").exists():
@@ -73,6 +69,8 @@ def execute(
                 write_report(folder)
         placement.wait("the report is written")
         return folder
+    if advice := missing_kernels():
+        console.print(advice, soft_wrap=True, highlight=False)
     check_trained(config)
     use_compilation_cache(config.cache_dir)
     with clock.phase("data"), _preparation_progress(console) as progress:
@@ -85,16 +83,9 @@ def execute(
     placement.wait("all have found the folder as it must be")
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) if placement.is_first else nullcontext():
-        if not command.resume and placement.is_first:
-            write_atomically(folder / "config.yaml", write_yaml(config))
-            keep_task(folder, task)
-            if command.task is not None:
-                save_task(task, Path(config.task))
-            note_data(folder, config, task)
         if placement.is_first:
-            with _as_usage_error():
-                note_environment(folder / "environment.json")
-        with Interrupt() as interrupt:
+            _note(command, config, task, folder)
+        with Interrupt(lambda: _say_expired(folder, console)) as interrupt:
             run = Run(config, task, folder, clock, teacher, method=method, policy=policy)
             summary = _train(run, make_display(console), interrupt)
         if placement.is_first:
@@ -104,6 +95,27 @@ def execute(
     return folder
 
 
+def _placed(command: Command) -> Placement:
+    """The devices that this process uses, and those of the processes that train with it."""
+    keep_freed_memory()
+    if command.together is not None:
+        join(command.together)
+    check_devices()
+    return Placement()
+
+
+def _note(command: Command, config: RunConfig[Any, Any], task: Task, folder: Path) -> None:
+    """Write down what the run in `folder` is, on which data, and what it runs on."""
+    if not command.resume:
+        write_atomically(folder / "config.yaml", write_yaml(config))
+        keep_task(folder, task)
+        if command.task is not None:
+            save_task(task, Path(config.task))
+        note_data(folder, config, task)
+    with _as_usage_error():
+        note_environment(folder / "environment.json")
+
+
 def _check_places(command: Command, folder: Path) -> None:
     """`UsageError` unless the run can be kept in `folder`, and prepared data in their cache."""
     if command.resume:
@@ -111,6 +123,15 @@ def _check_places(command: Command, folder: Path) -> None:
     else:
         check_new("--out", folder, f"; or go on with --resume {folder}")
     check_cache(command.config.cache_dir)
+
+
+def _say_expired(folder: Path, console: Console) -> None:
+    """What is said where SIGTERM ends the process in the middle of something."""
+    console.show_cursor(True)
+    console.print(
+        f"stopped by SIGTERM; go on from the last checkpoint: scripts/train.py --resume {folder}",
+        soft_wrap=True,
+    )
 
 
 @contextmanager
@@ -133,6 +154,8 @@ def claimed(folder: Path) -> Iterator[None]:
             lock.enter_context(locked(folder / "metrics.jsonl", wait=False))
         except BlockingIOError as error:
             raise UsageError(f"{folder} belongs to a run in progress: wait for its end") from error
+        except OSError as error:
+            raise UsageError(" ".join(str(error).split())) from error
         yield
 
 
@@ -141,10 +164,8 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
     session, restored = run.session, run.saves.restore()
     log = session.folder / "metrics.jsonl"
     if not session.placement.is_first:  # the first process reports
-        try:
+        with _ending(run):
             return run.run(interrupt)
-        finally:
-            run.close()
     start = _start_of(log, run.step) if restored else None
     if start is None:
         _check_nothing_lost(log)
@@ -155,8 +176,8 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
     trackers = [] if where is None else [MLflowSink(where, session.folder, options)]
     with display:
         log_sink = EventLog(log, append=restored)
-        sinks = session.reporter.sinks = [log_sink, mirror, display, *trackers]
-        try:
+        session.reporter.sinks = [log_sink, mirror, display, *trackers]
+        with _ending(run):
             if start is not None:
                 for sink in (mirror, display, *trackers):
                     sink.write(start)
@@ -164,9 +185,24 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
             else:
                 session.emit("start", **describe(run.config, session.task, session.beginning))
             return run.run(interrupt)
+
+
+@contextmanager
+def _ending(run: Run) -> Iterator[None]:
+    """Close the run and its sinks after what is inside; at once where another process is gone."""
+    lost = False
+    try:
+        with alert(str(run.session.folder)):
+            yield
+    except PeerLost:
+        lost = True
+        raise
+    finally:
+        try:
+            if not lost:  # a checkpoint would wait for the process that is gone
+                run.close()
         finally:
-            run.close()
-            for sink in sinks:
+            for sink in run.session.reporter.sinks:
                 sink.close()
 
 
@@ -185,7 +221,7 @@ def _start_of(log: Path, step: int) -> dict[str, Any]:
 def _check_nothing_lost(log: Path) -> None:
     """`UsageError` if the run that would begin anew has had checkpoints, which are gone.
 
-    A second one is begun only when the first is complete; before that, nothing is lost.
+    The log tells of a checkpoint when it is complete; before that, nothing is lost.
     """
     if not log.exists():
         return
@@ -193,10 +229,10 @@ def _check_nothing_lost(log: Path) -> None:
         saved = [event["step"] for event in read_events(log) if event["event"] == "checkpoint"]
     except ValueError as error:
         raise UsageError(f"{log} must be the log of this run, got: {error}") from None
-    if len(saved) > 1:
+    if saved:
         raise UsageError(
             f"{log.parent / 'checkpoints'} must hold a checkpoint, got none, though the log tells "
-            f"of one of step {saved[-2]}: begin a new run with --config "
+            f"of one of step {saved[-1]}: begin a new run with --config "
             f"{log.parent / 'config.yaml'} --out FOLDER"
         )
 

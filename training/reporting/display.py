@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 
 from .events import Event, objective_of
-from .lines import line_about
+from .lines import line_about, verdict
 from .panel import LiveDisplay
 from .time_left import TimeLeft
 from .words import format_seconds
@@ -23,11 +23,19 @@ class PlainDisplay:
         self._total: int | None = None
         self._objective = objective_of({})
         self._left = TimeLeft()
+        self._test: Event = {}
+        self._before: list[int] = []
+        self._after: list[int] = []
 
     def write(self, event: Event) -> None:
         """Writes a line about `event`."""
         if event["event"] == "start":
             self._total, self._objective = event["total_steps"], objective_of(event)
+            self._before = [layer["d_state"] for layer in event["layers"]]
+        if event["event"] == "eval" and event["split"] == "test":
+            self._test = event
+        if "d_state" in event and isinstance(event["d_state"], list):
+            self._after = event["d_state"]
         self._left.write(event)
         line = line_about(event, self._total, self._objective)
         if line is None:
@@ -35,6 +43,10 @@ class PlainDisplay:
         left = self._left.seconds(self._total)
         if event["event"] == "train" and left is not None:
             line += f"  {format_seconds(left)} left"
+        if event["event"] == "end":
+            before, after = self._before, self._after or self._before
+            said = verdict("finished", self._test, before, after, self._objective)
+            line = line.removesuffix("finished") + said
         self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def rewind(self, step: int) -> None:

@@ -30,7 +30,7 @@ in [0, 1]):
                 compiling took in the background), waited (for its end), error (or null)
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
                 went on meanwhile; told when that ends)
-    checkpoint  step
+    checkpoint  step (whose state is complete on the disk; told when that is so)
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it
                 had to reach); the events between the two steps are gone from the log

@@ -100,3 +100,21 @@ def _shrink(event: Event) -> str:
         sizes = f"{states} states in {len(cut)} of {len(event['layers'])} layers"
     seconds = event["plan_seconds"] + event["compress_seconds"]
     return f"shrink: {sizes}; loss {before} → {after}  ({format_seconds(seconds)})"
+
+
+def verdict(
+    closing: str, test: Event, before: list[int], after: list[int], objective: Objective
+) -> str:
+    """What a run came to, in one line of up to 76 characters: its measure, and its states.
+
+    `test` is the event of the last evaluation on the test split, empty if there was none.
+    """
+    said = [closing]
+    if test:
+        measure = objective.measure
+        said.append(f"test {measure.label} {measure.show(test.get(measure.key))}")
+    if sum(before) and sum(after) != sum(before):
+        said.append(f"{sum(before)} → {sum(after)} states")
+    elif after:
+        said.append(f"{sum(after)} states")
+    return ", ".join(said)

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ..model.objective import Objective
 from .events import Event, objective_of
-from .lines import line_about
+from .lines import line_about, verdict
 from .time_left import TimeLeft
 from .words import format_count, format_measures, format_number, format_rate, format_seconds
 
@@ -44,6 +44,7 @@ class _Shown:
     paths: list[str] = field(default_factory=list[str])
     initial: list[int] = field(default_factory=list[int])
     sizes: list[int] = field(default_factory=list[int])
+    test: Event = field(default_factory=dict[str, Any])
     closing: str | None = None
 
 
@@ -58,8 +59,9 @@ class LiveDisplay:
         self._gap = 0.0  # seconds between the last two reports of steps
         self._left = TimeLeft()
         self._lock = threading.Lock()
+        self._width = console.width
         self._live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=4, transient=False
+            console=console, get_renderable=self._redraw, refresh_per_second=4, transient=False
         )
         self._open = True
 
@@ -117,6 +119,8 @@ class LiveDisplay:
                 measure = shown.objective.measure
                 if measure.better(event[measure.key], shown.best.get(measure.key)):
                     shown.best = event
+            case "eval":
+                shown.test = event
             case "shrink":
                 after = {row["path"]: row["after"] for row in event["layers"]}
                 pairs = zip(shown.paths, shown.sizes, strict=True)
@@ -148,12 +152,26 @@ class LiveDisplay:
         line = line_about(event, self._shown.total, self._shown.objective)
         return None if style is None or line is None else Text(line, style=style)
 
+    def _redraw(self) -> RenderableType:
+        """The panel for the terminal, which is cleared where its width has changed.
+
+        A terminal that became narrower has broken the lines of the last panel in two, and the
+        cursor would go up too few of them.
+        """
+        if self._console.width != self._width:
+            self._width = self._console.width
+            self._console.clear()
+            self._live._live_render._shape = None
+        return self.render()
+
     def render(self) -> RenderableType:
         """The panel as it is now."""
         with self._lock:
             parts: list[RenderableType] = [self._progress(), self._numbers()]
             if self._shown.sizes:
                 parts += [Text(), self._layers()]
+            if self._shown.closing is not None:
+                parts += [Text(), Text(self._verdict(), style="bold", overflow="ellipsis")]
             return Panel(
                 Group(*parts), title=Text(self._shown.title, style="bold"), title_align="left"
             )
@@ -176,38 +194,41 @@ class LiveDisplay:
         rate = self._left.steps_per_second
         silence = now - self._stepped
         clock = Text(f"{format_seconds(now - self._began)} elapsed", style="dim")
+        clock.no_wrap, clock.overflow = True, "ellipsis"
         if rate is not None:
-            clock = Text.assemble((f"{format_rate(rate)} steps/s", "green"), "   ", clock)
-        if shown.closing is not None:
-            clock.append(f"   {shown.closing}", style="bold")
-        else:
+            clock.append(f"   {format_rate(rate)} steps/s", style="green")
+        if shown.closing is None:
             if left is not None:
                 clock.append(f"   {format_seconds(max(0.0, left - (now - self._wrote)))} left")
             if silence > max(_SILENCE, 3 * self._gap):
-                clock.append(
-                    f"   no step for {format_seconds(silence)}: compiling, evaluating or waiting",
-                    style="yellow",
-                )
+                clock.append(f"   no step for {format_seconds(silence)}", style="yellow")
         return Group(row, clock)
+
+    def _verdict(self) -> str:
+        """What the run came to, in one line."""
+        shown = self._shown
+        return verdict(shown.closing or "", shown.test, shown.initial, shown.sizes, shown.objective)
 
     def _numbers(self) -> RenderableType:
         shown = self._shown
         table = Table.grid(padding=(0, 2))
+        for _ in range(5):
+            table.add_column(no_wrap=True)
         train, validation, measure = shown.train, shown.validation, shown.objective.measure
         if train:
             table.add_row(
                 Text("train", style="dim"),
                 f"loss {format_number(train['loss'], '.4f')}",
                 *format_measures(train, shown.objective),
-                f"learning rate {format_number(train['learning_rate'], '.2e')}",
-                f"ssm {format_number(train['learning_rate_ssm'], '.2e')}",
+                f"rate {format_number(train['learning_rate'], '.1e')}",
+                f"ssm {format_number(train['learning_rate_ssm'], '.1e')}",
             )
         if validation:
             table.add_row(
                 Text("validation", style="dim"),
                 f"loss {format_number(validation['loss'], '.4f')}",
                 *format_measures(validation, shown.objective),
-                f"at step {validation['step']}",
+                f"step {validation['step']}",
                 f"best {measure.show(shown.best.get(measure.key))}",
             )
         if not train and not validation:

@@ -1,5 +1,6 @@
 """Sinks that repeat a run where others look at it: its scalars, and TensorBoard."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,24 @@ class TensorBoardMirror:
         resume_step: int | None = None,
         options: Mapping[str, Any] | None = None,
     ):
-        self._directory, self._options = str(directory), dict(options or {})
+        self._directory, self._options = Path(directory), dict(options or {})
         self._writer = self._open(resume_step)
         self._scalars = Scalars()
         self._closed = False
 
     def _open(self, resume_step: int | None) -> Any:
-        from tensorboardX import SummaryWriter  # optional, and slow to import
+        """A file of events, written at once: the package's own thread would hide a full disk."""
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+        from tensorboardX.proto import event_pb2
 
-        purge = None if resume_step is None else resume_step + 1
-        return SummaryWriter(self._directory, purge_step=purge)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        part = 0 if resume_step is None else resume_step
+        writer = EventsWriter(str(self._directory / "events"), f".from-{part}")
+        if resume_step is not None:
+            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            mark = event_pb2.Event(step=resume_step + 1, wall_time=time.time(), session_log=log)
+            writer.write_event(mark)
+        return writer
 
     def rewind(self, step: int) -> None:
         """Has TensorBoard hide what was written after step `step`."""
@@ -78,16 +87,19 @@ class TensorBoardMirror:
 
     def write(self, event: Event) -> None:
         """Mirrors what `event` holds."""
+        from tensorboardX.summary import histogram, scalar
+
         step = int(event["step"])
         for tag, value in self._scalars.of(event).items():
-            self._writer.add_scalar(tag, value, step)
+            self._add(scalar(tag, value), step)
         if event["event"] == "start" and self._options:
             self._describe(event)
         if event["event"] == "spectrum":
             for row in event["layers"]:
                 sigma = np.array([s for s in row["sigma"] if s], np.float64)
                 if sigma.size:
-                    self._writer.add_histogram(f"log10_hsv/{row['path']}", np.log10(sigma), step)
+                    self._add(histogram(f"log10_hsv/{row['path']}", np.log10(sigma), 30), step)
+        self._writer.flush()
 
     def _describe(self, start: Event) -> None:
         """The options, and which scalars they are to be compared by."""
@@ -99,7 +111,13 @@ class TensorBoardMirror:
         }
         measured = dict.fromkeys((f"test/{key}" for key in measured_keys(start)), 0.0)
         for part in hparams(plain, measured):
-            self._writer.file_writer.add_summary(part)
+            self._add(part, 0)
+
+    def _add(self, summary: Any, step: int) -> None:
+        from tensorboardX.proto import event_pb2
+
+        event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary)
+        self._writer.write_event(event)
 
     def close(self) -> None:
         """Writes what is still buffered and closes the event file."""

@@ -1,7 +1,9 @@
 """Checkpoints: arrays and the sizes of all layers, written atomically beside the run's log."""
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,12 @@ import orbax.checkpoint as ocp
 
 from compress.model.layers import layers_of, replace_layers
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every save at INFO and WARNING
+# orbax tells every save at INFO and WARNING, and a failed one, which `SaveError` names, at ERROR
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoints:
@@ -27,6 +34,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder, self._last = folder, 0
 
     def latest(self) -> int | None:
         """The step of the latest complete checkpoint, None if there is none."""
@@ -39,15 +47,38 @@ class Checkpoints:
     def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
         """Save a pytree of arrays and a JSON dictionary as step `step`; returns before it is done.
 
-        The arrays are copied first, so the caller may donate them.
+        The arrays are copied first, so the caller may donate them. `SaveError` if it, or the one
+        before it, cannot be written.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(_flat(jax.tree.map(np.array, arrays))),
-                metadata=ocp.args.JsonSave(metadata),
-            ),
-        )
+        self._last = step
+        with self._named_errors():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(_flat(jax.tree.map(np.array, arrays))),
+                    metadata=ocp.args.JsonSave(metadata),
+                ),
+            )
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is being written at this moment."""
+        return self._manager.is_saving_in_progress()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Whatever goes wrong inside with the last save, as a `SaveError` in one line."""
+        try:
+            yield
+        except Exception as error:  # orbax has errors of many kinds
+            said = " ".join(str(error).split())
+            reason = re.search(r"\[OS error \d+: \w* ?(.*?)\]|\[Errno \d+\] ([^:']*)", said)
+            why = next(filter(None, reason.groups()), said) if reason else said
+            left = [saved for saved in self.steps() if saved != self._last]
+            last = f"the last complete one is of step {left[0]}" if left else "there is none before"
+            raise SaveError(
+                f"the checkpoint of step {self._last} could not be written to {self._folder}: "
+                f"{why.strip()[:200]}; {last}"
+            ) from error
 
     def metadata(self, step: int) -> dict[str, Any]:
         """The JSON dictionary of step `step`."""
@@ -78,8 +109,9 @@ class Checkpoints:
                 self._manager.delete(saved)
 
     def wait(self) -> None:
-        """Wait until the last save is complete."""
-        self._manager.wait_until_finished()
+        """Wait until the last save is complete; `SaveError` if it cannot be completed."""
+        with self._named_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait until the last save is complete, and let go of the folder."""

@@ -1,10 +1,11 @@
-"""Compiled programs that outlive the process."""
+"""Compiled programs that outlive the process, and kernels that are compiled with the package."""
 
 from pathlib import Path
 
 import jax
 
 from data import default_cache_dir
+from zoo.recurrence.compiled import compiled
 
 
 def use_compilation_cache(cache_dir: Path | None = None) -> None:
@@ -16,3 +17,16 @@ def use_compilation_cache(cache_dir: Path | None = None) -> None:
         folder = (cache_dir or default_cache_dir()) / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def missing_kernels() -> str | None:
+    """What to do where the CPU computes without its kernels, in one line; None where it has them.
+
+    JAX must have found its devices before.
+    """
+    if jax.default_backend() != "cpu" or compiled():
+        return None
+    return (
+        "The kernels for the CPU are not built, so training is slower: install a C++ compiler "
+        "(g++ or clang++), then run `pip install --force-reinstall --no-deps .` again."
+    )

@@ -13,7 +13,7 @@ from ..model.auxiliary import Auxiliary
 from ..model.objective import Objective, Totals
 from .clock import Clock
 from .placement import Placement
-from .programs import Programs
+from .programs import Programs, Wait, at_once
 from .step import TrainState, make_eval_step, make_train_steps
 
 Compiled = tuple[str, float | None]
@@ -48,11 +48,19 @@ class Engine:
         self._eval_step = make_eval_step(static, objective, placement.outputs)
 
     def train(
-        self, state: TrainState, totals: Totals, batches: Batch, count: int
+        self,
+        state: TrainState,
+        totals: Totals,
+        batches: Batch,
+        count: int,
+        wait: Wait = at_once,
     ) -> tuple[TrainState, Totals]:
-        """Train on the first `count` of the batches; `state` and `totals` are used up."""
+        """Train on the first `count` of the batches; `state` and `totals` are used up.
+
+        `wait` waits for the compiler, and what it raises leaves both as they are.
+        """
         args = self._train_arguments(state, totals, batches, count)
-        done = self._program("train step", self._train_steps, args)(*args)
+        done = self._program("train step", self._train_steps, args, wait)(*args)
         return self._placement.own(done)
 
     def evaluate(self, state: TrainState, totals: Totals, batch: tuple[Batch, Any]) -> Totals:
@@ -70,11 +78,13 @@ class Engine:
         args = self._eval_arguments(state, self.zero(), batch)
         return "eval step", self._programs.make("eval step", self._eval_step, args)[1]
 
-    def _program(self, name: str, function: Any, args: tuple[Any, ...]) -> Any:
+    def _program(
+        self, name: str, function: Any, args: tuple[Any, ...], wait: Wait = at_once
+    ) -> Any:
         program = self._programs.find(name, args)
         if program is None:
             with self._clock.phase("compile"):
-                program, seconds = self._programs.make(name, function, args)
+                program, seconds = self._programs.make(name, function, args, wait)
             if seconds is not None:
                 self._compiled(name, seconds)
         return program

@@ -1,22 +1,36 @@
-"""Ctrl-C that keeps everything."""
+"""Ctrl-C and SIGTERM that keep everything."""
 
+import contextlib
 import math
+import os
 import signal
+import socket
+import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 
+GRACE = 8.0
+"""Seconds between SIGTERM and the end of the process; clusters kill after about 30."""
+
+Result = TypeVar("Result")
+
 
 class Interrupted(Exception):
-    """The run was asked to stop; everything up to `step` is saved in `folder`."""
+    """The run was asked to stop; everything up to `step` is saved in `folder`.
 
-    def __init__(self, step: int, folder: Path):
+    `number` is the signal that asked: a process that it ends has the exit code 128 + `number`.
+    """
+
+    def __init__(self, step: int, folder: Path, number: int = signal.SIGINT):
         super().__init__(f"stopped at step {step}")
-        self.step, self.folder = step, folder
+        self.step, self.folder, self.number = step, folder, number
 
 
 class Diverged(ArithmeticError):
@@ -45,29 +59,98 @@ def check_finite(params: Any, step: int, saved: int | None) -> None:
             )
 
 
+class Stopped(Exception):
+    """What was waited for is not waited for any longer: the run was asked to stop."""
+
+
 class Interrupt:
     """Inside this context the first Ctrl-C (or SIGTERM) is only remembered, in `requested`.
 
-    The second one is a KeyboardInterrupt at once. Outside of the main thread, where Python allows
-    no signal handlers, nothing changes.
+    The second Ctrl-C is a KeyboardInterrupt at once. SIGTERM leaves `grace` seconds [s]: then the
+    process ends, whatever it is doing, with the exit code 143, after `expired()`. Outside of the
+    main thread, where Python allows no signal handlers, nothing changes.
     """
 
-    def __init__(self):
+    def __init__(self, expired: Callable[[], None] = lambda: None, grace: float = GRACE):
         self.requested = False
-        self._previous = {}
+        self.number: int = signal.SIGINT
+        """The signal that asked first."""
+        self._expired, self._grace = expired, grace
+        self._over = threading.Event()
+        self._previous: dict[int, Any] = {}
+        self._ends: tuple[socket.socket, socket.socket] | None = None
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
+            self._ends = reader, writer = socket.socketpair()
+            writer.setblocking(False)
+            self._earlier = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+        if self._ends is not None:
+            signal.set_wakeup_fd(self._earlier)
+            self._ends[1].close()
+            self._ends = None
+
+    def wait(self, work: Callable[[], Result]) -> Result:
+        """What `work()` returns, from a thread of its own. `Stopped` as soon as a stop is asked.
+
+        For a compilation, say, in which Python has no say: it goes on, and nobody waits for it.
+        """
+        done: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # raised where the result is asked for
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name="work").start()
+        while not wait([done], timeout=0.1).done:
+            if self.requested:
+                raise Stopped
+        return done.result()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.requested:
+            self.number = number
         self.requested = True
+
+    def _watch(self, reader: socket.socket) -> None:
+        """End the process some time after SIGTERM, which is heard of here even if Python waits."""
+        with reader:
+            while heard := reader.recv(16):
+                if signal.SIGTERM not in heard:
+                    continue
+                if not self._over.wait(self._grace):
+                    said = threading.Thread(target=self._expired, daemon=True)
+                    said.start()
+                    said.join(1.0)  # it may wait for what the main thread holds
+                    leave(128 + signal.SIGTERM)
+                return
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, whatever its other threads are doing; what was printed gets out.
+
+    Python's own end waits for all threads, and takes the runtime from under those that compile.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def stop_on_sigterm() -> None:
+    """Outside of `Interrupt`, SIGTERM ends the process as an exception does: workers end too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

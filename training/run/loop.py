@@ -19,7 +19,8 @@ from .ahead import Ahead
 from .clock import Clock
 from .cutting import Cutting
 from .describe import note_phase
-from .interrupt import Interrupt, Interrupted, check_loss
+from .interrupt import Interrupt, Interrupted, Stopped, check_loss
+from .programs import at_once
 from .rollback import Rollback
 from .saves import Saves
 from .session import Session
@@ -99,11 +100,13 @@ class Run:
             if shrunk or interrupted or last or session.step % loop.checkpoint_every == 0:
                 self.saves.save()
             if interrupted and not last:
+                session.reporter.confirm()
                 session.emit("interrupt")
-                raise Interrupted(session.step, session.folder)
+                raise Interrupted(session.step, session.folder, interrupt.number)
         if "validation" not in session.results:  # resumed at the last step
             session.evaluate("validation")
         session.evaluate("test")
+        session.reporter.confirm()
         session.emit("end")
         return session.summary()
 
@@ -119,7 +122,11 @@ class Run:
             while session.step < stop:
                 if interrupted := session.placement.any(interrupt.requested):
                     break
-                totals = self._dispatch(stop, totals)
+                try:
+                    totals = self._dispatch(stop, totals, interrupt)
+                except Stopped:  # while it waited for the compiler
+                    interrupted = True
+                    break
             if session.step == first:
                 return interrupted
             measured = session.objective.report(totals)  # waits for the device
@@ -142,11 +149,12 @@ class Run:
     def close(self) -> None:
         """Wait for the last checkpoint, and for what is done in the background."""
         session = self.session
-        self._ahead.cancel()
         session.reporter.finish()
         with session.clock.phase("checkpoint"):
+            session.reporter.confirm()
             session.checkpoints.close()
             self._trial.close()
+        self._ahead.cancel()
 
     def _next_stop(self) -> int:
         """The next step at which something happens besides training."""
@@ -159,14 +167,19 @@ class Run:
         takeover = self._ahead.takeover_step
         return min(*stops, self.config.steps, *later, *([] if takeover is None else [takeover]))
 
-    def _dispatch(self, stop: int, totals: Totals) -> Totals:
-        """Train for some steps, at most up to `stop`; adds to `totals`."""
+    def _dispatch(self, stop: int, totals: Totals, interrupt: Interrupt) -> Totals:
+        """Train for some steps, at most up to `stop`; adds to `totals`.
+
+        `Stopped` where the process is alone and is asked to stop while it compiles: nothing has
+        changed then. Several processes stop at the end of a dispatch, all at the same one.
+        """
         session, rehearsal = self.session, self._ahead.rehearsal_step
         count = min(self.config.loop.steps_per_dispatch, stop - session.step)
         if rehearsal is not None and rehearsal > session.step:
             count = min(count, rehearsal - session.step)
         batches, state = session.feed.batches(session.step), session.held.wide
-        session.held.wide, totals = session.engine.train(state, totals, batches, count)
+        wait = interrupt.wait if session.placement.shard.count == 1 else at_once
+        session.held.wide, totals = session.engine.train(state, totals, batches, count, wait)
         session.step += count
         if session.step < self.config.steps:
             is_ready = totals.loss.is_ready  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,6 +6,7 @@ of all devices, each of which has all of the state and its part of the batch; XL
 be added across them. A random number does not depend on where it is drawn.
 """
 
+import os
 from typing import Any
 
 import jax
@@ -16,7 +17,21 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data.pipeline import Shard
 
+from ..settings.errors import UsageError
+
 _AXIS = "batch"
+
+
+def check_devices() -> None:
+    """`UsageError` if JAX finds no device of the kind that it is told to use."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        asked = os.environ.get("JAX_PLATFORMS") or "unset"
+        raise UsageError(
+            f"JAX_PLATFORMS must name devices that this machine has, got {asked} "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 class Placement:

@@ -2,10 +2,19 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import jax
+
+Wait = Callable[[Callable[[], Any]], Any]
+"""Gives what a piece of work returns, and may give up waiting for it."""
+
+
+def at_once(work: Callable[[], Any]) -> Any:
+    """What `work()` returns."""
+    return work()
 
 
 class Programs:
@@ -26,11 +35,14 @@ class Programs:
             return None
         return made.result()
 
-    def make(self, what: str, function: Any, args: tuple[Any, ...]) -> tuple[Any, float | None]:
+    def make(
+        self, what: str, function: Any, args: tuple[Any, ...], wait: Wait = at_once
+    ) -> tuple[Any, float | None]:
         """The program, and the seconds that it took to compile, None if another call did that.
 
-        `function` is a jitted function; of `args` only structure, shapes and dtypes matter. Raises
-        what compiling raises; the next one who asks tries again.
+        `function` is a jitted function; of `args` only structure, shapes and dtypes matter.
+        `wait(work)` gives what `work()` returns. Raises what compiling and waiting raise; the next
+        one who asks tries again.
         """
         key = _key(what, args)
         while True:
@@ -39,14 +51,14 @@ class Programs:
                 if made is None:
                     ours = self._made[key] = Future()
                     break
-            if made.exception() is None:  # waits
+            if wait(made.exception) is None:
                 return made.result(), None
             with self._lock:
                 if self._made.get(key) is made:
                     del self._made[key]
         start = time.perf_counter()
         try:
-            program = function.lower(*args).compile()
+            program = wait(function.lower(*args).compile)
         except BaseException as error:
             ours.set_exception(error)
             raise

@@ -30,15 +30,13 @@ class Saves:
             shrink.saved = session.state, self.metadata()
             return
         session.check_finite()
-        with session.clock.phase("checkpoint"):
-            session.checkpoints.save(session.step, session.state, self.metadata())
-        session.emit("checkpoint")
+        session.reporter.save(session.step, session.state, self.metadata())
 
     def save_again(self) -> None:
         """Save this step even if a checkpoint of it was written before; waits until it is done."""
         self.step = None
         self.save()
-        self._session.checkpoints.wait()
+        self._session.reporter.confirm()
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint holds besides the arrays."""

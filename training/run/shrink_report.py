@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .checkpoint import Checkpoints
 from .clock import Clock
 
 Layers = list[dict[str, Any]]
@@ -26,13 +25,10 @@ class ShrinkReport:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="certificates")
         self._layers = self._executor.submit(layers)
 
-    def deliver(self, write: Write, checkpoints: Checkpoints, clock: Clock) -> None:
-        """Write the event, and save the state; waits for the certificates."""
+    def deliver(self, write: Write, clock: Clock) -> tuple[Any, dict[str, Any]] | None:
+        """Write the event; waits for the certificates. What is to be saved, None if nothing is."""
         with clock.phase("shrink"):
             self._executor.shutdown()
             layers = self._layers.result()
         write("shrink", self.step, {"layers": layers, **self._fields})
-        if self.saved is not None:
-            with clock.phase("checkpoint"):
-                checkpoints.save(self.step, *self.saved)
-            write("checkpoint", self.step, {})
+        return self.saved

@@ -1,9 +1,6 @@
 """The command line of `scripts/train.py`."""
 
 import argparse
-import contextlib
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -12,9 +9,12 @@ from typing import Any
 from data import Task, kept_name
 
 from .config import RunConfig
-from .errors import UsageError, shown
+from .errors import UsageError
+from .help import Help
 from .options import with_arguments
+from .parser import Parser, asks_for_all, asks_for_help
 from .saved import DEFAULTS, complete, config_file
+from .train_help import page, page_of_all
 from .tuned import Settle, settle_later
 from .yaml import read_yaml
 
@@ -50,7 +50,8 @@ def parse_command(argv: Sequence[str]) -> Command:
 
     `--model`, `--task` and `--scale` choose the preset, a file given by `--config` (or the run that
     `--resume` goes on with) changes it, and the other options change that. What `--plugin` names is
-    imported before. Raises `UsageError` in one line; `--help` exits.
+    imported before. Raises `UsageError` in one line, and `Help` where `--help` or `--help-all` asks
+    for it: with the defaults of the model, task and scale that are chosen.
     """
     first, rest = _first_options(argv)
     together = _together(first.coordinator, first.processes, first.process)
@@ -79,6 +80,8 @@ def parse_command(argv: Sequence[str]) -> Command:
     if resume and list(config.plugins) != plugins:
         had = " ".join(plugins) or "none"
         raise UsageError(f"--plugin {' '.join(first.plugin)}, but the run to resume has {had}")
+    if asks_for_help(rest):
+        raise Help(page_of_all(config) if asks_for_all(rest) else page(config))
     changed = with_arguments(config, rest)
     if resume and changed != config:
         raise UsageError(
@@ -95,7 +98,7 @@ OUT = Path("--out")
 
 def _first_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options that are needed before the others can be read, and the others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser()
     for name in DEFAULTS:
         parser.add_argument(f"--{name}")
     parser.add_argument("--config", type=Path)
@@ -105,22 +108,7 @@ def _first_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return parser.parse_known_args(argv)
-    except SystemExit:
-        raise UsageError(_in_words(said.getvalue())) from None
-
-
-def _in_words(said: str) -> str:
-    """What argparse prints for a mistake, in one sentence."""
-    text = said.strip().splitlines()[-1].split("error: ")[-1]
-    if found := re.fullmatch(r"argument (--\w+): expected one argument", text):
-        return f"{found[1]} must be followed by its value"
-    if found := re.fullmatch(r"argument (--\w+): invalid int value: '(.*)'", text):
-        return f"{found[1]} must be a whole number, got {shown(found[2])}"
-    return text
+    return parser.parse_known_args(argv)
 
 
 def _together(

@@ -5,45 +5,40 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import tyro
 
-from data import TASKS
-from zoo import LAYERS
-
 from .config import RunConfig
-from .errors import UsageError, shown
-from .presets import SCALES
+from .errors import UsageError, nearest, shown
 
 
 def with_arguments(config: RunConfig[Any, Any], argv: Sequence[str]) -> RunConfig[Any, Any]:
-    """`config` with the options of a command line. `UsageError` in one line; `--help` exits.
+    """`config` with the options of a command line. `UsageError` in one line."""
+    return read_options(RunConfig[type(config.layer), type(config.data)], config, argv)
 
-    tyro reads the options from the dataclasses; those of `_command_options` are explained by
-    `--help`, and do nothing here.
+
+def read_options(kind: Any, default: Any, argv: Sequence[str]) -> Any:
+    """`default`, of the dataclass `kind`, changed by the options of a command line.
+
+    tyro reads them, by dotted names, from the dataclasses. `UsageError` in one line.
     """
-    options = _command_options(config)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            changed = tyro.cli(
-                options,
+            return tyro.cli(
+                kind,
                 args=list(argv),
-                default=options(config),
-                prog="scripts/train.py",
-                description=_description(),
+                default=default,
+                add_help=False,
                 config=(tyro.conf.FlagConversionOff,),
             )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_one_line(said.getvalue(), config, argv)) from None
+    except SystemExit:
+        raise UsageError(_one_line(said.getvalue(), default, argv)) from None
     except ValueError as error:  # what a config's __post_init__ has to say
         raise UsageError(str(error)) from None
-    return changed.run
 
 
 def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> RunConfig[Any, Any]:
@@ -88,47 +83,12 @@ def _unknown(name: str, value: Any, known: Sequence[str]) -> str:
 QUOTES = "'\""
 
 
-def option_names(config: RunConfig[Any, Any]) -> list[str]:
+def option_names(config: Any) -> list[str]:
     """The dotted names of all options of a configuration."""
     return [name for name, _ in _leaves(asdict(config))]
 
 
-def _command_options(config: RunConfig[Any, Any]) -> Any:
-    """A dataclass for tyro: the options of the command, around those of the run."""
-    shape = RunConfig[type(config.layer), type(config.data)]
-
-    @dataclass(frozen=True)
-    class Options:
-        run: Annotated[shape, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
-        out: Path | None = None
-        """Run directory (default: a new one under runs/)."""
-        config: Path | None = None
-        """YAML file with any of these options, as `compression: {tolerance: 0.1}`."""
-        resume: Path | None = None
-        """Go on with an interrupted run: --resume runs/NAME."""
-        plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-        """Python file or module that registers layers or tasks, imported first; may be repeated."""
-        coordinator: str | None = None
-        """For several processes that train together: the address of process 0, HOST:PORT, the same
-        for all; auto on a cluster that JAX knows. They need one --out on a shared disk."""
-        processes: int | None = None
-        """How many they are."""
-        process: int | None = None
-        """Which one this is, from 0."""
-
-    return Options
-
-
-def _description() -> str:
-    return (
-        "Train a state-space model that shrinks while it trains. "
-        f"Models: {', '.join(LAYERS)}. Tasks: {', '.join(TASKS)}. Scales: {', '.join(SCALES)}. "
-        "The defaults below are those of the chosen --model, --task and --scale; --list shows them "
-        "all."
-    )
-
-
-def _one_line(said: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> str:
+def _one_line(said: str, config: Any, argv: Sequence[str]) -> str:
     """tyro's boxed message in one sentence, with the nearest option where one was unknown."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", said)
     text = " ".join(re.sub(r"[╭╮╰╯│─━]+", " ", text).split())
@@ -152,7 +112,7 @@ def _one_line(said: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> st
     return re.split(r" Argument helptext:| For full helptext", text)[0]
 
 
-def _wrong_value(option: str, config: RunConfig[Any, Any], argv: Sequence[str]) -> str:
+def _wrong_value(option: str, config: Any, argv: Sequence[str]) -> str:
     """What a value must be that is none of its option's kind."""
     name = option.replace("-", "_")
     *groups, last = name.split(".")
@@ -169,8 +129,7 @@ def _wrong_value(option: str, config: RunConfig[Any, Any], argv: Sequence[str]) 
 def _wrong_choice(option: str, choices: Sequence[str], argv: Sequence[str]) -> str:
     """Which values there are to choose from, and the nearest one."""
     value = _value_of(option, argv)
-    near = difflib.get_close_matches(value.strip(QUOTES), choices, n=1)
-    hint = f": did you mean {near[0]!r}?" if near else ""
+    hint = nearest(value.strip(QUOTES), choices)
     return f"`{option.replace('-', '_')}` must be one of {', '.join(choices)}, got {value}{hint}"
 
 

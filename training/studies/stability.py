@@ -55,8 +55,8 @@ def moves_of(folder: Path, layer: int = 0, form: Form = "complex") -> list[Move]
     systems = [(step, found[layer]) for step, found in read_systems(folder / "systems")]
     if len(systems) < 2:
         raise FileNotFoundError(
-            f"{folder / 'systems'} holds {len(systems)} systems, allowed: 2 or more (a run with "
-            f"--loop.keep-systems True)"
+            f"{folder / 'systems'} must hold 2 systems or more (of a run with --loop.keep-systems "
+            f"True), got {len(systems)}"
         )
     weighed = [(step, system, values(system, form=form)) for step, system in systems]
     pairs = itertools.pairwise(weighed)

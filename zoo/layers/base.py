@@ -169,15 +169,15 @@ def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
     H = layer.d_model
     if lti.B.shape[1] != H or lti.C.shape[0] != H:
         raise ValueError(
-            f"lti has {lti.B.shape[1]} inputs and {lti.C.shape[0]} outputs, "
-            f"allowed for this {type(layer).__name__}: {H} of each (its d_model)"
+            f"`lti` must have {H} inputs and outputs (d_model) for this {type(layer).__name__}, "
+            f"got {lti.B.shape[1]} and {lti.C.shape[0]}"
         )
     if lti.D.ndim != 1:
         raise ValueError(
-            f"lti.D has shape {lti.D.shape}, allowed for a {type(layer).__name__}: a vector {(H,)}"
+            f"`lti.D` must be a vector {(H,)} for a {type(layer).__name__}, got {lti.D.shape}"
         )
     if lti.d_state < 1:
-        raise ValueError(f"lti has {lti.d_state} states, allowed: 1 or more")
+        raise ValueError(f"`lti` must have 1 state or more, got {lti.d_state}")
 
 
 @checked
@@ -191,8 +191,8 @@ def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
     """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
     if not isinstance(layer, AbstractLinearSSM):
         raise ValueError(
-            f"a {type(layer).__name__} follows its input and is no linear system by itself, "
-            "allowed here: an AbstractLinearSSM"
+            f"`layer` must be an AbstractLinearSSM, a linear system by itself, got a "
+            f"{type(layer).__name__}, which follows its input"
         )
     return layer
 

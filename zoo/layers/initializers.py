@@ -27,9 +27,11 @@ def ring(
     (0, max_phase) rad.
     """
     if not 0 <= r_min < r_max < 1:
-        raise ValueError(f"r_min={r_min}, r_max={r_max}: allowed is 0 <= r_min < r_max < 1")
+        raise ValueError(
+            f"`r_min` and `r_max` must be 0 <= r_min < r_max < 1, got {r_min} and {r_max}"
+        )
     if not 0 < max_phase <= 2 * math.pi:
-        raise ValueError(f"max_phase={max_phase}: allowed is 0 < max_phase <= 2 pi")
+        raise ValueError(f"`max_phase` must be above 0 and at most 2 pi, got {max_phase}")
     radius_key, angle_key = jax.random.split(key)
     tiny = float(jnp.finfo(jnp.float32).eps)
     squared = jax.random.uniform(radius_key, (d_state,), minval=r_min**2 + tiny, maxval=r_max**2)
@@ -62,7 +64,7 @@ def log_uniform(
 ) -> Float[Array, "..."]:
     """Logarithms, uniform between log(low) and log(high)."""
     if not 0 < low <= high:
-        raise ValueError(f"low={low}, high={high}: allowed is 0 < low <= high")
+        raise ValueError(f"`low` and `high` must be 0 < low <= high, got {low} and {high}")
     return jax.random.uniform(key, shape, minval=math.log(low), maxval=math.log(high))
 
 

@@ -116,7 +116,7 @@ class Mamba(AbstractMambaSSM):
 
     def __check_init__(self):
         if self.x_proj.bias is not None:
-            raise ValueError("x_proj has a bias, allowed: none, as in Hugging Face's weights")
+            raise ValueError("`x_proj` must have no bias, as in Hugging Face's weights, got one")
 
     @classmethod
     @checked

@@ -114,7 +114,7 @@ class Mamba2(AbstractMambaSSM):
     def __check_init__(self):
         low, high = self.dt_limit
         if not 0 <= low <= high:
-            raise ValueError(f"dt_limit={self.dt_limit}, allowed: 0 <= low <= high")
+            raise ValueError(f"`dt_limit` must be 0 <= low <= high, got {self.dt_limit}")
         check_positive("chunk_size", self.chunk_size)
         if self.heads % self.n_groups or self.d_inner % self.heads:
             sizes = f"{self.heads} heads and {self.d_inner} channels"

@@ -82,7 +82,10 @@ class S5(AbstractTimedSSM):
 
     def __check_init__(self):
         if self.discretization not in RULES:
-            raise ValueError(f"discretization={self.discretization!r}, allowed: {sorted(RULES)}")
+            raise ValueError(
+                f"`discretization` must be one of {', '.join(sorted(RULES))}, got "
+                f"{self.discretization!r}"
+            )
 
     @classmethod
     @checked

@@ -75,12 +75,12 @@ class AbstractBlock(eqx.Module):
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
         if not isinstance(self.norm, SampleNorm):
             raise ValueError(
-                f"norm is a {type(self.norm).__name__}, allowed where sequences are streamed: "
-                "'layer', 'rms' (a mean over the batch and its length sees the future; a trained "
-                "one is fixed by `zoo.fixed_norms`)"
+                "`norm` must be 'layer' or 'rms' where sequences are streamed (a mean over the "
+                "batch and its length sees the future; a trained one is fixed by "
+                f"`zoo.fixed_norms`), got {type(self.norm).__name__}"
             )
         if isinstance(self.ssm, Bidirectional):
-            raise ValueError("ssm is Bidirectional, allowed where sequences are streamed: causal")
+            raise ValueError("`ssm` must be causal where sequences are streamed, got Bidirectional")
         return self.norm.norm, self.ssm
 
     @checked
@@ -188,7 +188,7 @@ def residual_block(
 ) -> Block | MixerBlock:
     """The block that suits the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
     if norm not in NORMS:
-        raise ValueError(f"norm={norm!r}, allowed: {', '.join(NORMS)}")
+        raise ValueError(f"`norm` must be one of {', '.join(NORMS)}, got {norm!r}")
     forward_key, backward_key, glu_key = jax.random.split(key, 3)
     forward = make_ssm(forward_key)
     ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward

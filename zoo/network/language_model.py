@@ -41,7 +41,7 @@ class LanguageModel(eqx.Module):
         for block in self.blocks:
             block.streamed()
         if self.head is not None and self.head.bias is not None:
-            raise ValueError("head has a bias, allowed: none, as in Hugging Face's weights")
+            raise ValueError("`head` must have no bias, as in Hugging Face's weights, got one")
 
     @property
     def vocabulary(self) -> int:
@@ -122,9 +122,11 @@ def language_model(
     so that tied logits start small.
     """
     if norm not in FINAL_NORMS:
-        raise ValueError(f"norm={norm!r}, allowed for a language model: {', '.join(FINAL_NORMS)}")
+        raise ValueError(
+            f"`norm` of a language model must be one of {', '.join(FINAL_NORMS)}, got {norm!r}"
+        )
     if vocabulary < 1:
-        raise ValueError(f"vocabulary={vocabulary}, allowed: 1 or more")
+        raise ValueError(f"`vocabulary` must be 1 or more, got {vocabulary}")
     embedding_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
 
     def build() -> LanguageModel:

@@ -77,7 +77,7 @@ class Dropout(eqx.Module):
 
     def __check_init__(self):
         if not 0 <= self.rate < 1:
-            raise ValueError(f"rate={self.rate}, allowed: [0, 1)")
+            raise ValueError(f"`rate` must be in [0, 1), got {self.rate}")
 
     @checked
     def __call__(
@@ -94,7 +94,7 @@ class Dropout(eqx.Module):
         if self.inference or self.rate == 0:
             return x
         if key is None:
-            raise ValueError("key=None, allowed: a random key, for dropout in training")
+            raise ValueError("`key` must be a random key, for dropout in training, got None")
         keep = 1 - self.rate
         kept = _hashed_bits(key, draw, x.shape) < jnp.uint32(keep * 2**32)
         return jnp.where(kept, x / keep, 0)

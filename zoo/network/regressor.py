@@ -40,7 +40,7 @@ class FrameEncoder(eqx.Module):
     def __init__(self, frame: tuple[int, int], d_model: int, *, key: PRNGKeyArray):
         sides = [((side // 2 - 1) // 2 + 1) // 2 for side in frame]
         if min(sides) < 1:
-            raise ValueError(f"frame={frame}, allowed: 6 pixels or more on each side")
+            raise ValueError(f"`frame` must have 6 pixels or more on each side, got {frame}")
         wide_key, narrow_key, linear_key = jax.random.split(key, 3)
         self.wide = eqx.nn.Conv2d(1, FILTERS, 5, padding=2, key=wide_key)
         self.narrow = eqx.nn.Conv2d(FILTERS, FILTERS, 3, stride=2, padding=1, key=narrow_key)
@@ -155,9 +155,9 @@ def regressor(
     are for, then by channel, and begin at the present ones. The rest is as for `zoo.classifier`.
     """
     if frame is not None and frame[0] * frame[1] != input_size:
-        raise ValueError(f"frame={frame}, allowed: {input_size} pixels (input_size)")
+        raise ValueError(f"`frame` must have {input_size} pixels (input_size), got {frame}")
     if targets is not None and (not targets or outputs % len(targets)):
-        raise ValueError(f"targets={targets}, allowed: as many as divide outputs={outputs}")
+        raise ValueError(f"`targets` must be as many as divide outputs={outputs}, got {targets}")
     encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:

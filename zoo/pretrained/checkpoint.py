@@ -62,7 +62,8 @@ def load(folder: Path | str) -> LanguageModel:
     check_settings(config)
     if config["hidden_act"] not in kind.names.activations:
         allowed = kind.names.activations[0]
-        raise ValueError(f"{CONFIG}: hidden_act={config['hidden_act']!r}, allowed: {allowed!r}")
+        given = shown(config["hidden_act"])
+        raise ValueError(f"{CONFIG}: `hidden_act` must be {shown(allowed)}, got {given}")
     stored = stored_tensors(folder)
     stored = renamed(stored) if original else stored
     if config["tie_word_embeddings"]:
@@ -88,7 +89,7 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     for name, x in arrays.items():
         if x.dtype not in names:
             allowed = ", ".join(str(dtype) for dtype in names)
-            raise ValueError(f"{name} has dtype {x.dtype}, allowed: {allowed}")
+            raise ValueError(f"{name} must have one of the dtypes {allowed}, got {x.dtype}")
     settings["dtype"] = arrays[kind.names.embedding].dtype.name
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +111,8 @@ def read_config(folder: Path | str) -> Config:
 def _kind(config: Config) -> Kind:
     name = config.get("model_type")
     if not isinstance(name, str) or name not in KINDS:
-        raise ValueError(f"{CONFIG}: model_type={name!r}, allowed: {', '.join(KINDS)}")
+        listed = ", ".join(KINDS)
+        raise ValueError(f"{CONFIG}: `model_type` must be one of {listed}, got {shown(name)}")
     return KINDS[name]
 
 
@@ -121,38 +123,43 @@ def _settings(model: LanguageModel) -> Config:
     if not found:
         kinds = sorted({type(layer).__name__ for layer in layers})
         allowed = " or ".join(kind.layer.__name__ for kind in KINDS.values())
-        raise ValueError(f"model has layers {kinds}, allowed: {allowed}, one or more")
+        raise ValueError(
+            f"`model` must have one layer or more of {allowed}, got {', '.join(kinds) or 'none'}"
+        )
     kind = KINDS[found[0]]
     norms = norms_of(model)
     if not all(isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None for norm in norms):
-        raise ValueError("model has other norms than RMSNorm without bias, allowed: norm='rms'")
+        raise ValueError("`model` must have norms without bias, norm='rms', got others")
     epsilons = {norm.eps for norm in norms if isinstance(norm, eqx.nn.RMSNorm)}
     if len(epsilons) > 1:
-        raise ValueError(f"model's norms have eps {sorted(epsilons)}, allowed: the same")
+        raise ValueError(f"`model` must have norms of one eps, got {sorted(epsilons)}")
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
         if not isinstance(block, kind.block):
             raise ValueError(
-                f"blocks[{i}] is a {type(block).__name__}, allowed with {kind.layer.__name__}: "
-                f"{kind.block.__name__}"
+                f"blocks[{i}] must be a {kind.block.__name__} with a {kind.layer.__name__}, got a "
+                f"{type(block).__name__}"
             )
         if not isinstance(layer, kind.layer):
             raise ValueError(
-                f"blocks[{i}].ssm is a {type(layer).__name__}, allowed: {kind.layer.__name__}, as "
-                "blocks[0].ssm"
+                f"blocks[{i}].ssm must be a {kind.layer.__name__}, as blocks[0].ssm, got a "
+                f"{type(layer).__name__}"
             )
         if kind.config(layer) != kind.config(layers[0]):
             ours, first = kind.config(layer), kind.config(layers[0])
             other = [f"{k}={ours[k]}" for k in ours if ours[k] != first[k]]
             raise ValueError(
-                f"blocks[{i}].ssm has {', '.join(other)}, allowed: as in blocks[0].ssm, "
-                f"{', '.join(f'{k}={first[k]}' for k in ours if ours[k] != first[k])}"
+                f"blocks[{i}].ssm must have, as blocks[0].ssm, "
+                f"{', '.join(f'{k}={first[k]}' for k in ours if ours[k] != first[k])}, got "
+                f"{', '.join(other)}"
             )
     own = kind.config(layers[0]).get(kind.names.epsilon)
     if own is not None and own not in epsilons:
-        raise ValueError(f"blocks[0].ssm has eps={own}, allowed: as the norms, {epsilons.pop()}")
+        raise ValueError(
+            f"blocks[0].ssm must have the eps of the norms, {epsilons.pop()}, got {own}"
+        )
     sizes = [sizes_of(block) for block in model.blocks]
     if any(size != sizes[0] for size in sizes):
-        raise ValueError(f"model's blocks have {sizes}, allowed: the same")
+        raise ValueError(f"`model` must have blocks of one size, got {sizes}")
     return (
         kind.config(layers[0])
         | sizes[0]
@@ -173,8 +180,8 @@ def _drop_tied_head(stored: dict[str, Stored], name: str) -> None:
     embedding = stored.get(name)
     if head is not None and embedding is not None and not same_entries(head, embedding):
         raise ValueError(
-            f"lm_head.weight is not {name}, allowed with {CONFIG}'s "
-            "tie_word_embeddings: the same, or none"
+            f"lm_head.weight must be as {name}, or not be there, with `tie_word_embeddings` in "
+            f"{CONFIG}, got other numbers"
         )
 
 
@@ -183,7 +190,7 @@ def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
     problems = [f"{name} is missing" for name in shapes if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
     problems += [
-        f"{name} has shape {arrays[name].shape}, allowed: {shape}"
+        f"{name} must have shape {shape}, got {arrays[name].shape}"
         for name, shape in shapes.items()
         if name in arrays and arrays[name].shape != shape
     ]
@@ -191,7 +198,7 @@ def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
         listed = "; ".join(problems[:MOST_PROBLEMS])
         more = len(problems) - MOST_PROBLEMS
         listed += f"; and {more} more" if more > 0 else ""
-        raise ValueError(f"the tensors in {folder} are not those of its {CONFIG}: {listed}")
+        raise ValueError(f"the tensors in {folder} must be those of its {CONFIG}: {listed}")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -132,21 +132,21 @@ def nucleus(
 def _check(model, prompt, tokens, temperature, top_p, key, lengths) -> None:
     L = prompt.shape[1]
     if tokens < 1:
-        raise ValueError(f"tokens={tokens}, allowed: 1 or more")
+        raise ValueError(f"`tokens` must be 1 or more, got {tokens}")
     if L < 1:
-        raise ValueError("prompt has no tokens, allowed: 1 or more in each row")
+        raise ValueError("`prompt` must have 1 token or more in each row, got none")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"`temperature` must be finite and 0 or more, got {temperature}")
     if not 0 < top_p < math.inf:
         raise ValueError(f"`top_p` must be finite and more than 0, got {top_p}")
     if temperature > 0 and key is None:
-        raise ValueError(f"key=None with temperature={temperature}, allowed: a key, or 0")
+        raise ValueError(f"`key` must be given with temperature={temperature}, got None")
     low, high = int(prompt.min()), int(prompt.max())
     if low < 0 or high >= model.vocabulary:
         raise ValueError(
-            f"prompt has tokens from {low} to {high}, allowed: 0 to {model.vocabulary - 1}"
+            f"`prompt` must hold tokens from 0 to {model.vocabulary - 1}, got {low} to {high}"
         )
     if lengths is not None:
         short, long = int(np.min(lengths)), int(np.max(lengths))
         if short < 1 or long > L:
-            raise ValueError(f"lengths are from {short} to {long}, allowed: 1 to {L}")
+            raise ValueError(f"`lengths` must be from 1 to {L}, got {short} to {long}")

@@ -92,10 +92,10 @@ def from_original(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kind = LAYERS.get(layer.get("layer", "Mamba1"))
     if kind is None:
         allowed = ", ".join(LAYERS)
-        raise ValueError(f"{CONFIG}: ssm_cfg.layer={layer['layer']!r}, allowed: {allowed}")
+        raise ValueError(f"{CONFIG}: `ssm_cfg.layer` must be one of {allowed}, got {layer['layer']!r}")
     known = {*NAMES[kind], *STARTS, *FIXED_OF_LAYER, "dt_limit"}
     if odd := sorted(set(layer) - known):
-        raise ValueError(f"{CONFIG}: ssm_cfg.{odd[0]} is not known, allowed: {sorted(known)}")
+        raise ValueError(f"{CONFIG}: `ssm_cfg` must have keys of {sorted(known)}, got {odd[0]!r}")
     told = {name: layer.get(ours, default) for ours, (name, default) in NAMES[kind].items()}
     width, vocabulary = config.get("d_model", 2560), config.get("vocab_size", 50277)
     multiple = config.get("pad_vocab_size_multiple", 8)

@@ -24,9 +24,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no text, no JSON, numbers of 5000 digits
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} must be JSON, got: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, allowed: an object")
+        raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
     return found
 
 

@@ -83,7 +83,7 @@ def read_tensors(stored: dict[str, Stored]) -> dict[str, jax.Array]:
     for name, each in sorted(stored.items(), key=lambda item: -item[1].size):
         if each.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
             raise ValueError(
-                f"{name} is float64, allowed where jax_enable_x64 is off: up to float32"
+                f"{name} must be float32 or less where jax_enable_x64 is off, got float64"
             )
         arrays[name] = jax.block_until_ready(jnp.asarray(each.read()))
     return {name: arrays[name] for name in stored}
@@ -111,7 +111,7 @@ def _stored(path: Path) -> dict[str, Stored]:
         with safetensors.safe_open(path, framework="numpy"):  # which checks the whole header
             pass
     except safetensors.SafetensorError as error:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -121,7 +121,8 @@ def _stored(path: Path) -> dict[str, Stored]:
             continue
         if entry["dtype"] not in DTYPES:
             raise ValueError(
-                f"{name} in {path} has dtype {entry['dtype']}, allowed: {', '.join(DTYPES)}"
+                f"{name} in {path} must have one of the dtypes {', '.join(DTYPES)}, got "
+                f"{entry['dtype']}"
             )
         begin = 8 + length + entry["data_offsets"][0]
         tensors[name] = Stored(path, DTYPES[entry["dtype"]], tuple(entry["shape"]), begin)

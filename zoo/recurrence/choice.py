@@ -131,9 +131,9 @@ def recurrence_form(form: str, chunk: int) -> Iterator[None]:
     `form` is one of "scan", "fused", "matmul", "fft", "associative"; `chunk` in samples.
     """
     if form not in FORMS:
-        raise ValueError(f"form={form!r}, allowed: {sorted(FORMS)}")
+        raise ValueError(f"`form` must be one of {', '.join(sorted(FORMS))}, got {form!r}")
     if chunk < 1:
-        raise ValueError(f"chunk={chunk}, allowed: 1 or more samples")
+        raise ValueError(f"`chunk` must be 1 or more samples, got {chunk}")
     token = _override.set(Choice(form, chunk))
     try:
         yield

@@ -68,7 +68,7 @@ def _check_axes(avals: Sequence[Any]) -> None:
         types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
         if explicit := [axis for axis in used if types.get(axis) == AxisType.Explicit]:
             raise ValueError(
-                f"an array [{', '.join(map(str, aval.shape))}] is sharded over {explicit[0]!r}, an "
-                "explicit mesh axis, allowed: axes of type Auto, as in jax.make_mesh(..., "
-                "axis_types=(AxisType.Auto,))"
+                f"an array [{', '.join(map(str, aval.shape))}] must be sharded over mesh axes of "
+                "type Auto, as in jax.make_mesh(..., axis_types=(AxisType.Auto,)), got the "
+                f"explicit axis {explicit[0]!r}"
             )

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ...store.builder import AbstractTaskBuilder, Records, tensor
-from ...store.raw import find_file
+from ...store.raw import find_file, numbered_lines
 from ...store.release import RELEASE, unpack_release
 from ...text import padded
 from .topics import TopicTexts
@@ -104,7 +104,7 @@ def _count(path: Path) -> tuple[int, list[int]]:
         else:
             empty.append(number)
     if not pairs:
-        raise ValueError(f"{path}: no pairs of texts")
+        raise ValueError(f"{path} must hold a pair of texts or more, got none")
     return pairs, empty
 
 
@@ -114,16 +114,16 @@ def _read(path: Path) -> Iterator[_Pair]:
 
 def _lines(path: Path) -> Iterator[tuple[int, _Pair]]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            columns = line.rstrip(b"\r\n").split(b"\t")
+        for number, line in numbered_lines(file):
+            columns = line.split(b"\t")
             if len(columns) != 5:
                 raise ValueError(
-                    f"{path}, line {number}: {len(columns)} columns, allowed: 5 (label, two "
-                    f"identifiers, two texts)"
+                    f"{path}, line {number} must have 5 columns (label, two identifiers, two "
+                    f"texts), got {len(columns)}"
                 )
             if columns[0] not in _LABELS:
+                label = columns[0].decode("latin-1")
                 raise ValueError(
-                    f"{path}, line {number}: label {columns[0].decode('latin-1')!r}, allowed: 0 "
-                    f"or 1"
+                    f"{path}, line {number} must have a label of 0 or 1, got {label[:40]!r}"
                 )
             yield number, (columns[3], columns[4], _LABELS[columns[0]])

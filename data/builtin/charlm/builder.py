@@ -75,7 +75,9 @@ class CharLM(AbstractTaskBuilder):
         by_split = dict(zip(("train", "validation", "test"), parts, strict=True))
         for split, part in by_split.items():
             if not part:
-                raise ValueError(f"{path}: its {len(text)} tokens leave none for split {split}")
+                raise ValueError(
+                    f"{path} must hold enough tokens for split {split}, got {len(text)} in all"
+                )
         return {
             split: Records(-(-len(part) // _BLOCK), _blocks(part))
             for split, part in by_split.items()
@@ -88,14 +90,14 @@ def _in_characters(text: bytes, path: Path) -> tuple[bytes, str]:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 (byte {text[error.start]:#04x} at {error.start}); vocabulary "
-            f"bytes reads anything"
+            f"{path} must be UTF-8, got byte {text[error.start]:#04x} at {error.start}; "
+            f"vocabulary bytes reads anything"
         ) from None
     characters = "".join(sorted(set(decoded)))
     if not 1 < len(characters) <= 256:
         raise ValueError(
-            f"{path}: {len(characters)} different characters, allowed: 2 to 256; vocabulary bytes "
-            f"reads anything"
+            f"{path} must hold 2 to 256 different characters, got {len(characters)}; vocabulary "
+            f"bytes reads anything"
         )
     codes = np.frombuffer(decoded.encode("utf-32-le"), np.uint32)
     return np.searchsorted(np.unique(codes), codes).astype(np.uint8).tobytes(), characters

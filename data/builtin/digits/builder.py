@@ -54,9 +54,7 @@ def _pictures() -> tuple[UInt8[np.ndarray, "1797 8 8 1"], Int32[np.ndarray, "179
     images, labels = pixels.astype(np.uint8), digits.astype(np.int32)
     found = sha256(images.tobytes() + labels.astype(np.uint8).tobytes()).hexdigest()
     if found != _SHA256:
-        raise ValueError(
-            f"scikit-learn's digits are not the known ones: SHA-256 {found}, allowed: {_SHA256}"
-        )
+        raise ValueError(f"scikit-learn's digits must have the SHA-256 {_SHA256}, got {found}")
     return images.reshape(-1, 8, 8, 1), labels
 
 

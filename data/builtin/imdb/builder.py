@@ -1,11 +1,9 @@
 """The tensorflow-datasets builder of IMDB reviews, from `aclImdb`."""
 
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from ...store.builder import AbstractTaskBuilder, Records, tensor
 from ...store.download import RemoteFile, download_all
-from ...store.raw import hold_out
+from ...store.raw import files_in_tar, hold_out
 from ...text import padded
 
 FILE = RemoteFile(
@@ -87,7 +85,7 @@ class IMDB(AbstractTaskBuilder):
         for part, reviews in parts.items():
             if {review.label for review in reviews} != {0, 1}:
                 raise ValueError(
-                    f"{next(iter(source.values()))}: no reviews of both kinds in {part}"
+                    f"{next(iter(source.values()))} must hold reviews of both kinds in {part}"
                 )
             reviews.sort(key=lambda review: review.name)
         self.compare(PUBLISHED, {part: len(reviews) for part, reviews in parts.items()})
@@ -119,23 +117,16 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, Review]]:
 
 
 def _in_archive(archive: Path) -> Iterator[tuple[str, Review]]:
-    name = "its first file"
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = member.name
-                place = Path(name).parts[-3:]
-                if len(place) < 3 or not member.isfile() or not name.endswith(".txt"):
-                    continue
-                part, kind, file_name = place
-                if part in PUBLISHED and kind in _LABELS:
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    text = file.read()
-                    _check(text, f"{archive}, {name}")
-                    yield part, Review(f"{kind}/{file_name}", text, _LABELS[kind])
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{archive}: damaged or cut short in {name} ({error})") from error
+    for path, text in files_in_tar(archive, _is_review):
+        part, kind, file_name = path.parts[-3:]
+        _check(text, f"{archive}, {path}")
+        yield part, Review(f"{kind}/{file_name}", text, _LABELS[kind])
+
+
+def _is_review(path: PurePosixPath) -> bool:
+    place = path.parts[-3:]
+    known = len(place) == 3 and place[0] in PUBLISHED and place[1] in _LABELS
+    return known and path.suffix == ".txt"
 
 
 def _check(text: bytes, where: str) -> None:
@@ -143,7 +134,7 @@ def _check(text: bytes, where: str) -> None:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{where}: not UTF-8 (byte {text[error.start]:#04x} at {error.start})"
+            f"{where} must be UTF-8, got byte {text[error.start]:#04x} at {error.start}"
         ) from None
     if not text:
-        raise ValueError(f"{where}: an empty review")
+        raise ValueError(f"{where} must hold a review, got nothing")

@@ -109,13 +109,15 @@ class ListOps(AbstractTaskBuilder):
         for number, (tokens, label) in enumerate(read_tsv(path), 1):
             if len(tokens) >= self.recipe.settings.length:
                 raise ValueError(
-                    f"{path}: expression {number} has {len(tokens)} tokens, allowed: fewer than "
-                    f"{self.recipe.settings.length} (max_length)"
+                    f"{path}, expression {number} must have fewer than "
+                    f"{self.recipe.settings.length} tokens (max_length), got {len(tokens)}"
                 )
             samples.append((tokens, label))
             if self.recipe.progress is not None and number % 1000 == 0:
                 total = PUBLISHED["train"] if "train" in path.name else PUBLISHED["test"]
                 self.recipe.progress(number, max(total, number), f"evaluating {path.name}")
+        if not samples:
+            raise ValueError(f"{path} must hold an expression or more, got none")
         return samples
 
 

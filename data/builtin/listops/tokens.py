@@ -4,13 +4,17 @@ Nangia and Bowman, NAACL-SRW 2018, arXiv 1804.06028; Tay et al., ICLR 2021 (Long
 """
 
 import gzip
+import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8
+
+from ...store.raw import Bounded, numbered_lines
 
 VOCABULARY = ("pad", "end", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
 """The token with index i; `pad` fills up a row after `end`."""
@@ -36,7 +40,7 @@ def tokenize(source: str) -> UInt8[np.ndarray, " L"]:
     try:
         return np.array([_INDEX[word] for word in words], np.uint8)
     except KeyError as error:
-        raise ValueError(f"word {error.args[0]!r} is none of ListOps'") from None
+        raise ValueError(f"words must be ListOps', got {error.args[0][:40]!r}") from None
 
 
 def evaluate(tokens: UInt8[np.ndarray, " L"]) -> int:
@@ -57,11 +61,13 @@ def evaluate(tokens: UInt8[np.ndarray, " L"]) -> int:
             values = stack.pop()
             stack[-1].append(_OPERATIONS[operators.pop()](values))
         else:
-            raise ValueError(f"token {VOCABULARY[token]!r} where none can be")
+            raise ValueError(
+                f"an expression must be well formed, got {VOCABULARY[token]!r} too early"
+            )
     if operators or len(stack[0]) != 1:
         raise ValueError(
-            f"{len(operators)} operators left open and {len(stack[0])} values at the end, "
-            "allowed: 0 and 1"
+            f"an expression must leave 1 value and no open operator, got {len(stack[0])} and "
+            f"{len(operators)}"
         )
     return stack[0][0]
 
@@ -70,18 +76,21 @@ def read_tsv(path: Path) -> Iterator[tuple[UInt8[np.ndarray, " L"], int]]:
     """The expressions of a file and what they are worth, recomputed and compared, in its order.
 
     Reads, plain or gzipped, the files of Long Range Arena (a header; expression, tab, value) and
-    those of the original authors (no header; value, tab, expression). ValueError naming the file
-    and the line where one of them is damaged.
+    those of the original authors (no header; value, tab, expression). A byte order mark, and blank
+    lines at the end, are left out. ValueError naming the file and the line where one of them is
+    damaged.
     """
     for number, line in _lines(path):
         if number == 1 and line == "Source\tTarget":
             continue
         columns = line.split("\t")
         if len(columns) != 2:
-            raise ValueError(f"{path}, line {number}: {len(columns)} columns, allowed: 2")
+            raise ValueError(f"{path}, line {number} must have 2 columns, got {len(columns)}")
         source, value = columns if len(columns[0]) > len(columns[1]) else columns[::-1]
         if len(value) != 1 or value not in "0123456789":
-            raise ValueError(f"{path}, line {number}: value {value!r}, allowed: 0 to 9")
+            raise ValueError(
+                f"{path}, line {number} must have a value from 0 to 9, got {value[:40]!r}"
+            )
         try:
             tokens = tokenize(source)
             worth = evaluate(tokens)
@@ -89,21 +98,27 @@ def read_tsv(path: Path) -> Iterator[tuple[UInt8[np.ndarray, " L"], int]]:
             raise ValueError(f"{path}, line {number}: {error}") from None
         if worth != int(value):
             raise ValueError(
-                f"{path}, line {number}: value {value}, but the expression is worth {worth}"
+                f"{path}, line {number} must have the value of its expression, {worth}, got {value}"
             )
         yield tokens, worth
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rt", encoding="ascii") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\n")
+        with path.open("rb") as file:
+            for number, line in numbered_lines(_unpacked(file, path)):
+                yield number, line.decode("ascii")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{path}: the gzip data is damaged or cut short after line {number} ({error})"
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not plain ASCII after line {number} ({error})") from error
+        raise ValueError(f"{path}, line {number} must be plain ASCII ({error})") from error
+
+
+def _unpacked(file: IO[bytes], path: Path) -> Iterable[bytes]:
+    if path.suffix != ".gz":
+        return file
+    unzipped: Any = gzip.GzipFile(fileobj=file)
+    return io.BufferedReader(Bounded(unzipped, path))

@@ -5,6 +5,7 @@ name, index, label and the settings of the generator. The pictures are
 `<difficulty>/imgs/<batch>/sample_<n>.png`.
 """
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,14 +100,14 @@ def read_picture(path: Path, side: int) -> UInt8[np.ndarray, "side side"]:
     from PIL import Image  # needed for the official pictures alone
 
     try:
-        with Image.open(path) as picture:
-            image = np.asarray(picture.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size tells below
+            with Image.open(path) as picture:
+                width, height = picture.size
+                if (width, height) == (side, side):
+                    return np.asarray(picture.convert("L"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} cannot be read as a picture ({error}): unpack the release again"
         ) from error
-    if image.shape != (side, side):
-        raise ValueError(
-            f"{path} must have {side}x{side} pixels, got {image.shape[0]}x{image.shape[1]}"
-        )
-    return image
+    raise ValueError(f"{path} must have {side}x{side} pixels, got {height}x{width}")

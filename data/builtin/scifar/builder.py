@@ -3,8 +3,6 @@
 A record there is a byte with the label and 3072 with the picture: all of red, then green and blue.
 """
 
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ from jaxtyping import UInt8
 
 from ...store.builder import AbstractTaskBuilder, Records, tensor
 from ...store.download import RemoteFile, download_all
-from ...store.raw import hold_out
+from ...store.raw import files_in_tar, hold_out
 
 FILE = RemoteFile(
     "cifar-10-binary.tar.gz",
@@ -87,30 +85,22 @@ def _batches(paths: Mapping[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray,
         for name, path in paths.items():
             yield name, _rows(path.read_bytes(), str(path))
         return
-    archive, name = paths["archive"], "its first file"
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                if name.endswith(".bin"):
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    yield name, _rows(file.read(), f"{archive}, {name}")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{archive}: damaged or cut short in {name} ({error})") from error
+    archive = paths["archive"]
+    for path, raw in files_in_tar(archive, lambda path: path.suffix == ".bin"):
+        yield path.name, _rows(raw, f"{archive}, {path.name}")
 
 
 def _rows(raw: bytes, where: str) -> UInt8[np.ndarray, "n 3073"]:
     if not raw or len(raw) % _RECORD:
         raise ValueError(
-            f"{where}: {len(raw)} bytes, allowed: a multiple of {_RECORD}, which is a label and a "
-            f"picture"
+            f"{where} must hold one record or more of {_RECORD} bytes, a label and a picture, got "
+            f"{len(raw)} bytes"
         )
     rows = np.frombuffer(raw, np.uint8).reshape(-1, _RECORD)
     wrong = np.flatnonzero(rows[:, 0] > 9)
     if len(wrong):
         raise ValueError(
-            f"{where}: label {rows[wrong[0], 0]} in record {wrong[0]}, allowed: 0 to 9"
+            f"{where} must hold labels from 0 to 9, got {rows[wrong[0], 0]} in record {wrong[0]}"
         )
     return rows
 

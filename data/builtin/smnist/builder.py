@@ -100,12 +100,18 @@ def _pictures(paths: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndar
     image_path, label_path = paths[f"{part} images"], paths[f"{part} labels"]
     images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if images.shape[1:] != (28, 28):
-        raise ValueError(f"{image_path}: pictures of {images.shape[1:]} pixels, allowed: (28, 28)")
+        raise ValueError(
+            f"{image_path} must hold pictures of (28, 28) pixels, got {images.shape[1:]}"
+        )
     if len(images) != len(labels):
-        raise ValueError(f"{label_path}: {len(labels)} labels for {len(images)} pictures")
-    if len(labels) and labels.max() > 9:
+        raise ValueError(
+            f"{label_path} must hold a label for each of {len(images)} pictures, got {len(labels)}"
+        )
+    if not len(labels):
+        raise ValueError(f"{image_path} must hold a picture or more, got none")
+    if labels.max() > 9:
         record = int(np.argmax(labels > 9))
         raise ValueError(
-            f"{label_path}: label {labels[record]} in record {record}, allowed: 0 to 9"
+            f"{label_path} must hold labels from 0 to 9, got {labels[record]} in record {record}"
         )
     return images, labels

@@ -1,0 +1,91 @@
+"""The command lines of the scripts: mistakes in one sentence, help for 80 columns."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .errors import UsageError, nearest, shown
+from .help import Help, Row, shown_rows
+
+HELP = "--help-all"
+"""Asks for all options, where `--help` shows those that matter most."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises: `UsageError` for a mistake, `Help` where help is asked for.
+
+    `doc` is the script's docstring: what it does, and examples.
+    """
+
+    def __init__(self, doc: str | None = None):
+        super().__init__(add_help=False, allow_abbrev=False)
+        self._doc = (doc or "").strip()
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self._in_words(message))
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The values of all options. `Help` where `argv` asks for it."""
+        if asks_for_help(argv):
+            raise Help(f"{self._doc}\n\n{shown_rows(self._rows())}")
+        return self.parse_args(argv)
+
+    def _rows(self) -> list[Row]:
+        """Each option with its default, and what is said of it."""
+        rows = []
+        for action in self._actions:
+            name = " ".join(action.option_strings) or str(action.dest)
+            default = action.default
+            if action.nargs == 0 or default is None:
+                value = "" if action.nargs == 0 or not action.option_strings else _kind(action)
+            else:
+                value = str(default)
+            words = action.help or ""
+            if action.choices is not None and "{choices}" in words:
+                words = words.replace("{choices}", ", ".join(map(str, action.choices)))
+            rows.append((f"{name} {value}".strip(), words))
+        return [*rows, ("--help", "this page")]
+
+    def _in_words(self, message: str) -> str:
+        """What argparse says of a mistake, as the other messages say it."""
+        if found := re.fullmatch(r"argument (\S+): expected .* arguments?", message):
+            return f"{found[1]} must be followed by its value"
+        if found := re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", message):
+            words = {"int": "a whole number", "float": "a number"}.get(found[2], "of its kind")
+            return f"{found[1]} must be {words}, got {shown(found[3])}"
+        if found := re.match(r"argument (\S+): invalid choice: '(.*?)' \(choose from", message):
+            choices = next(
+                list(map(str, action.choices or ()))
+                for action in self._actions
+                if found[1] in (*action.option_strings, action.dest, action.metavar)
+            )
+            listed, hint = ", ".join(choices), nearest(found[2], choices)
+            return f"{found[1]} must be one of {listed}, got {shown(found[2])}{hint}"
+        if found := re.fullmatch(r"unrecognized arguments: (.*)", message):
+            first = found[1].split()[0]
+            known = [name for action in self._actions for name in action.option_strings]
+            if not first.startswith("-"):
+                return f"{shown(first)} must belong to an option, but stands alone"
+            return f"unknown option {first}{nearest(first.split('=')[0], known)} (--help lists all)"
+        if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+            return f"{found[1]} must be given (--help explains the options)"
+        if found := re.fullmatch(r"one of the arguments (.*) is required", message):
+            return f"one of {', '.join(found[1].split())} must be given"
+        return message
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for help, on the options that matter or on all of them."""
+    return bool({"-h", "--help", HELP} & set(argv))
+
+
+def asks_for_all(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for help on all options."""
+    return HELP in argv
+
+
+def _kind(action: Any) -> str:
+    """A word that stands for the value of an option without a default."""
+    names = {int: "N", float: "X"}
+    return str(action.metavar or names.get(action.type, action.dest.upper()))
