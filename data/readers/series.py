@@ -134,9 +134,11 @@ def _seconds(column: Any, name: str, form: str | None) -> np.ndarray:
     """Times as numbers: seconds, or numbers as they are."""
     from pyarrow import ArrowException, compute, timestamp, types
 
+    parse: Any = compute
+
     try:
         if types.is_string(column.type):
-            column = compute.strptime(column, format=form or "%Y-%m-%d %H:%M:%S", unit="us")
+            column = parse.strptime(column, format=form or "%Y-%m-%d %H:%M:%S", unit="us")
         if types.is_temporal(column.type):
             column = column.cast(timestamp("us")).cast("int64")
             return column.to_numpy().astype(np.float64) / 1e6

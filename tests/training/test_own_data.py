@@ -12,6 +12,8 @@ from data import Split, Task, fingerprint
 from training.commands.cut import cut_run
 from training.commands.data import load_data
 from training.commands.train import execute
+from training.reporting.classes import classes_section
+from training.reporting.history import History
 from training.run.interrupt import Interrupt, Interrupted
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
@@ -237,3 +239,18 @@ def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tm
         training.fit(made(), out=tmp_path / "run", console=quiet(), **settings)
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("classification", ["<th>class</th>", "said b", ">7</td>"]),
+        ("multilabel", ["<th>label</th>", "missed", ">7</td>"]),
+    ],
+)
+def test_the_report_says_what_was_taken_for_what(kind, said):
+    counts = [[7, 0], [1, 3]] if kind == "classification" else [[7, 0, 1, 2], [1, 3, 0, 0]]
+    summary = {"kind": kind, "tables": {"test": counts}, "output_names": ["a", "b"]}
+    page = classes_section(History([], summary))
+    assert all(text in page.replace(' class="n"', "") for text in said)
+    assert classes_section(History([], {"kind": "values"})) == ""

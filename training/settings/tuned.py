@@ -20,8 +20,9 @@ from .saved import DEFAULTS, complete
 Settle = Callable[[Task], RunConfig[Any, Any]]
 """From the data to the configuration of a run on a task that nobody has tuned."""
 
-SAMPLES = 24_000_000
-"""Samples (steps of sequences) that a run is trained on at most: minutes on two CPU cores."""
+SAMPLES = 10_000_000
+"""Samples (steps of sequences) that a run of 32 channels is trained on at most, half as many with
+64: minutes on two CPU cores."""
 EPOCHS = 60
 """Times that a run sees each sequence, within the limits of steps and samples."""
 
@@ -39,9 +40,9 @@ def tuned(task: Task, model: str) -> Preset:
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     batch = min(_power_of_two(n / 16, 8, 64), _power_of_two(32_768 / length, 4, 64), n)
     wanted = min(max(EPOCHS * n // batch, 1200), 5000)
-    steps = max(min(wanted, SAMPLES // (batch * length)), 200)
+    steps = 200 * max(min(wanted, SAMPLES // (batch * length)) // 200, 1)
     width = max(task.input_size if task.input_kind == "real" else 32, 2 * min(task.outputs, 32))
-    every = max(steps // 8, 1)
+    every = steps // 10
     return Preset(
         steps=steps,
         batch_size=batch,
@@ -58,7 +59,7 @@ def tuned(task: Task, model: str) -> Preset:
             tolerance=0.01, multiple=4, start=0.1, window=0.2, calibration=min(64, n)
         ),
         loop=LoopConfig(
-            log_every=max(every // 4, 1),
+            log_every=every // 2,
             evaluate_every=every,
             checkpoint_every=2 * every,
             steps_per_dispatch=max(min(25, 400_000 // (batch * length)), 1),
