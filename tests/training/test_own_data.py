@@ -9,16 +9,21 @@ from rich.console import Console
 
 import training
 from data import Split, Task, fingerprint
+from data.readers.divide import SPLITS
+from data.readers.stored import StoredConfig
 from training.commands.cut import cut_run
 from training.commands.data import load_data
 from training.commands.train import execute
+from training.model.network import check_model
 from training.reporting.classes import classes_section
 from training.reporting.history import History
 from training.run.interrupt import Interrupt, Interrupted
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
+from training.settings.presets import preset
 from training.settings.saved import read_config
+from training.settings.tuned import SAMPLES, tuned
 
 SIGNS = """
 import numpy as np
@@ -254,3 +259,16 @@ def test_the_report_says_what_was_taken_for_what(kind, said):
     page = classes_section(History([], summary))
     assert all(text in page.replace(' class="n"', "") for text in said)
     assert classes_section(History([], {"kind": "values"})) == ""
+
+
+@pytest.mark.parametrize("model", ["s5", "lru", "mamba"])
+@pytest.mark.parametrize(("n", "length"), [(20, 5), (300, 30), (3000, 60), (500, 20_000)])
+def test_the_rule_gives_settings_for_every_size(model, n, length):
+    inputs = np.broadcast_to(np.zeros(1, np.float32), (n, length, 3))
+    split = Split(inputs, np.arange(n, dtype=np.int32) % 2)
+    task = Task("t", length, "real", 3, dict.fromkeys(SPLITS, split), classes=2)
+    config = preset(model, "t.npz", "small", tuned(task, model), data=StoredConfig())
+    check_model(config, task)
+    assert config.batch_size <= n
+    assert config.steps * config.batch_size * length <= max(2 * SAMPLES, 200 * 4 * length)
+    assert config.loop.evaluate_every < config.steps

@@ -74,7 +74,6 @@ def check_network(network: NetworkConfig, task: Task) -> None:
     if task.targets is not None:
         seen = "for a forecast, which must not see what follows"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
-        require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
     if task.kind in ("language", "recall"):
         seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
