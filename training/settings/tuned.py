@@ -39,7 +39,7 @@ def tuned(task: Task, model: str) -> Preset:
     """
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     overlap = task.kind == "language" or task.targets is not None
-    different = max(8 * n // length, 1) if overlap else n
+    different = max(16 * n // length, 1) if overlap else n
     width = max(task.input_size if task.input_kind == "real" else 64, 2 * (task.classes or 0))
     d_model = _power_of_two(width, 32, 64)
     batch = min(_power_of_two(different / 16, 8, 64), _power_of_two(8192 / length, 4, 64), n)
@@ -56,7 +56,7 @@ def tuned(task: Task, model: str) -> Preset:
             d_model=d_model,
             blocks=2,
             norm="rms" if task.kind in ("language", "recall") else "batch",
-            dropout=0.2 if different < 1000 else 0.1,
+            dropout=0.2 if n < 1000 else 0.1,
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         compression=CompressionConfig(
