@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 import training
-from data import Split, Task, fingerprint
+from data import Split, Task, fingerprint, task_label
 from data.readers.divide import SPLITS
 from data.readers.stored import StoredConfig
 from training.commands.cut import cut_run
@@ -22,8 +23,9 @@ from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
 from training.settings.presets import preset
-from training.settings.saved import read_config
+from training.settings.saved import complete, read_config
 from training.settings.tuned import SAMPLES, tuned
+from training.settings.yaml import write_yaml
 
 SIGNS = """
 import numpy as np
@@ -259,6 +261,21 @@ def test_the_report_says_what_was_taken_for_what(kind, said):
     page = classes_section(History([], summary))
     assert all(text in page.replace(' class="n"', "") for text in said)
     assert classes_section(History([], {"kind": "values"})) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["w.npz", "w.csv", "w.ts", "w.txt", "wavs/a.wav", "tfds:some/thing:1.0.0"]
+)
+def test_options_of_every_format_come_back_from_a_file(name, tmp_path):
+    task = name
+    if not name.startswith("tfds:"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        task = str(tmp_path / name.partition("/")[0])
+    config = parse_command(["--task", task, "--data.test", "0.3"]).config
+    assert config.task == task
+    assert complete(yaml.safe_load(write_yaml(config))) == config
+    assert task_label(task) in ("w", "wavs", "some-thing-1.0.0")
 
 
 @pytest.mark.parametrize("model", ["s5", "lru", "mamba"])

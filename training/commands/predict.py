@@ -71,6 +71,10 @@ def _rows(found: Mapping[str, np.ndarray], lengths: np.ndarray | None) -> Iterat
             yield [k, label, *row]
         return
     outputs = found["outputs"]
+    if outputs.ndim == 2:  # values of each sequence
+        yield ["sequence", *(f"y{k}" for k in range(outputs.shape[1]))]
+        yield from ([k, *row] for k, row in enumerate(outputs))
+        return
     yield ["sequence", "sample", *(f"y{k}" for k in range(outputs.shape[-1]))]
     for k, sequence in enumerate(outputs):
         own = len(sequence) if lengths is None else lengths[k]
