@@ -289,3 +289,24 @@ def test_the_rule_gives_settings_for_every_size(model, n, length):
     assert config.batch_size <= n
     assert config.steps * config.batch_size * length <= max(2 * SAMPLES, 200 * 4 * length)
     assert config.loop.evaluate_every < config.steps
+
+
+WRONG = {
+    "empty.csv": b"",
+    "falls.csv": b"time,x\n2020-01-02,1\n2020-01-01,2\n",
+    "empty.ts": b"@classLabel true a b\n@data\n",
+    "odd.ts": b"@classLabel true a b\n@data\n1,2:a\n1,2:3,4:b\n",
+    "empty.npz": b"",
+    "empty.txt": b"",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_command_ends_with_code_2_and_one_line(name, tmp_path, capsys):
+    (tmp_path / name).write_bytes(WRONG[name])
+    out = tmp_path / "out"
+    assert script.main(["--task", str(tmp_path / name), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: `task`")
+    assert said.count("\n") == 1
+    assert not out.exists()
