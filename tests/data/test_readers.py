@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from data import Split, Task, fingerprint, load_task, save_task, task_entry
+from data import Split, Task, array_task, fingerprint, load_task, save_task, task_entry
 from data.readers.divide import Shares, divided
 from data.readers.forecast import forecast_task
 
@@ -79,6 +79,16 @@ def test_one_file_of_arrays_is_divided_by_class_and_normalised(tmp_path):
     again = load(tmp_path / "w.npz")
     for name, split in task.splits.items():
         np.testing.assert_array_equal(split.labels, again.splits[name].labels)
+
+
+def test_arrays_in_memory_are_as_those_in_a_file(tmp_path):
+    inputs, labels = waves()
+    task = array_task(inputs, labels, name="w", test=0.3)
+    file = load(save(tmp_path / "w.npz", inputs=inputs, labels=labels), test=0.3)
+    assert fingerprint(task) == fingerprint(file)
+    ragged = array_task([case[: 5 + k % 4] for k, case in enumerate(inputs)], labels)
+    assert ragged.length == 8
+    assert ragged.splits["train"].lengths is not None
 
 
 @pytest.mark.parametrize("form", ["prefixes", "folder", "npy", "parquet"])
