@@ -20,6 +20,7 @@ from .builtin.pendulum import PendulumConfig
 from .builtin.scifar import SCIFARConfig
 from .builtin.smnist import SMNISTConfig
 from .pipeline import Shard, eval_batches, train_batch
+from .readers.arrays import array_task
 from .readers.stored import save_task
 from .registry import (
     TASKS,
@@ -62,6 +63,7 @@ __all__ = [
     "Split",
     "Task",
     "TaskEntry",
+    "array_task",
     "check_task",
     "default_cache_dir",
     "eval_batches",

@@ -130,8 +130,8 @@ def check_intervals(layer: AbstractSSM, u: Inputs) -> None:
     """Intervals of one sample are none, and others make a difference."""
     timed: Any = layer
     y, ones = _called(layer, u), jnp.ones(len(u))
-    _same(layer, timed(u, ones), y, "the outputs with intervals of one", "those without")
-    if np.allclose(timed(u, 2 * ones), y):
+    _same(layer, timed(u, dt=ones), y, "the outputs with intervals of one", "those without")
+    if np.allclose(timed(u, dt=2 * ones), y):
         raise BrokenLaw(f"{type(layer).__name__} takes intervals, which make no difference")
 
 

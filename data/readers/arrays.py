@@ -45,6 +45,19 @@ def load_arrays(path: Path, config: ArraysConfig, places: Places) -> Task:
     return columns_task(path.stem, _read(path), config)
 
 
+def array_task(inputs: Any, labels: Any, *, name: str = "arrays", **more: Any) -> Task:
+    """The task of arrays in memory: divided and normalised as those in a file are.
+
+    `inputs` are an array [n, L, c] or [n, L], or a list of arrays [L_i, c] of different lengths;
+    `labels` one for each: names or whole numbers for classes, other numbers for values. `more` are
+    the arrays `lengths`, `intervals`, `mask` and `label_mask`, and the options of `ArraysConfig`.
+    ValueError for what does not go together.
+    """
+    given = {"inputs": inputs, "labels": labels}
+    given |= {key: more.pop(key) for key in NAMES if key in more}
+    return columns_task(name, {"train": given}, ArraysConfig(**more))
+
+
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """The arrays by split and name."""
     files = [path]

@@ -37,7 +37,7 @@ class ColumnOptions(Protocol):
 def columns_task(name: str, found: Mapping[str, Mapping[str, Any]], config: ColumnOptions) -> Task:
     """The task of the columns (`NAMES`) of each split that there is, "train" at least."""
     parts = {split: _split_arrays(split, arrays) for split, arrays in found.items()}
-    kinds = {asked(arrays["labels"], config.kind) for arrays in parts.values()}
+    kinds: set[Asked] = {asked(arrays["labels"], config.kind) for arrays in parts.values()}
     if len(kinds) > 1:
         raise ValueError(f"labels must be of one kind in all splits, got {', '.join(kinds)}")
     (kind,) = kinds

@@ -65,12 +65,12 @@ def load_saved(path: Path, config: DatasetConfig, places: Places) -> Task:
     """A folder that Hugging Face's `datasets` has saved (`save_to_disk`)."""
     del places
     try:
-        import datasets  # optional: pip install compressm-zoo[datasets]
+        from datasets import load_from_disk  # optional: pip install compressm-zoo[datasets]
     except ImportError:
         raise ValueError(
             f"{path} needs the package datasets: pip install 'compressm-zoo[datasets]'"
         ) from None
-    saved: Any = datasets.load_from_disk(str(path))
+    saved: Any = load_from_disk(str(path))
     found = saved if isinstance(saved, Mapping) else {"train": saved}
     return _task(path.name, {name: _columns(rows, config) for name, rows in found.items()}, config)
 

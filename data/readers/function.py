@@ -98,7 +98,8 @@ def _options(function: Callable[..., Any], name: str) -> tuple[type, Spread]:
     def with_places(given: dict[str, Any], places: Places) -> dict[str, Any]:
         return {**given, PLACES: places} if placed else given
 
-    if len(options) == 1 and is_dataclass(kind := hints.get(options[0].name)):
+    kind: Any = hints.get(options[0].name) if len(options) == 1 else None
+    if isinstance(kind, type) and is_dataclass(kind):
         whole = options[0].name
         _check_defaults(kind, name)
         return kind, lambda config, places: with_places({whole: config}, places)

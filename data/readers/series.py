@@ -14,6 +14,24 @@ from .forecast import forecast_task
 ROWS = "rows"
 WINDOW = 168
 """Hours of a week."""
+CALLED = ("time", "times", "date", "datetime", "timestamp", "ds", "hour")
+"""What a column of times may be called where it holds words or numbers."""
+FORMATS = (
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M",
+    "%d.%m.%Y %H:%M",
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%y %H:%M",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+)
+"""How times are often written, where Arrow does not know them by itself."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +39,10 @@ class SeriesConfig:
     """A series, a row for each time: from a window of it, the next values of some columns."""
 
     time: str | None = None
-    """Column of the times; None: the first that holds times. `rows`: there is none, rows follow
-    each other at equal distances."""
+    """Column of the times; None: the first that holds times, or is called so (time, date, ...).
+    `rows`: there is none, rows follow each other at equal distances."""
     time_format: str | None = None
-    """How times are written, as for strptime; None: as in ISO 8601, or as numbers."""
+    """How times are written, as for strptime; None: in a usual way, or as numbers."""
     columns: tuple[str, ...] = ()
     """Columns that the model sees; none: all that hold numbers."""
     targets: tuple[str, ...] = ()
@@ -106,20 +124,21 @@ def _times(table: Any, config: SeriesConfig) -> tuple[str | None, np.ndarray]:
 
     if config.time == ROWS:
         return None, np.arange(table.num_rows, dtype=np.float64)
+    kinds = {field.name: field.type for field in table.schema}
     name = config.time
     if name is None:
-        kinds = {field.name: field.type for field in table.schema}
         timed = [k for k, kind in kinds.items() if types.is_temporal(kind)]
-        if not timed:
+        called = [k for k in kinds if k.strip().lower() in CALLED]
+        if not (timed or called):
             raise ValueError(
                 f"time must name the column of times, or be {ROWS}, got columns "
                 f"{', '.join(kinds)} without any"
             )
-        name = timed[0]
-    if name not in table.column_names:
-        raise ValueError(f"time must be one of {', '.join(table.column_names)}, got {name}")
+        name = (timed or called)[0]
+    if name not in kinds:
+        raise ValueError(f"time must be one of {', '.join(kinds)}, got {name}")
     times = _seconds(table.column(name), name, config.time_format)
-    falls = np.flatnonzero(~(np.diff(times) > 0))
+    falls = _falls(times)
     if len(falls):
         row = int(falls[0])
         before, after = (table.column(name)[k].as_py() for k in (row, row + 1))
@@ -130,21 +149,47 @@ def _times(table: Any, config: SeriesConfig) -> tuple[str | None, np.ndarray]:
     return name, times
 
 
+def _falls(times: np.ndarray) -> np.ndarray:
+    """Rows after which the time does not rise."""
+    return np.flatnonzero(~(np.diff(times) > 0))
+
+
 def _seconds(column: Any, name: str, form: str | None) -> np.ndarray:
-    """Times as numbers: seconds, or numbers as they are."""
-    from pyarrow import ArrowException, compute, timestamp, types
+    """Times as numbers: seconds, or numbers as they are.
+
+    Of the usual ways to write times the first is taken that reads all of them, in rising order if
+    there is one: days and months cannot be told apart otherwise.
+    """
+    from pyarrow import ArrowException, compute, types
+
+    read: Any = compute
+    if not types.is_string(column.type):
+        return _as_numbers(column, name)
+    found = []
+    for each in FORMATS if form is None else (form,):
+        try:
+            found.append(_as_numbers(read.strptime(column, format=each, unit="us"), name))
+        except (ArrowException, ValueError):
+            continue
+    if not found:
+        raise ValueError(
+            f"column {name} must hold times (--data.time-format says how they are written), got "
+            f"{column[0].as_py()!r}"
+        )
+    return next((times for times in found if not len(_falls(times))), found[0])
+
+
+def _as_numbers(column: Any, name: str) -> np.ndarray:
+    from pyarrow import ArrowException, timestamp, types
 
     try:
-        if types.is_string(column.type):
-            column = compute.strptime(column, format=form or "%Y-%m-%d %H:%M:%S", unit="us")
         if types.is_temporal(column.type):
-            column = column.cast(timestamp("us")).cast("int64")
-            return column.to_numpy().astype(np.float64) / 1e6
-        return column.to_numpy().astype(np.float64)
+            zone = column.type.tz if types.is_timestamp(column.type) else None
+            column = column.cast(timestamp("us", tz=zone)).cast("int64").cast("float64")
+            return column.to_numpy() / 1e6
+        return column.cast("float64").to_numpy()
     except (ArrowException, ValueError, TypeError) as error:
-        raise ValueError(
-            f"column {name} must hold times (time_format says how they are written), got: {error}"
-        ) from None
+        raise ValueError(f"column {name} must hold times, got: {error}") from None
 
 
 def _columns(

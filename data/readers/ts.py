@@ -128,7 +128,11 @@ def _case(line: str) -> tuple[np.ndarray, str]:
     lengths = {len(column) for column in columns}
     if len(lengths) > 1:
         raise ValueError(f"dimensions must be equally long, got {sorted(lengths)}")
-    return np.stack(columns, axis=-1), label.strip()
+    case = np.stack(columns, axis=-1)
+    there = np.flatnonzero(np.isfinite(case).any(axis=1))
+    if not len(there):
+        raise ValueError("a case must have a value, got none")
+    return case[: there[-1] + 1], label.strip()  # what follows is padding in some archives
 
 
 def _labelled(cases: _Cases, config: TimeSeriesConfig) -> Labelled:

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     the token that is asked for at a step, -1 where none is."""
     lengths: Int32[np.ndarray, "*batch"] | Int32[np.ndarray, "*batch 2"] | None = None
     """Steps of each sequence proper; what follows them is padding. None: nothing is padded."""
-    intervals: Float32[np.ndarray, "*batch L"] | None = None
+    intervals: Float32[np.ndarray, "*batch L"] | Float32[np.ndarray, "*batch 2 L"] | None = None
     """Time before each step, in units of a usual one. None: all the same."""
     label_mask: (
         Bool[np.ndarray, "*batch k"]

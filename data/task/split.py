@@ -50,7 +50,7 @@ class Split:
     scale: float | Float32[np.ndarray, " c"] = 1.0
     lengths: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n 2"] | None = None
     """Steps before the padding; None where nothing is padded."""
-    intervals: Float32[np.ndarray, "n L"] | None = None
+    intervals: Float32[np.ndarray, "n L"] | Float32[np.ndarray, "n 2 L"] | None = None
     """Time before each step, in units of a usual one; None where all are the same."""
     input_kind: InputKind = "real"
     """Whether uint8 inputs are measured values or tokens."""

@@ -155,7 +155,7 @@ class Task:
         if split.lengths is not None:
             _check_shape(f"lengths of split {name}", split.lengths, pair)
         if split.intervals is not None:
-            _check_shape(f"intervals of split {name}", split.intervals, (self.length,))
+            _check_shape(f"intervals of split {name}", split.intervals, (*pair, self.length))
         if (split.intervals is None) != (self.splits["train"].intervals is None):
             raise ValueError(f"split {name} must have intervals if and only if split train has")
         if self.kind in ("regression", "values"):

@@ -1,6 +1,8 @@
 """Data of the user's in files: what is read, how it is divided, and what is refused."""
 
 import io
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from data import Split, Task, load_task, task_entry
+from data import Split, Task, array_task, fingerprint, load_task, save_task, task_entry
 from data.readers.divide import Shares, divided
 from data.readers.forecast import forecast_task
 
@@ -77,6 +79,16 @@ def test_one_file_of_arrays_is_divided_by_class_and_normalised(tmp_path):
     again = load(tmp_path / "w.npz")
     for name, split in task.splits.items():
         np.testing.assert_array_equal(split.labels, again.splits[name].labels)
+
+
+def test_arrays_in_memory_are_as_those_in_a_file(tmp_path):
+    inputs, labels = waves()
+    task = array_task(inputs, labels, name="w", test=0.3)
+    file = load(save(tmp_path / "w.npz", inputs=inputs, labels=labels), test=0.3)
+    assert fingerprint(task) == fingerprint(file)
+    ragged = array_task([case[: 5 + k % 4] for k, case in enumerate(inputs)], labels)
+    assert ragged.length == 8
+    assert ragged.splits["train"].lengths is not None
 
 
 @pytest.mark.parametrize("form", ["prefixes", "folder", "npy", "parquet"])
@@ -219,6 +231,75 @@ def test_windows_and_what_follows_are_rows_of_the_series():
     np.testing.assert_allclose(task.splits["train"].offset[0], (first_validation - 1) / 2)
 
 
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"]
+)
+def test_times_are_read_as_they_are_often_written(form, tmp_path):
+    start = datetime(2020, 1, 1)
+    times = [(start + timedelta(hours=k)).strftime(form) for k in range(900)]
+    rows = [f"{time},{k % 24}" for k, time in enumerate(times)]
+    (tmp_path / "s.csv").write_text("\n".join(["date,x", *rows]))
+    task = load(tmp_path / "s.csv", horizon=2)
+    assert task.notes == ()  # all an hour apart
+    assert task.length == 45
+
+
+def test_a_data_set_of_tfds_is_read_by_its_columns(cache):
+    load_task("digits")
+    (folder,) = (cache / "data" / "digits").iterdir()
+    name = f"tfds:digits/{folder.name}"
+    config = task_entry(name).config_class(inputs="image", labels="label")
+    task = load_task(name, config, data_dir=cache / "data")
+    assert (task.length, task.input_size, task.classes) == (8, 8, 10)
+    assert [len(split) for split in task.splits.values()] == [1297, 200, 300]
+    with pytest.raises(ValueError, match="must be a data set that tensorflow-datasets has"):
+        load_task("tfds:nothing_of_this_name", data_dir=cache)
+
+
+def test_text_is_cut_into_windows_of_bytes(tmp_path):
+    (tmp_path / "a.md").write_text("abc " * 300)
+    (tmp_path / "b.txt").write_text("xyz " * 300)
+    task = load(tmp_path, length=16)
+    assert (task.kind, task.length, task.input_size) == ("language", 16, 256)
+    assert bytes(task.splits["train"].inputs[0]) == b"abc abc abc abc "
+    with pytest.raises(ValueError, match="must have more than length=256 tokens"):
+        load(tmp_path)
+
+
+def test_a_folder_may_bring_its_tokenizer(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "a": 1, "b": 2}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("a b b " * 300)
+    task = load(tmp_path, length=8)
+    assert task.input_size == 3
+    assert task.splits["train"].inputs[0].tolist() == [1, 2, 2, 1, 2, 2, 1, 2]
+
+
+def test_a_folder_of_datasets_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = {"inputs": [[0.0, 1.0]] * 20, "labels": [0, 1] * 10}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
+    assert load(tmp_path / "saved").classes == 2
+
+
+def test_a_task_is_kept_as_it_is(tmp_path):
+    inputs, labels = waves()
+    inputs[3, 5, 1] = np.nan
+    task = load(save(tmp_path / "w.npz", inputs=inputs, labels=labels), missing="mask")
+    save_task(task, tmp_path / "kept")
+    again = load(tmp_path / "kept")
+    assert fingerprint(again) == fingerprint(task)
+    assert again.output_names == task.output_names
+    other = replace(task, splits={**task.splits, "test": task.splits["validation"]})
+    assert fingerprint(other) != fingerprint(task)
+    (tmp_path / "kept" / "stored-task.json").write_text("{}")
+    with pytest.raises(ValueError, match="must be as save_task writes it"):
+        load(tmp_path / "kept")
+
+
 # what is refused
 
 
@@ -279,6 +360,11 @@ WRONG = {
     ),
     "an empty csv": (wrong_csv(""), "must be a CSV file with a line of names"),
     "a csv of names": (wrong_csv("time,x\n"), "must hold a row or more"),
+    "no value": (
+        wrong_ts("@classLabel true a\n@data\n?,?:a\n"),
+        "line 3: a case must have a value",
+    ),
+    "times of words": (wrong_csv("time,x\nnow,1\nthen,2\n"), "column time must hold times"),
     "no times": (wrong_csv("a,b\n1,2\n3,4\n"), "time must name the column of times, or be rows"),
     "times that fall": (
         wrong_csv("time,x\n" + "\n".join([HOURS[1], HOURS[0], *HOURS[2:]])),

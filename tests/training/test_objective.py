@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.metrics import confusion_matrix, f1_score
 
-from data import Batch
+from data import Batch, Split, Task
 from training.model.objective import OBJECTIVES, Totals
 from training.reporting.display import LiveDisplay, PlainDisplay
 from training.reporting.report import write_report
@@ -148,3 +149,68 @@ def test_reports_name_what_counts(kind, tmp_path):
     assert "1.23%" in page
     assert "without a model: silence" in page
     assert "75.00 %" not in page
+
+
+def test_labels_that_are_not_known_do_not_count(getkey):
+    values, labels = logits(getkey, B, L, 2), np.asarray(logits(getkey, B, L, 2))
+    known = np.asarray(jax.random.bernoulli(getkey(), 0.5, (B, L, 2)))
+    batch = Batch(np.zeros((B, L, 1), np.float32), labels, LENGTHS, label_mask=known)
+    objective = OBJECTIVES["regression"]
+    report = objective.report(objective.totals(values, batch, jnp.ones(B)))
+    inside = known & (np.arange(L) < LENGTHS[:, None])[..., None]
+    errors = np.asarray(values - labels)[inside]
+    np.testing.assert_allclose(report["mse"], np.mean(errors**2), rtol=1e-5)
+    np.testing.assert_allclose(report["mae"], np.mean(np.abs(errors)), rtol=1e-5)
+
+
+def test_values_of_a_sequence_are_judged_one_by_one(getkey):
+    values, labels = logits(getkey, B, 4), np.asarray(logits(getkey, B, 4))
+    batch = Batch(np.zeros((B, L, 1), np.float32), labels, LENGTHS)
+    objective = OBJECTIVES["values"]
+    report = objective.report(objective.totals(values, batch, jnp.array([1.0, 1.0, 0.0])))
+    want = np.mean(np.asarray(values - labels)[:2] ** 2)
+    np.testing.assert_allclose(report["loss"], want, rtol=1e-5)
+
+
+def task(kind: str, classes: int, labels: np.ndarray, **settings) -> Task:
+    split = Split(np.zeros((len(labels), L, 1), np.float32), labels)
+    splits = {"train": split, "validation": split, "test": split}
+    return Task("t", L, "real", 1, splits, classes=classes, kind=kind, **settings)
+
+
+def test_macro_f1_is_that_of_scikit_learn(getkey):
+    true = np.array([0, 0, 1, 1, 2, 0, 1, 0], np.int32)
+    outputs = logits(getkey, 8, 3)
+    objective = OBJECTIVES["classification"].of(task("classification", 3, true))
+    batch = Batch(np.zeros((8, L, 1), np.float32), true)
+    totals = objective.totals(outputs, batch, jnp.ones(8))
+    said = np.argmax(outputs, axis=-1)
+    np.testing.assert_array_equal(totals.table, confusion_matrix(true, said, labels=[0, 1, 2]))
+    np.testing.assert_allclose(
+        objective.report(totals)["macro_f1"], f1_score(true, said, average="macro"), rtol=1e-6
+    )
+
+
+def test_several_labels_are_judged_one_by_one(getkey):
+    true = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]], np.float32)
+    outputs = logits(getkey, 4, 3)
+    objective = OBJECTIVES["multilabel"].of(task("multilabel", 3, true))
+    batch = Batch(np.zeros((4, L, 1), np.float32), true)
+    report = objective.report(objective.totals(outputs, batch, jnp.ones(4)))
+    said = np.asarray(outputs) > 0
+    np.testing.assert_allclose(report["accuracy"], np.mean(said == true), rtol=1e-6)
+    np.testing.assert_allclose(
+        report["macro_f1"], f1_score(true, said, average="macro", zero_division=0), rtol=1e-6
+    )
+
+
+def test_classes_count_by_their_weights(getkey):
+    true, outputs = np.array([0, 1, 1], np.int32), logits(getkey, 3, 2)
+    weighted = task("classification", 2, true, class_weights=(3.0, 0.5))
+    batch = Batch(np.zeros((3, L, 1), np.float32), true)
+    objective = OBJECTIVES["classification"].of(weighted)
+    totals = objective.totals(outputs, batch, jnp.ones(3))
+    losses = -jax.nn.log_softmax(outputs)[np.arange(3), true]
+    np.testing.assert_allclose(totals.loss, (losses * np.array([3, 0.5, 0.5])).sum(), rtol=1e-6)
+    plain = OBJECTIVES["classification"].totals(outputs, batch, jnp.ones(3))
+    assert float(totals.right) == float(plain.right)  # they weigh in the loss alone

@@ -5,18 +5,27 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 import training
-from data import Split, Task, fingerprint
+from data import Split, Task, fingerprint, task_label
+from data.readers.divide import SPLITS
+from data.readers.stored import StoredConfig
 from training.commands.cut import cut_run
 from training.commands.data import load_data
 from training.commands.train import execute
+from training.model.network import check_model
+from training.reporting.classes import classes_section
+from training.reporting.history import History
 from training.run.interrupt import Interrupt, Interrupted
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
-from training.settings.saved import read_config
+from training.settings.presets import preset
+from training.settings.saved import complete, read_config
+from training.settings.tuned import SAMPLES, tuned
+from training.settings.yaml import write_yaml
 
 SIGNS = """
 import numpy as np
@@ -237,3 +246,67 @@ def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tm
         training.fit(made(), out=tmp_path / "run", console=quiet(), **settings)
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("classification", ["<th>class</th>", "said b", ">7</td>"]),
+        ("multilabel", ["<th>label</th>", "missed", ">7</td>"]),
+    ],
+)
+def test_the_report_says_what_was_taken_for_what(kind, said):
+    counts = [[7, 0], [1, 3]] if kind == "classification" else [[7, 0, 1, 2], [1, 3, 0, 0]]
+    summary = {"kind": kind, "tables": {"test": counts}, "output_names": ["a", "b"]}
+    page = classes_section(History([], summary))
+    assert all(text in page.replace(' class="n"', "") for text in said)
+    assert classes_section(History([], {"kind": "values"})) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["w.npz", "w.csv", "w.ts", "w.txt", "wavs/a.wav", "tfds:some/thing:1.0.0"]
+)
+def test_options_of_every_format_come_back_from_a_file(name, tmp_path):
+    task = name
+    if not name.startswith("tfds:"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        task = str(tmp_path / name.partition("/")[0])
+    config = parse_command(["--task", task, "--data.test", "0.3"]).config
+    assert config.task == task
+    assert complete(yaml.safe_load(write_yaml(config))) == config
+    assert task_label(task) in ("w", "wavs", "some-thing-1.0.0")
+
+
+@pytest.mark.parametrize("model", ["s5", "lru", "mamba"])
+@pytest.mark.parametrize(("n", "length"), [(20, 5), (300, 30), (3000, 60), (500, 20_000)])
+def test_the_rule_gives_settings_for_every_size(model, n, length):
+    inputs = np.broadcast_to(np.zeros(1, np.float32), (n, length, 3))
+    split = Split(inputs, np.arange(n, dtype=np.int32) % 2)
+    task = Task("t", length, "real", 3, dict.fromkeys(SPLITS, split), classes=2)
+    config = preset(model, "t.npz", "small", tuned(task, model), data=StoredConfig())
+    check_model(config, task)
+    assert config.batch_size <= n
+    assert config.steps * config.batch_size * length <= max(2 * SAMPLES, 200 * 4 * length)
+    assert config.loop.evaluate_every < config.steps
+
+
+WRONG = {
+    "empty.csv": b"",
+    "falls.csv": b"time,x\n2020-01-02,1\n2020-01-01,2\n",
+    "empty.ts": b"@classLabel true a b\n@data\n",
+    "odd.ts": b"@classLabel true a b\n@data\n1,2:a\n1,2:3,4:b\n",
+    "empty.npz": b"",
+    "empty.txt": b"",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_command_ends_with_code_2_and_one_line(name, tmp_path, capsys):
+    (tmp_path / name).write_bytes(WRONG[name])
+    out = tmp_path / "out"
+    assert script.main(["--task", str(tmp_path / name), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: `task`")
+    assert said.count("\n") == 1
+    assert not out.exists()

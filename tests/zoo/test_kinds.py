@@ -12,10 +12,12 @@ from zoo import (
     BATCH_AXIS,
     S5,
     Bidirectional,
+    GLAConfig,
     LRUConfig,
     MambaConfig,
     S5Config,
     classifier,
+    language_model,
     pair_classifier,
     regressor,
 )
@@ -165,7 +167,7 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
         frame=frame,
         intervals=True,
     )
-    assert (model.interval is None) == (layer == "s5")
+    assert (model.interval is None) == LAYERS[layer].build(H, key=KEY).takes_intervals
     model = eqx.nn.inference_mode(model)
     x, dt = jax.random.normal(getkey(), (3, L, 64)), jnp.ones((3, L))
     values, _ = apply(model, x, state, dt=dt)
@@ -173,7 +175,7 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
     other, _ = apply(model, x, state, dt=dt.at[:, 3].set(4.0))
     np.testing.assert_allclose(other[:, :3], values[:, :3], rtol=1e-4, atol=1e-6)
     assert np.abs(other[:, 3:] - values[:, 3:]).max() > 1e-5
-    if layer == "s5":
+    if model.interval is None:
         close(values, apply(model, x, state)[0])  # unit intervals are no intervals
 
 
@@ -182,7 +184,17 @@ def test_bad_regressors_are_refused(getkey):
         make(regressor, "lru", getkey(), input_size=64, outputs=1, frame=(2, 3))
     with pytest.raises(ValueError, match=r"`frame` must have 6 pixels or more .*got \(4, 16\)"):
         FrameEncoder((4, 16), H, key=getkey())
-    model, state = make(regressor, "lru", getkey(), input_size=3, outputs=1, intervals=True)
+    gla = GLAConfig(d_state=2, heads=1)
+    model, state = regressor(
+        lambda key: gla.build(H, key=key),
+        input_size=3,
+        outputs=1,
+        intervals=True,
+        d_model=H,
+        blocks=1,
+        key=getkey(),
+    )
+    assert model.interval is not None
     with pytest.raises(ValueError, match="dt is missing"):
         model(jnp.zeros((L, 3)), state)
 
@@ -190,7 +202,30 @@ def test_bad_regressors_are_refused(getkey):
 def test_layers_say_what_the_network_has_to_know():
     taking = [name for name, config in LAYERS.items() if config.build(H, key=KEY).takes_intervals]
     mixing = [name for name, config in LAYERS.items() if config.build(H, key=KEY).is_mixer]
-    assert (taking, mixing) == (["s5"], ["mamba"])
+    assert (taking, mixing) == (["lru", "s5", "mamba"], ["mamba"])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_network_follows_the_intervals(layer, getkey):
+    real = {"input_kind": "real", "input_size": 3, "classes": 2}
+    tokens = jax.random.randint(getkey(), (2, L), 0, 5)
+    dt = jnp.ones((2, L)).at[:, 3].set(4.0)
+    for builder, settings, x, times in (
+        (classifier, real, jax.random.normal(getkey(), (2, L, 3)), dt),
+        (
+            pair_classifier,
+            {**real, "input_kind": "tokens", "input_size": 5},
+            jnp.stack([tokens, tokens[:, ::-1]], axis=1),
+            jnp.stack([dt, dt], axis=1),
+        ),
+        (language_model, {"vocabulary": 5}, tokens, dt),
+    ):
+        model, state = make(builder, layer, getkey(), intervals=True, **settings)
+        model = eqx.nn.inference_mode(model)
+        ones, _ = apply(model, x, state, dt=jnp.ones_like(times))
+        other, _ = apply(model, x, state, dt=times)
+        assert np.abs(other - ones).max() > 1e-6, builder.__name__
+        close(ones, apply(model, x, state)[0])  # unit intervals are no intervals
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -203,3 +238,13 @@ def test_first_states_and_other_sizes(layer):
     for x, y, whole in zip(*map(jax.tree.leaves, (small, like, full)), strict=True):
         assert x.shape == y.shape
         assert np.isin(x, whole).all()
+
+
+def test_a_forecast_begins_at_the_present_values(getkey):
+    model, state = make(regressor, "lru", getkey(), input_size=3, outputs=4, targets=(2, 0))
+    model = eqx.tree_at(lambda m: (m.head.weight, m.head.bias), model, replace_fn=jnp.zeros_like)
+    x = jax.random.normal(getkey(), (L, 3))
+    values, _ = eqx.nn.inference_mode(model)(x, state)
+    np.testing.assert_allclose(values, jnp.tile(x[:, np.array([2, 0])], (1, 2)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"targets=\(0, 1\), allowed: as many as divide outputs=3"):
+        make(regressor, "lru", getkey(), input_size=3, outputs=3, targets=(0, 1))

@@ -72,7 +72,7 @@ def _rows(found: Mapping[str, np.ndarray], lengths: np.ndarray | None) -> Iterat
             yield [k, label, *row]
         return
     outputs = found.get("labels", found["outputs"])
-    if outputs.ndim == 2:
+    if outputs.ndim == 2:  # values of each sequence
         yield ["sequence", *(f"y{k}" for k in range(outputs.shape[1]))]
         yield from ([k, *row] for k, row in enumerate(outputs))
         return

@@ -251,8 +251,9 @@ def _settled(command: Command, task: Task, console: Console | None) -> RunConfig
     if command.settle is None:
         return command.config
     config = command.settle(task)
-    for line in describe_settings(config, task) if console is not None else ():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if console is not None:
+        for line in describe_settings(config, task):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     return config
 
 

@@ -74,7 +74,6 @@ def check_network(network: NetworkConfig, task: Task) -> None:
     if task.targets is not None:
         seen = "for a forecast, which must not see what follows"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
-        require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
     if task.kind in ("language", "recall"):
         seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
@@ -94,25 +93,26 @@ _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
 
 def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
     """What the model of this kind of task has to know of it."""
+    common = {"intervals": task.splits["train"].intervals is not None}
     match task.kind:
         case "language" | "recall":
-            return {"vocabulary": task.input_size}
+            own = {"vocabulary": task.input_size}
         case "regression":
-            return {
+            own = {
                 "input_size": task.input_size,
                 "outputs": task.outputs,
                 "frame": task.frame,
-                "intervals": task.splits["train"].intervals is not None,
                 "targets": task.targets,
                 "bidirectional": bidirectional,
             }
         case _:
-            return {
+            own = {
                 "input_kind": task.input_kind,
                 "input_size": task.input_size,
                 "classes": task.outputs,
                 "bidirectional": bidirectional,
             }
+    return {**common, **own}
 
 
 def parameter_count(params: Any) -> int:

@@ -7,7 +7,8 @@ and shows the rest.
 
 `summary.json` may hold: task, kind, model, seed, total_steps, parameters_before, parameters_after,
 test {loss, and the measures of the kind by their keys}, validation {the same}, baselines {name:
-value of the first measure}, sample (text that a language model wrote), layers [{path, before,
+value of the first measure}, tables {split: sequences by class and answer}, output_names [what the
+classes are called], sample (text that a language model wrote), layers [{path, before,
 after}], seconds {total, train, compile, evaluate, shrink, spectra, host, data, checkpoint},
 host_share (of the wall time in which the device neither trained nor evaluated), data_share (of the
 time of the training steps in which the device waited for their batches),
@@ -17,6 +18,7 @@ steps_per_second}]. The keys of `environment.json` are free: each becomes a line
 
 from pathlib import Path
 
+from .classes import classes_section
 from .events import write_atomically
 from .figures import all_plates
 from .history import History, read_json
@@ -49,6 +51,7 @@ def write_report(run_dir: Path) -> Path:
             f"<figcaption>{escape(plate.caption)}</figcaption></figure></section>"
         )
     body.append(_shrink_table(history))
+    body.append(classes_section(history))
     body.append(_sample(history))
     body.append(
         "<section><h2>Configuration and environment</h2>"

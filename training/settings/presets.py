@@ -33,6 +33,8 @@ class Preset:
     loop: LoopConfig
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the task's config that differ from its defaults."""
+    layer: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the layer's config that differ from its defaults."""
     selective_state: int | None = None
     """States of each channel at the start, for layers that count them so (Mamba); None: `d_state`
     as well."""
@@ -282,7 +284,7 @@ def preset(
     if scale == "paper" and not per_channel:
         compression = replace(compression, method="paper")
     return RunConfig(
-        layer=layer_class(d_state=d_state),
+        layer=layer_class(d_state=d_state, **chosen.layer),
         data=data,
         model=model,
         task=task,
@@ -303,21 +305,8 @@ def _preset_of(task: str, scale: str, start: Preset | None = None) -> Preset:
 
 def preset_rows() -> tuple[list[str], list[list[str]]]:
     """The header and the rows of a table of all presets, models with equal settings in one row."""
-    header = [
-        "task",
-        "scale",
-        "models",
-        "steps",
-        "batch",
-        "d_model",
-        "blocks",
-        "state",
-        "learning rate (ssm)",
-        "decay",
-        "dropout",
-        "tolerance",
-        "data",
-    ]
+    header = ["task", "scale", "models", "steps", "batch", "d_model", "blocks", "state"]
+    header += ["learning rate (ssm)", "decay", "dropout", "tolerance", "data"]
     rows = []
     for task in TASKS:
         for scale in SCALES:

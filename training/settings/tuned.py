@@ -20,8 +20,9 @@ from .saved import DEFAULTS, complete
 Settle = Callable[[Task], RunConfig[Any, Any]]
 """From the data to the configuration of a run on a task that nobody has tuned."""
 
-SAMPLES = 24_000_000
-"""Samples (steps of sequences) that a run is trained on at most: minutes on two CPU cores."""
+SAMPLES = 10_000_000
+"""Samples (steps of sequences) that a run of 32 channels is trained on at most, half as many with
+64: minutes on two CPU cores."""
 EPOCHS = 60
 """Times that a run sees each sequence, within the limits of steps and samples."""
 
@@ -30,40 +31,58 @@ def tuned(task: Task, model: str) -> Preset:
     """The settings that a run of `model` on `task` starts with, a function of sizes alone.
 
     The batch is a power of two, about a sixteenth of the training sequences, and smaller for long
-    ones. There are steps for `EPOCHS` epochs, but 1200 at least and 5000 at most, and no more than
-    `SAMPLES` allow. The network is wider for many channels or classes, and drops more out where
-    there are few sequences. Cuts are careful: no more than a hundredth of the HSVs, late enough for
-    something to have been learned. Every norm looks at one sample, so that the model can stream.
+    ones. There are steps for `EPOCHS` epochs, but some hundreds at least and 5000 at most, and no
+    more than `SAMPLES` allow. Windows of one series overlap: what counts is how often each row of
+    it is seen. The network is wider for many channels or classes, and drops more out where there is
+    less to learn from. Cuts are careful: no more than a hundredth of the HSVs, late enough for
+    something to have been learned.
     """
-    del model  # what differs by model, `preset` knows
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
-    batch = min(_power_of_two(n / 16, 8, 64), _power_of_two(32_768 / length, 4, 64), n)
-    wanted = min(max(EPOCHS * n // batch, 1200), 5000)
-    steps = max(min(wanted, SAMPLES // (batch * length)), 200)
-    width = max(task.input_size if task.input_kind == "real" else 32, 2 * min(task.outputs, 32))
-    every = max(steps // 8, 1)
+    overlap = task.kind == "language" or task.targets is not None
+    different = max(16 * n // length, 1) if overlap else n
+    width = max(task.input_size if task.input_kind == "real" else 64, 2 * (task.classes or 0))
+    d_model = _power_of_two(width, 32, 64)
+    batch = min(_power_of_two(different / 16, 8, 64), _power_of_two(8192 / length, 4, 64), n)
+    wanted = min(max(EPOCHS * different // batch, 600 if overlap else 1200), 5000)
+    allowed = SAMPLES * 32 // (d_model * batch * length)
+    steps = 200 * max(min(wanted, allowed) // 200, 1)
+    every = steps // 10
     return Preset(
         steps=steps,
         batch_size=batch,
         d_state=64,
         selective_state=16,
         network=NetworkConfig(
-            d_model=_power_of_two(width, 32, 64),
+            d_model=d_model,
             blocks=2,
-            norm="rms" if task.kind == "language" else "layer",
-            dropout=0.0 if task.targets is not None else 0.2 if n < 1000 else 0.1,
+            norm="rms" if task.kind in ("language", "recall") else "batch",
+            dropout=0.2 if n < 1000 else 0.1,
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         compression=CompressionConfig(
-            tolerance=0.01, multiple=4, start=0.1, window=0.2, calibration=min(64, n)
+            tolerance=0.01, multiple=8, shrinks=3, start=0.1, window=0.2, calibration=min(64, n)
         ),
         loop=LoopConfig(
-            log_every=max(every // 4, 1),
+            log_every=every // 2,
             evaluate_every=every,
             checkpoint_every=2 * every,
-            steps_per_dispatch=max(min(25, 400_000 // (batch * length)), 1),
+            steps_per_dispatch=max(min(every // 2, 400_000 // (batch * length), 25), 1),
         ),
+        layer=_layer(model, length),
     )
+
+
+def _layer(model: str, length: int) -> dict[str, Any]:
+    """Fields of the layer: states that forget within a sequence, where sequences are short.
+
+    Steps and eigenvalues of the classes' defaults are for some hundred samples and more.
+    """
+    shorter = max(1.0, min(300 / length, 20.0))
+    if model == "s5":
+        return {"step_min": 1e-3 * shorter, "step_max": min(0.1 * shorter, 1.0)}
+    if model == "lru":
+        return {"r_min": 0.9**shorter, "r_max": 0.999**shorter}
+    return {}
 
 
 def settle_later(given: Mapping[str, Any], file: Path | None, argv: Sequence[str]) -> Settle | None:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ..lti import DiagonalLTI
-from ..recurrence.linear import lti_apply, lti_step
+from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
 from ..typing import Count, InputArray, checked
-from .base import MIN_DECAY, AbstractLinearSSM, check_fits
+from .base import MIN_DECAY, AbstractTimedSSM, check_fits
 from .checks import check_kinds, check_positive
 from .half import as_complex, widened, with_feedthrough
 from .initializers import complex_normal, ring
@@ -48,7 +48,7 @@ class LRUConfig:
         )
 
 
-class LRU(AbstractLinearSSM):
+class LRU(AbstractTimedSSM):
     """Linear recurrent unit, section 3 of the paper, with a state of N complex numbers.
 
         lam = exp(-exp(nu_log) + i exp(theta_log))           (eq. 7; |lam| < 1 by construction)
@@ -57,6 +57,9 @@ class LRU(AbstractLinearSSM):
 
     An angle of zero has no `theta_log`, and one close to it hardly any gradient: `from_lti` stores
     angles below `MIN_ANGLE` one turn further, at 2 pi + angle, which is the same eigenvalue.
+
+    Over an interval of dt samples the state advances by lam^dt, turning by the smaller of the two
+    angles that mean lam; the input counts as it does otherwise.
     """
 
     is_modal: ClassVar[bool] = True
@@ -114,10 +117,19 @@ class LRU(AbstractLinearSSM):
 
     @checked
     def __call__(
-        self, u: Float[InputArray, "length {self.d_model}"], *, key: PRNGKeyArray | None = None
+        self,
+        u: Float[InputArray, "length {self.d_model}"],
+        dt: Float[InputArray, " length"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
+        """The output sequence from a zero state; `dt` are the intervals before each sample."""
         lti = self.to_lti()
-        y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
+        if dt is None:
+            y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
+        else:
+            lam = jnp.exp(jnp.asarray(dt)[:, None] * smaller_turn(lti.log_lam))
+            y = jnp.real(linear_recurrence(lam, u @ lti.B.T) @ lti.C.T)
         return with_feedthrough(y, self.D, u)
 
     @checked
@@ -126,10 +138,14 @@ class LRU(AbstractLinearSSM):
 
     @checked
     def step(
-        self, carry: Complex[InputArray, "{self.d_state}"], u_t: Float[InputArray, "{self.d_model}"]
+        self,
+        carry: Complex[InputArray, "{self.d_state}"],
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "{self.d_model}"]]:
         lti = self.to_lti()
-        carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
+        log_lam = lti.log_lam if dt is None else dt * smaller_turn(lti.log_lam)
+        carry, y_t = lti_step(log_lam, lti.B, lti.C, carry, u_t)
         return carry, with_feedthrough(y_t, self.D, u_t)
 
     @checked
@@ -179,6 +195,13 @@ class LRU(AbstractLinearSSM):
 def normalizer_log(nu_log: Float[InputArray, " d_state"]) -> Float[Array, " d_state"]:
     """log sqrt(1 - |lam|^2) with |lam| = exp(-exp(nu_log)), exact next to the unit circle."""
     return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log)))
+
+
+@checked
+def smaller_turn(log_lam: Complex[InputArray, " d_state"]) -> Complex[Array, " d_state"]:
+    """The logarithm of the same eigenvalue whose angle is in [-pi, pi)."""
+    angle = jnp.mod(jnp.imag(log_lam) + jnp.pi, 2 * jnp.pi) - jnp.pi
+    return jax.lax.complex(jnp.real(log_lam), angle)
 
 
 MIN_ANGLE = 1e-3

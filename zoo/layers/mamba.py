@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..masks import within
 from ..recurrence.selective import Signals, selective_scan, selective_step
 from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
 from .checks import check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
-from .mamba_family import AbstractMambaSSM
+from .mamba_family import AbstractMambaSSM, lasting
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,11 @@ class Mamba(AbstractMambaSSM):
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
         *,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
-        """The output sequence, from a zero state; of a padded one, `length` is its own length."""
-        return self.run(self.init_state(), u, length)[1]
+        """From a zero state; a padded sequence has its own `length`; `dt` multiply its steps."""
+        return self.run(self.init_state(), u, length, dt)[1]
 
     @checked
     def init_state(self) -> MambaState:
@@ -211,14 +211,13 @@ class Mamba(AbstractMambaSSM):
         carry: MambaState,
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
     ) -> tuple[MambaState, Float[Array, "length {self.d_model}"]]:
         x, z = jnp.split(self.in_proj(u), 2, axis=-1)
         window, x = self.conv1d.run(carry.window, x, length)
-        x, dt, B, C = self.select(jax.nn.silu(x))
-        if length is not None:
-            # a sample of no duration leaves the state as it is
-            dt = jnp.where(within(length, u.shape[0])[:, None], dt, 0)
-        y, ssm = selective_scan(x, dt, self.A, B, C, carry.ssm)
+        x, step, B, C = self.select(jax.nn.silu(x))
+        step = lasting(step, dt, length)
+        y, ssm = selective_scan(x, step, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 
     @checked

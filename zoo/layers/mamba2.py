@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..masks import within
 from ..recurrence.selective import Signals
 from ..recurrence.ssd import ssd_scan, ssd_step
 from ..typing import Count, InputArray, checked
@@ -19,7 +18,7 @@ from .causal_conv import CausalConv
 from .checks import check_divides, check_kinds, check_positive, check_steps
 from .gated_norm import GatedRMSNorm
 from .initializers import inverse_softplus, log_uniform
-from .mamba_family import AbstractMambaSSM
+from .mamba_family import AbstractMambaSSM, lasting
 
 
 @dataclass(frozen=True)
@@ -221,17 +220,19 @@ class Mamba2(AbstractMambaSSM):
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
         *,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
-        """The output sequence, from a zero state; of a padded one, `length` is its own length."""
-        return self.run(self.init_state(), u, length)[1]
+        """From a zero state; a padded sequence has its own `length`; `dt` multiply its steps."""
+        return self.run(self.init_state(), u, length, dt)[1]
 
     @checked
     def init_state(self) -> Mamba2State:
-        shape = (self.heads, self.headdim, self.d_state)
-        return Mamba2State(
-            self.conv1d.init_state(), jnp.zeros(shape, jnp.result_type(self.D, jnp.float32))
+        shape, dtype = (
+            (self.heads, self.headdim, self.d_state),
+            jnp.result_type(self.D, jnp.float32),
         )
+        return Mamba2State(self.conv1d.init_state(), jnp.zeros(shape, dtype))
 
     @checked
     def run(
@@ -239,14 +240,13 @@ class Mamba2(AbstractMambaSSM):
         carry: Mamba2State,
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
     ) -> tuple[Mamba2State, Float[Array, "length {self.d_model}"]]:
-        z, xBC, dt = self.project(u)
+        z, xBC, before = self.project(u)
         window, xBC = self.conv1d.run(carry.window, xBC, length)
-        x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
-        if length is not None:
-            # a sample of no duration leaves the state as it is
-            dt = jnp.where(within(length, u.shape[0])[:, None], dt, 0)
-        y, ssm = ssd_scan(x, dt, self.A, B, C, carry.ssm, chunk=self.chunk)
+        x, step, B, C = self.select(jax.nn.silu(xBC), before)
+        step = lasting(step, dt, length)
+        y, ssm = ssd_scan(x, step, self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
     @checked

@@ -7,8 +7,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..masks import within
 from ..recurrence.selective import Signals
-from ..typing import InputArray, checked
+from ..typing import Count, InputArray, checked
 from .base import AbstractSelectiveSSM
 
 
@@ -16,11 +17,12 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
     """A selective layer of the Mamba family, with a gate of its own around the recurrence.
 
     Its d channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k,
-    and share B and C in groups. What its states are driven by, and what is made of them, can be
-    asked here.
+    and share B and C in groups. Intervals before the samples multiply their steps. What its states
+    are driven by, and what is made of them, can be asked here.
     """
 
     is_mixer: ClassVar[bool] = True
+    takes_intervals: ClassVar[bool] = True
 
     mixes_states: ClassVar[bool]
     """Whether B and C are linear in the rows that make them, so that any basis of the states can
@@ -70,3 +72,21 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
     @checked
     def first_states(self, n: int) -> "AbstractMambaSSM":
         return self.map_states(*[lambda x: x[:, :n]] * 3)
+
+
+@checked
+def lasting(
+    step: Float[InputArray, "length _"],
+    dt: Float[InputArray, " length"] | None,
+    length: Count | None,
+) -> Float[Array, "length _"]:
+    """Steps times the intervals `dt` before each sample, and zero from `length` on.
+
+    A sample of no duration leaves the state as it is.
+    """
+    step = jnp.asarray(step)
+    if dt is not None:
+        step = step * jnp.asarray(dt)[:, None]
+    if length is not None:
+        step = jnp.where(within(length, len(step))[:, None], step, 0)
+    return step

@@ -42,8 +42,8 @@ class Bidirectional(eqx.Module):
             return self.forward(u) + self.backward(u[backwards])[backwards]
         last = u.shape[0] if length is None else length
         following = jnp.where(jnp.arange(u.shape[0]) == last - 1, dt[0], jnp.roll(dt, -1))
-        y = self.backward(u[backwards], following[backwards])  # pyright: ignore[reportCallIssue]
-        return self.forward(u, dt) + y[backwards]  # pyright: ignore[reportCallIssue]
+        y = self.backward(u[backwards], dt=following[backwards])  # pyright: ignore[reportCallIssue]
+        return self.forward(u, dt=dt) + y[backwards]  # pyright: ignore[reportCallIssue]
 
     @checked
     def init_state(self) -> NoReturn:

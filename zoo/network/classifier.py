@@ -20,6 +20,7 @@ from .block import (
     run_blocks,
     step_blocks,
 )
+from .intervals import interval_encoder, step_interval, with_intervals
 from .norm import NormName
 
 
@@ -86,12 +87,14 @@ class Classifier(eqx.Module):
     axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
     padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
     `step` streams, without dropout: the mean runs along. Norms must look at one sample at a time
-    (`zoo.fixed_norms`).
+    (`zoo.fixed_norms`). `dt` are the intervals before each sample, as for `zoo.Regressor`.
     """
 
     encoder: Encoder
     blocks: tuple[Block | MixerBlock, ...]
     head: eqx.nn.Linear
+    interval: eqx.nn.Linear | None = None
+    """Intervals as input; None where the layers take them, or where there are none."""
 
     @checked
     def __call__(
@@ -100,9 +103,11 @@ class Classifier(eqx.Module):
         state: eqx.nn.State,
         *,
         length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
-        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, key=key)
+        h, dt = with_intervals(self.interval, self.encoder(x), dt)
+        h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
         return self.head(mean_pool(h, length)), state
 
     @checked
@@ -115,10 +120,15 @@ class Classifier(eqx.Module):
 
     @checked
     def step(
-        self, carry: PooledState, x_t: Float[InputArray, " channels"] | Int[InputArray, ""]
+        self,
+        carry: PooledState,
+        x_t: Float[InputArray, " channels"] | Int[InputArray, ""],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[PooledState, Float[Array, " classes"]]:
-        """One sample: the next carry, and the logits of the sequence so far."""
-        layers, h = step_blocks(self.blocks, carry.layers, self.encoder(x_t[None])[0])
+        """One sample: the next carry, and the logits of the sequence so far; `dt` as in a step of
+        `zoo.Regressor`."""
+        h = step_interval(self.interval, self.encoder(x_t[None])[0], dt)
+        layers, h = step_blocks(self.blocks, carry.layers, h)
         carry = PooledState(layers, carry.total + h, carry.samples + 1)
         return carry, self.head(carry.total / carry.samples)
 
@@ -132,6 +142,7 @@ def classifier(
     classes: int,
     d_model: int,
     blocks: int,
+    intervals: bool = False,
     norm: NormName = "batch",
     dropout: float = 0.0,
     bidirectional: bool = False,
@@ -140,8 +151,9 @@ def classifier(
     """A classifier of `blocks` residual blocks of width `d_model`, and its BatchNorm state.
 
     `make_ssm(key)` makes a layer of that width; `input_size` is the number of real channels, or the
-    vocabulary.
+    vocabulary; `intervals` says whether the model will be given `dt`.
     """
+    interval_key = jax.random.fold_in(key, 1)
     encoder_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
 
     def build() -> Classifier:
@@ -156,6 +168,7 @@ def classifier(
                 bidirectional=bidirectional,
             ),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
+            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
         )
 
     return eqx.nn.make_with_state(build)()

@@ -17,6 +17,7 @@ from .block import (
     run_blocks,
     step_blocks,
 )
+from .intervals import interval_encoder, with_intervals
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
@@ -27,8 +28,8 @@ class LanguageModel(eqx.Module):
 
     One sequence per call, like `zoo.Classifier`: for a batch `jax.vmap(model, in_axes=(0,
     None, 0), out_axes=(0, None), axis_name=BATCH_AXIS)(tokens, state, key=keys)`. The state is
-    passed through. `run` and `step` stream: they carry the layers' states, have no dropout, and
-    give the same logits.
+    passed through; `dt` are the intervals before each token. `run` and `step` stream: they carry
+    the layers' states, have no dropout, and give the same logits.
     """
 
     embedding: eqx.nn.Embedding
@@ -36,6 +37,8 @@ class LanguageModel(eqx.Module):
     norm: SampleNorm
     head: Linear | None
     """Logits from channels; None for the embedding itself, transposed (tied)."""
+    interval: eqx.nn.Linear | None = None
+    """Intervals as input; None where the layers take them, or where there are none."""
 
     def __check_init__(self):
         for block in self.blocks:
@@ -59,9 +62,11 @@ class LanguageModel(eqx.Module):
         tokens: Int[InputArray, " length"],
         state: eqx.nn.State,
         *,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "length vocabulary"], eqx.nn.State]:
-        h, state = run_blocks(self.blocks, self.embedding.weight[tokens], state, key=key)
+        h, dt = with_intervals(self.interval, self.embedding.weight[tokens], dt)
+        h, state = run_blocks(self.blocks, h, state, dt=dt, key=key)
         return self.logits(h), state
 
     @checked
@@ -113,14 +118,16 @@ def language_model(
     norm: NormName = "rms",
     dropout: float = 0.0,
     tied: bool = True,
+    intervals: bool = False,
     key: PRNGKeyArray,
 ) -> tuple[LanguageModel, eqx.nn.State]:
     """A language model of `blocks` residual blocks of width `d_model`, and its (empty) state.
 
     `make_ssm(key)` makes a layer of that width. `norm` is "layer" or "rms": a mean over the batch
     and its length would tell a token about later ones. Embeddings start with a deviation of 0.02,
-    so that tied logits start small.
+    so that tied logits start small. `intervals` says whether the model will be given `dt`.
     """
+    interval_key = jax.random.fold_in(key, 1)
     if norm not in FINAL_NORMS:
         raise ValueError(
             f"`norm` of a language model must be one of {', '.join(FINAL_NORMS)}, got {norm!r}"
@@ -144,6 +151,7 @@ def language_model(
             ),
             norm=FINAL_NORMS[norm](d_model),
             head=None if tied else head,
+            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
         )
 
     return eqx.nn.make_with_state(build)()

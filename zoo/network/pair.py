@@ -12,6 +12,7 @@ from ..layers.base import AbstractSSM
 from ..typing import InputArray, checked
 from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
 from .classifier import ENCODERS, Encoder, mean_pool
+from .intervals import interval_encoder, with_intervals
 
 
 class PairClassifier(eqx.Module):
@@ -22,13 +23,15 @@ class PairClassifier(eqx.Module):
     in the head of the published S4 and S5 models: W2 gelu(W1 [a, b, a * b, a - b]).
 
     Called like `zoo.Classifier`, with both sequences along the first axis of `x`, and of
-    `length` if they are padded.
+    `length` and `dt` if there are any.
     """
 
     encoder: Encoder
     blocks: tuple[Block | MixerBlock, ...]
     hidden: eqx.nn.Linear
     head: eqx.nn.Linear
+    interval: eqx.nn.Linear | None = None
+    """Intervals as input; None where the layers take them, or where there are none."""
 
     @checked
     def __call__(
@@ -37,14 +40,16 @@ class PairClassifier(eqx.Module):
         state: eqx.nn.State,
         *,
         length: Int[InputArray, " 2"] | None = None,
+        dt: Float[InputArray, "2 length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         keys = (None, None) if key is None else jax.random.split(key)
         features = []
         for which, tower_key in enumerate(keys):
             own = None if length is None else length[which]
-            h = self.encoder(x[which])
-            h, state = run_blocks(self.blocks, h, state, length=own, key=tower_key)
+            times = None if dt is None else dt[which]
+            h, times = with_intervals(self.interval, self.encoder(x[which]), times)
+            h, state = run_blocks(self.blocks, h, state, length=own, dt=times, key=tower_key)
             features.append(mean_pool(h, own))
         a, b = features
         joined = jnp.concatenate([a, b, a * b, a - b])
@@ -74,12 +79,14 @@ def pair_classifier(
     classes: int,
     d_model: int,
     blocks: int,
+    intervals: bool = False,
     norm: NormName = "batch",
     dropout: float = 0.0,
     bidirectional: bool = False,
     key: PRNGKeyArray,
 ) -> tuple[PairClassifier, eqx.nn.State]:
     """A classifier of pairs and its BatchNorm state; arguments as for `zoo.classifier`."""
+    interval_key = jax.random.fold_in(key, 1)
     encoder_key, hidden_key, head_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> PairClassifier:
@@ -95,6 +102,7 @@ def pair_classifier(
             ),
             hidden=eqx.nn.Linear(4 * d_model, d_model, key=hidden_key),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
+            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
         )
 
     return eqx.nn.make_with_state(build)()

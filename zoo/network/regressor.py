@@ -22,6 +22,7 @@ from .block import (
     step_blocks,
 )
 from .classifier import LinearEncoder
+from .intervals import interval_encoder, step_interval, with_intervals
 
 
 class FrameEncoder(eqx.Module):
@@ -86,11 +87,7 @@ class Regressor(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "length outputs"], eqx.nn.State]:
-        h = self.encoder(x)
-        if self.interval is not None:
-            if dt is None:
-                raise ValueError("dt is missing: this model was made for sequences with intervals")
-            h, dt = h + jax.vmap(self.interval)(dt[:, None]), None
+        h, dt = with_intervals(self.interval, self.encoder(x), dt)
         h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
         return self.values(h, x), state
 
@@ -121,12 +118,7 @@ class Regressor(eqx.Module):
         `dt` is the interval before the sample, for a model that has it as input. A ValueError if it
         is missing, or if there is no such input: layers step by usual intervals alone.
         """
-        h = self.encoder(x_t[None])[0]
-        if (dt is None) != (self.interval is None):
-            allowed = "none" if self.interval is None else "the interval before the sample"
-            raise ValueError(f"dt={dt}, allowed in a step of this model: {allowed}")
-        if self.interval is not None and dt is not None:
-            h = h + self.interval(jnp.asarray(dt)[None])
+        h = step_interval(self.interval, self.encoder(x_t[None])[0], dt)
         carry, h = step_blocks(self.blocks, carry, h)
         return carry, self.values(h[None], x_t[None])[0]
 
@@ -161,16 +153,13 @@ def regressor(
     encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:
-        timed = make_ssm(block_keys[0]).takes_intervals
         return Regressor(
             encoder=(
                 LinearEncoder(input_size, d_model, key=encoder_key)
                 if frame is None
                 else FrameEncoder(frame, d_model, key=encoder_key)
             ),
-            interval=(
-                eqx.nn.Linear(1, d_model, key=interval_key) if intervals and not timed else None
-            ),
+            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
             blocks=residual_blocks(
                 make_ssm,
                 block_keys,

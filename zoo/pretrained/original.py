@@ -92,7 +92,9 @@ def from_original(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kind = LAYERS.get(layer.get("layer", "Mamba1"))
     if kind is None:
         allowed = ", ".join(LAYERS)
-        raise ValueError(f"{CONFIG}: `ssm_cfg.layer` must be one of {allowed}, got {layer['layer']!r}")
+        raise ValueError(
+            f"{CONFIG}: `ssm_cfg.layer` must be one of {allowed}, got {layer['layer']!r}"
+        )
     known = {*NAMES[kind], *STARTS, *FIXED_OF_LAYER, "dt_limit"}
     if odd := sorted(set(layer) - known):
         raise ValueError(f"{CONFIG}: `ssm_cfg` must have keys of {sorted(known)}, got {odd[0]!r}")

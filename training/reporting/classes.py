@@ -1,0 +1,30 @@
+"""The section of a report that says which classes were taken for which."""
+
+from .history import History
+from .page import escape, table
+
+MOST = 40
+"""Classes, or labels, of which a table is shown."""
+CASES = ("right", "said, but not so", "missed", "rightly not said")
+
+
+def classes_section(history: History) -> str:
+    """The table of the test split: sequences by their class and the answer; of several labels, how
+    often each was found. Empty where nothing was counted, or too much for a page."""
+    counts = (history.summary.get("tables") or {}).get("test") or []
+    if not counts or len(counts) > MOST:
+        return ""
+    names = history.summary.get("output_names") or [str(k) for k in range(len(counts))]
+    if history.get("kind") == "multilabel":
+        head, heading = ("label", *CASES), "Labels on the test split"
+        said = "Sequences of the test split for which each label holds or was said to hold."
+    else:
+        head = ("class", *(f"said {name}" for name in names))
+        heading = "Classes on the test split"
+        said = "Sequences of the test split, by their class and by the answer of the model."
+    rows = [(name, *row) for name, row in zip(names, counts, strict=True)]
+    drawn = table(head, rows, numeric=tuple(range(1, len(head))))
+    return (
+        f"<section><h2>{escape(heading)}</h2>"
+        f'<div class="scroll">{drawn}</div><figcaption>{escape(said)}</figcaption></section>'
+    )
