@@ -131,7 +131,9 @@ def shrink_language_model(
         {name.removeprefix("[0]."): x for name, x in seen.items()}
         for seen in record((model, eqx.nn.State(model)), batch, gradients=True)
     )
-    planned = plan(model, policy=policy, method=Data(inputs=inputs, gradients=gradients))
+    # selections, not maps: the folder stays of the layout that other tools read
+    method = Data(inputs=inputs, gradients=gradients, maps=False)
+    planned = plan(model, policy=policy, method=method)
     small, _ = compress(model, plan=planned)
     before, after = (_standing(m, held_out, generated) for m in (model, small))
     return Shrunk(small, planned, before, after)
