@@ -14,12 +14,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
 
-from compress.selective.basis import galerkin, least_missed
+from compress.numerics.moments import balanced as of_full_rank
+from compress.numerics.moments import least_missed
+from compress.selective.basis import galerkin
 from compress.selective.cut import SharedBasis, fold
 from compress.selective.moments import StateMoments, contributions, state_moments
 from compress.selective.refit import refitted
-from zoo import AbstractMambaSSM, AbstractSSM, Mamba2
-from zoo.recurrence.ssd import ssd_scan
+from zoo import AbstractMambaSSM, AbstractSSM
 
 from .linearize import to_lti
 
@@ -211,55 +212,21 @@ def balanced(P, Q, rank: int) -> tuple[Float[np.ndarray, "N r"], Float[np.ndarra
     return V, np.linalg.solve(W @ V, W)
 
 
-class MappedMamba2(AbstractSSM):
-    """(a) for Mamba-2: B and C mapped to fewer states after their convolution and silu."""
-
-    dynamics = ("layer",)
-    layer: Mamba2
-    V: Float[Array, "G N r"]
-    W: Float[Array, "G r N"]
-
-    @property
-    def d_model(self) -> int:
-        return self.layer.d_model
-
-    @property
-    def d_state(self) -> int:
-        return self.V.shape[2]
-
-    def __call__(self, u: Float[Array, "L H"]) -> Float[Array, "L H"]:
-        layer = self.layer
-        signals = layer.signals(u)
-        B = jnp.einsum("grn,lgn->lgr", self.W, signals.B)
-        C = jnp.einsum("gnr,lgn->lgr", self.V, signals.C)
-        shape = (layer.heads, layer.headdim)
-        h0 = jnp.zeros((*shape, self.d_state))
-        x, dt = signals.x.reshape(-1, *shape), signals.dt[:, :: layer.headdim]
-        y, _ = ssd_scan(x, dt, layer.A, B, C, h0, chunk=layer.chunk_size)
-        return layer.emit(u, y.reshape(len(u), -1))
-
-    def run(self, carry: Any, u: Float[Array, "L H"], length: Int[Array, ""] | int | None = None):
-        raise NotImplementedError("only whole sequences")
-
-    def resized(self, n: int):
-        raise NotImplementedError("its states are not cut")
-
-    def first_states(self, n: int):
-        raise NotImplementedError("its states are not cut")
-
-    def init_state(self):
-        raise NotImplementedError("only whole sequences")
-
-    def step(self, carry: Any, u_t: Float[Array, " H"]):
-        raise NotImplementedError("only whole sequences")
+def mapped(seen: Observed, rank: int) -> AbstractMambaSSM:
+    """(a) for Mamba-2, exact in A: the balanced basis of each group, in maps that are kept."""
+    return fold(seen.layer.with_maps(), _balanced_basis(seen.moments, rank))
 
 
-def mapped(seen: Observed, rank: int) -> MappedMamba2:
-    """(a) for Mamba-2, exact in A: the balanced basis of each group."""
-    pairs = [balanced(P, Q, rank) for P, Q, _ in seen.moments.grouped()]
-    V, W = (jnp.asarray(np.stack(of_groups), jnp.float32) for of_groups in zip(*pairs, strict=True))
-    assert isinstance(seen.layer, Mamba2)
-    return MappedMamba2(seen.layer, V, W)
+def mapped_and_refitted(seen: Observed, rank: int) -> AbstractMambaSSM:
+    """(a) for Mamba-2 with C fitted afterwards."""
+    layer, basis = seen.layer.with_maps(), _balanced_basis(seen.moments, rank)
+    C = refitted(layer, fold(layer, basis), basis.V, seen.inputs, seen.gradients)
+    return fold(layer, basis, C)
+
+
+def _balanced_basis(moments: StateMoments, rank: int) -> SharedBasis:
+    pairs = [of_full_rank(P, Q, rank) for P, Q, _ in moments.grouped()]
+    return SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
 
 
 Method = Callable[[Observed, int], AbstractSSM]
@@ -280,6 +247,7 @@ METHODS: dict[str, dict[str, Method]] = {
     },
     "mamba2": {
         "(a) shared, maps kept": mapped,
+        "(a) shared, maps kept, C refitted": mapped_and_refitted,
         "(b) least missed": by_what_is_missed,
         "(b) energy": by_energy,
         "(b) statistics": by_statistics,

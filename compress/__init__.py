@@ -36,9 +36,10 @@ from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ou
 
 # isort: split
 
-from zoo import AbstractLinearSSM, AbstractMambaSSM
+from zoo import AbstractLinearAttention, AbstractLinearSSM, AbstractMambaSSM
 
 from .analysis.verify import Certificate, Verification, hinf_error, verify
+from .attention.family import ATTENTION
 from .cut import AbstractCut
 from .families import Family, family_of, register_family
 from .linear.balance import Truncation, balanced_truncation
@@ -83,6 +84,7 @@ from .shrink import compress, plan
 
 register_family(AbstractLinearSSM, LINEAR)
 register_family(AbstractMambaSSM, MAMBA)
+register_family(AbstractLinearAttention, ATTENTION)
 
 __all__ = [
     "AbstractCut",

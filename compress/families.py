@@ -20,14 +20,19 @@ class Family:
     """A family of layers, as `compress` sees it."""
 
     on_data: Callable[..., AbstractSpectrum]
-    """`on_data(name, layer, data, states=, refit=, form=)`: the layer weighed on `LayerData`; the
-    settings are those of the method `Data`."""
+    """`on_data(name, layer, data, states=, refit=, form=, maps=)`: the layer weighed on
+    `LayerData`; the settings are those of the method `Data`."""
     needs_data: bool
     """Whether its layers can be weighed on data alone."""
     has_bound: bool
     """Whether theory bounds the error of a cut, so that `verify` can certify it."""
-    system: Callable[..., Any]
-    """`system(layer, data)`: what has the layer's Hankel operator, to follow its values by."""
+    system: Callable[..., Any] | None
+    """`system(layer, data)`: what has the layer's Hankel operator, to follow its values by; None
+    where they are not followed."""
+    has_maps: Callable[..., bool] = lambda layer: False
+    """Whether `layer` keeps what drives its states, and maps that to them behind."""
+    with_maps: Callable[..., Any] = lambda layer: layer
+    """`layer` with such maps, which change nothing yet."""
 
 
 @checked

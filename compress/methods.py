@@ -151,15 +151,20 @@ class Data(AbstractMethod):
     - `lengths` [b]: of padded sequences, how many samples of each are no padding, which comes after
       them; it then weighs nothing;
     - `refit`: whether C and D are fitted to the layer's own outputs after the cut, by least
-      squares; None for layers of Mamba alone. It does most for cuts by white noise;
+      squares; None for layers of Mamba alone (not Mamba-2). It does most for cuts by white noise;
     - `states`: False leaves the controllability Gramian of a linear layer as it is. With
-      `gradients=False` too, data serve to refit alone and `form` counts, as in `WhiteNoise`.
+      `gradients=False` too, data serve to refit alone and `form` counts, as in `WhiteNoise`;
+    - `maps`: whether layers into whose parameters no change of basis can be folded, since what
+      drives their states is not linear in them, keep all of them and map it to fewer states behind
+      (True), or have states selected (False). None: maps for linear attention, which cost little
+      and save much, and a selection for Mamba-2. No other layers ask.
 
     Linear layers are reduced as the real map. There are no error bounds, and where the result would
     be unstable, or all sigma are zero (as with the gradients behind a head that starts at zero), a
-    linear layer falls back to white noise; the plan says so. A layer of Mamba is left as it is
-    there. Its channels are cut to one shared basis, which is folded into its parameters
-    (`compress.selective.spectrum`).
+    linear layer falls back to white noise; the plan says so. A layer of Mamba or of linear
+    attention is left as it is there. Mamba's channels are cut to one shared basis, which is folded
+    into its parameters (`compress.selective.spectrum`), keys of linear attention as
+    `compress.attention.spectrum` says.
     """
 
     needs_data: ClassVar[bool] = True
@@ -171,6 +176,7 @@ class Data(AbstractMethod):
     refit: bool | None = None
     states: bool = True
     form: Form = "real"
+    maps: bool | None = None
 
     def __post_init__(self):
         _check_form(self.form)
@@ -202,7 +208,12 @@ class Data(AbstractMethod):
         return {keys: LayerData(u, weights[keys], self.lengths) for keys, u in by_layer.items()}
 
     def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
-        how = {"states": self.states, "refit": self.refit, "form": self.form}
+        how = {
+            "states": self.states,
+            "refit": self.refit,
+            "form": self.form,
+            "maps": self.maps,
+        }
         return family_of(layer).on_data(name, layer, data, **how)
 
 

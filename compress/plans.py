@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .cut import AbstractCut
-from .table import Table
+from .numerics.table import Table
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,8 +39,9 @@ def plan(
     `method` by what they are weighed (`compress.methods`; `WhiteNoise()` if not given).
     `tolerance=tau` is short for `policy=Tolerance(tau)`, `batch=x` for `method=Data(batch=x)`.
 
-    Layers of Mamba are weighed by `Data` only. A stack of layers, as `eqx.filter_vmap` makes it for
-    a `scan`, has a row for each of its layers, which are cut to the largest of their ranks.
+    Layers of Mamba and of linear attention are weighed by `Data` only. A stack of layers, as
+    `eqx.filter_vmap` makes it for a `scan`, has a row for each of its layers, which are cut to the
+    largest of their ranks.
 
     ValueError if the model has no such layer, if a layer holds NaN or infinity or is not stable,
     and for arguments out of range, with the name of each.

@@ -55,7 +55,7 @@ ROOMS = {
         "registry",
     ),
     "compress": in_order(
-        "numerics table",
+        "numerics",
         "cut model",
         "plans",
         "families policies",

@@ -14,8 +14,8 @@ from ..linear.system import double_lti
 from ..model.layers import layers_of, path_name
 from ..model.stacks import unstacked
 from ..numerics.precision import rounding_of
+from ..numerics.table import Table
 from ..numerics.threads import one_blas_thread
-from ..table import Table
 
 
 @dataclass(frozen=True)

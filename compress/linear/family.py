@@ -20,6 +20,7 @@ def _on_data(
     states: bool,
     refit: bool | None,
     form: Form,
+    maps: bool | None,
 ) -> LinearSpectrum:
     weighing = on_data(data, states=states, fitted=bool(refit), form=form)
     return LinearSpectrum(name, layer, weighing)

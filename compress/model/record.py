@@ -43,6 +43,16 @@ class LayerData:
     """Of padded sequences, the samples that count [b]; padding comes after them."""
 
 
+def check_gradients(name: str, data: LayerData) -> None:
+    """ValueError unless inputs and gradients of the layer called `name` are of one shape."""
+    shapes = np.shape(data.inputs), np.shape(data.gradients)
+    if data.gradients is not None and shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`gradients` for {name} must have the shape of its inputs, {shapes[0]}, got "
+            f"{shapes[1]}"
+        )
+
+
 @checked
 def layer_inputs(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None

@@ -106,7 +106,9 @@ def _together(members: Members, old: Any, keys: KeyPath, taken: Mapping[KeyPath,
     if all(_same(a, b) for a, b in zip(members.layers, was, strict=True)):
         return old
     leaves = [jax.tree.leaves(layer) for layer in members.layers]
-    like, structure = jax.tree.flatten(old)
+    # what a cut has added comes last
+    like = [*jax.tree.leaves(old), *leaves[0][len(jax.tree.leaves(old)) :]]
+    structure = jax.tree.structure(members.layers[0])
     shapes = {tuple(x.shape for x in part if hasattr(x, "shape")) for part in leaves}
     if len(shapes) > 1:
         raise ValueError(
@@ -121,6 +123,8 @@ def _together(members: Members, old: Any, keys: KeyPath, taken: Mapping[KeyPath,
 
 
 def _same(a: AbstractSSM, b: AbstractSSM) -> bool:
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.shape(x) == np.shape(y) and np.array_equal(x, y) for x, y in pairs)
 

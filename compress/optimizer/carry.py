@@ -11,6 +11,9 @@ average. "slice" keeps the first entries. Copies of parameters are layers of the
 parameters were, in every mode; the parameters that a run began with are with "reset" those of
 the layer after its cut.
 
+Parameters that a layer has only after its cut (`compress.optimizer.added`) begin with no average of
+gradients, and with squares that are those of a parameter beside them, scaled.
+
 What cannot be carried becomes zero: memories with further axes, sums over some of the axes.
 """
 
@@ -27,6 +30,7 @@ from zoo.typing import checked
 from ..cut import AbstractCut, Leaves
 from ..model.layers import KeyPath, path_name, replace_layers
 from ..numerics.precision import is_inexact, narrow_array
+from .added import added_part
 from .find import Tree, find
 from .layouts import multiplied_out, put_together
 from .restart import check_shared, restarted
@@ -71,6 +75,7 @@ def carry(
 def _carry_layer(trees: list[Tree], cut: AbstractCut, mode: str) -> dict[KeyPath, list[Any]]:
     """The new parts of all moments of one layer, by key path."""
     before, after = jax.tree.leaves(cut.before), jax.tree.leaves(cut.after)
+    kept = after[: len(before)]
     trees, whole = multiplied_out(trees, before)
     values = transport(trees, cut) if mode == "transport" else {}
     for tree in trees:
@@ -83,9 +88,15 @@ def _carry_layer(trees: list[Tree], cut: AbstractCut, mode: str) -> dict[KeyPath
         first = mode == "slice" and tree.meaning != "reset"
         done[tree.keys] = [
             _new_part(part, old, new, own.get(k), _first(cut, k) if first else _zeros)
-            for k, (part, old, new) in enumerate(zip(tree.parts, before, after, strict=True))
+            for k, (part, old, new) in enumerate(zip(tree.parts, before, kept, strict=True))
         ]
-    put_together(whole, done, before)
+    new = after[len(before) :]
+    for tree in trees:
+        done[tree.keys] += [
+            added_part(tree, trees, before, each, x, mode)
+            for each, x in zip(cut.added, new, strict=True)
+        ]
+    put_together(whole, done, before, cut.added)
     return done
 
 

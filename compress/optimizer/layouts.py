@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cut import Added
 from ..model.layers import KeyPath
 from ..numerics.precision import is_inexact, narrow_array
 from . import adafactor
@@ -37,10 +38,21 @@ def multiplied_out(trees: Sequence[Tree], leaves: list[Any]) -> tuple[list[Tree]
     return [*rest, *(tree for tree, _ in whole)], whole
 
 
-def put_together(whole: Whole, done: dict[KeyPath, list[Any]], leaves: list[Any]) -> None:
-    """The trees of the state in the place of whole squares, in `done`."""
-    for tree, given in whole:
+def put_together(
+    whole: Whole, done: dict[KeyPath, list[Any]], leaves: list[Any], added: Sequence[Added]
+) -> None:
+    """The trees of the state in the place of whole squares, in `done`.
+
+    `leaves` are those of the layer before; behind their squares are those of parameters `added`,
+    which are kept as those of the parameters that they are like.
+    """
+    leaves = [*leaves, *(np.zeros(0) for _ in added)]
+    for tree, own in whole:
         new = done.pop(tree.keys)
+        given = [
+            replace(each, parts=[*each.parts, *(each.parts[other.like] for other in added)])
+            for each in own
+        ]
         if given[0].meaning == "row_square":
             done |= _factored_again(given, new, leaves)
         else:
@@ -76,7 +88,11 @@ def _factored_again(
     given: list[Tree], new: list[Any], leaves: list[Any]
 ) -> dict[KeyPath, list[Any]]:
     v = given[-1]
-    old = [(of_v, x.shape) for of_v, x in zip(v.parts, leaves, strict=True) if is_inexact(of_v)]
+    old = [
+        (of_v, x.shape)
+        for of_v, x in zip(v.parts, leaves, strict=True)
+        if is_inexact(of_v) and x.size
+    ]
     min_size = adafactor.min_size(
         [shape for of_v, shape in old if of_v.shape != shape],
         [shape for of_v, shape in old if of_v.shape == shape],
@@ -114,10 +130,10 @@ def _sm3(part: Any, x: Any) -> Any:
 def _largest(part: Any, squares: Any) -> Any:
     if not isinstance(part, list | tuple) or not part:
         return part
-    axes = range(len(part))
+    axes = range(np.ndim(squares))
     return type(part)(
-        narrow_array(np.max(np.asarray(squares), axis=tuple(k for k in axes if k != axis)), v)
-        for axis, v in enumerate(part)
+        narrow_array(np.max(squares, axis=tuple(k for k in axes if k != axis)), part[0])
+        for axis in axes
     )
 
 

@@ -65,7 +65,7 @@ class _Squares:
 def transport(trees: Sequence[Tree], cut: AbstractCut) -> dict[KeyPath, Leaves]:
     """The layer's moments after the cut, by the key path of the tree."""
     leaves = jax.tree.leaves(cut.before)
-    trees = [_as_comes_in(tree, trees, leaves) for tree in trees]
+    trees = [as_comes_in(tree, trees, leaves) for tree in trees]
     values: dict[KeyPath, Leaves] = {}
     moved: list[tuple[_Group, Leaves]] = []
     for group in _groups(trees, leaves, ("gradient",)):
@@ -91,7 +91,7 @@ def transport(trees: Sequence[Tree], cut: AbstractCut) -> dict[KeyPath, Leaves]:
     return values
 
 
-def _as_comes_in(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
+def as_comes_in(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
     """What the field is of gradients, it is of updates behind what has divided by their scale."""
     meaning = AFTER_SCALING.get(tree.meaning)
     if meaning is None:

@@ -6,16 +6,9 @@ diag(A) is W diag(A) V; the layer stays of its kind only if that is diagonal, an
 """
 
 import numpy as np
-import scipy
 from jaxtyping import Float
 
-Gramian = Float[np.ndarray, "N N"]
-Basis = tuple[Float[np.ndarray, "N r"], Float[np.ndarray, "r N"]]
-
-
-def hankel_values(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
-    """The square roots of the eigenvalues of P Q, descending: how much is lost with each state."""
-    return np.asarray(scipy.linalg.svdvals(_root(Q).T @ _root(P)))
+from ..numerics.moments import TINY, Basis, Gramian
 
 
 def galerkin(P: Gramian, Q: Gramian, A: Float[np.ndarray, " N"], rank: int) -> Basis:
@@ -34,28 +27,6 @@ def galerkin(P: Gramian, Q: Gramian, A: Float[np.ndarray, " N"], rank: int) -> B
     return U / scale[:, None], U.T * scale
 
 
-def least_missed(K: Gramian, rank: int) -> list[int]:
-    """States to keep where none can be mixed: one after the other goes that is missed least.
-
-    `K` are the contributions' moments (`compress.selective.contributions`), of which those between
-    the states that have gone add up to what is missed, so that states that make up for each other
-    go together.
-    """
-    kept = list(range(len(K)))
-    missed = np.zeros(len(K))  # twice what each shares with those that have gone
-    while len(kept) > rank:
-        least = min(kept, key=lambda n: float(K[n, n] + missed[n]))
-        kept.remove(least)
-        missed += 2 * K[least]
-    return kept
-
-
-def _root(moments: Gramian) -> Gramian:
-    """L with L L^T = `moments`."""
-    values, vectors = np.linalg.eigh((moments + moments.T) / 2)
-    return vectors * np.sqrt(np.maximum(values, 0))
-
-
 def _equal_diagonals(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
     """The scale of the states with diag P * scale^2 = diag Q / scale^2, as far as both are seen."""
     p, q = np.diag(P), np.diag(Q)
@@ -65,5 +36,3 @@ def _equal_diagonals(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
 
 RESOLUTION = 1e-12
 """Least share of the largest second moment that scales a state."""
-
-TINY = float(np.finfo(float).tiny)

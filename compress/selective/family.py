@@ -18,10 +18,11 @@ def _on_data(
     states: bool,
     refit: bool | None,
     form: Any,
+    maps: bool | None,
 ) -> SelectiveSpectrum:
     if not states:
         raise ValueError(f"`states` must be True for {name}, a {type(layer).__name__}, got False")
-    return SelectiveSpectrum(name, layer, data, refit=refit)
+    return SelectiveSpectrum(name, layer, data, refit=refit, maps=bool(maps))
 
 
 def _system(layer: AbstractMambaSSM, data: LayerData | None) -> SampledStates:
@@ -30,4 +31,11 @@ def _system(layer: AbstractMambaSSM, data: LayerData | None) -> SampledStates:
     return sampled_states(layer, data.inputs, data.gradients, data.lengths)
 
 
-MAMBA = Family(on_data=_on_data, needs_data=True, has_bound=False, system=_system)
+MAMBA = Family(
+    on_data=_on_data,
+    needs_data=True,
+    has_bound=False,
+    system=_system,
+    has_maps=lambda layer: layer.has_maps,
+    with_maps=lambda layer: layer.with_maps(),
+)

@@ -4,16 +4,19 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from zoo import AbstractMambaSSM
 
+from ..cut import AbstractCut, MapsCut, added_maps
 from ..model.layers import check_parameters
-from ..model.record import LayerData
+from ..model.record import LayerData, check_gradients
+from ..numerics.moments import balanced, hankel_values, least_missed
 from ..numerics.threads import one_blas_thread
 from ..plans import AbstractSpectrum, LayerPlan
-from .basis import galerkin, hankel_values, least_missed
+from .basis import galerkin
 from .cut import FoldedCut, SharedBasis, fold
 from .moments import contributions, state_moments
 from .refit import refitted
@@ -23,28 +26,33 @@ class SelectiveSpectrum(AbstractSpectrum):
     """What the states of a selective layer are worth on data, and the layer with fewer of them.
 
     Where B and C are linear in the parameters, the states are mapped to a shared basis
-    (`compress.selective.basis.galerkin`), and `sigma` are the square roots of the eigenvalues of P
-    Q, both summed over the channels that share B and C. Else states are selected (`least_missed`),
-    and `sigma` are the roots of what each by itself contributes. Groups of channels add up.
+    (`compress.selective.basis.galerkin`; balanced where all of a channel decay alike), and
+    `sigma` are the square roots of the eigenvalues of P Q, both summed over the channels that share
+    B and C. Else states are selected (`least_missed`), and `sigma` are the roots of what each by
+    itself contributes. Groups of channels add up. With `maps` such a layer keeps all that makes B
+    and C, and maps both to a shared basis behind it.
     """
 
     def __init__(
-        self, name: str, layer: AbstractMambaSSM, data: LayerData, *, refit: bool | None = None
+        self,
+        name: str,
+        layer: AbstractMambaSSM,
+        data: LayerData,
+        *,
+        refit: bool | None = None,
+        maps: bool = False,
     ):
-        shapes = np.shape(data.inputs), np.shape(data.gradients)
-        if data.gradients is not None and shapes[0] != shapes[1]:
-            raise ValueError(
-                f"`gradients` for {name} must have the shape of its inputs, {shapes[0]}, got "
-                f"{shapes[1]}"
-            )
-        self.layer, self._data, self._refit = layer, data, refit is not False
+        check_gradients(name, data)
+        self.layer, self._data = layer, data
+        self._mapped = layer.with_maps() if maps else layer
+        self._refit = layer.folds if refit is None else refit
         self._planned: dict[int, LayerPlan] = {}
         self._name = name
         self.gramians = "data" if data.gradients is None else "data and gradients"
         arrays = self._arrays
         with one_blas_thread():
-            if layer.mixes_states:
-                self._grouped = state_moments(layer, *arrays).grouped()
+            if self._mapped.mixes_states:
+                self._grouped = state_moments(self._mapped, *arrays).grouped()
                 values = [hankel_values(P, Q) for P, Q, _ in self._grouped]
             else:
                 self._contributions = contributions(layer, *arrays)
@@ -84,15 +92,24 @@ class SelectiveSpectrum(AbstractSpectrum):
         check_parameters((), cut.after)
         return LayerPlan(path, sigma, N, rank, math.inf, 0.0, self.gramians, cut)
 
-    def _cut(self, rank: int) -> FoldedCut:
-        if not self.layer.mixes_states:
+    def _cut(self, rank: int) -> AbstractCut:
+        mapped = self._mapped
+        if not mapped.mixes_states:
             states = [least_missed(K, rank) for K in self._contributions]
             basis = SharedBasis.selection(states, self.layer.d_state)
             return FoldedCut(self.layer, fold(self.layer, basis), basis)
-        pairs = [galerkin(P, Q, A, rank) for P, Q, A in self._grouped]
+        pairs = [
+            balanced(P, Q, rank) if mapped.is_tied else galerkin(P, Q, A, rank)
+            for P, Q, A in self._grouped
+        ]
         basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
-        after, C = fold(self.layer, basis), None
+        after, C = fold(mapped, basis), None
         if self._refit:
-            C = refitted(self.layer, after, basis.V, *self._arrays)
-            after = fold(self.layer, basis, C)
+            C = refitted(mapped, after, basis.V, *self._arrays)
+            after = fold(mapped, basis, C)
+        if mapped is not self.layer:
+            leaves = jax.tree.leaves(self.layer)
+            (like,) = (k for k, x in enumerate(leaves) if x is self.layer.in_proj.weight)
+            seen = self._data.inputs, self._data.gradients
+            return MapsCut(self.layer, after, added_maps(mapped, [like, like], *seen))
         return FoldedCut(self.layer, after, basis, C)

@@ -13,6 +13,7 @@ from compress import Ranks, Tolerance, compress
 from compress.analysis.tracking import values
 from data import load_task
 from data.task import Split
+from training import load_run
 from training.commands.cut import cut_run
 from training.commands.train import execute
 from training.commands.trained import restored_run
@@ -116,3 +117,36 @@ def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_
     C = [np.asarray(model.blocks[0].ssm.x_proj.weight) for model in (found, fitted, plain)]
     np.testing.assert_allclose(C[0], C[1], rtol=1e-4, atol=1e-6)
     assert np.abs(C[0] - C[2]).max() > 1e-4
+
+
+MAPS = {
+    "mamba2": (lambda layer: layer.B_map, "--layer.headdim 4"),
+    "gated_deltanet": (lambda layer: layer.qkv.maps.k, "--layer.heads 1"),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_run_whose_layers_get_maps_is_saved_and_restored(name, tmp_path, no_reports):
+    (of_layer, more), out = MAPS[name], tmp_path / "run"
+    options = f"--model {name} --task mqar --steps 6 --layer.d-state 6 {more}"
+    options += " --network.d-model 8 --network.blocks 1 --loop.steps-per-dispatch 1 --batch-size 4"
+    options += " --data.pairs 2 --data.length 12 --data.vocabulary 8 --data.train 20"
+    options += " --data.validation 8 --data.test 8 --compression.maps True"
+    options += " --compression.mode fixed --compression.rank 3 --compression.shrinks 2"
+    options += " --compression.start 0.2 --compression.window 0.5 --compression.calibration 8"
+    command = parse_command([*options.split(), "--out", str(out)])
+    execute(command, Console(file=io.StringIO()))
+    task = load_task("mqar", command.config.data)
+    run = restored_run(out, task)
+    layer = run.model.blocks[0].ssm
+    found = of_layer(layer)
+    assert found.shape == (1, 6, 3)
+    assert layer.d_state == 3
+    adam = run.state.opt_state.inner_states["rest"].inner_state[0]
+    assert of_layer(adam.nu.blocks[0].ssm).shape == (1, 6, 3)
+    finished = load_run(out)
+    np.testing.assert_array_equal(of_layer(finished.model.blocks[0].ssm), found)
+    saved = load_run(finished.save(tmp_path / "saved"))
+    np.testing.assert_array_equal(of_layer(saved.model.blocks[0].ssm), found)
+    again = cut_run(out, task, tmp_path / "cut", CompressionConfig(mode="fixed", rank=2))
+    assert again["layers"][0]["after"] == 2

@@ -154,7 +154,8 @@ def shrink_language_model(
         recordings = Recordings(Path(folder), model, batch)
         recordings.complete(progress)
         inputs, gradients = recordings.arrays("inputs"), recordings.arrays("gradients")
-        data = Data(inputs=inputs, gradients=gradients)
+        # selections, not maps: the folder stays of the layout that other tools read
+        data = Data(inputs=inputs, gradients=gradients, maps=False)
         method = Watched(data, progress, len(inputs))
         planned = plan(model, policy=policy, method=method)
         small, _ = compress(model, plan=planned)
@@ -189,8 +190,8 @@ def judge_language_model(
     pieces = _pieces(tokens, length + 1)[:judged]
     if not len(pieces):
         raise ValueError(
-            f"the text has {len(tokens)} tokens, allowed: {length + 1} or more, a piece and the "
-            "token that follows it"
+            f"the text must have {length + 1} tokens or more, a piece and the token that follows "
+            f"it, got {len(tokens)}"
         )
     what = "judging the model"
     return _measured_bits(model, pieces, lambda done, total: progress(done, total, what))

@@ -72,8 +72,8 @@ def _finished(folder: Path, task: Task | None) -> TrainedRun:
             got = checkpoints.part(step, TrainState(params, state, (), None))  # pyright: ignore
             return got.params, got.norm_state
 
-        blank, sizes = blank_task(kept), checkpoints.metadata(step)["d_state"]
-        model, state = _with_arrays(config, blank, sizes, arrays)
+        blank, saved = blank_task(kept), checkpoints.metadata(step)
+        model, state = _with_arrays(config, blank, saved, arrays)
     finally:
         checkpoints.close()
     batch = _evaluation_batch(config, kept["sequences"])
@@ -91,18 +91,19 @@ def _saved(folder: Path) -> TrainedRun:
         got = read_arrays(folder, {"model": params, "state": state})
         return got["model"], got["state"]
 
-    model, state = _with_arrays(config, task, about["d_state"], arrays)
+    model, state = _with_arrays(config, task, about, arrays)
     return TrainedRun(config, task, model, state, about["summary"], about["batch"], folder)
 
 
 def _with_arrays(
-    config: RunConfig[Any, Any], task: Task, sizes: list[int], arrays: Arrays
+    config: RunConfig[Any, Any], task: Task, saved: Mapping[str, Any], arrays: Arrays
 ) -> tuple[Any, eqx.nn.State]:
-    """The model of `config` with layers of these sizes, and its state, with the arrays given."""
+    """The model of `config` with layers of the saved sizes, and its state, with these arrays."""
     start, state = eqx.filter_eval_shape(build_model, config, task)
-    model = resized(start, sizes)
+    sizes, maps = saved["d_state"], saved.get("maps")
+    model = resized(start, sizes, maps)
     _, static = eqx.partition(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
-    params, state = arrays(shapes_of(start, sizes), state)
+    params, state = arrays(shapes_of(start, sizes, maps), state)
     return eqx.combine(params, static), state
 
 

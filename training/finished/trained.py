@@ -16,6 +16,7 @@ from data.task import Split, Task
 from ..model.forward import run_batch
 from ..model.network import layer_sizes
 from ..model.objective import OBJECTIVES
+from ..run.checkpoint import has_maps
 from ..run.step import make_eval_step
 from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
@@ -122,6 +123,7 @@ class TrainedRun:
             "config": plain_config(self.config),
             "task": describe_task(self.task),
             "d_state": layer_sizes(self.model),
+            "maps": has_maps(self.model),
             "batch": self.batch,
             "summary": dict(self.summary),
         }

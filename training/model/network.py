@@ -61,7 +61,10 @@ def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = N
             takes = not isinstance(method, AbstractLinearMethod)
             require(takes, "method", method, f"Data(...), or another that reads data, {layers}")
         require(price == 0, "regularization.hankel", price, f"0 {layers}")
-    if task.kind not in ("classification", "pair", "language"):
+    if any(family_of(layer).system is None for layer in ssm_layers(model)):
+        kept, cannot = config.loop.keep_systems, "for layers that have no systems to keep"
+        require(not kept, "loop.keep_systems", kept, f"False {cannot}")
+    if task.kind not in ("classification", "pair", "language", "recall"):
         teacher = config.distillation.teacher
         require(teacher is None, "distillation.teacher", teacher, "None without classes to tell")
     if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
@@ -113,6 +116,20 @@ def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
                 "bidirectional": bidirectional,
             }
     return {**common, **own}
+
+
+def with_static(params: Any, static: Any) -> Any:
+    """The model of these arrays and of what is no array in the model that the run began with.
+
+    As `eqx.combine`, but `params` may hold trees where `static` has nothing: maps that a cut has
+    added.
+    """
+    return jax.tree.map(
+        lambda fixed, array: array if fixed is None else fixed,
+        static,
+        params,
+        is_leaf=lambda x: x is None,
+    )
 
 
 def parameter_count(params: Any) -> int:

@@ -16,6 +16,12 @@ from jaxtyping import Int
 from compress.model.layers import layers_of, replace_layers
 from zoo import AbstractSSM
 
+
+def same_structure(a: Any, b: Any) -> bool:
+    """Whether two models are one but for numbers of states, so that `Padding` can serve them."""
+    return jax.tree.structure(a) == jax.tree.structure(b)
+
+
 Places = dict[int, Int[np.ndarray, "..."]]
 """By the place of a leaf in a layer: where the smaller leaf's entries are in the larger one."""
 

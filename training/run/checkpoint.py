@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
+from compress import family_of
 from compress.model.layers import layers_of, replace_layers
 
 # orbax tells every save at INFO and WARNING, and a failed one, which `SaveError` names, at ERROR
@@ -136,23 +137,37 @@ def _filled(like: Any, saved: Mapping[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(saved[name]) for name in flat])
 
 
-def resized(model: Any, d_state: list[int]) -> Any:
-    """`model`, as shapes only, with the given numbers of states, one for each layer in order."""
+def has_maps(model: Any) -> list[bool]:
+    """Of each layer, whether it maps its states: those of the configuration may have none."""
+    return [family_of(layer).has_maps(layer) for _, layer in layers_of(model)]
 
+
+def resized(model: Any, d_state: list[int], maps: list[bool] | None = None) -> Any:
+    """`model`, as shapes only, with the given numbers of states, one for each layer in order.
+
+    `maps` says which layers have some (`has_maps`); None: those that have some in `model`.
+    """
     found = len(layers_of(model))
     if found != len(d_state):
         raise ValueError(f"d_state has {len(d_state)} sizes, but the model has {found} layers")
+    mapped = [False] * found if maps is None else maps
 
     def resize(model: Any) -> Any:
-        layers = zip(layers_of(model), d_state, strict=True)
-        return replace_layers(model, {keys: layer.resized(n) for (keys, layer), n in layers})
+        layers = zip(layers_of(model), d_state, mapped, strict=True)
+        return replace_layers(
+            model,
+            {
+                keys: (family_of(layer).with_maps(layer) if with_maps else layer).resized(n)
+                for (keys, layer), n, with_maps in layers
+            },
+        )
 
     return eqx.filter_eval_shape(resize, model)
 
 
-def shapes_of(model: Any, d_state: list[int]) -> Any:
-    """The shapes of the arrays of `model` with these numbers of states."""
-    return eqx.filter(resized(model, d_state), lambda x: isinstance(x, jax.ShapeDtypeStruct))
+def shapes_of(model: Any, d_state: list[int], maps: list[bool] | None = None) -> Any:
+    """The shapes of the arrays of `model` with these numbers of states, and these `maps`."""
+    return eqx.filter(resized(model, d_state, maps), lambda x: isinstance(x, jax.ShapeDtypeStruct))
 
 
 def shapes_of_moments(optimizer: optax.GradientTransformation, params: Any) -> Any:

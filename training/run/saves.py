@@ -4,7 +4,7 @@ from typing import Any
 
 from ..settings.errors import UsageError
 from ..shrinking.shrinker import Shrinker
-from .checkpoint import Checkpoints, shapes_of, shapes_of_moments
+from .checkpoint import Checkpoints, has_maps, shapes_of, shapes_of_moments
 from .session import Session
 from .trial import Trial
 
@@ -45,6 +45,7 @@ class Saves:
             "step": session.step,
             "d_state": session.sizes,
             "width": session.held.width,
+            "maps": has_maps(session.state.params),
             "needed": self._shrinker.memory,
             "trial": self._trial.memory,
             "seconds": session.clock.read(),
@@ -87,9 +88,10 @@ class Saves:
         metadata = checkpoints.metadata(step)
         sizes = metadata["d_state"]
         width = metadata.get("width", sizes)
-        like = session.state._replace(params=shapes_of(session.model, sizes))
+        maps = metadata.get("maps")
+        like = session.state._replace(params=shapes_of(session.model, sizes, maps))
         like = like._replace(opt_state=shapes_of_moments(session.optimizer, like.params))
-        larger = None if width == sizes else shapes_of(session.model, width)
+        larger = None if width == sizes else shapes_of(session.model, width, maps)
         session.held.hold(checkpoints.arrays(step, like), larger)
         session.step = step
         session.phases = metadata["phases"]

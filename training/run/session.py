@@ -13,7 +13,7 @@ from data.task import Split, Task
 
 from ..model.auxiliary import make_auxiliary
 from ..model.forward import run_batch
-from ..model.network import build_model, layer_sizes
+from ..model.network import build_model, layer_sizes, with_static
 from ..model.objective import OBJECTIVES, Totals
 from ..model.optimizer import make_optimizer
 from ..settings.config import RunConfig
@@ -102,7 +102,7 @@ class Session:
 
     def model_of(self, state: TrainState) -> Any:
         """The model whose arrays are in `state`."""
-        return eqx.combine(state.params, self.static)
+        return with_static(state.params, self.static)
 
     def emit(self, event: str, **fields: Any) -> None:
         """Report an event of the present step."""

@@ -9,6 +9,7 @@ from compress import Plan
 from data.task import Split
 
 from ..model.network import layer_sizes
+from ..model.padding import same_structure
 from ..settings.schedule import grace
 from ..shrinking.shrinker import Shrinker
 from .ahead import Ahead
@@ -83,6 +84,7 @@ class Shrinks:
         after, state = self._cutting.cut(before, planned)
         state, sizes = session.placement.agree(state), layer_sizes(after)
         padded = sizes != session.held.width and grace(session.config) > 0
+        padded = padded and same_structure(larger, state.params)
         kept, session.held = session.held, HeldState(state, larger if padded else None)
         cut_at = time.perf_counter()
         losses.append(session.measure(self._calibration))

@@ -14,6 +14,7 @@ from data.task import Batch
 
 from ..model.auxiliary import Join
 from ..model.forward import run_batch
+from ..model.network import with_static
 from ..model.objective import Objective, Totals
 
 
@@ -49,7 +50,7 @@ def make_train_steps(
     """
 
     def loss_of(params, norm_state, batch: Batch, key, arrays):
-        model = eqx.combine(params, static)
+        model = with_static(params, static)
         size = len(batch.labels)
         outputs, norm_state = run_batch(model, norm_state, batch, jax.random.split(key, size))
         totals = objective.totals(outputs, batch, jnp.ones(size))
@@ -101,7 +102,7 @@ def make_eval_step(
         batch: Batch,
         mask: Bool[Array, " B"],
     ) -> Totals:
-        outputs, _ = run_batch(eqx.combine(params, static), norm_state, batch)
+        outputs, _ = run_batch(with_static(params, static), norm_state, batch)
         seen = objective.totals(outputs, batch, mask.astype(jnp.float32))
         return jax.tree.map(jnp.add, totals, seen)
 

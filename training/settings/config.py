@@ -137,6 +137,10 @@ class CompressionConfig:
     larger state (at most a twentieth of the run). 0: shrinks wait for the compiler."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What becomes of the optimizer's moments of a layer that is cut."""
+    maps: bool | None = None
+    """With method `data`, of layers whose states cannot be mixed within their parameters: keep maps
+    to fewer states behind these (True), or select states (False). None: what is better for the kind
+    of layer."""
 
     def __post_init__(self):
         check_numbers(self, "compression.")
@@ -167,6 +171,12 @@ class CompressionConfig:
             "compression.keep",
             self.keep,
             "largest, or another with compression.method paper",
+        )
+        require(
+            self.maps is None or self.method == "data",
+            "compression.maps",
+            self.maps,
+            "None, or another with compression.method data",
         )
         for name in ("settled", "guard"):
             value = getattr(self, name)

@@ -27,7 +27,7 @@ from zoo.masks import within
 from ..model.forward import run_sequence
 from ..model.network import ssm_layers
 from ..model.objective import is_asked
-from ..model.padding import Padding
+from ..model.padding import Padding, same_structure
 from ..settings.config import RunConfig
 from ..settings.methods import configured_method
 from .describe import describe_cut
@@ -86,6 +86,7 @@ class Reduction:
             gradients={path: data.gradients for path, data in seen.items()},
             lengths=next(iter(seen.values())).lengths,
             refit=refit,
+            maps=self.config.maps,
         )
 
     def seen(self, model: Any, norm_state: eqx.nn.State) -> dict[str, LayerData]:
@@ -104,6 +105,8 @@ class Reduction:
         if self._largest is None:
             return model
         params, static = eqx.partition(model, eqx.is_array)
+        if not same_structure(self._largest, params):  # maps have come in
+            return model
         padding = Padding(self._largest, params)
         return eqx.combine(padding.widen(params), static) if padding.is_needed else model
 

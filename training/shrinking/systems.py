@@ -33,7 +33,10 @@ def save_systems(
     seen = reduction.seen(model, norm_state) if needs_data else {}
     arrays = {}
     for k, (keys, layer) in enumerate(layers):
-        system = family_of(layer).system(layer, seen.get(path_name(keys)))
+        made = family_of(layer).system
+        if made is None:
+            raise ValueError(f"`model` must have layers with systems, got a {type(layer).__name__}")
+        system = made(layer, seen.get(path_name(keys)))
         arrays |= {f"{k}.{field}": getattr(system, field) for field in ARRAYS[type(system)]}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

@@ -6,6 +6,7 @@ Published figures are those of the paper's tables for LRU (Chahine et al., ICLR 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .attention import ATTENTION
 from .comparisons import COMPARISONS
 from .options import (
     PAPER,
@@ -159,6 +160,15 @@ STABILITY = Study(
 STUDIES: Mapping[str, Study] = MappingProxyType(
     {
         study.name: study
-        for study in (*ORDERINGS, SCHEDULES, PHASES, *COMPARISONS, LATE, CHARLM_CUT, STABILITY)
+        for study in (
+            *ORDERINGS,
+            SCHEDULES,
+            PHASES,
+            *COMPARISONS,
+            LATE,
+            CHARLM_CUT,
+            STABILITY,
+            *ATTENTION,
+        )
     }
 )

@@ -1,7 +1,6 @@
 """The selective layer of Mamba (Gu & Dao, COLM 2024, arXiv 2312.00752)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -16,7 +15,7 @@ from .affine import Linear, product
 from .causal_conv import CausalConv
 from .checks import check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
-from .mamba_family import AbstractMambaSSM, lasting
+from .mamba_family import AbstractMambaSSM, SpectrumMap, StateMap, lasting
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ class Mamba(AbstractMambaSSM):
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_proj")
-    mixes_states: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
+    is_tied: ClassVar[bool] = False
 
     in_proj: Linear
     conv1d: CausalConv
@@ -243,6 +243,14 @@ class Mamba(AbstractMambaSSM):
         return self.A
 
     @property
+    def has_maps(self) -> bool:
+        return False
+
+    @checked
+    def with_maps(self) -> "Mamba":
+        return self
+
+    @property
     def groups(self) -> int:
         return 1
 
@@ -258,16 +266,7 @@ class Mamba(AbstractMambaSSM):
         return self._out(y, *self._convolved(u))
 
     @checked
-    def map_states(
-        self,
-        B: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        C: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
-    ) -> "Mamba":
+    def map_states(self, B: StateMap, C: StateMap, log_A: SpectrumMap) -> "Mamba":
         rank, N = self.dt_rank, self.d_state
         rows = self.x_proj.weight
         parts = [rows[:rank], B(rows[None, rank : rank + N])[0], C(rows[None, rank + N :])[0]]

@@ -1,7 +1,6 @@
 """The selective layer of Mamba-2 (Dao & Gu, ICML 2024, arXiv 2405.21060)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -18,7 +17,15 @@ from .causal_conv import CausalConv
 from .checks import check_divides, check_kinds, check_positive, check_steps
 from .gated_norm import GatedRMSNorm
 from .initializers import inverse_softplus, log_uniform
-from .mamba_family import AbstractMambaSSM, lasting
+from .mamba_family import (
+    AbstractMambaSSM,
+    SpectrumMap,
+    StateMap,
+    by_group,
+    lasting,
+    map_columns,
+    map_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -92,11 +99,13 @@ class Mamba2(AbstractMambaSSM):
 
     Fields are called as in Hugging Face's weights. B and C are shared by the heads of a group. The
     steps are clipped to `dt_limit` in `step` as in the parallel call; Hugging Face's decoding from
-    a cache does not.
+    a cache does not. A cut by `Data(maps=True)` leaves what makes B and C as it is, and maps them
+    to fewer states.
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
-    mixes_states: ClassVar[bool] = False  # B and C pass through the convolution and its silu
+    folds: ClassVar[bool] = False  # B and C pass through the convolution and its silu
+    is_tied: ClassVar[bool] = True
 
     in_proj: Linear
     conv1d: CausalConv
@@ -109,6 +118,9 @@ class Mamba2(AbstractMambaSSM):
     """Smallest and largest step size [samples]."""
     chunk_size: int = eqx.field(static=True)
     """The most samples that the parallel call takes at once. Does not change what is computed."""
+    B_map: Float[Array, "groups convolved d_state"] | None = None
+    C_map: Float[Array, "groups convolved d_state"] | None = None
+    """Maps of B and C behind the convolution and its silu, B <- B B_map: none in Mamba-2."""
 
     def __check_init__(self):
         low, high = self.dt_limit
@@ -198,7 +210,25 @@ class Mamba2(AbstractMambaSSM):
 
     @property
     def d_state(self) -> int:
+        return self.convolved_states if self.B_map is None else self.B_map.shape[2]
+
+    @property
+    def convolved_states(self) -> int:
+        """Entries of B, and of C, of a group, as the convolution gives them."""
         return (self.conv1d.weight.shape[0] - self.d_inner) // (2 * self.n_groups)
+
+    @property
+    def has_maps(self) -> bool:
+        return self.B_map is not None
+
+    @checked
+    def with_maps(self) -> "Mamba2":
+        if self.has_maps:
+            return self
+        same = jnp.tile(jnp.eye(self.convolved_states, dtype=self.D.dtype), (self.n_groups, 1, 1))
+        return eqx.tree_at(
+            lambda m: (m.B_map, m.C_map), self, (same, same), is_leaf=lambda x: x is None
+        )
 
     @property
     def A(self) -> Float[Array, " heads"]:
@@ -276,16 +306,13 @@ class Mamba2(AbstractMambaSSM):
         self, xBC: Float[InputArray, "*lead convolved"], dt: Float[InputArray, "*lead heads"]
     ) -> Selection2:
         """What the recurrence is given where the convolution, after its silu, gives `xBC`."""
-        N = self.d_state
-        d, groups = self.d_inner, (self.n_groups, N)
-        x, B, C = jnp.split(xBC, (d, d + self.n_groups * N), axis=-1)
-        dt = jnp.clip(jax.nn.softplus(dt + self.dt_bias), *self.dt_limit)
-        *L, _ = x.shape
+        d, G = self.d_inner, self.n_groups
+        x, B, C = jnp.split(xBC, (d, d + G * self.convolved_states), axis=-1)
         return Selection2(
-            x.reshape(*L, self.heads, self.headdim),
-            dt,
-            B.reshape(*L, *groups),
-            C.reshape(*L, *groups),
+            x.reshape(*x.shape[:-1], self.heads, self.headdim),
+            jnp.clip(jax.nn.softplus(dt + self.dt_bias), *self.dt_limit),
+            by_group(B, G, self.B_map),
+            by_group(C, G, self.C_map),
         )
 
     @checked
@@ -301,35 +328,16 @@ class Mamba2(AbstractMambaSSM):
         return self._out(y.reshape(selected.x.shape), selected.x, z)
 
     @checked
-    def map_states(
-        self,
-        B: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        C: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
-    ) -> "Mamba2":
-        groups, N, d = self.n_groups, self.d_state, self.d_inner
+    def map_states(self, B: StateMap, C: StateMap, log_A: SpectrumMap) -> "Mamba2":
+        if self.B_map is not None and self.C_map is not None:
+            of_B, of_C = map_columns(self.B_map, B), map_columns(self.C_map, C)
+            return replace(self, B_map=of_B, C_map=of_C)
 
         def mapped(rows: Float[Array, "_ *rest"], before: int) -> Float[Array, "_ *rest"]:
-            """Rows of which the first `before + d` have nothing to do with states."""
-            begin = before + d
-            middle, end = begin + groups * N, begin + 2 * groups * N
-            of_B, of_C = (
-                jnp.asarray(change(part.reshape(groups, N, *part.shape[1:])))
-                for change, part in ((B, rows[begin:middle]), (C, rows[middle:end]))
-            )
-            of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
-            return jnp.concatenate([rows[:begin], of_B, of_C, rows[end:]])
+            return map_rows(rows, before + self.d_inner, self.n_groups, self.d_state, B, C)
 
-        bias = self.in_proj.bias
-        in_proj = Linear(mapped(self.in_proj.weight, d), None if bias is None else mapped(bias, d))
-        conv_bias = self.conv1d.bias
-        conv1d = CausalConv(
-            mapped(self.conv1d.weight, 0), None if conv_bias is None else mapped(conv_bias, 0)
-        )
+        in_proj = jax.tree.map(lambda rows: mapped(rows, self.d_inner), self.in_proj)
+        conv1d = jax.tree.map(lambda rows: mapped(rows, 0), self.conv1d)
         return replace(self, in_proj=in_proj, conv1d=conv1d)
 
     def _selected(

@@ -2,15 +2,25 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from ..masks import within
 from ..recurrence.selective import Signals
 from ..typing import Count, InputArray, checked
+from .affine import Linear
 from .base import AbstractSelectiveSSM
+
+StateMap = Callable[
+    [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
+]
+"""What is done to all that makes B, or C."""
+
+SpectrumMap = Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]]
+"""What is done to log(-A), of each channel or one row for all."""
 
 
 class AbstractMambaSSM(AbstractSelectiveSSM):
@@ -24,14 +34,28 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
     is_mixer: ClassVar[bool] = True
     takes_intervals: ClassVar[bool] = True
 
-    mixes_states: ClassVar[bool]
-    """Whether B and C are linear in the rows that make them, so that any basis of the states can
-    be written into them; else only a selection can."""
+    in_proj: AbstractVar[Linear]
+    """What makes all that drives the states."""
+
+    folds: ClassVar[bool]
+    """Whether B and C are linear in the rows that make them."""
+
+    is_tied: ClassVar[bool]
+    """Whether all states of a channel decay alike, so that they do in any basis."""
 
     @property
     @abc.abstractmethod
     def eigenvalues(self) -> Float[Array, "channels d_state"]:
         """Continuous-time eigenvalues A of each channel, per unit of dt."""
+
+    @property
+    @abc.abstractmethod
+    def has_maps(self) -> bool:
+        """Whether B and C are mapped to the states behind what makes them."""
+
+    @abc.abstractmethod
+    def with_maps(self) -> "AbstractMambaSSM":
+        """The layer that mixes states, with maps of B and C for it that change nothing yet."""
 
     @property
     @abc.abstractmethod
@@ -49,21 +73,18 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
         """The layer's output on `u` where those of its channels' states are `y`."""
 
     @abc.abstractmethod
-    def map_states(
-        self,
-        B: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        C: Callable[
-            [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
-        ],
-        log_A: Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]],
-    ) -> "AbstractMambaSSM":
+    def map_states(self, B: StateMap, C: StateMap, log_A: SpectrumMap) -> "AbstractMambaSSM":
         """The layer with other states: `B` and `C` are applied to all that makes B and C.
 
         `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
         it.
         """
+
+    @property
+    def mixes_states(self) -> bool:
+        """Whether any basis of the states can be written into what makes B and C; else only a
+        selection can."""
+        return self.folds or self.has_maps
 
     @checked
     def resized(self, n: int) -> "AbstractMambaSSM":
@@ -88,5 +109,38 @@ def lasting(
     if dt is not None:
         step = step * jnp.asarray(dt)[:, None]
     if length is not None:
-        step = jnp.where(within(length, len(step))[:, None], step, 0)
+        step = jnp.where(within(length, step.shape[0])[:, None], step, 0)
     return step
+
+
+@checked
+def map_rows(
+    rows: Float[InputArray, "_ *rest"], before: int, groups: int, states: int, B: Any, C: Any
+) -> Float[Array, "_ *rest"]:
+    """`rows` with those of B, then of C, `states` of each group, mapped; `before` come first."""
+    middle, end = before + groups * states, before + 2 * groups * states
+    parts = ((B, rows[before:middle]), (C, rows[middle:end]))
+    of_B, of_C = (
+        jnp.asarray(change(part.reshape(groups, states, *part.shape[1:]))) for change, part in parts
+    )
+    of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
+    return jnp.concatenate([jnp.asarray(x) for x in (rows[:before], of_B, of_C, rows[end:])])
+
+
+@checked
+def by_group(
+    y: Float[Array, "*lead channels"],
+    groups: int,
+    matrix: Float[Array, "groups kept d_state"] | None,
+) -> Float[Array, "*lead groups d_state"]:
+    """What the convolution makes of B, or C, for each group, mapped to the states."""
+    y = y.reshape(*y.shape[:-1], groups, y.shape[-1] // groups)
+    return y if matrix is None else jnp.einsum("...gk,gkn->...gn", y, matrix)
+
+
+@checked
+def map_columns(
+    matrix: Float[InputArray, "groups kept d_state"], change: Any
+) -> Float[Array, "groups kept rank"]:
+    """The map of `by_group`, with what `change` does to states done to its columns."""
+    return jnp.swapaxes(jnp.asarray(change(jnp.swapaxes(matrix, 1, 2))), 1, 2)

@@ -76,6 +76,9 @@ def load(folder: Path | str) -> LanguageModel:
 def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] | None = None):
     """Write `model` to `folder`, which is made if need be, as Hugging Face's transformers reads it.
 
+    Of Mamba-2 with maps of B and C (`compress.Data(maps=True)`) the folder says by its `model_type`
+    that it is not the standard layout: `load` reads it, transformers refuses it.
+
     `config` are further entries of config.json, such as the numbers of special tokens in that of
     the folder that the model came from (`read_config`); what the model itself says comes first. A
     ValueError says what cannot be written: layers of several kinds or sizes, other norms.
@@ -119,10 +122,14 @@ def _kind(config: Config) -> Kind:
 def _settings(model: LanguageModel) -> Config:
     """What config.json says of `model`."""
     layers = [block.streamed()[1] for block in model.blocks]
-    found = [name for name, kind in KINDS.items() if layers and isinstance(layers[0], kind.layer)]
+    found = [
+        name
+        for name, kind in KINDS.items()
+        if layers and isinstance(layers[0], kind.layer) and kind.holds(layers[0])
+    ]
     if not found:
         kinds = sorted({type(layer).__name__ for layer in layers})
-        allowed = " or ".join(kind.layer.__name__ for kind in KINDS.values())
+        allowed = " or ".join(dict.fromkeys(kind.layer.__name__ for kind in KINDS.values()))
         raise ValueError(
             f"`model` must have one layer or more of {allowed}, got {', '.join(kinds) or 'none'}"
         )
@@ -143,6 +150,10 @@ def _settings(model: LanguageModel) -> Config:
             raise ValueError(
                 f"blocks[{i}].ssm must be a {kind.layer.__name__}, as blocks[0].ssm, got a "
                 f"{type(layer).__name__}"
+            )
+        if not kind.holds(layer):
+            raise ValueError(
+                f"blocks[{i}].ssm must have maps if blocks[0].ssm has, got one of them with"
             )
         if kind.config(layer) != kind.config(layers[0]):
             ours, first = kind.config(layer), kind.config(layers[0])

@@ -118,6 +118,13 @@ def mamba2_shapes(config: Config) -> Shapes:
 
 
 @checked
+def mapped_mamba2_shapes(config: Config) -> Shapes:
+    """The tensors of a Mamba-2 mixer with maps of B and C, which is not the standard layout."""
+    shape = (config["n_groups"], config["state_size"], config["mapped_state_size"])
+    return mamba2_shapes(config) | {"B_map": shape, "C_map": shape}
+
+
+@checked
 def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
     """The layer of these tensors, called as in `mamba2_shapes`."""
     low, high = (number(x) for x in config["time_step_limit"])
@@ -132,6 +139,8 @@ def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
         out_proj=_linear(tensors, "out_proj"),
         dt_limit=(low, high),
         chunk_size=config["chunk_size"],
+        B_map=tensors.get("B_map"),
+        C_map=tensors.get("C_map"),
     )
 
 
@@ -150,11 +159,23 @@ def mamba2_config(layer: Mamba2) -> Config:
 @checked
 def mamba2_tensors(layer: Mamba2) -> dict[str, Array]:
     """Inverse of `mamba2_from`."""
-    return _common_tensors(layer) | {
-        "dt_bias": layer.dt_bias,
-        "A_log": layer.A_log,
-        "norm.weight": layer.norm.weight,
-    }
+    maps = {k: x for k, x in (("B_map", layer.B_map), ("C_map", layer.C_map)) if x is not None}
+    return (
+        _common_tensors(layer)
+        | maps
+        | {
+            "dt_bias": layer.dt_bias,
+            "A_log": layer.A_log,
+            "norm.weight": layer.norm.weight,
+        }
+    )
+
+
+@checked
+def mapped_mamba2_config(layer: Mamba2) -> Config:
+    """The settings that a `layer` with maps says of itself."""
+    sizes = {"state_size": layer.convolved_states, "mapped_state_size": layer.d_state}
+    return mamba2_config(layer) | sizes
 
 
 def _inner(config: Config) -> int:

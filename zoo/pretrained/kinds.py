@@ -77,6 +77,8 @@ class Kind(NamedTuple):
     build: Callable[[Config, Tensors], AbstractSSM]
     config: Callable[..., Config]
     tensors: Callable[..., dict[str, Array]]
+    holds: Callable[[Any], bool] = lambda layer: True
+    """Whether a `layer` of the class is written so."""
 
 
 KINDS: dict[str, Kind] = {
@@ -101,6 +103,20 @@ KINDS: dict[str, Kind] = {
         hugging_face.mamba2_from,
         hugging_face.mamba2_config,
         hugging_face.mamba2_tensors,
+        lambda layer: not layer.has_maps,
+    ),
+    # transformers does not know this one, and so does not read it without its maps
+    "mamba2_mapped": Kind(
+        Mamba2,
+        MixerBlock,
+        BACKBONE,
+        "MappedMamba2ForCausalLM",
+        hugging_face.MAMBA2_DEFAULTS | {"mapped_state_size": 64},
+        hugging_face.mapped_mamba2_shapes,
+        hugging_face.mamba2_from,
+        hugging_face.mapped_mamba2_config,
+        hugging_face.mamba2_tensors,
+        lambda layer: layer.has_maps,
     ),
     "delta_net": Kind(
         DeltaNet,

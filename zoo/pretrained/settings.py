@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     "vocab_size": SIZE,
     "hidden_size": SIZE,
     "state_size": SIZE,
+    "mapped_state_size": SIZE,
     "num_hidden_layers": (
         f"a whole number from 1 to {MOST_BLOCKS}",
         lambda value: _is_size(value, MOST_BLOCKS),
