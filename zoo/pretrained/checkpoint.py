@@ -113,16 +113,21 @@ def _kind(config: Config) -> Kind:
 def _settings(model: LanguageModel) -> Config:
     """What config.json says of `model`."""
     layers = [block.streamed()[1] for block in model.blocks]
-    found = [name for name, kind in KINDS.items() if layers and isinstance(layers[0], kind.layer)]
+    found = [
+        name
+        for name, kind in KINDS.items()
+        if layers and isinstance(layers[0], kind.layer) and kind.holds(layers[0])
+    ]
     if not found:
         kinds = sorted({type(layer).__name__ for layer in layers})
-        allowed = " or ".join(kind.layer.__name__ for kind in KINDS.values())
+        allowed = " or ".join(dict.fromkeys(kind.layer.__name__ for kind in KINDS.values()))
         raise ValueError(f"model has layers {kinds}, allowed: {allowed}, one or more")
     kind = KINDS[found[0]]
     norms = norms_of(model)
-    if not all(isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None for norm in norms):
+    plain = [norm for norm in norms if isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None]
+    if len(plain) < len(norms):
         raise ValueError("model has other norms than RMSNorm without bias, allowed: norm='rms'")
-    epsilons = {norm.eps for norm in norms}
+    epsilons = {norm.eps for norm in plain}
     if len(epsilons) > 1:
         raise ValueError(f"model's norms have eps {sorted(epsilons)}, allowed: the same")
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
@@ -135,6 +140,10 @@ def _settings(model: LanguageModel) -> Config:
             raise ValueError(
                 f"blocks[{i}].ssm is a {type(layer).__name__}, allowed: {kind.layer.__name__}, as "
                 "blocks[0].ssm"
+            )
+        if not kind.holds(layer):
+            raise ValueError(
+                f"blocks[{i}].ssm must have maps if blocks[0].ssm has, got one of them with"
             )
         if kind.config(layer) != kind.config(layers[0]):
             ours, first = kind.config(layer), kind.config(layers[0])
