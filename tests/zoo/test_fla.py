@@ -197,6 +197,22 @@ def test_fewer_keys_are_written_too(tmp_path):
     np.testing.assert_array_equal(again.qkv.conv1d.weight, blocks[1].ssm.qkv.conv1d.weight)
 
 
+@pytest.mark.parametrize("name", ["delta_net", "gated_deltanet shared"])
+def test_maps_are_written_in_a_layout_of_their_own(name, tmp_path):
+    """Of another `model_type`, so that nobody reads the model without them."""
+    model = load(written(tmp_path / "theirs", config_of(name)))
+    blocks = [replace(b, ssm=b.ssm.with_maps().first_states(2)) for b in model.blocks]
+    small = replace(model, blocks=tuple(blocks))
+    save(tmp_path / "ours", small, config=read_config(tmp_path / "theirs"))
+    config = read_config(tmp_path / "ours")
+    assert config["model_type"] == f"{name.split()[0]}_mapped"
+    assert config["mapped_key_dim"] == 2
+    assert eqx.tree_equal(load(tmp_path / "ours"), small)
+    mixed = replace(model, blocks=(blocks[0], model.blocks[1]))
+    with pytest.raises(ValueError, match="must have maps if"):
+        save(tmp_path / "mixed", mixed)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -219,9 +235,6 @@ def test_what_is_not_read_is_named(change, message, tmp_path):
 
 def test_what_the_layout_has_no_place_for_is_said(tmp_path):
     model = load(written(tmp_path / "theirs", config_of("delta_net")))
-    mapped = tuple(replace(block, ssm=block.ssm.with_maps()) for block in model.blocks)
-    with pytest.raises(ValueError, match="must have layers without maps behind their keys"):
-        save(tmp_path / "ours", replace(model, blocks=mapped))
     mixers, _ = language_model(
         lambda key: model.blocks[0].ssm, vocabulary=11, d_model=12, blocks=1, key=jax.random.key(0)
     )

@@ -7,8 +7,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..layers.affine import Linear
 from ..layers.base import AbstractSSM
 from ..typing import InputArray, checked
+from .bidirectional import Bidirectional
 from .block import AbstractBlock
-from .norm import SampleNorm
+from .norm import AbstractNorm, SampleNorm
 from .pointwise import Dropout
 
 
@@ -38,8 +39,8 @@ class SwiGLU(eqx.Module):
 class MLPBlock(AbstractBlock):
     """x + mlp(mlp_norm(x)) of x + dropout(ssm(norm(x)))."""
 
-    norm: SampleNorm
-    ssm: AbstractSSM
+    norm: AbstractNorm
+    ssm: AbstractSSM | Bidirectional
     dropout: Dropout
     mlp_norm: SampleNorm
     mlp: SwiGLU

@@ -135,9 +135,10 @@ def _settings(model: LanguageModel) -> Config:
         )
     kind = KINDS[found[0]]
     norms = norms_of(model)
-    if not all(isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None for norm in norms):
+    plain = [norm for norm in norms if isinstance(norm, eqx.nn.RMSNorm) and norm.bias is None]
+    if len(plain) < len(norms):
         raise ValueError("`model` must have norms without bias, norm='rms', got others")
-    epsilons = {norm.eps for norm in norms if isinstance(norm, eqx.nn.RMSNorm)}
+    epsilons = {norm.eps for norm in plain}
     if len(epsilons) > 1:
         raise ValueError(f"`model` must have norms of one eps, got {sorted(epsilons)}")
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):

@@ -3,7 +3,7 @@
 (https://github.com/fla-org/flash-linear-attention, `fla/models/delta_net`, `gated_deltanet`.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ..layers.affine import Linear
 from ..layers.causal_conv import CausalConv
 from ..layers.deltanet import DeltaNet
 from ..layers.gated_deltanet import GatedDeltaNet
-from ..layers.query_key_value import QueryKeyValue
+from ..layers.query_key_value import KeyMaps, QueryKeyValue
 from ..typing import checked
 from .settings import CONFIG, share_of, shown, times
 
@@ -95,7 +95,7 @@ def delta_net_config(layer: DeltaNet) -> Config:
     H = layer.d_model
     return _config(layer) | {
         "num_heads": layer.heads,
-        "expand_k": share_of(layer.heads * layer.d_state, H),
+        "expand_k": share_of(layer.heads * layer.qkv.keys, H),
         "expand_v": share_of(layer.heads * layer.values, H),
         "use_beta": True,
         "qk_norm": "l2",
@@ -144,8 +144,8 @@ def gated_deltanet_config(layer: GatedDeltaNet) -> Config:
     return _config(layer) | {
         "num_heads": layer.key_heads,
         "num_v_heads": None if layer.heads == layer.key_heads else layer.heads,
-        "head_dim": layer.d_state,
-        "expand_v": share_of(layer.values, layer.d_state),
+        "head_dim": layer.qkv.keys,
+        "expand_v": share_of(layer.values, layer.qkv.keys),
     }
 
 
@@ -157,6 +157,31 @@ def gated_deltanet_tensors(layer: GatedDeltaNet) -> dict[str, Array]:
         "A_log": layer.A_log,
         "dt_bias": layer.dt_bias,
     }
+
+
+@checked
+def mapped(shapes: Callable[[Config], Shapes]) -> Callable[[Config], Shapes]:
+    """The tensors of a layer with maps behind its keys, which is not the standard layout."""
+
+    def with_maps(config: Config) -> Shapes:
+        plain = shapes(config)
+        keys = plain["k_proj.weight"][0] // config["num_heads"]
+        shape = (config["num_heads"], keys, config["mapped_key_dim"])
+        return plain | {"q_map": shape, "k_map": shape}
+
+    return with_maps
+
+
+@checked
+def mapped_config(config: Callable[..., Config]) -> Callable[..., Config]:
+    """The settings that a layer with maps says of itself."""
+    return lambda layer: config(layer) | {"mapped_key_dim": layer.d_state}
+
+
+@checked
+def has_maps(layer: DeltaNet | GatedDeltaNet) -> bool:
+    """Whether maps stand behind the layer's keys."""
+    return layer.qkv.maps is not None
 
 
 @checked
@@ -209,7 +234,7 @@ def _qkv(config: Config, tensors: Tensors, heads: int, key_heads: int) -> QueryK
         k_proj=k,
         v_proj=v,
         conv1d=conv,
-        maps=None,
+        maps=KeyMaps(tensors["q_map"], tensors["k_map"]) if "q_map" in tensors else None,
         key_heads=key_heads,
         heads=heads,
         feature="unit",
@@ -224,11 +249,6 @@ def _gate(config: Config, tensors: Tensors) -> Linear | None:
 def _config(layer: DeltaNet | GatedDeltaNet) -> Config:
     """The settings of both kinds. ValueError for what their layout has no place for."""
     conv = layer.qkv.conv1d
-    if layer.qkv.maps is not None:
-        raise ValueError(
-            "model must have layers without maps behind their keys, which this layout has no "
-            "place for, got some"
-        )
     if conv is not None and conv.bias is not None:
         raise ValueError("model must have convolutions without a bias, got some with one")
     return {
@@ -254,6 +274,8 @@ def _tensors(layer: DeltaNet | GatedDeltaNet) -> dict[str, Array]:
     }
     if layer.g_proj is not None:
         tensors["g_proj.weight"] = layer.g_proj.weight
+    if part.maps is not None:
+        tensors |= {"q_map": part.maps.q, "k_map": part.maps.k}
     if part.conv1d is not None:
         n = part.q_proj.weight.shape[0]
         weight = part.conv1d.weight[:, None]

@@ -128,6 +128,7 @@ KINDS: dict[str, Kind] = {
         fla.delta_net_from,
         fla.delta_net_config,
         fla.delta_net_tensors,
+        lambda layer: not fla.has_maps(layer),
     ),
     "gated_deltanet": Kind(
         GatedDeltaNet,
@@ -139,6 +140,32 @@ KINDS: dict[str, Kind] = {
         fla.gated_deltanet_from,
         fla.gated_deltanet_config,
         fla.gated_deltanet_tensors,
+        lambda layer: not fla.has_maps(layer),
+    ),
+    # flash-linear-attention does not know these, and so does not read them without their maps
+    "delta_net_mapped": Kind(
+        DeltaNet,
+        MLPBlock,
+        FLA,
+        "MappedDeltaNetForCausalLM",
+        fla.DELTA_NET_DEFAULTS | {"mapped_key_dim": 128},
+        fla.mapped(fla.delta_net_shapes),
+        fla.delta_net_from,
+        fla.mapped_config(fla.delta_net_config),
+        fla.delta_net_tensors,
+        fla.has_maps,
+    ),
+    "gated_deltanet_mapped": Kind(
+        GatedDeltaNet,
+        MLPBlock,
+        FLA,
+        "MappedGatedDeltaNetForCausalLM",
+        fla.GATED_DELTANET_DEFAULTS | {"mapped_key_dim": 256},
+        fla.mapped(fla.gated_deltanet_shapes),
+        fla.gated_deltanet_from,
+        fla.mapped_config(fla.gated_deltanet_config),
+        fla.gated_deltanet_tensors,
+        fla.has_maps,
     ),
 }
 
@@ -196,16 +223,16 @@ def model_tensors(kind: Kind, model: LanguageModel) -> dict[str, Array]:
     names = kind.names
     tensors = {
         names.embedding: model.embedding.weight,
-        names.norm: _present(model.norm.norm.weight),
+        names.norm: _weight(model.norm.norm),
     }
     for i, block in enumerate(model.blocks):
         prefix = names.block.format(i)
         norm, layer = block.streamed()
-        tensors[prefix + names.block_norm] = _present(norm.weight)
+        tensors[prefix + names.block_norm] = _weight(norm)
         for name, x in kind.tensors(layer).items():
             tensors[f"{prefix}{names.layer}{name}"] = x
         if isinstance(block, MLPBlock):
-            tensors[f"{prefix}mlp_norm.weight"] = _present(block.mlp_norm.norm.weight)
+            tensors[f"{prefix}mlp_norm.weight"] = _weight(block.mlp_norm.norm)
             for name in MLP:
                 tensors[f"{prefix}mlp.{name}.weight"] = getattr(block.mlp, name).weight
     return tensors if model.head is None else tensors | {"lm_head.weight": model.head.weight}
@@ -231,6 +258,7 @@ def _norm(weight: Array, epsilon: float) -> SampleNorm:
     return SampleNorm(eqx.tree_at(lambda norm: norm.weight, norm, weight))
 
 
-def _present(x: Array | None) -> Array:
-    assert x is not None
-    return x
+def _weight(norm: Any) -> Array:
+    assert isinstance(norm, eqx.nn.RMSNorm)
+    assert norm.weight is not None
+    return norm.weight

@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "num_heads": SIZE,
     "num_v_heads": SIZE_OR_NULL,
     "head_dim": SIZE,
+    "mapped_key_dim": SIZE,
     "n_groups": SIZE,
     "chunk_size": SIZE,
     "time_step_limit": ("two numbers, 0 <= low <= high", _are_steps),
