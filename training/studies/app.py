@@ -17,7 +17,8 @@ from ..reporting.words import format_seconds
 from ..run.compilation import use_compilation_cache
 from ..settings.errors import UsageError, check_writable
 from .cost import estimate
-from .runner import Active, StudyRunner, finished_runs, hardware_slots
+from .record import RECORDS, finished_runs
+from .runner import Active, StudyRunner, hardware_slots
 from .stability import moves_of, write_stability
 from .study import Planned, Scale, Study, describe, plan_runs
 from .summary import write_results
@@ -63,8 +64,8 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     folder, runs = _places(command)
     planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
     slots = hardware_slots(command.jobs)
-    runner = StudyRunner(runs, folder / "runs", slots)
-    for option, place in (("--out", folder), ("--out", runner.records), ("--runs", runs)):
+    runner = StudyRunner(runs, folder / RECORDS, slots)
+    for option, place in (("--out", folder), ("--runs", runs)):
         check_writable(option, place)
     done = finished_runs(runner.records)
     if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
-from ..reporting.events import read_events, write_atomically, write_json
+from ..reporting.events import read_events, write_atomically
 from ..settings.errors import UsageError
 from ..settings.yaml import plain_config, read_yaml, write_yaml
-from .record import make_record, read_record
+from .record import finished_runs, keep_record, make_record
 from .study import Planned, comparable, run_name
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -97,8 +97,8 @@ class Active:
 class StudyRunner:
     """Does the runs of a study that are not done yet.
 
-    Run directories go to `runs`, and of each finished run a record to `records`; a run is finished
-    when its record is there. Interrupted ones go on from their checkpoints.
+    Run directories go to the folder `runs`, the record of each finished run to the file `records`.
+    A run is finished when its record is there. An interrupted one resumes from its checkpoint.
     """
 
     def __init__(self, runs: Path, records: Path, slots: Sequence[Slot]):
@@ -115,8 +115,8 @@ class StudyRunner:
             record = finished.get(run.name)
             if record is not None and not run.is_run_of(record):
                 raise UsageError(
-                    f"{self.records / run.name}.json is of another configuration: remove it, or "
-                    f"choose another --out"
+                    f"{self.records} has a record of {run.name} with another configuration: "
+                    f"remove that line, or choose another --out"
                 )
             file = self.runs / run.name / "config.yaml"
             if (
@@ -204,11 +204,5 @@ class StudyRunner:
             return "failed"
         config = comparable(plain_config(each.planned.config))
         record = make_record(each.planned, each.folder, config, finished_runs(self.records))
-        self.records.mkdir(parents=True, exist_ok=True)
-        write_json(self.records / f"{each.planned.name}.json", record)
+        keep_record(self.records, record)
         return "finished"
-
-
-def finished_runs(records: Path) -> dict[str, dict[str, Any]]:
-    """The records in a folder, by the names of the runs."""
-    return {path.stem: read_record(path) for path in sorted(records.glob("*-seed*.json"))}
