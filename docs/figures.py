@@ -26,7 +26,7 @@ PICTURES = ROOT / "docs" / "pictures"
 VARIANTS = {
     "lru uncompressed": "whole, 256 states",
     "lru tolerance 0.02": "shrinks in the first tenth",
-    "lru born as 0.02": "small from the start",
+    "lru from the start as 0.02": "small from the start",
 }
 """Of the study `smnist-short`: the names in the picture."""
 OF_STUDIES = {

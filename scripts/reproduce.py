@@ -40,6 +40,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
     parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
+    )
     parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
     parser.add_argument(
         "--yes", action="store_true", help="start without asking, whatever it costs"
@@ -64,6 +67,7 @@ def main(argv: list[str]) -> int:
         out=options.out,
         runs=options.runs,
         jobs=options.jobs,
+        scheduler=options.scheduler,
         only=options.only,
         ask=not options.yes,
     )

@@ -60,7 +60,7 @@ TINY = Study(
     variants=(
         Variant("uncompressed", {**UNCOMPRESSED, "loop.keep-systems": True}),
         Variant("compressed", {"compression.tolerance": 0.3}),
-        Variant("born", UNCOMPRESSED, born_from="compressed"),
+        Variant("born", UNCOMPRESSED, sized_by="compressed"),
         Variant("taught", {**UNCOMPRESSED, "layer.d-state": 4}, taught_by="uncompressed"),
         Variant(
             "cut",

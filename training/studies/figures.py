@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from ..reporting.figures import thin
+from ..reporting.plates import thin
 from .rows import Record, Records, Row, score_name
 from .study import Study
 from .style import SOFT, label_beside, looks, paper_style, write_figure
