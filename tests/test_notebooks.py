@@ -59,7 +59,8 @@ def test_the_code_of_a_notebook_is_short(path):
 def test_a_notebook_runs(path, tmp_path):
     nbclient = pytest.importorskip("nbclient", reason="needs the extra `docs`")
     notebook = nbformat.read(path, as_version=4)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # fmt: skip
+    inline = "module://matplotlib_inline.backend_inline"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": inline}
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
     )

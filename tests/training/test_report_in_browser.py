@@ -54,8 +54,7 @@ const of = (query, what) =>
 return {
   paper,
   text: Math.min(...of("h2, td, th, figcaption, .card b", "color"), ...of("svg text", "fill")),
-  curves: Math.min(...of("#curves .curve, #sizes .curve, .point", "stroke").filter((r) => r > 1.01),
-                   ...of("#curves .point", "fill")),
+  curves: Math.min(...of(".curve:not(#spectra *)", "stroke"), ...of("#curves .point", "fill")),
 };
 """
 

@@ -23,7 +23,7 @@ in [0, 1]):
                 the bound); the last two null where nothing was cut, the last four for a selective
                 layer}],
                 loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
-                that compression.guard did not let pass, or null),
+                that compression.guard refused, or null),
                 plan_seconds, compress_seconds, duration (until training could go on, with what it
                 waited for; errors are measured after that); where nothing was cut, before == after
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
@@ -32,7 +32,7 @@ in [0, 1]):
                 from the last shrink until here it was in those of the sizes before], seconds (that
                 compiling took in the background), waited (for its end), error (or null)
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
-                went on meanwhile; told when that ends)
+                went on meanwhile; logged when that ends)
     checkpoint  step
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it

@@ -164,10 +164,10 @@ class History:
 
     @property
     def seconds(self) -> Mapping[str, float | int]:
-        """Wall time by phase. Without a summary, what the events tell of it."""
+        """Wall time by phase. Without a summary, the sums over the events."""
         if self.summary.get("seconds"):
             return self.summary["seconds"]
-        told: dict[str, Callable[[Event], float | int]] = {
+        readers: dict[str, Callable[[Event], float | int]] = {
             "compile": _waited,
             "eval": lambda event: event["duration"],
             "shrink": lambda event: event["plan_seconds"] + event["compress_seconds"],
@@ -175,7 +175,7 @@ class History:
         names = {"compile": "compile", "eval": "evaluate", "shrink": "shrink"}
         seconds: dict[str, float | int] = {
             names[kind]: sum(read(event) or 0 for event in self.named(kind))
-            for kind, read in told.items()
+            for kind, read in readers.items()
             if self.named(kind)
         }
         stamps = [event["seconds"] for event in self.named("train") + self.named("eval")]
@@ -208,7 +208,7 @@ class History:
     def program_speeds(self) -> list[ProgramSpeed]:
         """The speed of each program in the order of the run, from the reports of training.
 
-        A program is told by the sizes that it is made for: after a cut, training goes on in the
+        A program is known by the sizes that it is made for: after a cut, training goes on in the
         program of the larger layers until the next one is compiled. Rates are medians.
         """
         reports: dict[tuple[int, ...], list[Event]] = {}

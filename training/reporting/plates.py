@@ -50,7 +50,7 @@ class Series:
     size: float | int = 2.5
     """Radius of points, in pixels."""
     note: str = ""
-    """What a reader of one point is told beside the name."""
+    """Shown beside the name where a reader points at the curve."""
 
 
 @dataclass(frozen=True)

@@ -168,10 +168,10 @@ class Panel {
     }
     const wide = (tick) => textWidth(format(tick, spec.x));
     const xTicks = linearTicks(sx.low, sx.high, Math.max(2, Math.floor((right - left) / 80)));
-    for (const tick of sparse(xTicks.filter((t) => spec.x.log !== true || t > 0), sx, wide)) {
-      const [x, half] = [sx(tick), wide(tick) / 2];
+    const place = (tick) => Math.min(sx(tick), right + 13 - wide(tick) / 2);
+    for (const tick of sparse(xTicks, place, wide)) {
+      const [x, at] = [sx(tick), place(tick)];
       element(svg, "line", { class: "tick", x1: x, x2: x, y1: bottom, y2: bottom + 4 });
-      const at = Math.min(Math.max(x, half + 1), right + 13 - half);
       element(svg, "text", { x: at, y: bottom + 16, "text-anchor": "middle" }, format(tick, spec.x));
     }
     element(svg, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
@@ -187,7 +187,7 @@ class Panel {
     const { left, right, top, bottom } = this.area;
     const id = `clip${Panel.count++}`;
     const clip = element(svg, "clipPath", { id });
-    element(clip, "rect", { x: left, y: top - 4, width: right - left, height: bottom - top + 4 });
+    element(clip, "rect", { x: left, y: top - 4, width: right - left + 6, height: bottom - top + 4 });
     const inside = element(svg, "g", { "clip-path": `url(#${id})` });
     for (const x of spec.marks)
       element(inside, "line", { class: "mark", x1: sx(x), x2: sx(x), y1: top - 4, y2: bottom });

@@ -22,7 +22,7 @@ from ..shrinking.systems import read_systems
 from .style import FIGURES, looks, paper_style, write_figure
 
 LEADING = 10
-"""The largest values, whose overlap is told apart."""
+"""The largest values, whose overlap has a column of its own."""
 
 
 @dataclass(frozen=True)

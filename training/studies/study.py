@@ -128,8 +128,8 @@ class Planned:
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were.
 
-        Nor does it matter how long programs had to compile, and how many sequences are evaluated
-        at the same time, which change nothing that is learned.
+        How long programs had to compile, and how many sequences are evaluated at once, changes
+        nothing that is learned, and is not compared.
         """
 
         def learned(config: Mapping[str, Any]) -> dict[str, Any]:
