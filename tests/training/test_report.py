@@ -497,12 +497,15 @@ def test_a_model_that_was_cut_after_its_training_is_said_to_be(tmp_path):
 
 def test_a_long_run_of_many_layers_stays_small(tmp_path):
     paths = [f"blocks[{i}].ssm" for i in range(30)]
-    log(tmp_path, run_events(40_000, paths, range(200, 4200, 200), report_every=50))
+    events = list(run_events(40_000, paths, range(200, 4200, 200), report_every=50))
+    log(tmp_path, events)
     path = write_report(tmp_path)
     assert path.stat().st_size < 1_500_000
     page = read(path)
     assert "Not drawn: 6 more layers" in page.all_text
-    assert len([row for row in page.rows if len(row) == 11]) > 20 * 29  # every cut of every layer
+    shrunk = [row for event in events if event["event"] == "shrink" for row in event["layers"]]
+    cuts = [row for row in shrunk if row["before"] != row["after"]]
+    assert len([row for row in page.rows if len(row) == 11 and row[1] in paths]) == len(cuts)
 
 
 def test_the_same_run_gives_the_same_page(finished, tmp_path):
