@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the paper's claims again, a study at a time.
+"""Run a study: many training runs, and the table and figures made of them.
 
 scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
 scripts/reproduce.py --list
@@ -74,6 +74,9 @@ def _command(argv: list[str], console: Any) -> Any:
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
     parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
+    )
     parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
     parser.add_argument(
         "--yes", action="store_true", help="start without asking, whatever it costs"
@@ -97,6 +100,7 @@ def _command(argv: list[str], console: Any) -> Any:
         out=options.out,
         runs=options.runs,
         jobs=options.jobs,
+        scheduler=options.scheduler,
         only=options.only,
         ask=not options.yes,
     )

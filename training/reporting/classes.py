@@ -1,7 +1,7 @@
 """The section of a report that says which classes were taken for which."""
 
 from .history import History
-from .page import escape, table
+from .page import escape, section, table
 
 MOST = 40
 """Classes, or labels, of which a table is shown."""
@@ -24,7 +24,4 @@ def classes_section(history: History) -> str:
         said = "Sequences of the test split, by their class and by the answer of the model."
     rows = [(name, *row) for name, row in zip(names, counts, strict=True)]
     drawn = table(head, rows, numeric=tuple(range(1, len(head))))
-    return (
-        f"<section><h2>{escape(heading)}</h2>"
-        f'<div class="scroll">{drawn}</div><figcaption>{escape(said)}</figcaption></section>'
-    )
+    return section(heading, f'<div class="scroll">{drawn}</div><p>{escape(said)}</p>')

@@ -13,7 +13,7 @@ from ..settings.yaml import flat, read_yaml
 from .comparison_figures import comparison_plates
 from .events import write_atomically
 from .history import History
-from .page import STYLE, escape, format_count, format_short, table
+from .page import escape, format_count, format_short, page, plate_section, section, table
 from .words import format_seconds
 
 
@@ -41,21 +41,15 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Path:
     if len(kinds) > 1:
         raise UsageError(f"all runs must be judged by one measure, got {', '.join(sorted(kinds))}")
     title = f"{len(runs)} runs"
-    body = [f"<h1>{title}</h1>", f'<p class="lead">{escape(_lead(runs))}</p>', _results(runs)]
-    for plate in comparison_plates({run.name: run.history for run in runs}):
-        body.append(
-            f"<section><h2>{escape(plate.heading)}</h2><figure>{plate.svg}"
-            f"<figcaption>{escape(plate.caption)}</figcaption></figure></section>"
-        )
-    body.append(_differences(runs))
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
-    )
-    write_atomically(out, page)
+    plates = comparison_plates({run.name: run.history for run in runs})
+    sections = [
+        f"<h1>{title}</h1>",
+        f'<p class="lead">{escape(_lead(runs))}</p>',
+        _results(runs),
+        *(plate_section(name, plate) for name, plate in plates.items()),
+        _differences(runs),
+    ]
+    write_atomically(out, page(title, sections, plates))
     return out
 
 
@@ -124,13 +118,13 @@ def _results(runs: Sequence[Compared]) -> str:
                 "not recorded" if total is None else format_seconds(total),
             ]
         )
-    return f"<section><h2>Results</h2>{table(head, rows, numeric=range(1, len(head)))}</section>"
+    return section("Results", table(head, rows, numeric=range(1, len(head)), wide=True))
 
 
 def _differences(runs: Sequence[Compared]) -> str:
     rows = differences([run.config for run in runs])
     if not rows:
-        return "<section><h2>Configuration</h2><p>The runs have the same options.</p></section>"
+        return section("Configuration", "<p>The runs have the same options.</p>")
     head = ["option", *(run.name for run in runs)]
     shown = [[name, *values] for name, values in rows]
-    return f"<section><h2>Options that differ</h2>{table(head, shown)}</section>"
+    return section("Options that differ", table(head, shown, wide=True))

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from .figures import STYLE, Plate, as_svg, thin
+from .figures import STEPS
 from .history import History
+from .plates import DASHES, Axis, Panel, Plate, Series, color, thin
 
 POINTS = 600
 """Points of a curve, at most."""
@@ -19,11 +16,11 @@ Points = tuple[list[Any], list[Any]]
 """Numbers along both axes."""
 
 
-def comparison_plates(runs: Mapping[str, History]) -> list[Plate]:
-    """Every figure for which a run holds data."""
-    makers = (_measures, _states_and_speed)
-    with matplotlib.rc_context(STYLE):
-        return [plate for maker in makers if (plate := maker(runs)) is not None]
+def comparison_plates(runs: Mapping[str, History]) -> dict[str, Plate]:
+    """Every figure for which a run holds data, by its name."""
+    makers = {"measures": _measures, "states": _states_and_speed}
+    found = {name: make(runs) for name, make in makers.items()}
+    return {name: plate for name, plate in found.items() if plate is not None}
 
 
 def _measures(runs: Mapping[str, History]) -> Plate | None:
@@ -40,19 +37,16 @@ def _measures(runs: Mapping[str, History]) -> Plate | None:
 
     if not any(seen("step")(history)[0] for history in runs.values()):
         return None
-    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    by_step, by_time = figure.subplots(1, 2)
-    _lines(by_step, runs, seen("step"))
-    _lines(by_time, runs, seen("seconds"))
-    by_step.set_xlabel("step")
-    by_time.set_xlabel("wall time [s]")
-    for axes in (by_step, by_time):
-        axes.set_title(f"validation {measure.label}")
-        if measure.is_share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    _legend(figure, by_step)
-    caption = f"The {measure.label} on the validation split, over the steps and over the wall time."
-    return Plate(f"{measure.label[:1].upper()}{measure.label[1:]}", as_svg(figure, "both"), caption)
+    measured = Axis(measure.label, percent=measure.is_share)
+    title = f"validation {measure.label}"
+    return Plate(
+        f"{measure.label[:1].upper()}{measure.label[1:]}",
+        f"The {measure.label} on the validation split, over the steps and over the wall time.",
+        [
+            Panel(title, Axis(STEPS, low=0), measured, _lines(runs, seen("step"))),
+            Panel(title, Axis("wall time [s]", low=0), measured, _lines(runs, seen("seconds"))),
+        ],
+    )
 
 
 def _states_and_speed(runs: Mapping[str, History]) -> Plate | None:
@@ -70,36 +64,29 @@ def _states_and_speed(runs: Mapping[str, History]) -> Plate | None:
 
     if not any(states(history)[0] for history in runs.values()):
         return None
-    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _lines(left, runs, states, in_steps=True)
-    _lines(right, runs, speed)
-    left.set_title("states of all layers")
-    right.set_title("steps per second")
-    for axes in (left, right):
-        axes.set_xlabel("step")
-        axes.set_ylim(bottom=0)
-    _legend(figure, left)
-    caption = "States of all layers together, and training steps per second, over the steps."
-    return Plate("States and speed", as_svg(figure, "sizes"), caption)
+    steps = Axis(STEPS, low=0)
+    sizes = _lines(runs, states, in_steps=True)
+    return Plate(
+        "States and speed",
+        "States of all layers together, and training steps per second, over the steps.",
+        [
+            Panel("states of all layers", steps, Axis("states", low=0), sizes),
+            Panel("speed", steps, Axis("steps per second", low=0), _lines(runs, speed)),
+        ],
+    )
 
 
 def _lines(
-    axes: Axes,
     runs: Mapping[str, History],
     points: Callable[[History], Points],
     *,
     in_steps: bool = False,
-) -> None:
-    colours = matplotlib.colormaps["tab10"].colors  # pyright: ignore[reportAttributeAccessIssue]
+) -> list[Series]:
+    series = []
     for k, (name, history) in enumerate(runs.items()):
         x, y = (np.asarray(each, float) for each in points(history))
-        dash = ("-", "--", ":")[k // len(colours) % 3]
         x, y = (x, y) if in_steps else thin(x, y, POINTS)
-        style = "steps-post" if in_steps else "default"
-        axes.plot(x, y, dash, color=colours[k % len(colours)], label=name, drawstyle=style)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        kind = "step" if in_steps else "line"
+        dash = DASHES[k // 6 % len(DASHES)]
+        series.append(Series(name, x.tolist(), y.tolist(), color(k), kind, dash))
+    return [each for each in series if each.x]
