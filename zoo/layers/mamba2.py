@@ -17,15 +17,8 @@ from .causal_conv import CausalConv
 from .checks import check_divides, check_kinds, check_positive, check_steps
 from .gated_norm import GatedRMSNorm
 from .initializers import inverse_softplus, log_uniform
-from .mamba_family import (
-    AbstractMambaSSM,
-    SpectrumMap,
-    StateMap,
-    by_group,
-    lasting,
-    map_columns,
-    map_rows,
-)
+from .mamba_family import AbstractMambaSSM, SpectrumMap, StateMap, lasting
+from .state_maps import by_group, map_columns, map_rows
 
 
 @dataclass(frozen=True)
@@ -275,8 +268,7 @@ class Mamba2(AbstractMambaSSM):
         z, xBC, before = self.project(u)
         window, xBC = self.conv1d.run(carry.window, xBC, length)
         x, step, B, C = self.select(jax.nn.silu(xBC), before)
-        step = lasting(step, dt, length)
-        y, ssm = ssd_scan(x, step, self.A, B, C, carry.ssm, chunk=self.chunk)
+        y, ssm = ssd_scan(x, lasting(step, dt, length), self.A, B, C, carry.ssm, chunk=self.chunk)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
     @checked

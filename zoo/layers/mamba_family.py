@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from equinox import AbstractVar
@@ -111,36 +111,3 @@ def lasting(
     if length is not None:
         step = jnp.where(within(length, step.shape[0])[:, None], step, 0)
     return step
-
-
-@checked
-def map_rows(
-    rows: Float[InputArray, "_ *rest"], before: int, groups: int, states: int, B: Any, C: Any
-) -> Float[Array, "_ *rest"]:
-    """`rows` with those of B, then of C, `states` of each group, mapped; `before` come first."""
-    middle, end = before + groups * states, before + 2 * groups * states
-    parts = ((B, rows[before:middle]), (C, rows[middle:end]))
-    of_B, of_C = (
-        jnp.asarray(change(part.reshape(groups, states, *part.shape[1:]))) for change, part in parts
-    )
-    of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
-    return jnp.concatenate([jnp.asarray(x) for x in (rows[:before], of_B, of_C, rows[end:])])
-
-
-@checked
-def by_group(
-    y: Float[Array, "*lead channels"],
-    groups: int,
-    matrix: Float[Array, "groups kept d_state"] | None,
-) -> Float[Array, "*lead groups d_state"]:
-    """What the convolution makes of B, or C, for each group, mapped to the states."""
-    y = y.reshape(*y.shape[:-1], groups, y.shape[-1] // groups)
-    return y if matrix is None else jnp.einsum("...gk,gkn->...gn", y, matrix)
-
-
-@checked
-def map_columns(
-    matrix: Float[InputArray, "groups kept d_state"], change: Any
-) -> Float[Array, "groups kept rank"]:
-    """The map of `by_group`, with what `change` does to states done to its columns."""
-    return jnp.swapaxes(jnp.asarray(change(jnp.swapaxes(matrix, 1, 2))), 1, 2)

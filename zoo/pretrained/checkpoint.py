@@ -8,7 +8,7 @@ and nothing is downloaded.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from .kinds import (
     sizes_of,
 )
 from .original import from_original, is_original, renamed
-from .settings import CONFIG, check_settings, read_object
+from .settings import CONFIG, check_settings, read_object, shown
 from .weights import (
     DTYPES,
     INDEX,
@@ -141,6 +141,31 @@ def _settings(model: LanguageModel) -> Config:
     epsilons = {norm.eps for norm in plain}
     if len(epsilons) > 1:
         raise ValueError(f"`model` must have norms of one eps, got {sorted(epsilons)}")
+    _check_alike(model, kind, layers)
+    own = kind.config(layers[0]).get(kind.names.epsilon)
+    if own is not None and own not in epsilons:
+        raise ValueError(
+            f"blocks[0].ssm must have the eps of the norms, {epsilons.pop()}, got {own}"
+        )
+    sizes = [sizes_of(block) for block in model.blocks]
+    if any(size != sizes[0] for size in sizes):
+        raise ValueError(f"`model` must have blocks of one size, got {sizes}")
+    return (
+        kind.config(layers[0])
+        | sizes[0]
+        | {
+            "architectures": [kind.architecture],
+            "model_type": found[0],
+            "vocab_size": model.vocabulary,
+            "num_hidden_layers": len(layers),
+            kind.names.epsilon: epsilons.pop(),
+            "tie_word_embeddings": model.head is None,
+        }
+    )
+
+
+def _check_alike(model: LanguageModel, kind: Kind, layers: Sequence[Any]) -> None:
+    """All blocks and layers are of the kind and have the settings of the first ones."""
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
         if not isinstance(block, kind.block):
             raise ValueError(
@@ -164,26 +189,6 @@ def _settings(model: LanguageModel) -> Config:
                 f"{', '.join(f'{k}={first[k]}' for k in ours if ours[k] != first[k])}, got "
                 f"{', '.join(other)}"
             )
-    own = kind.config(layers[0]).get(kind.names.epsilon)
-    if own is not None and own not in epsilons:
-        raise ValueError(
-            f"blocks[0].ssm must have the eps of the norms, {epsilons.pop()}, got {own}"
-        )
-    sizes = [sizes_of(block) for block in model.blocks]
-    if any(size != sizes[0] for size in sizes):
-        raise ValueError(f"`model` must have blocks of one size, got {sizes}")
-    return (
-        kind.config(layers[0])
-        | sizes[0]
-        | {
-            "architectures": [kind.architecture],
-            "model_type": found[0],
-            "vocab_size": model.vocabulary,
-            "num_hidden_layers": len(layers),
-            kind.names.epsilon: epsilons.pop(),
-            "tie_word_embeddings": model.head is None,
-        }
-    )
 
 
 def _drop_tied_head(stored: dict[str, Stored], name: str) -> None:
