@@ -27,13 +27,13 @@ OPTIONS = (
 )
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
+def start(folder: Path, *options: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *OPTIONS, "--out", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
     )
 
 
@@ -88,6 +88,24 @@ def test_all_stop_when_one_is_asked_to_and_go_on_together(tmp_path):
     finish(together(folder, *many, "--resume", str(folder)))
     assert [e["step"] for e in read_events(log) if e["event"] == "resume"] == [stopped["step"]]
     assert (folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_processes_take_their_places_as_open_mpi_announces_them(tmp_path):
+    job = 4096 * (os.getpid() % 4096)  # JAX derives the port of process 0 from it
+    processes = [
+        start(
+            tmp_path / "run",
+            *("--steps", "20", "--coordinator", "auto"),
+            OMPI_MCA_orte_hnp_uri=f"{job}.0;tcp://127.0.0.1:1",
+            OMPI_COMM_WORLD_SIZE="2",
+            OMPI_COMM_WORLD_RANK=str(k),
+            OMPI_COMM_WORLD_LOCAL_RANK=str(k),
+        )
+        for k in range(2)
+    ]
+    finish(processes)
+    assert [e["event"] for e in read_events(tmp_path / "run" / "metrics.jsonl")].count("end") == 1
 
 
 def test_one_process_moves_nothing():

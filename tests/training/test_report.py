@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from training.reporting.events import EventLog
-from training.reporting.figures import thin
 from training.reporting.history import History
+from training.reporting.plates import thin
 from training.reporting.report import write_report
+from training.reporting.verdict import verdict_of
 
 PATHS = ["blocks[0].ssm.forward", "blocks[0].ssm.backward", "blocks[1].ssm"]
 
@@ -53,6 +54,8 @@ def run_events(total=2000, paths=PATHS, shrinks=(100, 200, 300), report_every=20
             "learning_rate_ssm": 2.5e-4,
             "steps_per_second": rate * (1 + 0.05 * draw.standard_normal()),
             "d_state": list(sizes),
+            "width": list(sizes),
+            "alone": step % 100 != 20,
             "seconds": step / 30,
         }
         if step in shrinks:
@@ -175,6 +178,7 @@ class Page(HTMLParser):
     def __init__(self, source):
         super().__init__()
         self.text, self.ids, self.addresses, self.open, self.rows = [], [], [], [], []
+        self.kinds = []
         self.uses = re.findall(r"url\(#([^)]*)\)", source)
         self.feed(source)
         self.close()
@@ -192,6 +196,8 @@ class Page(HTMLParser):
                 self.ids.append(value)
             if name in ("href", "src", "xlink:href"):
                 self.addresses.append(value)
+            if name == "class" and tag == "section":
+                self.kinds.append(value)
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -201,7 +207,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes something else"
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data)
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data
@@ -221,6 +227,12 @@ def finished(tmp_path_factory):
     return write_report(make_run(tmp_path_factory.mktemp("finished")))
 
 
+def data_of(path):
+    """What the figures of a page are drawn from."""
+    (found,) = re.findall(r'id="figures">(.*?)</script>', path.read_text(), flags=re.DOTALL)
+    return json.loads(found)
+
+
 def test_the_page_is_whole_and_stands_alone(finished):
     source = finished.read_text()
     page = read(finished)
@@ -228,37 +240,91 @@ def test_the_page_is_whole_and_stands_alone(finished):
     outside = [address for address in page.addresses if not address.startswith(("#", "data:"))]
     assert outside == []
     assert "@import" not in source
-    assert "<script" not in source
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", source)
+    assert source.count("<script") == 2  # the data, and what draws them
     assert len(page.ids) == len(set(page.ids))
-    inside = {address[1:] for address in page.addresses if address.startswith("#")}
-    assert inside | set(page.uses) <= set(page.ids)
-    assert len(source) < 600_000
+    assert set(data_of(finished)) <= set(page.ids)
+    assert len(source) < 200_000
 
 
-def test_the_summary_tells_the_result_beside_the_baselines(finished):
+def test_the_first_card_is_the_verdict(finished):
+    page = read(finished)
+    assert page.kinds[0] == "verdict good"
+    assert (
+        "The test accuracy is 91.25 %, 38.25 points above the best answer without a model "
+        "(disc distance, 53.00 %)." in page.all_text
+    )
+    assert "192 → 106 states in 3 layers: 55 % stay" in page.all_text
+    assert page.all_text.count("majority 50.00 %") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "measures", "baselines", "said"),
+    [
+        ("classification", {"accuracy": 0.4}, {"a": 0.5}, ("bad", "10.00 points below")),
+        ("classification", {"accuracy": 0.5}, {"a": 0.5}, ("bad", "the same as")),
+        ("classification", {"accuracy": 0.4}, {}, ("open", "is 40.00 %.")),
+        ("classification", {}, {"a": 0.5}, ("open", "No accuracy has been measured yet.")),
+        ("regression", {"mse": 0.25}, {"a": 0.5, "b": 1.0}, ("good", "0.25 below")),
+        ("regression", {"mse": 2.5}, {"a": 0.5, "b": 1.0}, ("bad", "2 above")),
+    ],
+)
+def test_the_verdict_holds_the_best_baseline_against_the_model(kind, measures, baselines, said):
+    summary = {"kind": kind, "test": measures, "baselines": baselines}
+    verdict = verdict_of(History([{"event": "end", "step": 1}], summary))
+    assert verdict.kind == said[0]
+    assert said[1] in verdict.sentence
+
+
+def test_the_speed_up_is_that_of_programs_alone():
+    def report(step, rate, width, alone):
+        rates = {"steps_per_second": rate, "d_state": [width], "width": [width], "alone": alone}
+        return {"event": "train", "step": step, **rates}
+
+    events = [
+        report(10, 5.0, 64, False),  # beside the compiler
+        report(20, 20.0, 64, True),
+        report(30, 22.0, 64, True),
+        report(40, 24.0, 64, True),
+        report(50, 8.0, 16, False),
+        report(60, 44.0, 16, True),
+    ]
+    first, last = History(events, {}).program_speeds()
+    assert (first.states, first.from_step, first.to_step, first.rate) == (64, 0, 40, 22.0)
+    assert (last.states, last.from_step, last.to_step, last.rate) == (16, 40, 60, 44.0)
+    assert ("2.00 x", True) in [(v, "alone" in said) for v, said in _entries(events)]
+    never = [event | {"alone": event["width"] == [16]} for event in events]
+    assert History(never, {}).program_speeds()[0].rate is None
+    assert "not measured" in [value for value, _ in _entries(never)]
+
+
+def _entries(events):
+    return verdict_of(History(events, {})).entries
+
+
+def test_the_facts_tell_what_the_run_was(finished):
     page = read(finished)
     assert "s5 on pathfinder, seed 0" in page.all_text
     assert "3 times while it trained, from 192 states to 106 (55 %)" in page.all_text
     assert page.row("test accuracy") == ["test accuracy", "91.25 % (loss 0.17)"]
-    assert page.row("without a model: majority")[1] == "50.00 %"
-    assert page.row("without a model: disc distance")[1] == "53.00 %"
     assert page.row("parameters")[1] == "123\u202f456 → 98\u202f765"
     assert "jax 0.10.2" in page.row("versions")[1]
     assert "cores 2" in page.row("hardware")[1]
-    assert page.row(PATHS[0])[:3] == [PATHS[0], "64", "21"]
-    assert page.row(PATHS[2])[:3] == [PATHS[2], "64", "64"]
+    assert ["64", "21"] in [row[1:3] for row in page.rows if row[0] == PATHS[0]]
+    assert ["64", "64"] in [row[1:3] for row in page.rows if row[0] == PATHS[2]]
     assert "not finished" not in page.all_text
 
 
-def test_time_and_speed_of_every_phase_are_there(finished):
+def test_time_and_speed_of_every_program_are_there(finished):
     page = read(finished)
     assert page.row("training steps")[1] == "2:00"
     assert page.row("compilation")[1] == "26 s"
-    assert page.row("everything else")[1] == "3.8 s"
+    assert page.row("start, end and the report")[1] == "3.8 s"
     assert page.row("in all")[1] == "3:05"
-    assert page.row("0 to 100") == ["0 to 100", "192", "192", "28.5"]
-    assert page.row("300 to 2000") == ["300 to 2000", "106", "106", "43.25"]
-    assert "1.52 x" in page.all_text
+    assert page.row("192")[:2] == ["192", "0 to 100"]
+    assert page.row("106")[:2] == ["106", "300 to 2000"]
+    assert "everything else" not in page.all_text
+    assert not [row for row in page.rows if row[:1] == ["other"]]
 
 
 def test_the_shrink_table_holds_every_cut(finished):
@@ -266,7 +332,7 @@ def test_the_shrink_table_holds_every_cut(finished):
     values = sigma(64, 100, 0)
     row = page.row("100")
     assert row[:3] == ["100", PATHS[0], "64 → 44"]
-    assert row[3] == "white noise, complex"
+    assert row[3] == "white noise"
     assert float(row[4]) == pytest.approx(2 * values[44:].sum(), rel=1e-2)
     assert float(row[5]) == pytest.approx(1.3 * values[44:].sum(), rel=1e-2)
     assert float(row[6]) == pytest.approx(values[44], rel=1e-2)
@@ -274,24 +340,79 @@ def test_the_shrink_table_holds_every_cut(finished):
     cuts = [row[2] for row in page.rows if len(row) == 11 and "→" in row[2] and row[1] in PATHS]
     assert cuts == ["64 → 44", "64 → 44", "44 → 30", "44 → 30", "30 → 21", "30 → 21"]
     assert "not measured" in page.all_text
-    assert "1 other layer: not cut" in page.all_text
+    assert page.all_text.count(f"{PATHS[2]}: not cut") == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "bound"),
+    [
+        ({"gramians": "data and gradients, real", "bounded": False}, "no bound"),
+        ({"gramians": "white noise, real", "bounded": True, "holds": True}, "0.5"),
+        ({"gramians": "data", "holds": False}, "no bound"),  # an older log
+    ],
+)
+def test_where_data_weighs_states_there_is_no_bound(tmp_path, said, bound):
+    events = list(run_events(total=200, shrinks=(100,)))
+    for event in events:
+        if event["event"] == "shrink":
+            event["layers"] = [row | {"bound": 0.5, **said} for row in event["layers"]]
+    log(tmp_path, events)
+    page = read(write_report(tmp_path))
+    row = page.row("100")
+    assert row[3:5] == [said["gramians"], bound]
+    assert "beyond the bound" not in page.all_text
+
+
+def test_curves_by_data_and_by_white_noise_are_told_apart(tmp_path):
+    events = list(run_events(total=200, shrinks=(100,)))
+    for event in events:
+        if event["event"] in ("spectrum", "shrink"):
+            by = ("data and gradients, real", "white noise, real", "white noise, real: by data ...")
+            for row, said in zip(event["layers"], by, strict=True):
+                row["gramians"] = said
+    log(tmp_path, events)
+    panels = data_of(write_report(tmp_path))["spectra"]["panels"]
+    names = [{series["name"] for series in panel["series"]} - {"cut"} for panel in panels]
+    assert names == [{"by data"}, {"by white noise"}, {"by white noise"}]
+    dashes = [{s["dash"] for s in panel["series"] if s["name"] != "cut"} for panel in panels]
+    assert dashes[0].isdisjoint(dashes[1])
 
 
 def test_the_figures_name_their_curves_and_units(finished):
-    page = read(finished)
-    for text in (
-        "train",
-        "validation",
-        "disc distance",
-        "training step",
-        "cross-entropy (nats)",
-        "index of the singular value",
-        "milliseconds a step",
-        "23.1",  # 1000 / 43.25
-        "Dotted red lines mark the 3 shrinks.",
-    ):
-        assert text in page.all_text
-    assert all(page.all_text.count(path) >= 3 for path in PATHS)  # two figures, two tables
+    data, page = data_of(finished), read(finished)
+    assert list(data) == ["curves", "spectra", "sizes", "times"]
+    names = {entry["name"] for plate in data.values() for entry in plate["legend"]}
+    assert names >= {"train", "validation", "test", "without a model: disc distance", "cut"}
+    panels = [panel for plate in data.values() for panel in plate["panels"]]
+    labels = {panel[axis]["label"] for panel in panels for axis in "xy"}
+    assert labels >= {"training step", "cross-entropy (nats)", "σ", "milliseconds a step", "states"}
+    assert [panel["title"] for panel in data["spectra"]["panels"]] == PATHS
+    assert "Dotted lines mark the 3 shrinks." in page.all_text
+    assert data["curves"]["panels"][0]["marks"] == [100, 200, 300]
+
+
+def test_every_curve_is_in_the_legend_with_its_look(finished):
+    for plate in data_of(finished).values():
+        looks = {entry["name"]: entry for entry in plate["legend"]}
+        for panel in plate["panels"]:
+            for series in panel["series"]:
+                assert looks[series["name"]]["kind"] == series["kind"]
+                assert looks[series["name"]]["dash"] == series["dash"]
+
+
+def test_layers_of_equal_size_share_a_line(finished):
+    (line, other) = data_of(finished)["sizes"]["panels"][0]["series"]
+    assert line["name"] == f"{PATHS[0]}, {PATHS[1]}"
+    assert line["y"] == [64, 44, 30, 21, 21]
+    assert other["name"] == PATHS[2]
+
+
+def test_the_page_says_what_can_be_done_next(finished, tmp_path):
+    source = finished.read_text()
+    assert "scripts/cut.py --run RUN --rank 32 --out RUN-32" in source
+    assert "scripts/train.py --resume RUN" not in source
+    stopped = write_report(make_run(tmp_path, finished=False)).read_text()
+    assert "scripts/train.py --resume RUN" in stopped
 
 
 def test_configuration_and_environment_are_escaped_and_complete(finished):
@@ -308,8 +429,10 @@ def test_hostile_text_stays_text(tmp_path):
     (tmp_path / "config.yaml").write_text(bad + "</pre>")
     (tmp_path / "environment.json").write_text(json.dumps({bad: [bad]}))
     source = write_report(tmp_path).read_text()
-    assert "<script" not in source
+    assert bad not in source
+    assert source.count("<script") == 2
     assert "&lt;script&gt;" in source
+    assert data_of(tmp_path / "report.html")["curves"]["legend"][-1]["name"].endswith(bad)
     read(tmp_path / "report.html")
 
 
@@ -319,9 +442,9 @@ def test_an_interrupted_run_says_so_and_shows_the_rest(tmp_path):
     assert "The test accuracy has not been measured." in page.all_text
     assert page.row("test accuracy")[1] == "not reached"
     assert page.row("validation accuracy")[1].startswith("62.4")
-    assert page.row(PATHS[0])[:3] == [PATHS[0], "64", "30"]
+    assert ["64", "30"] in [row[1:3] for row in page.rows if row[0] == PATHS[0]]
     assert page.row("compilation")[1] == "20 s"
-    assert page.row("100 to 200")[1] == "152"
+    assert page.row("152")[1] == "100 to 200"
     assert "config.yaml: not in this run directory." in page.all_text
     assert page.row("steps")[1] == "240 of 2\u202f000"
     assert "Time of a step" in page.all_text
@@ -374,10 +497,15 @@ def test_a_model_that_was_cut_after_its_training_is_said_to_be(tmp_path):
 
 def test_a_long_run_of_many_layers_stays_small(tmp_path):
     paths = [f"blocks[{i}].ssm" for i in range(30)]
-    log(tmp_path, run_events(40_000, paths, range(200, 4200, 200), report_every=50))
+    events = list(run_events(40_000, paths, range(200, 4200, 200), report_every=50))
+    log(tmp_path, events)
     path = write_report(tmp_path)
     assert path.stat().st_size < 1_500_000
-    assert "Not drawn: 6 more layers" in read(path).all_text
+    page = read(path)
+    assert "Not drawn: 6 more layers" in page.all_text
+    shrunk = [row for event in events if event["event"] == "shrink" for row in event["layers"]]
+    cuts = [row for row in shrunk if row["before"] != row["after"]]
+    assert len([row for row in page.rows if len(row) == 11 and row[1] in paths]) == len(cuts)
 
 
 def test_the_same_run_gives_the_same_page(finished, tmp_path):

@@ -10,17 +10,20 @@ in [0, 1]):
                 (samples in a sequence), outputs (classes, values or tokens), baselines {name:
                 accuracy, or what else counts}, layers [{path, d_state}]
     train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second,
-                d_state [one for each layer], seconds (since the run began);
-                means over the steps since the previous one
+                d_state [one for each layer], width [the same of the program that trains them],
+                alone (whether nothing was computed in the background meanwhile), seconds (since
+                the run began); means over the steps since the previous one
     eval        step, split ("validation" or "test"), loss, MEASURES, seconds, duration
-    spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending)}]
-    shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from), bound
+    spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending), gramians
+                (what sigma is made from)}]
+    shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from),
+                bounded (whether the bound holds for this cut: not where data weighs states), bound
                 (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
                 (the first of them), error (measured H-infinity error), holds (whether it is within
                 the bound); the last two null where nothing was cut, the last four for a selective
                 layer}],
                 loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
-                that compression.guard did not let pass, or null),
+                that compression.guard refused, or null),
                 plan_seconds, compress_seconds, duration (until training could go on, with what it
                 waited for; errors are measured after that); where nothing was cut, before == after
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
@@ -29,7 +32,7 @@ in [0, 1]):
                 from the last shrink until here it was in those of the sizes before], seconds (that
                 compiling took in the background), waited (for its end), error (or null)
     compile     step, seconds, what ("train step" or "eval step"), background (whether training
-                went on meanwhile; told when that ends)
+                went on meanwhile; logged when that ends)
     checkpoint  step
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it

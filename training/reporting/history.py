@@ -23,6 +23,18 @@ class Phase(TypedDict):
 
 
 @dataclass(frozen=True)
+class ProgramSpeed:
+    """How fast the training program for layers of some sizes is."""
+
+    states: int
+    """States that the program is made for, in all layers together."""
+    from_step: int
+    to_step: int
+    rate: float | None
+    """Steps per second while nothing else was computed; None if it never ran alone."""
+
+
+@dataclass(frozen=True)
 class History:
     """The events of a run and its summary, which may be empty."""
 
@@ -152,10 +164,10 @@ class History:
 
     @property
     def seconds(self) -> Mapping[str, float | int]:
-        """Wall time by phase. Without a summary, what the events tell of it."""
+        """Wall time by phase. Without a summary, the sums over the events."""
         if self.summary.get("seconds"):
             return self.summary["seconds"]
-        told: dict[str, Callable[[Event], float | int]] = {
+        readers: dict[str, Callable[[Event], float | int]] = {
             "compile": _waited,
             "eval": lambda event: event["duration"],
             "shrink": lambda event: event["plan_seconds"] + event["compress_seconds"],
@@ -163,7 +175,7 @@ class History:
         names = {"compile": "compile", "eval": "evaluate", "shrink": "shrink"}
         seconds: dict[str, float | int] = {
             names[kind]: sum(read(event) or 0 for event in self.named(kind))
-            for kind, read in told.items()
+            for kind, read in readers.items()
             if self.named(kind)
         }
         stamps = [event["seconds"] for event in self.named("train") + self.named("eval")]
@@ -192,6 +204,33 @@ class History:
                 )
             )
         return phases
+
+    def program_speeds(self) -> list[ProgramSpeed]:
+        """The speed of each program in the order of the run, from the reports of training.
+
+        A program is known by the sizes that it is made for: after a cut, training goes on in the
+        program of the larger layers until the next one is compiled. Rates are medians.
+        """
+        reports: dict[tuple[int, ...], list[Event]] = {}
+        for event in self.named("train"):
+            sizes = event.get("width") or self._width_at(event["step"]) or event.get("d_state")
+            if sizes and event.get("steps_per_second"):
+                reports.setdefault(tuple(sizes), []).append(event)
+        speeds, before = [], 0
+        for sizes, events in reports.items():
+            rates = [e["steps_per_second"] for e in events if e.get("alone", True)]
+            last = events[-1]["step"]
+            rate = float(statistics.median(rates)) if rates else None
+            speeds.append(ProgramSpeed(sum(sizes), before, last, rate))
+            before = last
+        return speeds
+
+    def _width_at(self, step: int) -> list[int] | None:
+        """What the summary says of the program that made this step."""
+        for phase in self.summary.get("phases") or ():
+            if phase["from_step"] < step <= phase["to_step"]:
+                return phase.get("width", phase["d_state"])
+        return None
 
     def compile_seconds(self, shrink: Event) -> float | int | None:
         """Seconds of compiling what `shrink` had made new; None if there is no record of it.

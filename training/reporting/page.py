@@ -2,55 +2,66 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-STYLE = """
-:root { --ink: #1c2733; --soft: #5b6b7a; --line: #dfe5ea; --paper: #fff; --accent: #0b6e8a; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f5f7f9; color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 25px; margin: 0 0 4px; letter-spacing: -0.01em; }
-h2 { font-size: 18px; margin: 0 0 10px; }
-p.lead { margin: 0 0 18px; color: var(--soft); }
-p.note { background: #fff6e0; border: 1px solid #eed9a3; border-radius: 8px; padding: 10px 14px; }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
-  padding: 18px 20px; margin: 0 0 18px; overflow-x: auto; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
-  margin: 0 0 18px; }
-.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px 16px; }
-.card b { display: block; font-size: 25px; font-weight: 650; letter-spacing: -0.02em;
-  color: var(--accent); white-space: nowrap; }
-.card.plain b { color: var(--soft); font-weight: 500; }
-.card span { color: var(--soft); font-size: 13px; display: block; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr));
-  gap: 0 32px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { font-weight: 600; color: var(--soft); font-size: 13px; }
-td.n, th.n { text-align: right; }
-td.n { white-space: nowrap; }
-tr:last-child td { border-bottom: none; }
-td.bar { width: 34%; padding-right: 0; vertical-align: middle; }
-td.bar i { display: block; height: 10px; border-radius: 3px; background: #b9dbe4; }
-td.bar i.in { background: var(--accent); }
-.scroll { max-height: 460px; overflow: auto; }
-figure { margin: 0; }
-figure svg { width: 100%; height: auto; display: block; }
-figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif
-  !important; }
-figcaption { color: var(--soft); font-size: 13.5px; margin-top: 8px; max-width: 85ch; }
-details { margin: 0 0 8px; }
-summary { cursor: pointer; font-weight: 600; }
-pre { background: #f5f7f9; border: 1px solid var(--line); border-radius: 8px; padding: 12px;
-  overflow: auto; max-height: 460px; font: 12.5px/1.45 ui-monospace, Menlo, Consolas, monospace; }
-.none { color: var(--soft); }
-"""
-"""The style sheet of a page."""
+from .plates import Plate, as_script
+
+STYLE = Path(__file__).with_name("report.css")
+SCRIPT = Path(__file__).with_name("report.js")
+
+
+def page(title: str, sections: Sequence[str], plates: Mapping[str, Plate]) -> str:
+    """A whole page, which needs no other file.
+
+    `sections` are HTML; empty ones are left out. The figures `plates` are drawn in the places that
+    `plate_section` makes for their names.
+    """
+    body = "\n".join(section for section in sections if section)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE.read_text()}</style></head>\n"
+        f"<body><main>\n{body}\n</main>\n"
+        f'<script type="application/json" id="figures">{as_script(plates)}</script>\n'
+        f"<script>\n{SCRIPT.read_text(encoding='utf-8')}</script>\n</body></html>\n"
+    )
+
+
+def section(heading: str, content: str, kind: str = "") -> str:
+    """A card of the page; nothing where there is no content."""
+    if not content:
+        return ""
+    opening = f'<section class="{kind}">' if kind else "<section>"
+    return f"{opening}<h2>{escape(heading)}</h2>{content}</section>"
+
+
+def plate_section(name: str, plate: Plate) -> str:
+    """The place of the figure `name`, with its heading and its caption."""
+    return section(
+        plate.heading,
+        f'<figure><div id="{escape(name)}"><noscript>The figure is drawn by the script at the end '
+        f"of this page.</noscript></div><figcaption>{escape(plate.caption)}</figcaption></figure>",
+    )
+
+
+def cards(entries: Sequence[tuple[str, str]]) -> str:
+    """A row of large values, each with what it is."""
+    inner = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+        for value, label in entries
+    )
+    return f'<div class="cards">{inner}</div>' if entries else ""
+
+
+def commands(entries: Sequence[tuple[str, str]]) -> str:
+    """Commands that can be copied, each with what it does. RUN stands for the page's folder."""
+    inner = "".join(
+        f'<p>{escape(what)}</p><div><code class="command">{escape(command)}</code></div>'
+        for what, command in entries
+    )
+    return f'<div class="commands">{inner}</div>' if entries else ""
 
 
 def dump(value: Any) -> str | None:
@@ -73,11 +84,12 @@ def format_short(value: float | int | None, missing: str = "not finite") -> str:
     return missing if value is None else f"{value:.3g}"
 
 
-def _row(cells: Sequence[Any], numeric: Sequence[int], tag: str) -> str:
-    kinds = [' class="n"' if i in numeric else "" for i in range(len(cells))]
-    inner = [
-        f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-    ]
+def _row(cells: Sequence[Any], head: Sequence[str], numeric: Sequence[int], tag: str) -> str:
+    inner = []
+    for i, cell in enumerate(cells):
+        kind = ' class="n"' if i in numeric else ""
+        name = f' data-name="{escape(head[i])}"' if head and tag == "td" else ""
+        inner.append(f"<{tag}{kind}{name}>{escape(cell)}</{tag}>")
     return f"<tr>{''.join(inner)}</tr>"
 
 
@@ -86,12 +98,14 @@ def table(
     rows: Sequence[Sequence[Any]],
     numeric: Sequence[int] = (),
     bars: Sequence[tuple[float | int, float | int]] = (),
+    wide: bool = False,
 ) -> str:
     """A table; the cells of the columns `numeric` stand at the right.
 
     `bars` adds a last column: for each row, the lengths of an outer and an inner bar, in [0, 1].
+    `wide`: on a narrow screen each row becomes a block, every cell with the name of its column.
     """
-    lines = [_row(row, numeric, "td") for row in rows]
+    lines = [_row(row, head if wide else (), numeric, "td") for row in rows]
     for i, (outer, inner) in enumerate(bars):
         # The inner bar lies over the outer one.
         bar = (
@@ -99,10 +113,11 @@ def table(
             f'<i class="in" style="width:{100 * inner:.1f}%;margin-top:-10px"></i></td>'
         )
         lines[i] = lines[i].removesuffix("</tr>") + bar + "</tr>"
-    header = _row(head, numeric, "th") if head else ""
+    header = _row(head, (), numeric, "th") if head else ""
     if header and bars:
         header = header.removesuffix("</tr>") + "<th></th></tr>"
-    return f"<table>{header}{''.join(lines)}</table>"
+    opening = '<table class="wide">' if wide else "<table>"
+    return f"{opening}{header}{''.join(lines)}</table>"
 
 
 def details(name: str, text: str | None) -> str:

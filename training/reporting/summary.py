@@ -1,10 +1,10 @@
-"""The summary of a report: what the run was, how its layers shrank, and where its time went."""
+"""The tables of a report: how its layers shrank, where its time went, and what the run was."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from .history import History
-from .page import format_count, format_short, table
+from .page import format_count, format_short, section, table
 from .words import format_seconds
 
 PHASES = {
@@ -16,15 +16,25 @@ PHASES = {
     "host": "waiting for batches",
     "data": "data",
     "checkpoint": "checkpoints",
+    "other": "start, end and the report",
 }
 """The phases of a run's clock, for people."""
 
 
-def summary_section(history: History, environment: Any) -> str:
-    """The section of the page. `environment` is what `environment.json` holds, None without it."""
-    left = "<h2>Summary</h2>" + table((), _facts(history, environment))
-    right = _states(history) + _wall_time(history) + _speed(history)
-    return f'<section class="columns"><div>{left}</div><div>{right}</div></section>'
+def facts_section(history: History, environment: Any) -> str:
+    """What the run was. `environment` is what `environment.json` holds, None without it."""
+    return section("The run", table((), _facts(history, environment)))
+
+
+def layers_section(history: History) -> str:
+    """The states of each layer, the speed of each program, and where the wall time went."""
+    tables = {
+        "States of each layer": _states(history),
+        "Speed of each program": _speed(history),
+        "Wall time": _wall_time(history),
+    }
+    parts = "".join(f"<div><h2>{name}</h2>{made}</div>" for name, made in tables.items() if made)
+    return f'<section class="columns">{parts}</section>' if parts else ""
 
 
 def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
@@ -51,8 +61,6 @@ def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
                 value = measure.show(result.get(measure.key))
                 value += f" (loss {format_short(result.get('loss'))})" if k == 0 else ""
             facts.append((f"{split} {measure.label}", value))
-    for name, value in history.baselines.items():
-        facts.append((f"without a model: {name}", history.objective.measure.show(value)))
     return facts + _runs_on(environment)
 
 
@@ -62,13 +70,12 @@ def _states(history: History) -> str:
         return ""
     largest = max([*history.sizes_before, *history.sizes_after, 1])
     triples = list(zip(history.paths, history.sizes_before, history.sizes_after, strict=True))
-    states = table(
+    return table(
         ("layer", "before", "after"),
         triples,
         numeric=(1, 2),
         bars=[(before / largest, after / largest) for _, before, after in triples],
     )
-    return f'<h2>State of each layer</h2><div class="scroll">{states}</div><br>'
 
 
 def _wall_time(history: History) -> str:
@@ -77,39 +84,34 @@ def _wall_time(history: History) -> str:
     total = seconds.pop("total", None)
     if not seconds and total is None:
         return ""
-    spent = {PHASES.get(name, name): value for name, value in seconds.items()}
-    if total is not None and "train" in history.seconds:
-        spent["everything else"] = max(0.0, total - sum(seconds.values()))
-    longest = max([*spent.values(), 1e-9])
-    rows = [(name, format_seconds(value)) for name, value in spent.items()]
-    bars = [(value / longest, value / longest) for value in spent.values()]
+    rest = 0.0 if total is None else max(0.0, total - sum(seconds.values()))
+    if "train" in seconds and rest > 0.05:
+        seconds["other"] = seconds.get("other", 0.0) + rest
+    longest = max([*seconds.values(), 1e-9])
+    rows = [(PHASES.get(name, name), format_seconds(value)) for name, value in seconds.items()]
+    bars = [(value / longest, value / longest) for value in seconds.values()]
     if total is not None:
         rows.append(("in all", format_seconds(total)))
     share = history.summary.get("host_share")
     if share is not None:
-        rows.append(("of that neither training nor evaluation", f"{share:.1%}"))
+        rows.append(("share of it without training or evaluation", f"{share:.1%}"))
     waited = history.summary.get("data_share")
     if waited is not None:
-        rows.append(("of training, waiting for batches", f"{waited:.2%}"))
-    return "<h2>Wall time</h2>" + table((), rows, numeric=(1,), bars=bars) + "<br>"
+        rows.append(("share of training that waits for batches", f"{waited:.2%}"))
+    return table((), rows, numeric=(1,), bars=bars)
 
 
 def _speed(history: History) -> str:
-    """The steps per second of each phase."""
-    phases = [
+    """The steps per second of each program, alone."""
+    rows = [
         (
-            f"{phase['from_step']} to {phase['to_step']}",
-            sum(phase["d_state"]),
-            sum(phase.get("width", phase["d_state"])),
-            "not measured" if not phase["steps_per_second"] else f"{phase['steps_per_second']:.4g}",
+            speed.states,
+            f"{speed.from_step} to {speed.to_step}",
+            "never ran alone" if speed.rate is None else f"{speed.rate:.4g}",
         )
-        for phase in history.phases
+        for speed in history.program_speeds()
     ]
-    if not phases:
-        return ""
-    return "<h2>Speed</h2>" + table(
-        ("steps", "states", "in programs for", "steps/s"), phases, numeric=(1, 2, 3)
-    )
+    return table(("program for", "steps", "steps/s, alone"), rows, (0, 1, 2)) if rows else ""
 
 
 def _runs_on(environment: Any) -> list[tuple[str, str]]:

@@ -71,6 +71,11 @@ class Ahead:
             batches = session.feed.batches(session.step)
             self._compiling = Background(self._compile_own_size(session.state, batches))
 
+    def worked_since(self, moment: float) -> bool:
+        """Whether anything was done in the background after `moment`."""
+        works = (self._rehearsal, self._compiling)
+        return any(work is not None and work.worked_since(moment) for work in works)
+
     def take_over(self) -> None:
         """Go on in programs of the layers' own size; waits until they are compiled."""
         session = self._session

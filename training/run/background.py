@@ -44,6 +44,10 @@ class Background:
         finally:
             self._end = time.perf_counter()
 
+    def worked_since(self, moment: float) -> bool:
+        """Whether it went on after `moment`, as `time.perf_counter` counts."""
+        return self._end is None or self._end > moment
+
     def finish(self) -> Outcome:
         """Wait for the end; what became of it."""
         error = self._done.exception()

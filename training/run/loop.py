@@ -1,5 +1,6 @@
 """A run from its configuration to its summary: train, evaluate, shrink, save."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ class Run:
         """
         session = self.session
         first, interrupted, totals = session.step, False, session.engine.zero()
-        seconds_before = session.clock.read().get("train", 0.0)
+        seconds_before, start = session.clock.read().get("train", 0.0), time.perf_counter()
+        alone = session.reporter.late is None  # else errors of the last cut are being measured
         with session.clock.phase("train"):
             while session.step < stop:
                 if interrupted := session.placement.any(interrupt.requested):
@@ -124,7 +126,8 @@ class Run:
                 return interrupted
             measured = session.objective.report(totals)  # waits for the device
         took = session.clock.read()["train"] - seconds_before
-        self._report_training(first, measured, took)
+        alone = alone and not self._ahead.worked_since(start)
+        self._report_training(first, measured, took, alone)
         return interrupted
 
     def report_spectra(self) -> None:
@@ -175,8 +178,13 @@ class Run:
             self._ahead.rehearse()
         return totals
 
-    def _report_training(self, first: int, measured: dict[str, float], took: float) -> None:
-        """Report the steps from `first` on, which `took` so many seconds."""
+    def _report_training(
+        self, first: int, measured: dict[str, float], took: float, alone: bool
+    ) -> None:
+        """Report the steps from `first` on, which `took` so many seconds.
+
+        `alone`: nothing else was computed meanwhile.
+        """
         session = self.session
         sizes = session.sizes
         note_phase(session.phases, first, session.step, sizes, session.held.width, took)
@@ -186,6 +194,8 @@ class Run:
             **learning_rates(self.config.optimizer, self.config.steps, session.step - 1),
             steps_per_second=(session.step - first) / took,
             d_state=sizes,
+            width=session.held.width,
+            alone=alone,
             seconds=session.clock.read()["total"],
         )
         check_loss(measured["loss"], first, session.step, session.checkpoints.latest())

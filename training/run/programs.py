@@ -1,4 +1,4 @@
-"""Compiled programs, each made once, whichever thread asks first."""
+"""Compiled programs, each made once for all threads."""
 
 import threading
 import time

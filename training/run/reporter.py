@@ -1,4 +1,4 @@
-"""What happens in a run, told to its sinks in order."""
+"""Hands the events of a run to its sinks, in order."""
 
 from typing import Any
 

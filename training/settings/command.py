@@ -24,7 +24,7 @@ class Together:
     """This process among several, as `jax.distributed.initialize` takes it."""
 
     coordinator: str | None
-    """Address of process 0, HOST:PORT; None, like the others: as the cluster tells."""
+    """Address of process 0, HOST:PORT; None, like the others: as the cluster announces."""
     processes: int | None
     process: int | None
 

@@ -1,5 +1,6 @@
 """What the log says of layers whose Hankel singular values are computed, or that are cut."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ def describe_cut(
             "after": size,
             "sigma": layer.sigma,
             "gramians": layer.gramians,
+            "bounded": math.isfinite(layer.bound),
             **certificate,
         }
         for layer, size, certificate in zip(planned.layers, sizes, certificates, strict=True)
@@ -29,5 +31,11 @@ def describe_cut(
 def describe_spectra(layers: Sequence[LayerPlan]) -> list[dict[str, Any]]:
     """What the "spectrum" event says of the layers."""
     return [
-        {"path": layer.path, "d_state": layer.rank_before, "sigma": layer.sigma} for layer in layers
+        {
+            "path": layer.path,
+            "d_state": layer.rank_before,
+            "sigma": layer.sigma,
+            "gramians": layer.gramians,
+        }
+        for layer in layers
     ]
