@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pictures of the documentation that no study draws. Nothing is trained.
+"""Draw the pictures of the documentation, from records and formulas. Nothing is trained.
 
 docs/figures.py
 """
@@ -15,52 +15,68 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from compress import balanced_truncation, hankel_singular_values, hinf_error
-from training.studies.runner import finished_runs
+from training.studies import RECORDS, STUDIES, finished_runs
+from training.studies.figures import ranks, score_against_state, spectra
+from training.studies.rows import rows_of, score_name
+from training.studies.style import looks, paper_style, write_figure
 from zoo import LRU
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "compressm-zoo",
-    "font.family": "sans-serif",
-    "legend.frameon": False,
-}
 VARIANTS = {
-    "lru uncompressed": ("whole, 256 states", "#0072B2", "-"),
-    "lru tolerance 0.02": ("shrinks in the first tenth", "#D55E00", "-"),
-    "lru born as 0.02": ("born small", "#555555", "--"),
+    "lru uncompressed": "whole, 256 states",
+    "lru tolerance 0.02": "shrinks in the first tenth",
+    "lru from the start as 0.02": "small from the start",
 }
-"""Of the study `smnist-short`: the name in the picture, the colour and the line."""
+"""Of the study `smnist-short`: the names in the picture."""
+OF_STUDIES = {
+    "smnist-short": ["accuracy_state"],
+    "smnist": ["accuracy_state", "ranks"],
+    "smnist-paper": ["ranks"],
+    "ours": ["spectra"],
+}
+"""The figures of studies that pages show, by the folder of the study."""
+
+
+def of_studies() -> None:
+    """Figures of `OF_STUDIES`, as `scripts/reproduce.py` draws them."""
+    for folder, names in OF_STUDIES.items():
+        study = STUDIES[folder.removesuffix("-paper")]
+        records = finished_runs(ROOT / "results" / folder / RECORDS)
+        rows = rows_of(study, records)
+        drawn = {
+            "accuracy_state": lambda rows=rows, r=records: score_against_state(score_name(r), rows),
+            "ranks": lambda study=study, r=records: ranks(study, r),
+            "spectra": lambda study=study, r=records: spectra(study, r),
+        }
+        for name in names:
+            write_figure(drawn[name](), PICTURES, f"{folder}-{name}")
 
 
 def shrinking() -> None:
     """States and validation accuracy over the steps of `smnist-short`, mean over seeds."""
-    records = finished_runs(ROOT / "results" / "smnist-short" / "runs").values()
-    figure, (states, accuracy) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
-    for variant, (name, color, line) in VARIANTS.items():
+    records = finished_runs(ROOT / "results" / "smnist-short" / RECORDS).values()
+    figure, (states, accuracy) = plt.subplots(1, 2, figsize=(7, 2.6))
+    for (variant, name), look in zip(VARIANTS.items(), looks(len(VARIANTS)), strict=True):
+        style = {"color": look.color, "linestyle": look.linestyle}
         runs = [record for record in records if record["variant"] == variant]
         end = runs[0]["config"]["steps"]
         steps = np.arange(0, end + 1, 10)
         mean = np.mean([_states(run, steps) for run in runs], axis=0)
-        states.plot(steps, mean, color=color, linestyle=line, label=name)
+        states.plot(steps, mean, **style, marker="", label=name)
         seen = [_validation(run) for run in runs]
         at = [step for step, _ in seen[0]]
         values = 100 * np.array([[value for _, value in run] for run in seen])
         middle = values.mean(axis=0)
-        accuracy.plot(at, middle, color=color, linestyle=line, marker="o", markersize=3, label=name)
-        accuracy.fill_between(at, values.min(axis=0), values.max(axis=0), color=color, alpha=0.12)
+        accuracy.plot(at, middle, **style, marker=look.marker, markersize=3, label=name)
+        low, high = values.min(axis=0), values.max(axis=0)
+        accuracy.fill_between(at, low, high, color=look.color, alpha=0.12, linewidth=0)
     states.set(yscale="log", xlabel="step", ylabel="states of the layer")
     states.set_yticks([10, 20, 50, 100, 256], ["10", "20", "50", "100", "256"])
     states.minorticks_off()
     accuracy.set(xlabel="step", ylabel="validation accuracy, %")
     states.legend(loc="center right")
-    _save(figure, "shrinking.svg")
+    _write(figure, "shrinking")
 
 
 def _states(record, steps):
@@ -80,25 +96,29 @@ def bounds() -> None:
     """The values of a new LRU, and the error of a cut to each rank beside its bound."""
     lti = LRU.init(4, 32, key=jax.random.key(0), r_min=0.5, r_max=0.99, max_phase=1.0).to_lti()
     sigma = hankel_singular_values(lti)
-    ranks = list(range(1, 26, 2))  # beyond them errors are the rounding of single precision
-    cuts = [balanced_truncation(lti, rank=rank) for rank in ranks]
+    kept = list(range(1, 26, 2))  # beyond them errors are the rounding of single precision
+    cuts = [balanced_truncation(lti, rank=rank) for rank in kept]
     errors = [hinf_error(lti, cut.lti) for cut in cuts]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
-    left.semilogy(np.arange(1, len(sigma) + 1), sigma, ".-", color="#0072B2")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6))
+    value, bound, error = looks(3)
+    left.semilogy(np.arange(1, len(sigma) + 1), sigma, ".-", color=value.color)
     left.set(xlabel="number of the value", ylabel="Hankel singular value")
-    right.semilogy(ranks, [cut.bound for cut in cuts], "--", color="#555555", label="bound")
-    right.semilogy(ranks, errors, "o-", color="#D55E00", markersize=3, label="measured error")
+    right.semilogy(
+        kept, [cut.bound for cut in cuts], "--", marker="", color=bound.color, label="bound"
+    )
+    right.semilogy(kept, errors, "o-", color=error.color, markersize=3, label="measured error")
     right.set(xlabel="states that stay", ylabel="H-infinity error")
     right.legend()
-    _save(figure, "bounds.svg")
+    _write(figure, "bounds")
 
 
-def _save(figure, name: str) -> None:
-    figure.savefig(PICTURES / name, metadata={"Date": None})
+def _write(figure, name: str) -> None:
+    write_figure(figure, PICTURES, name)
     plt.close(figure)
 
 
 if __name__ == "__main__":
-    with plt.rc_context(STYLE):
+    with paper_style():
+        of_studies()
         shrinking()
         bounds()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the paper's claims again, a study at a time.
+"""Run a study: many training runs, and the table and figures made of them.
 
 scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
 scripts/reproduce.py --list
@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", nargs="?", choices=sorted(STUDIES))
-    parser.add_argument("--list", action="store_true", help="the studies, and what each asks")
+    parser.add_argument("--list", action="store_true", help="list the studies and their questions")
     parser.add_argument("--scale", choices=("cpu", "paper"), default="cpu")
     parser.add_argument("--seeds", type=int, help="seeds 0 to K-1 (default: the study's number)")
-    parser.add_argument("--resume", action="store_true", help="go on with what was begun")
+    parser.add_argument("--resume", action="store_true", help="finish a study that was stopped")
     parser.add_argument(
         "--again",
         action="store_true",
@@ -40,10 +40,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
     parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
-    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
     parser.add_argument(
-        "--yes", action="store_true", help="start without asking, whatever it costs"
+        "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
     )
+    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
+    parser.add_argument("--yes", action="store_true", help="start without asking")
     options = parser.parse_args(argv)
     console = Console()
     if options.list:
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
         out=options.out,
         runs=options.runs,
         jobs=options.jobs,
+        scheduler=options.scheduler,
         only=options.only,
         ask=not options.yes,
     )

@@ -26,13 +26,9 @@ from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.cost import estimate
 from training.studies.options import UNCOMPRESSED
+from training.studies.record import RECORDS, finished_runs, keep_record
 from training.studies.rows import rows_of, wall_seconds
-from training.studies.runner import (
-    QUICKLY_COMPILED,
-    StudyRunner,
-    finished_runs,
-    hardware_slots,
-)
+from training.studies.runner import QUICKLY_COMPILED, StudyRunner, hardware_slots
 from training.studies.study import final_state
 from training.studies.summary import markdown
 
@@ -64,7 +60,7 @@ TINY = Study(
     variants=(
         Variant("uncompressed", {**UNCOMPRESSED, "loop.keep-systems": True}),
         Variant("compressed", {"compression.tolerance": 0.3}),
-        Variant("born", UNCOMPRESSED, born_from="compressed"),
+        Variant("born", UNCOMPRESSED, sized_by="compressed"),
         Variant("taught", {**UNCOMPRESSED, "layer.d-state": 4}, taught_by="uncompressed"),
         Variant(
             "cut",
@@ -107,21 +103,19 @@ def test_every_seed_is_planned():
 
 def test_records_in_the_repository_are_of_their_studies_as_they_stand():
     """Those of another name or configuration would be run again by --resume."""
-    for folder in (ROOT / "results").glob("*/runs"):
-        name = folder.parent.name.removesuffix("-paper")
-        study, records = STUDIES[name], finished_runs(folder)
-        scale = "cpu" if name == folder.parent.name else "paper"
+    for file in (ROOT / "results").glob(f"*/{RECORDS}"):
+        name = file.parent.name.removesuffix("-paper")
+        study, records = STUDIES[name], finished_runs(file)
+        scale = "cpu" if name == file.parent.name else "paper"
         runs = plan_runs(study, scale, range(study.seeds))
         planned = {run.name: run for run in runs}
         assert records.keys() <= planned.keys()
         for name, record in records.items():
-            assert planned[name].settled(records, ROOT).is_run_of(record), (folder, name)
+            assert planned[name].settled(records, ROOT).is_run_of(record), (file, name)
 
 
 def test_the_small_model_is_born_at_the_final_state_of_the_compressed_one(finished):
-    records = {
-        path.stem: json.loads(path.read_text()) for path in (finished.out / "runs").glob("*.json")
-    }
+    records = finished_runs(finished.out / RECORDS)
     states = final_state(records["compressed-seed0"]["summary"])
     assert 1 <= states < 8
     assert records["born-seed0"]["config"]["layer"]["d_state"] == states
@@ -129,7 +123,7 @@ def test_the_small_model_is_born_at_the_final_state_of_the_compressed_one(finish
 
 
 def test_what_a_run_builds_on_is_part_of_what_it_cost(finished):
-    records = finished_runs(finished.out / "runs")
+    records = finished_runs(finished.out / RECORDS)
     teacher = wall_seconds(records["uncompressed-seed0"])
     for name in ("taught-seed0", "cut-seed0"):
         assert final_state(records[name]["summary"]) == 4
@@ -145,7 +139,7 @@ def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(fini
     lines = (finished.out / "table.csv").read_text().splitlines()
     assert len(lines) == 1 + len(TINY.variants)
     for plot in ("accuracy_state", "accuracy_time", "ranks", "spectra"):
-        assert "<svg" in (finished.out / f"{plot}.svg").read_text()
+        assert "<svg" in (finished.out / "figures" / f"{plot}.svg").read_text()
 
 
 def table_of(study, records):
@@ -170,7 +164,7 @@ def elsewhere(record, **changed):
     ],
 )
 def test_what_went_on_in_another_environment_has_no_times(finished, changed, said):
-    records = finished_runs(finished.out / "runs")
+    records = finished_runs(finished.out / RECORDS)
     one = records["compressed-seed0"]
     moved = elsewhere(one, resumed=[one["environment"] | changed])
     text, rows = table_of(TINY, {**records, "compressed-seed0": moved})
@@ -179,7 +173,7 @@ def test_what_went_on_in_another_environment_has_no_times(finished, changed, sai
 
 
 def test_speeds_on_other_numbers_of_cores_are_not_compared(finished):
-    records = finished_runs(finished.out / "runs")
+    records = finished_runs(finished.out / RECORDS)
     more = elsewhere(records["compressed-seed0"], cores=99)
     _, rows = table_of(TINY, {**records, "compressed-seed0": more})
     assert rows["compressed"][-3:] == ["–", "–", "1"]
@@ -187,13 +181,13 @@ def test_speeds_on_other_numbers_of_cores_are_not_compared(finished):
 
 
 def test_what_is_cut_after_training_has_no_speed_of_its_own(finished):
-    _, rows = table_of(TINY, finished_runs(finished.out / "runs"))
+    _, rows = table_of(TINY, finished_runs(finished.out / RECORDS))
     assert float(rows["cut"][-3]) > 0
     assert rows["cut"][-2] == "–"
 
 
 def test_run_time_in_all_counts_every_run_once(finished):
-    records = finished_runs(finished.out / "runs")
+    records = finished_runs(finished.out / RECORDS)
     for record in records.values():
         record["summary"]["seconds"]["total"] = 100.0
         record["seconds_before"] *= 1000
@@ -202,14 +196,14 @@ def test_run_time_in_all_counts_every_run_once(finished):
 
 
 def test_a_table_names_every_reference_in_use(finished):
-    records = finished_runs(finished.out / "runs")
+    records = finished_runs(finished.out / RECORDS)
     variants = [replace(v, reference="taught") if v.name == "cut" else v for v in TINY.variants]
     text, _ = table_of(replace(TINY, variants=tuple(variants)), records)
     assert "speed-ups are against `uncompressed` or `taught` of the same seed" in text
 
 
 def test_what_is_cut_afterwards_is_cut_as_its_record_says(finished):
-    record = finished_runs(finished.out / "runs")["cut-seed0"]
+    record = finished_runs(finished.out / RECORDS)["cut-seed0"]
     did = yaml.safe_load((finished.runs / "cut-seed0" / "config.yaml").read_text())
     for name in ("mode", "rank", "method", "calibration"):
         assert did["compression"][name] == record["config"]["compression"][name], name
@@ -252,7 +246,7 @@ def test_saved_systems_are_followed(finished):
     table = (finished.out / "stability.md").read_text()
     assert "| uncompressed-seed0 | 2 |" in table
     assert "| always |" in table
-    assert "<svg" in (finished.out / "stability.svg").read_text()
+    assert "<svg" in (finished.out / "figures" / "stability.svg").read_text()
 
 
 def test_finished_runs_are_never_run_again(finished, console, monkeypatch):
@@ -269,10 +263,29 @@ def test_an_unfinished_study_is_not_begun_again_unasked(finished, console):
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_damaged_record_is_named(finished, console, tmp_path, content):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "born-seed0.json").write_text(content)
-    with pytest.raises(UsageError, match=r"born-seed0.json .*remove it to run it again"):
+    (tmp_path / RECORDS).write_text((finished.out / RECORDS).read_text() + content)
+    with pytest.raises(UsageError, match=r"records.jsonl, line 6 is .*remove it to run it again"):
         execute_study(replace(finished, out=tmp_path, resume=True), console)
+
+
+def test_records_are_sorted_lines_and_a_new_one_takes_the_place_of_the_old(tmp_path):
+    file = tmp_path / "new" / RECORDS
+    assert finished_runs(file) == {}
+    kept = [
+        {"variant": variant, "seed": 0, "config": {}, "summary": {"x": x}}
+        for x, variant in enumerate(("b", "a", "b"))
+    ]
+    for record in kept:
+        keep_record(file, record)
+    assert list(finished_runs(file).items()) == [("a-seed0", kept[1]), ("b-seed0", kept[2])]
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_results_stay_small():
+    files = [path for path in (ROOT / "results").rglob("*") if path.is_file()]
+    kept = [path for path in files if path.parent.name != "figures"]  # which git ignores
+    assert len(kept) < 150
+    assert sum(path.stat().st_size for path in kept) < 5e6
 
 
 def test_results_of_another_configuration_are_refused(finished, console):
@@ -332,7 +345,6 @@ def test_places_that_cannot_be_written_are_found_before_anything_runs(tmp_path, 
 def test_all_runs_are_made_again_beside_those_that_are_there(tmp_path, console, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = replace(TINY, variants=TINY.variants[:1])
-    Path("results/tiny/runs").mkdir(parents=True)
     Path("runs/studies/tiny/uncompressed-seed0").mkdir(parents=True)
     Path("runs/studies/tiny/uncompressed-seed0/config.yaml").touch()
     with pytest.raises(UsageError, match="with --resume, or make all runs anew with --again"):
@@ -340,9 +352,9 @@ def test_all_runs_are_made_again_beside_those_that_are_there(tmp_path, console, 
     command = StudyCommand(study, again=True, jobs=1)
     outcome = execute_study(command, console)
     assert (outcome.folder, outcome.failed) == (Path("runs/again/tiny"), {})
-    assert Path("runs/again/tiny/runs/uncompressed-seed0.json").exists()
+    assert list(finished_runs(Path("runs/again/tiny") / RECORDS)) == ["uncompressed-seed0"]
     assert Path("runs/again/tiny/trained/uncompressed-seed0/summary.json").exists()
-    assert not any(Path("results/tiny/runs").iterdir())
+    assert not Path("results").exists()
     with pytest.raises(UsageError, match="--resume, or choose --out and --runs instead of --again"):
         execute_study(command, console)
     monkeypatch.setattr(

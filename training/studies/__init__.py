@@ -1,11 +1,13 @@
 """Studies: lists of runs of the one training loop, and what they say together."""
 
 from .catalogue import STUDIES
-from .runner import StudyRunner, finished_runs
+from .record import RECORDS, finished_runs
+from .runner import StudyRunner
 from .study import Study, Variant, plan_runs
 from .summary import write_results
 
 __all__ = [
+    "RECORDS",
     "STUDIES",
     "Study",
     "StudyRunner",

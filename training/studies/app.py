@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from ..reporting.events import write_json
 from ..reporting.words import format_seconds
 from ..run.compilation import use_compilation_cache
 from ..settings.errors import UsageError, check_writable
+from .cluster import cluster_places
 from .cost import estimate
-from .runner import Active, StudyRunner, finished_runs, hardware_slots
+from .record import RECORDS, finished_runs
+from .runner import Active, Place, StudyRunner, hardware_slots
 from .stability import moves_of, write_stability
 from .study import Planned, Scale, Study, describe, plan_runs
 from .summary import write_results
@@ -37,6 +41,8 @@ class StudyCommand:
     out: Path | None = None
     runs: Path | None = None
     jobs: int | None = None
+    scheduler: str | None = None
+    """Address of a Dask scheduler, whose workers do the runs; None: this machine does them."""
     only: list[str] | None = None
     ask: bool = True
 
@@ -53,18 +59,35 @@ class StudyOutcome:
 
 def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     """Do what `command` asks. Raises `UsageError` before anything is run or written."""
-    started = time.perf_counter()
     study = command.study
     seeds = study.seeds if command.seeds is None else command.seeds
     if seeds < 1:
         raise UsageError(f"--seeds must be 1 or more, got {seeds}")
     if command.jobs is not None and command.jobs < 1:
         raise UsageError(f"--jobs must be 1 or more, got {command.jobs}")
-    folder, runs = _places(command)
+    folder, runs = _folders(command)
     planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
-    slots = hardware_slots(command.jobs)
-    runner = StudyRunner(runs, folder / "runs", slots)
-    for option, place in (("--out", folder), ("--out", runner.records), ("--runs", runs)):
+    with _places_of(command, len(planned)) as places:
+        return _execute(command, console, planned, StudyRunner(runs, folder / RECORDS, places))
+
+
+@contextmanager
+def _places_of(command: StudyCommand, count: int) -> Iterator[Sequence[Place]]:
+    """Where `count` runs are done: on this machine, or on a cluster."""
+    if command.scheduler is None:
+        yield hardware_slots(command.jobs)
+    else:
+        with cluster_places(command.scheduler, command.jobs or count) as places:
+            yield places
+
+
+def _execute(
+    command: StudyCommand, console: Console, planned: list[Planned], runner: StudyRunner
+) -> StudyOutcome:
+    """Do the runs that are not done yet, and write the results."""
+    started = time.perf_counter()
+    study, folder, runs = command.study, runner.records.parent, runner.runs
+    for option, place in (("--out", folder), ("--runs", runs)):
         check_writable(option, place)
     done = finished_runs(runner.records)
     if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):
@@ -74,7 +97,9 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
         )
     runner.check(planned)
     task = _prepare(planned[0], console)
-    if command.scale == "paper" and not _agreed(command, planned, done, task, len(slots), console):
+    if command.scale == "paper" and not _agreed(
+        command, planned, done, task, len(runner.places), console
+    ):
         return StudyOutcome(None, {}, time.perf_counter() - started)
     with _Progress(console, planned, len([r for r in planned if r.name in done])) as progress:
         runner.run(planned, progress.report)
@@ -95,7 +120,7 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     return StudyOutcome(folder, runner.failed, time.perf_counter() - started)
 
 
-def _places(command: StudyCommand) -> tuple[Path, Path]:
+def _folders(command: StudyCommand) -> tuple[Path, Path]:
     """The folders of the results and of the run directories."""
     name = command.study.name + ("" if command.scale == "cpu" else f"-{command.scale}")
     if command.again:

@@ -59,12 +59,13 @@ SCHEDULES = Study(
 PHASES = Study(
     name="phases",
     question=(
-        "How much of what a model that is born small lacks is due to where its eigenvalues begin? "
-        "LRU spreads phases over [0, max_phase], of which few states hold little that is slow."
+        "Why is a model that is small from the start worse? How much is due to where its "
+        "eigenvalues begin? LRU spreads phases over [0, max_phase], of which few states hold "
+        "little that is slow."
     ),
     model="lru",
     task="smnist",
-    reference="born at 13, to 2 pi",
+    reference="13 from the start, to 2 pi",
     options={**UNCOMPRESSED, "layer.d-state": 13},
     cpu=TEN_TIMES_FASTER,
     scaled_down=SMNIST_SCALED,
@@ -72,7 +73,7 @@ PHASES = Study(
     variants=(
         *(
             Variant(
-                f"born at 13, to {name}",
+                f"13 from the start, to {name}",
                 {"layer.max-phase": phase},
                 published=Published(13, 92.6),
             )

@@ -35,9 +35,9 @@ def smnist_study(
     )
 
 
-def born(rank: int) -> Variant:
+def from_the_start(rank: int) -> Variant:
     """The model that has so many states from the start."""
-    return Variant(f"born at {rank}", {**UNCOMPRESSED, "layer.d-state": rank})
+    return Variant(f"{rank} from the start", {**UNCOMPRESSED, "layer.d-state": rank})
 
 
 COMPARISONS = (
@@ -47,7 +47,7 @@ COMPARISONS = (
         "any? 256 -> 32 in four shrinks.",
         (
             *(Variant(keep, fixed(32, keep=keep)) for keep in ("largest", "smallest", "random")),
-            born(32),
+            from_the_start(32),
         ),
     ),
     smnist_study(
@@ -96,7 +96,7 @@ COMPARISONS = (
                 Variant(f"data, {moments}", fixed(16, method="data", moments=moments))
                 for moments in ("slice", "reset")
             ),
-            born(16),
+            from_the_start(16),
         ),
         options={"compression.multiple": 1},
     ),
@@ -107,7 +107,7 @@ COMPARISONS = (
         (
             Variant("in training, paper", fixed(28, method="paper")),
             Variant("in training, data", fixed(28, method="data")),
-            born(28),
+            from_the_start(28),
             Variant("distilled", {**UNCOMPRESSED, "layer.d-state": 28}, taught_by="uncompressed"),
             Variant("priced", {**UNCOMPRESSED, "regularization.hankel": 1e-3}),
             Variant("priced, cut afterwards", fixed(28, method="paper"), cut_from="priced"),
@@ -140,7 +140,7 @@ COMPARISONS = (
                     guard=0.02,
                 ),
             ),
-            born(16),
+            from_the_start(16),
         ),
         seeds=5,
         options={"compression.multiple": 1, "network.blocks": 2, "layer.d-state": 128},

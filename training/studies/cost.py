@@ -1,4 +1,4 @@
-"""What a study will cost, told before it starts, from two dispatches of each of its programs."""
+"""An estimate of what a study costs, from two dispatches of each of its programs."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

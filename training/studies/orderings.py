@@ -25,17 +25,17 @@ def ordering(
     published: Mapping[str, Published] = MappingProxyType({}),
     models: Sequence[str] = ("lru", "s5"),
 ) -> tuple[Variant, ...]:
-    """Uncompressed; compressed at each tolerance; born at the final state of each; by model."""
+    """Uncompressed; compressed at each tolerance; trained at the final state of each; by model."""
     variants = []
     for model in models:
         told = published if model == "lru" else {}
         big = f"{model} uncompressed"
 
-        def variant(name, options=UNCOMPRESSED, born_from=None, model=model, told=told, big=big):
+        def variant(name, options=UNCOMPRESSED, sized_by=None, model=model, told=told, big=big):
             return Variant(
                 f"{model} {name}",
                 options,
-                born_from=born_from,
+                sized_by=sized_by,
                 model=model,
                 reference=big,
                 published=told.get(name, NOTHING),
@@ -45,7 +45,9 @@ def ordering(
         for tau in tolerances:
             variants.append(variant(f"tolerance {tau:g}", {"compression.tolerance": tau}))
         for tau in tolerances:
-            variants.append(variant(f"born as {tau:g}", born_from=f"{model} tolerance {tau:g}"))
+            variants.append(
+                variant(f"from the start as {tau:g}", sized_by=f"{model} tolerance {tau:g}")
+            )
     return tuple(variants)
 
 
@@ -63,8 +65,8 @@ def ordering_study(
     return Study(
         name=name or task,
         question=(
-            "Does a model that starts large and shrinks end better than one that is born at its "
-            "final state, and near the one that stays large?"
+            "Does a model that starts large and shrinks end better than one that has its "
+            "final state from the start, and near the one that stays large?"
         ),
         model=models[0],
         task=task,
@@ -86,7 +88,7 @@ ORDERINGS = (
             "tolerance 0.01": Published(46.8, 96.9),
             "tolerance 0.02": Published(27.6, 96.9),
             "tolerance 0.04": Published(12.7, 95.9),
-            "born as 0.04": Published(13, 92.6),
+            "from the start as 0.04": Published(13, 92.6),
         },
         models=("lru",),
         cpu=TEN_TIMES_FASTER,
@@ -120,7 +122,7 @@ ORDERINGS = (
             "tolerance 0.05": Published(160.8, 85.8),
             "tolerance 0.1": Published(92.6, 85.7),
             "tolerance 0.15": Published(57.4, 84.4),
-            "born as 0.15": Published(57, 78.2),
+            "from the start as 0.15": Published(57, 78.2),
         },
     ),
     ordering_study("listops", (0.05, 0.10), SMALL_SCALED),

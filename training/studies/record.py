@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..reporting.events import read_events
+from ..reporting.events import read_events, write_atomically
 from ..settings.errors import UsageError
 from .study import Planned, run_name
+
+RECORDS = "records.jsonl"
+"""The file in a study's folder that holds the records of its runs, one line each."""
 
 SPECTRA = 12
 """Spectra kept of a run, spread over its steps."""
@@ -68,14 +71,32 @@ def make_record(
     }
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A record; UsageError, naming the file, if it is damaged."""
+def finished_runs(file: Path) -> dict[str, dict[str, Any]]:
+    """The records in a study's file, by the names of their runs; none where there is no file.
+
+    UsageError names the line of a damaged record.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    records = [_parsed(line, f"{file}, line {k}") for k, line in enumerate(lines, start=1)]
+    return {run_name(record["variant"], record["seed"]): record for record in records}
+
+
+def keep_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Put the record of a run into its study's file, one line a run, sorted by name."""
+    name = run_name(record["variant"], record["seed"])
+    records = {**finished_runs(file), name: record}
+    lines = [json.dumps(records[name], separators=(",", ":")) for name in sorted(records)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, "\n".join([*lines, ""]))
+
+
+def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error}): remove it to run it again") from error
+        raise UsageError(f"{where} is damaged ({error}): remove it to run it again") from error
     if not isinstance(record, dict) or not {"variant", "seed", "config", "summary"} <= set(record):
-        raise UsageError(f"{path} is not the record of a run: remove it to run it again")
+        raise UsageError(f"{where} is not the record of a run: remove it to run it again")
     return record
 
 

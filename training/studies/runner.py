@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from ..reporting.events import read_events, write_atomically, write_json
+from ..reporting.events import read_events, write_atomically
 from ..settings.errors import UsageError
 from ..settings.yaml import plain_config, read_yaml, write_yaml
-from .record import make_record, read_record
+from .record import finished_runs, keep_record, make_record
 from .study import Planned, comparable, run_name
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -35,12 +35,77 @@ to half a minute for a training step, and every shrink wants a new one."""
 
 
 @dataclass(frozen=True)
+class Job:
+    """The command that does a run, and what is there of it."""
+
+    folder: Path
+    """The run directory."""
+    output: Path
+    """The file that takes what the command prints."""
+    begin: tuple[str, ...]
+    """A script and its arguments."""
+    resume: tuple[str, ...] | None = None
+    """The same for a run that was stopped; None: it begins again, in an empty folder."""
+
+    def start(
+        self, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start it as a process, as its folder needs it now; `env` and `cwd` as for `Popen`."""
+        arguments = self.begin
+        if self.resume is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif (self.folder / "config.yaml").exists():
+            arguments = self.resume
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches it through us, once
+                env=env,
+                cwd=cwd,
+            )
+
+
+@runtime_checkable
+class Process(Protocol):
+    """A run in progress, here or elsewhere: the part of `subprocess.Popen` that is needed."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+@runtime_checkable
+class Place(Protocol):
+    """What one run at a time has to itself."""
+
+    def start(self, job: Job, /) -> Process:
+        """Start the job there."""
+        ...
+
+
+@dataclass(frozen=True)
 class Slot:
-    """A share of the hardware that one run at a time has to itself."""
+    """A share of this machine."""
 
     cores: frozenset[int] | None = None
     """Processor cores that the run may use; None for all."""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self, job: Job) -> subprocess.Popen[bytes]:
+        """Start the job on its cores, in its environment."""
+        process = job.start(env={**os.environ, **self.environment})
+        if self.cores is not None:
+            # before JAX is imported there, so that it makes as many threads as it has cores
+            os.sched_setaffinity(process.pid, self.cores)
+        return process
 
 
 def hardware_slots(count: int | None = None) -> list[Slot]:
@@ -84,8 +149,8 @@ class Active:
 
     planned: Planned
     folder: Path
-    process: subprocess.Popen[bytes]
-    slot: Slot
+    process: Process
+    place: Place
 
     def step(self) -> int:
         """The last step that its log has."""
@@ -97,12 +162,12 @@ class Active:
 class StudyRunner:
     """Does the runs of a study that are not done yet.
 
-    Run directories go to `runs`, and of each finished run a record to `records`; a run is finished
-    when its record is there. Interrupted ones go on from their checkpoints.
+    Run directories go to the folder `runs`, the record of each finished run to the file `records`.
+    A run is finished when its record is there. An interrupted one resumes from its checkpoint.
     """
 
-    def __init__(self, runs: Path, records: Path, slots: Sequence[Slot]):
-        self.runs, self.records, self.slots = runs, records, list(slots)
+    def __init__(self, runs: Path, records: Path, places: Sequence[Place]):
+        self.runs, self.records, self.places = runs, records, list(places)
         self.failed: dict[str, str] = {}
 
     def check(self, planned: Sequence[Planned]) -> None:
@@ -115,8 +180,8 @@ class StudyRunner:
             record = finished.get(run.name)
             if record is not None and not run.is_run_of(record):
                 raise UsageError(
-                    f"{self.records / run.name}.json is of another configuration: remove it, or "
-                    f"choose another --out"
+                    f"{self.records} has a record of {run.name} with another configuration: "
+                    f"remove that line, or choose another --out"
                 )
             file = self.runs / run.name / "config.yaml"
             if (
@@ -137,7 +202,7 @@ class StudyRunner:
         """
         finished = finished_runs(self.records)
         waiting = [run for run in planned if run.name not in finished]
-        free, active = list(self.slots), list[Active]()
+        free, active = list(self.places), list[Active]()
         try:
             while waiting or active:
                 for run in [r for r in waiting if any(need in self.failed for need in r.needs)]:
@@ -151,7 +216,7 @@ class StudyRunner:
                     report("started", active[-1])
                 for each in [a for a in active if a.process.poll() is not None]:
                     active.remove(each)
-                    free.append(each.slot)
+                    free.append(each.place)
                     report(self._finish(each), each)
                     finished = finished_runs(self.records)
                 report("running", None)
@@ -162,39 +227,28 @@ class StudyRunner:
             for each in active:
                 each.process.wait()
 
-    def _start(self, run: Planned, slot: Slot) -> Active:
-        folder = self.runs / run.name
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if run.variant.cut_from is not None:
-            command = self._cutting(run, run.variant.cut_from, folder)
-        elif (folder / "config.yaml").exists():
-            command = [str(SCRIPTS / "train.py"), "--resume", str(folder)]
-        else:
-            file = folder.parent / f"{run.name}.yaml"
-            write_atomically(file, write_yaml(run.config))
-            command = [str(SCRIPTS / "train.py"), "--config", str(file), "--out", str(folder)]
-        with (folder.parent / f"{run.name}.txt").open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **slot.environment},
-                start_new_session=True,  # Ctrl-C reaches it through us, once
-            )
-        if slot.cores is not None:
-            # before JAX is imported there, so that it makes as many threads as it has cores
-            os.sched_setaffinity(process.pid, slot.cores)
-        return Active(run, folder, process, slot)
+    def _start(self, run: Planned, place: Place) -> Active:
+        job = self._job(run)
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        if run.variant.cut_from is None and not (job.folder / "config.yaml").exists():
+            write_atomically(_config_of(job.folder), write_yaml(run.config))
+        return Active(run, job.folder, place.start(job), place)
 
-    def _cutting(self, run: Planned, variant: str, folder: Path) -> list[str]:
-        """The command that cuts what `variant` trained; what a stopped one left is begun anew."""
-        shutil.rmtree(folder, ignore_errors=True)
-        trained = self.runs / run_name(variant, run.seed)
+    def _job(self, run: Planned) -> Job:
+        folder = self.runs / run.name
+        output, train = folder.parent / f"{run.name}.txt", str(SCRIPTS / "train.py")
+        if run.variant.cut_from is not None:
+            return Job(folder, output, self._cutting(run, run.variant.cut_from, folder))
+        begin = (train, "--config", str(_config_of(folder)), "--out", str(folder))
+        return Job(folder, output, begin, (train, "--resume", str(folder)))
+
+    def _cutting(self, run: Planned, variant: str, folder: Path) -> tuple[str, ...]:
+        """The command that cuts what `variant` trained."""
+        trained, compression = self.runs / run_name(variant, run.seed), run.config.compression
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
         for name in ("rank", "method", "calibration"):
-            command += [f"--{name}", str(getattr(run.config.compression, name))]
-        return command
+            command += [f"--{name}", str(getattr(compression, name))]
+        return tuple(command)
 
     def _finish(self, each: Active) -> str:
         if each.process.returncode != 0:
@@ -204,11 +258,10 @@ class StudyRunner:
             return "failed"
         config = comparable(plain_config(each.planned.config))
         record = make_record(each.planned, each.folder, config, finished_runs(self.records))
-        self.records.mkdir(parents=True, exist_ok=True)
-        write_json(self.records / f"{each.planned.name}.json", record)
+        keep_record(self.records, record)
         return "finished"
 
 
-def finished_runs(records: Path) -> dict[str, dict[str, Any]]:
-    """The records in a folder, by the names of the runs."""
-    return {path.stem: read_record(path) for path in sorted(records.glob("*-seed*.json"))}
+def _config_of(folder: Path) -> Path:
+    """The file beside a run directory that its configuration is handed over in."""
+    return folder.parent / f"{folder.name}.yaml"

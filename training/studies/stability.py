@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from compress.analysis.tracking import Match, match, values, weyl_bound
 from compress.linear.hankel import Form
 
-from ..reporting.events import write_atomically
-from ..reporting.figures import STYLE
+from ..reporting.events import write_atomically, write_json
 from ..shrinking.systems import read_systems
+from .style import FIGURES, looks, paper_style, write_figure
 
 LEADING = 10
-"""The largest values, whose overlap is told apart."""
+"""The largest values, whose overlap has a column of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _move(step: int, before: Sequence[Any], after: Sequence[Any], form: Form) ->
 
 
 def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: str) -> None:
-    """`stability.md` and `stability.svg` of several runs, by name."""
+    """Write `stability.md`, `stability.json` and the figure of several runs, by name."""
     head = [
         "run", "spectra", "median move / sigma_1", "largest move / sigma_1",
         "move / Weyl's bound, median", "bound holds", "pairs that cross, median share",
@@ -107,34 +105,54 @@ def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: 
         f"at samples of the calibration sequences. Made by `{command}`."
     )
     write_atomically(folder / "stability.md", "\n".join([*lines, "", note, ""]))
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "stability"}):  # pyright: ignore[reportArgumentType]
-        variants = list(dict.fromkeys(_variant(name) for name in moves))
-        figure = Figure(figsize=(3.6 * len(variants), 5.4), layout="constrained")
-        FigureCanvasSVG(figure)
-        grid = figure.subplots(2, len(variants), squeeze=False, sharex="col")
-        for k, variant in enumerate(variants):
-            of_seeds = [found for name, found in moves.items() if _variant(name) == variant]
-            _draw(grid[0, k], grid[1, k], variant, of_seeds)
-        figure.savefig(folder / "stability.svg", metadata={"Date": None})
+    write_json(folder / "stability.json", {name: _plain(found) for name, found in moves.items()})
+    with paper_style():
+        write_figure(stability(moves), folder / FIGURES, "stability")
+
+
+def _plain(found: Sequence[Move]) -> dict[str, list[float | int]]:
+    """What the figure shows, as JSON can hold it."""
+    return {
+        "step": [move.step for move in found],
+        "largest": [move.largest for move in found],
+        "bound": [move.bound for move in found],
+        "crossing_share": [move.crossing_share for move in found],
+    }
+
+
+def stability(moves: Mapping[str, Sequence[Move]]) -> Figure:
+    """The moves beside Weyl's bound, and the pairs that cross, a column for each variant."""
+    variants = list(dict.fromkeys(_variant(name) for name in moves))
+    figure = Figure(figsize=(7.0, 4.4))
+    grid = figure.subplots(2, len(variants), squeeze=False, sharex="col", sharey="row")
+    for k, variant in enumerate(variants):
+        of_seeds = [found for name, found in moves.items() if _variant(name) == variant]
+        _draw(grid[0, k], grid[1, k], of_seeds)
+        grid[0, k].set_title(variant)
+    grid[0, 0].set_ylabel("share of the first value")
+    grid[1, 0].set_ylabel("pairs that cross, %")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    more, names = grid[1, 0].get_legend_handles_labels()
+    figure.legend([*handles, *more], [*labels, *names], loc="outside lower center", ncols=3)
+    return figure
 
 
 def _variant(name: str) -> str:
     return name.rsplit("-seed", 1)[0]
 
 
-def _draw(above: Axes, below: Axes, name: str, of_seeds: Sequence[Sequence[Move]]) -> None:
+def _draw(above: Axes, below: Axes, of_seeds: Sequence[Sequence[Move]]) -> None:
+    bound, largest, crossing = looks(3)
     for k, found in enumerate(of_seeds):
         steps, alpha = [move.step for move in found], 1 / (k + 1)
-        for label, color, heights in (
-            ("Weyl's bound", "#8fb3c4", [move.bound for move in found]),
-            ("largest move", "#0b6e8a", [move.largest for move in found]),
+        for axes, label, look, heights in (
+            (above, "Weyl's bound", bound, [move.bound for move in found]),
+            (above, "largest move", largest, [move.largest for move in found]),
+            (below, "pairs that cross", crossing, [100 * move.crossing_share for move in found]),
         ):
-            above.plot(steps, heights, color=color, alpha=alpha, label=None if k else label)
-        shares = [100 * move.crossing_share for move in found]
-        below.plot(steps, shares, color="#c4472b", alpha=alpha)
+            axes.plot(
+                steps, heights, color=look.color, linestyle=look.linestyle, marker="",
+                alpha=alpha, label=None if k else label,
+            )  # fmt: skip
     above.set_yscale("log")
-    above.set_title(name)
-    above.set_ylabel("share of sigma_1")
-    above.legend(fontsize=8)
-    below.set_ylabel("pairs that cross, %")
     below.set_xlabel("training step")

@@ -32,7 +32,7 @@ class Variant:
 
     name: str
     options: Options = field(default_factory=dict)
-    born_from: str | None = None
+    sized_by: str | None = None
     """The variant whose final state (mean over its layers, same seed) this one starts with."""
     taught_by: str | None = None
     """The variant whose final model (same seed) this one learns from."""
@@ -48,7 +48,7 @@ class Variant:
     @property
     def needs(self) -> tuple[str, ...]:
         """The variants that must be finished first."""
-        names = (self.born_from, self.taught_by, self.cut_from)
+        names = (self.sized_by, self.taught_by, self.cut_from)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -116,8 +116,8 @@ class Planned:
     def settled(self, finished: Mapping[str, Mapping[str, Any]], runs: Path) -> "Planned":
         """This run with what it takes over from the finished runs of `needs`, in folder `runs`."""
         config = self.config
-        if self.variant.born_from is not None:
-            before = finished[run_name(self.variant.born_from, self.seed)]["summary"]
+        if self.variant.sized_by is not None:
+            before = finished[run_name(self.variant.sized_by, self.seed)]["summary"]
             layer = replace(config.layer, d_state=max(1, round(final_state(before))))
             config = replace(config, layer=layer)
         if self.variant.taught_by is not None:
@@ -128,8 +128,8 @@ class Planned:
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were.
 
-        Nor does it matter how long programs had to compile, and how many sequences are evaluated
-        at the same time, which change nothing that is learned.
+        How long programs had to compile, and how many sequences are evaluated at once, changes
+        nothing that is learned, and is not compared.
         """
 
         def learned(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from ..reporting.words import format_seconds
 from .figures import write_figures
 from .rows import Record, Records, Row, moved, rows_of, score_name, what_moved
 from .study import Scale, Study
+from .style import FIGURES
 
 
 def write_results(study: Study, scale: Scale, records: Records, folder: Path) -> list[Path]:
-    """Write table.md, table.csv and the plots of `records` to `folder`; what was written."""
+    """Write table.md, table.csv and figures/ of `records` to `folder`; what was written."""
     rows = rows_of(study, records)
     write_atomically(folder / "table.md", markdown(study, scale, rows, records))
     write_atomically(folder / "table.csv", comma_separated(rows))
-    plots = write_figures(study, rows, records, folder)
-    return [folder / "table.md", folder / "table.csv", *plots]
+    figures = write_figures(study, rows, records, folder / FIGURES)
+    return [folder / "table.md", folder / "table.csv", *figures]
 
 
 def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> str:
