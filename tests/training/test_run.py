@@ -66,8 +66,10 @@ def arrays(folder):
 
 
 def numbers(folder):
-    """The events without what depends on the clock."""
+    """The events without what depends on the clock, or on the program that is at work."""
     clocks = {
+        "alone",
+        "width",
         "seconds",
         "duration",
         "steps_per_second",

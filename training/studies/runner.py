@@ -47,8 +47,10 @@ class Job:
     resume: tuple[str, ...] | None = None
     """The same for a run that was stopped; None: it begins again, in an empty folder."""
 
-    def start(self, **options: Any) -> subprocess.Popen[bytes]:
-        """Start it as a process, as its folder needs it now. `options` are those of `Popen`."""
+    def start(
+        self, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start it as a process, as its folder needs it now; `env` and `cwd` as for `Popen`."""
         arguments = self.begin
         if self.resume is None:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -61,7 +63,8 @@ class Job:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches it through us, once
-                **options,
+                env=env,
+                cwd=cwd,
             )
 
 

@@ -83,7 +83,7 @@ def label_beside(
     to_axes = axes.transData + axes.transAxes.inverted()
     at = [to_axes.transform(point) for point in points]
     figure = axes.figure
-    height = axes.get_position().height * figure.get_size_inches()[1]
+    height = axes.get_position().height * figure.bbox.height / figure.dpi  # inches
     gap = 1.35 * matplotlib.rcParams["legend.fontsize"] / 72 / max(height, 1e-6)
     order = sorted(range(len(points)), key=lambda k: (at[k][1], at[k][0]))
     heights = spread([float(np.clip(at[k][1], 0, 1)) for k in order], gap)
