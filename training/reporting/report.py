@@ -20,6 +20,7 @@ from pathlib import Path
 from .events import write_atomically
 from .figures import all_plates
 from .history import History, read_json
+from .looks import left_whole, looks_section
 from .page import STYLE, details, dump, escape, format_short, table
 from .summary import summary_section
 from .words import format_seconds
@@ -48,6 +49,7 @@ def write_report(run_dir: Path) -> Path:
             f"<section><h2>{escape(plate.heading)}</h2><figure>{plate.svg}"
             f"<figcaption>{escape(plate.caption)}</figcaption></figure></section>"
         )
+    body.append(looks_section(history))
     body.append(_shrink_table(history))
     body.append(_sample(history))
     body.append(
@@ -83,6 +85,8 @@ def _lead(history: History) -> str:
             f"The model was cut {when}, "
             f"from {before} states to {after} ({100 * after / max(1, before):.0f} %)."
         )
+    elif whole := left_whole(history):
+        parts.append(whole)
     elif history.shrinks:
         parts.append("Shrinking was tried while the model trained, and nothing was cut.")
     else:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from .comparisons import COMPARISONS
 from .options import (
+    BY_TOLERANCE,
     PAPER,
     RECORDED,
     SHORT,
@@ -19,6 +20,7 @@ from .options import (
 )
 from .orderings import ORDERINGS
 from .study import Published, Study, Variant
+from .suite import AUTO, PROTOCOL, RIVAL_STUDY
 
 SCHEDULES = Study(
     name="schedules",
@@ -107,10 +109,13 @@ LATE = Study(
     variants=(
         Variant("uncompressed", UNCOMPRESSED),
         Variant("paper, 0.05", {**PAPER, "compression.tolerance": 0.05}),
-        *(Variant(f"data, {tau:g}", {"compression.tolerance": tau}) for tau in (0.1, 0.02, 0.005)),
+        *(
+            Variant(f"data, {tau:g}", {**BY_TOLERANCE, "compression.tolerance": tau})
+            for tau in (0.1, 0.02, 0.005)
+        ),
         Variant(
             "data, 0.02, in the second half",
-            {"compression.tolerance": 0.02, "compression.start": 0.5},
+            {**BY_TOLERANCE, "compression.tolerance": 0.02, "compression.start": 0.5},
         ),
     ),
 )
@@ -159,6 +164,17 @@ STABILITY = Study(
 STUDIES: Mapping[str, Study] = MappingProxyType(
     {
         study.name: study
-        for study in (*ORDERINGS, SCHEDULES, PHASES, *COMPARISONS, LATE, CHARLM_CUT, STABILITY)
+        for study in (
+            *ORDERINGS,
+            SCHEDULES,
+            PHASES,
+            *COMPARISONS,
+            LATE,
+            CHARLM_CUT,
+            STABILITY,
+            AUTO,
+            RIVAL_STUDY,
+            PROTOCOL,
+        )
     }
 )

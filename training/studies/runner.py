@@ -192,7 +192,7 @@ class StudyRunner:
         shutil.rmtree(folder, ignore_errors=True)
         trained = self.runs / run_name(variant, run.seed)
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
-        for name in ("rank", "method", "calibration"):
+        for name in ("mode", "rank", "method", "calibration"):
             command += [f"--{name}", str(getattr(run.config.compression, name))]
         return command
 
