@@ -78,7 +78,7 @@ def test_the_table_of_pairs_says_where_the_dial_is_kept(auto, said):
     records = {}
     for way, score, states in (("uncompressed", 0.9, 8), ("auto", auto, 2)):
         for seed in range(2):
-            made = record(seed, score) | {"variant": f"lru a {way}"}
+            made: dict[str, Any] = {**record(seed, score), "variant": f"lru a {way}"}
             made["summary"]["layers"] = [{"after": states}]
             records[f"{way}{seed}"] = made
     text = pairs_table(study, records)
