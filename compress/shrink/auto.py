@@ -91,9 +91,7 @@ def auto(
     if not is_due and not is_judged:
         return Look(model, opt_state, known, None)
     now = float(loss(model))
-    seen = Seen(
-        step, steps, _sizes(model), now, float(trivial), float(unit if unit is not None else now)
-    )
+    seen = Seen(step, steps, _sizes(model), now, trivial, now if unit is None else unit)
     if is_judged:
         fails = automatic.verdict(dial, known.numbers, seen)
         if fails is not None:
@@ -136,7 +134,8 @@ def _look(
     planned = plan(model, policy=policy, method=method)
     (made,) = made_by
     if all(row.cut is None for row in planned.layers):
-        numbers = replace(made.memory, on_trial=known.numbers.on_trial)
+        # where something was to be cut, ties have kept it all
+        numbers = made.memory if made.ranks is None else automatic.noted(memory, seen)
         return Look(model, opt_state, replace(known, numbers=numbers), made.why)
     smaller, smaller_state = compress(model, opt_state, plan=planned)
     after = _Memory(made.memory, (model, opt_state))

@@ -70,11 +70,14 @@ class Looks:
             policy = automatic.search(session.model, asked, self._sums, decide)
             planned = self._cutting.plan(session.state, session.step, policy)
         (decided,) = made
-        if all(row.cut is None for row in planned.layers):
+        is_cut = any(row.cut is not None for row in planned.layers)
+        if not is_cut and decided.ranks is None:
             automatic.memory = decided.memory
+        else:
+            automatic.note(seen)
+        if not is_cut:  # where something was to be cut, ties have kept it all
             self._tell("wait", decided.why, seen.loss, seen.trivial, started)
             return False
-        automatic.note(seen)
         with session.clock.phase("checkpoint"):
             self._trial.save(session.step, session.state, self._saves.metadata())
         automatic.memory = decided.memory
