@@ -39,6 +39,7 @@ from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ou
 from zoo import AbstractLinearAttention, AbstractLinearSSM, AbstractMambaSSM
 
 from .analysis.verify import Certificate, Verification, hinf_error, verify
+from .analysis.whole_model import whole_model
 from .attention.family import ATTENTION
 from .cut import AbstractCut
 from .families import Family, family_of, register_family
@@ -58,6 +59,9 @@ from .methods import (
     SmallestValues,
     WhiteNoise,
 )
+from .methods.impulse import ImpulseEnergy
+from .methods.last import LAST
+from .methods.modal import AbstractModalMethod
 from .model.record import LayerData, layer_inputs, output_gradients
 from .optimizer.registry import register_state
 from .plans import AbstractSpectrum, LayerPlan, Plan
@@ -65,6 +69,7 @@ from .policies import (
     AbstractJointPolicy,
     AbstractLayerPolicy,
     AbstractPolicy,
+    AcrossLayers,
     Alike,
     Energy,
     ErrorBudget,
@@ -76,27 +81,34 @@ from .policies import (
     PerLayer,
     Rank,
     Ranks,
+    ShallowFirst,
     Smallest,
     Tolerance,
 )
+from .policies.automatic import Dial
 from .selective.family import MAMBA
 from .shrink import compress, plan
+from .shrink.auto import Look, auto
 
 register_family(AbstractLinearSSM, LINEAR)
 register_family(AbstractMambaSSM, MAMBA)
 register_family(AbstractLinearAttention, ATTENTION)
 
 __all__ = [
+    "LAST",
     "AbstractCut",
     "AbstractJointPolicy",
     "AbstractLayerPolicy",
     "AbstractLinearMethod",
     "AbstractMethod",
+    "AbstractModalMethod",
     "AbstractPolicy",
     "AbstractSpectrum",
+    "AcrossLayers",
     "Alike",
     "Certificate",
     "Data",
+    "Dial",
     "Energy",
     "ErrorBudget",
     "Family",
@@ -104,17 +116,20 @@ __all__ = [
     "GlobalBudget",
     "H2Optimal",
     "Horizon",
+    "ImpulseEnergy",
     "Jointly",
     "Largest",
     "LayerData",
     "LayerPlan",
     "LinearSpectrum",
+    "Look",
     "LossBudget",
     "PerLayer",
     "Plan",
     "RandomValues",
     "Rank",
     "Ranks",
+    "ShallowFirst",
     "Smallest",
     "SmallestValues",
     "Tolerance",
@@ -122,6 +137,7 @@ __all__ = [
     "Verification",
     "Weighing",
     "WhiteNoise",
+    "auto",
     "balanced_truncation",
     "compress",
     "error_bound",
@@ -136,6 +152,7 @@ __all__ = [
     "register_family",
     "register_state",
     "verify",
+    "whole_model",
 ]
 
 __version__ = "0.1.0"

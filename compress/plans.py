@@ -32,6 +32,11 @@ class LayerPlan:
     """What `sigma` and the cut are made from."""
     cut: AbstractCut | None = field(default=None, repr=False)
     """The cut itself; None where the layer stays as it is."""
+    change: float | None = None
+    """How far the cut of this layer moves the model's result on a batch, to first order; None where
+    nobody has asked (`whole_model`)."""
+    change_bound: float | None = None
+    """What no sequence of that batch is moved further than; None where nobody has asked."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +54,8 @@ class Plan(Table):
         return {layer.path: layer.rank_after for layer in self.layers}
 
     def header(self) -> list[str]:
-        return ["layer", "states", "after", "sigma_1", "error >=", "error <=", "from"]
+        change = ["result ~", "result <="] if self._says_changes else []
+        return ["layer", "states", "after", "sigma_1", "error >=", "error <=", *change, "from"]
 
     def rows(self) -> list[list[str]]:
         rows = [
@@ -60,13 +66,24 @@ class Plan(Table):
                 f"{layer.sigma[0]:.3g}",
                 f"{layer.floor:.3g}",
                 f"{layer.bound:.3g}",
+                *self._changes(layer),
                 layer.gramians,
             ]
             for layer in self.layers
         ]
         before = sum(layer.rank_before for layer in self.layers)
         after = sum(layer.rank_after for layer in self.layers)
-        return [*rows, ["total", f"{before}", f"{after}", "", "", "", ""]]
+        rest = [""] * (len(self.header()) - 3)
+        return [*rows, ["total", f"{before}", f"{after}", *rest]]
+
+    @property
+    def _says_changes(self) -> bool:
+        return any(layer.change is not None for layer in self.layers)
+
+    def _changes(self, layer: LayerPlan) -> list[str]:
+        if not self._says_changes:
+            return []
+        return ["" if x is None else f"{x:.3g}" for x in (layer.change, layer.change_bound)]
 
 
 class AbstractSpectrum(abc.ABC):

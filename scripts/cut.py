@@ -30,6 +30,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument("--rank", type=int, required=True, help="states that each layer keeps")
     parser.add_argument(
+        "--mode",
+        choices=("fixed", "budget"),
+        default="fixed",
+        help="{choices}: the rank is that of each layer, or of all on average",
+    )
+    parser.add_argument(
         "--method", choices=tuple(METHODS), default="data", help="what weighs states: {choices}"
     )
     parser.add_argument(
@@ -39,6 +45,12 @@ def main(argv: list[str]) -> int:
         help="training sequences that data measures, and whose loss is taken before and after",
     )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
+    parser.add_argument(
+        "--at",
+        choices=("best", "last"),
+        default="best",
+        help="{choices}: the state that validation likes best, or that of the last step",
+    )
     parser.add_argument("--out", type=Path, required=True, help="new run directory")
     try:
         options = parser.read(argv)
@@ -47,7 +59,7 @@ def main(argv: list[str]) -> int:
         check_devices()
         config = read_config(options.run)
         compression = CompressionConfig(
-            mode="fixed",
+            mode=options.mode,
             method=options.method,
             calibration=options.calibration,
             rank=options.rank,
@@ -56,7 +68,9 @@ def main(argv: list[str]) -> int:
         check_cache(config.cache_dir)
         use_compilation_cache(config.cache_dir)
         task = load_data(config)
-        summary = cut_run(options.run, task, options.out, compression, refit=options.refit)
+        summary = cut_run(
+            options.run, task, options.out, compression, refit=options.refit, at=options.at
+        )
     except Help as help:
         print(help)
         return 0

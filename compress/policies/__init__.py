@@ -5,7 +5,8 @@
 A spectrum holds the descending values `sigma` of one layer, one for each state. Most policies look
 at one layer at a time: `Tolerance`, `Energy`, `ErrorBudget`, `Fraction`, `Rank`, `PerLayer`, and
 `Smallest` and `Largest` of several. `GlobalBudget`, `LossBudget`, `Alike` and `Jointly` look at all
-layers at once. `Ranks` says a rank for each layer.
+layers at once; so do `AcrossLayers` and `ShallowFirst`, for comparison. `Ranks` says a rank for
+each layer.
 
 All of them but `Rank` and `Ranks` keep a tie whole: values that are equal belong to one subspace (a
 conjugate pair, a symmetry of the system), of which a cut would keep an arbitrary part. All heed
@@ -33,11 +34,13 @@ from .layer import (
     Smallest,
     Tolerance,
 )
+from .rivals import AcrossLayers, ShallowFirst
 
 __all__ = [
     "AbstractJointPolicy",
     "AbstractLayerPolicy",
     "AbstractPolicy",
+    "AcrossLayers",
     "Alike",
     "Energy",
     "ErrorBudget",
@@ -49,6 +52,7 @@ __all__ = [
     "PerLayer",
     "Rank",
     "Ranks",
+    "ShallowFirst",
     "Smallest",
     "Tolerance",
 ]

@@ -58,6 +58,9 @@ class Split:
     """Which real inputs are there, by steps or by steps and channels; None where all are."""
     label_mask: Bool[np.ndarray, "..."] | None = None
     """Which labels are known, in the shape of the labels; None where all are."""
+    time_channel: bool = False
+    """Whether real inputs get one channel more, which is not stored: the share of the sequence that
+    lies before each step, 0, 1 / L, 2 / L and so on."""
 
     def __post_init__(self):
         for name in PARTS[1:]:
@@ -67,6 +70,8 @@ class Split:
                     f"inputs and {name} must have one length, got {len(self.inputs)} and "
                     f"{len(array)}"
                 )
+        if self.time_channel and self.input_kind != "real":
+            raise ValueError(f"time_channel must be False for {self.input_kind} inputs, got True")
         allowed = (np.uint8, np.float32 if self.input_kind == "real" else np.int32)
         if self.inputs.dtype not in allowed:
             names = " or ".join(np.dtype(kind).name for kind in allowed)
@@ -119,8 +124,9 @@ class Split:
 
     @property
     def channels(self) -> int:
-        """Channels of real inputs as a model reads them: the measured ones, then the mask's."""
-        return self.inputs.shape[-1] + (0 if self.mask is None else self.mask.shape[-1])
+        """Channels of real inputs as a model reads them: the measured ones, the mask's, time."""
+        masks = 0 if self.mask is None else self.mask.shape[-1]
+        return self.inputs.shape[-1] + masks + self.time_channel
 
     @classmethod
     @checked
@@ -180,6 +186,10 @@ class Split:
         if self.mask is not None:
             mask = self.mask[indices]
             inputs = np.concatenate([np.where(mask, inputs, 0), mask], axis=-1, dtype=np.float32)
+        if self.time_channel:
+            ramp = np.arange(inputs.shape[-2], dtype=np.float32) / np.float32(inputs.shape[-2])
+            ramp = np.broadcast_to(ramp[:, None], (*inputs.shape[:-1], 1))
+            inputs = np.concatenate([inputs, ramp], axis=-1)
         known = None
         if self.label_mask is not None:
             known = self.label_mask[indices]

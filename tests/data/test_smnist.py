@@ -134,3 +134,16 @@ def test_the_real_files(raw):
     assert np.bincount(task.splits["test"].labels).tolist() == [
         *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
     ]
+
+
+def test_time_may_be_a_channel_of_its_own(folder):
+    """It is made where sequences are taken, so the pictures stay as small as they are."""
+    plain = load_task("smnist", CONFIG, data_dir=folder)
+    timed = load_task("smnist", SMNISTConfig(validation=4, time_channel=True), data_dir=folder)
+    assert (plain.input_size, timed.input_size) == (1, 2)
+    rows = np.array([[0, 3], [1, 2]])
+    inputs = timed.splits["test"].take(rows).inputs
+    np.testing.assert_array_equal(inputs[..., :1], plain.splits["test"].take(rows).inputs)
+    np.testing.assert_allclose(inputs[1, 1, :, 1], np.arange(784) / 784, rtol=1e-6)
+    assert timed.splits["test"].inputs.dtype == np.uint8
+    assert timed.splits["test"].select(slice(0, 2)).time_channel

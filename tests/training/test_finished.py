@@ -45,8 +45,9 @@ KINDS = ("classification", "regression", "pair", "language")
 
 
 def test_a_loaded_run_says_what_the_run_itself_measured(finished, digits):
-    run, test = load_run(finished), digits.splits["test"]
-    summary = json.loads((finished / "summary.json").read_text())
+    test, summary = digits.splits["test"], json.loads((finished / "summary.json").read_text())
+    assert load_run(finished).score(test) == summary["best"]["test"]
+    run = load_run(finished, at="last")
     assert run.score(test) == summary["test"]
     right = run.predict(test.inputs).argmax(-1) == test.labels
     assert np.float32(right.sum()) / len(right) == summary["test"]["accuracy"]

@@ -268,7 +268,7 @@ def test_a_student_learns_from_a_finished_run(tmp_path):
     with pytest.raises(UsageError, match=r"a run with `data\.seed` 1, it has 0"):
         run(other, tmp_path / "other")
     teacher.rename(tmp_path / "moved")  # which a student does not need any more
-    assert restored_run(folder, load_task("digits", student.data)).step == student.steps
+    assert restored_run(folder, load_task("digits", student.data), "last").step == student.steps
 
 
 def test_a_short_run_comes_to_its_rank_as_well(tmp_path):

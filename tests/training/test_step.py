@@ -9,9 +9,10 @@ import pytest
 
 from compress import Ranks, compress
 from data import Batch
+from training.model.forward import run_batch
 from training.model.objective import OBJECTIVES, Totals
 from training.model.optimizer import make_optimizer, parameter_labels
-from training.run.step import TrainState, make_eval_step, make_train_steps
+from training.run.step import DROPOUT_KEYS, TrainState, make_eval_step, make_train_steps
 from training.settings.config import OptimizerConfig
 from zoo import S5Config, classifier
 from zoo.recurrence.choice import CANDIDATES, recurrence_form
@@ -142,3 +143,16 @@ def test_dynamics_learn_at_their_own_rate_and_do_not_decay(setting):
         updates, opt_state = update(zero, opt_state, params)
     assert float(jnp.abs(updates.blocks[0].ssm.B_re).max()) == 0
     assert float(jnp.abs(updates.encoder.linear.weight).max()) > 0
+
+
+def test_one_dropout_mask_may_serve_the_whole_batch(setting):
+    """The same sequence in every place of a batch then comes out the same everywhere."""
+    static, _, state, batches = setting
+    model = eqx.combine(state.params, static)
+    same = jax.tree.map(lambda x: np.repeat(x[0, :1], B, axis=0), batches)
+    outputs = {
+        name: run_batch(model, state.norm_state, same, keys(jax.random.key(3), B))[0]
+        for name, keys in DROPOUT_KEYS.items()
+    }
+    assert np.ptp(outputs["batch"], axis=0).max() < 1e-6
+    assert np.ptp(outputs["sequence"], axis=0).max() > 1e-3

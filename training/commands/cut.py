@@ -3,11 +3,11 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 
-from compress import Ranks, compress
+from compress import AbstractPolicy, Ranks, compress
 from data.task import Task
 
 from ..finished.kept_task import keep_task
@@ -20,6 +20,7 @@ from ..run.loop import Run
 from ..run.session import Session
 from ..settings.config import CompressionConfig, RunConfig
 from ..settings.errors import check_new
+from ..settings.methods import budget_policy
 from ..settings.yaml import write_yaml
 from ..shrinking.reduction import Reduction, calibration_split
 from .data import note_data
@@ -27,30 +28,27 @@ from .trained import restored_run
 
 
 def cut_run(
-    folder: Path, task: Task, out: Path, compression: CompressionConfig, *, refit: bool = False
+    folder: Path,
+    task: Task,
+    out: Path,
+    compression: CompressionConfig,
+    *,
+    refit: bool = False,
+    at: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
     """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
 
-    Every layer is cut to `compression.rank` states by `compression.method`, nothing is trained
-    afterwards. `out` becomes the directory of a finished run: its checkpoint is the cut model, its
-    log has the shrink and the losses around it, its configuration is the trained run's, which is
-    kept in `trained.yaml`, but for `compression`. ValueError if the model has fewer states, or
-    `out` holds files, and for a method that the layers do not have.
+    Every layer is cut to `compression.rank` states by `compression.method`, or in mode `budget` all
+    of them to so many on average; nothing is trained afterwards. `out` becomes the directory of a
+    finished run: its checkpoint is the cut model, its log has the shrink and the losses around it,
+    its configuration is the trained run's, which is kept in `trained.yaml`, but for `compression`.
+    `at` is that of `restored_run`. ValueError if the model has fewer states, or `out` holds files,
+    and for a method that the layers do not have.
     """
     check_new("out", out)
     clock = Clock()
-    trained = restored_run(folder, task)
-    fewest = min(layer_sizes(trained.model))
-    if compression.rank is None or compression.rank > fewest:
-        raise ValueError(
-            f"`compression.rank` must be 1 to {fewest}, the fewest states of a layer in {folder}, "
-            f"got {compression.rank}"
-        )
-    if refit and compression.method != "data":
-        raise ValueError(
-            f"`refit` must be False with method {compression.method}, which does not look at data, "
-            "got True"
-        )
+    trained = restored_run(folder, task, at)
+    _check(compression, min(layer_sizes(trained.model)), folder, refit)
     loop = replace(trained.config.loop, keep_systems=False)  # both spectra are of one step
     config = replace(trained.config, compression=compression, loop=loop)
     check_model(config, task)
@@ -83,6 +81,19 @@ def cut_run(
     return summary
 
 
+def _check(compression: CompressionConfig, fewest: int, folder: Path, refit: bool) -> None:
+    if compression.rank is None or compression.rank > fewest:
+        raise ValueError(
+            f"`compression.rank` must be 1 to {fewest}, the fewest states of a layer in {folder}, "
+            f"got {compression.rank}"
+        )
+    if refit and compression.method != "data":
+        raise ValueError(
+            f"`refit` must be False with method {compression.method}, which does not look at data, "
+            "got True"
+        )
+
+
 def _taken_over(
     trained: Run, config: RunConfig[Any, Any], task: Task, out: Path, clock: Clock
 ) -> Run:
@@ -91,6 +102,13 @@ def _taken_over(
     run.session.held.hold(before.state)
     run.session.step, run.session.phases = before.step, before.phases
     return run
+
+
+def _policy(compression: CompressionConfig, sizes: list[int]) -> AbstractPolicy:
+    rank = compression.rank or 1
+    if compression.mode == "budget":
+        return budget_policy(compression, rank * len(sizes))
+    return Ranks(rank)
 
 
 def _cut(session: Session, refit: bool) -> None:
@@ -105,7 +123,7 @@ def _cut(session: Session, refit: bool) -> None:
         planned = reduction.plan(
             session.model,
             session.state.norm_state,
-            Ranks(config.compression.rank or 1),
+            _policy(config.compression, session.sizes),
             refit=True if refit else None,  # as in training: selective layers are fitted anyway
         )
         plan_seconds = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """Models that earlier runs have trained, out of their run directories."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 
@@ -31,13 +31,19 @@ def check_trained(config: RunConfig[Any, Any]) -> None:
             raise UsageError(f"{folder} must be a run with `data.{name}` {wanted}, it has {has}")
 
 
-def restored_run(folder: Path, task: Task) -> Run:
-    """The run in `folder` at its last checkpoint. ValueError if it has none."""
+def restored_run(folder: Path, task: Task, at: Literal["best", "last"] = "best") -> Run:
+    """The run in `folder` where validation liked it best after the last cut, or at its last step.
+
+    A run that keeps no best state (`loop.keep_best`) is at its last step. ValueError if it has no
+    checkpoint.
+    """
     config = read_config(folder)
     check_data(folder, task)
     run = Run(config, task, folder, Clock())
     try:
         restored = run.saves.restore()
+        if restored and at == "best":
+            run.saves.restore_best()
     finally:
         run.close()
     if not restored:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -24,16 +24,20 @@ Arrays = Callable[[Any, eqx.nn.State], tuple[Any, eqx.nn.State]]
 """From the shapes of a model's arrays and of its state to the arrays."""
 
 
-def load_run(folder: Path | str, *, task: Task | None = None) -> TrainedRun:
+def load_run(
+    folder: Path | str, *, task: Task | None = None, at: Literal["best", "last"] = "best"
+) -> TrainedRun:
     """The model that the finished run in `folder` has trained, or that `TrainedRun.save` wrote.
 
-    No data is needed. `task` is for runs of versions that did not keep what a model needs of it
-    (`task.json`). `UsageError`, a ValueError, where `folder` holds no finished run.
+    It is that which validation liked best after the last cut, or with `at="last"` that of the last
+    step, as it is of a run that kept no best one (`loop.keep_best`). No data is needed. `task` is
+    for runs of versions that did not keep what a model needs of it (`task.json`). `UsageError`, a
+    ValueError, where `folder` holds no finished run.
     """
     folder = Path(folder)
     if (folder / ABOUT).exists():
         return _saved(folder)
-    return _finished(folder, task)
+    return _finished(folder, task, at)
 
 
 def check_run(folder: Path) -> None:
@@ -57,16 +61,18 @@ def trained_run(
     return TrainedRun(config, task, model, state, summary, batch, folder)
 
 
-def _finished(folder: Path, task: Task | None) -> TrainedRun:
+def _finished(folder: Path, task: Task | None, at: Literal["best", "last"]) -> TrainedRun:
     check_run(folder)
     config = read_config(folder, needs_data=False)
     kept = read_kept_task(folder) if task is None else describe_task(task)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    checkpoints = Checkpoints(folder / "checkpoints")
+    best = at == "best" and "best" in summary and (folder / "best").is_dir()
+    place = folder / ("best" if best else "checkpoints")
+    checkpoints = Checkpoints(place)
     try:
         step = checkpoints.latest()
         if step is None:
-            raise UsageError(f"{folder / 'checkpoints'} must hold a checkpoint, got none")
+            raise UsageError(f"{place} must hold a checkpoint, got none")
 
         def arrays(params: Any, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
             got = checkpoints.part(step, TrainState(params, state, (), None))  # pyright: ignore

@@ -19,8 +19,8 @@ from zoo.layers.base import as_linear
 from ..settings.config import DistillationConfig, RunConfig
 from .network import ssm_layers
 
-Join = Callable[[Float[Array, ""], Any, Array, Batch, Any], Float[Array, ""]]
-"""`join(loss, model, outputs, batch, arrays)`: the loss to learn from."""
+Join = Callable[[Float[Array, ""], Any, Array, Batch, Any, Array], Float[Array, ""]]
+"""`join(loss, model, outputs, batch, arrays, step)`: the loss to learn from, `step` steps done."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,29 @@ def make_auxiliary(
 
     `answer(model, norm_state, batch)` runs a model on a batch.
     """
-    weight = config.regularization.hankel
     parts: list[Auxiliary] = []
     if teacher is not None:
         parts.append(_distillation(config.distillation, teacher, answer))
-    if weight > 0:
-        parts.append(Auxiliary(lambda loss, model, *_: loss + weight * hankel_nuclear_norm(model)))
+    if config.regularization.hankel > 0:
+        parts.append(_price(config))
 
-    def join(loss, model, outputs, batch, arrays):
+    def join(loss, model, outputs, batch, arrays, step):
         for part, own in zip(parts, arrays, strict=True):
-            loss = part.join(loss, model, outputs, batch, own)
+            loss = part.join(loss, model, outputs, batch, own, step)
         return loss
 
     return Auxiliary(join, tuple(part.arrays for part in parts))
+
+
+def _price(config: RunConfig[Any, Any]) -> Auxiliary:
+    """The price on Hankel singular values, which rises in its warm-up (as in arXiv 2510.22951)."""
+    weight, warmup = config.regularization.hankel, config.regularization.warmup * config.steps
+
+    def join(loss, model, outputs, batch, arrays, step):
+        share = jnp.minimum(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
+        return loss + weight * share * hankel_nuclear_norm(model)
+
+    return Auxiliary(join)
 
 
 def hankel_nuclear_norm(model: Any) -> Float[Array, ""]:
@@ -73,7 +83,7 @@ def _distillation(
     arrays, static = eqx.partition(teacher, eqx.is_array)
     alpha, T = config.alpha, config.temperature
 
-    def join(loss, model, outputs, batch, arrays):
+    def join(loss, model, outputs, batch, arrays, step):
         taught, norm_state = eqx.combine(arrays, static)
         told = jax.lax.stop_gradient(answer(eqx.nn.inference_mode(taught), norm_state, batch)[0])
         divergence = soft_divergence(told / T, outputs / T)

@@ -26,6 +26,9 @@ in [0, 1]):
                 that compression.guard refused, or null),
                 plan_seconds, compress_seconds, duration (until training could go on, with what it
                 waited for; errors are measured after that); where nothing was cut, before == after
+    look        step, decision ("wait", "cut" or "held": the cut on trial does), why (in words),
+                loss, trivial (what a constant answer loses), duration; in mode auto, on held-back
+                sequences. A cut's "shrink" event has the same why, a "rollback" its own
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
                 waited (by the shrink, for its end), error (what went wrong, or null)
     takeover    step, d_state [one for each layer: training goes on in programs of these sizes;
@@ -37,6 +40,8 @@ in [0, 1]):
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
                 now], measured (validation measure of the model that was given up), needed (what it
                 had to reach); the events between the two steps are gone from the log
+    best        step, best_step (whose state validation likes best after the last cut), validation
+                {loss, MEASURES}, test {loss, MEASURES} (at that step)
     resume      step, damaged [steps of later checkpoints that could not be read]
     interrupt   step
     end         step

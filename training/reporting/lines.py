@@ -33,11 +33,19 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
         case "shrink":
             return f"{at}  {_shrink(event)}"
         case "rollback":
+            why = f": {event['why']}" if "why" in event else ""
             return (
                 f"{at}  rolled back from step {event['from_step']}: state "
                 f"{format_sizes(event['tried'])} did not hold, on with "
-                f"{format_sizes(event['d_state'])}"
+                f"{format_sizes(event['d_state'])}{why}"
             )
+        case "best":
+            return (
+                f"{at}  best by validation: step {event['best_step']}, test "
+                f"{'  '.join(format_measures(event['test'], objective))}"
+            )
+        case "look":
+            return f"{at}  look: {event['decision']}: {event['why']}"
         case "compile":
             meanwhile = ", in the background" if event.get("background") else ""
             took = format_seconds(event["seconds"])

@@ -22,6 +22,7 @@ from .classes import classes_section
 from .events import write_atomically
 from .figures import all_plates
 from .history import History, read_json
+from .looks import left_whole, looks_section
 from .page import cards, commands, details, dump, escape, page, plate_section, section
 from .shrink_table import shrink_table
 from .summary import facts_section, layers_section
@@ -45,6 +46,7 @@ def write_report(run_dir: Path) -> Path:
         _state_of_run(history),
         _verdict(history),
         *(plate_section(name, plate) for name, plate in plates.items()),
+        looks_section(history),
         shrink_table(history),
         layers_section(history),
         classes_section(history),
@@ -80,6 +82,8 @@ def _text(path: Path) -> str | None:
 
 def _lead(history: History) -> str:
     if not history.cuts:
+        if whole := left_whole(history):
+            return whole
         if history.shrinks:
             return "Shrinking was tried while the model trained, and nothing was cut."
         return "The model was trained without shrinking."

@@ -51,6 +51,7 @@ def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
     ]
     if history.get("length") is not None:
         facts.append(("sequence length", f"{history.get('length')} samples"))
+    last = " at the last step" if history.summary.get("best") else ""
     for split in ("test", "validation"):
         result = history.test if split == "test" else history.validation
         for k, measure in enumerate(history.objective.measures):
@@ -60,8 +61,21 @@ def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
             if result is not None:
                 value = measure.show(result.get(measure.key))
                 value += f" (loss {format_short(result.get('loss'))})" if k == 0 else ""
-            facts.append((f"{split} {measure.label}", value))
+            facts.append((f"{split} {measure.label}{last}", value))
+    facts += _best(history)
     return facts + _runs_on(environment)
+
+
+def _best(history: History) -> list[tuple[str, Any]]:
+    """What the state that validation likes best reaches, where it was kept."""
+    best, measure = history.summary.get("best"), history.objective.measure
+    if not best:
+        return []
+    where = f"at step {best['step']}, the best by validation"
+    return [
+        (f"{split} {measure.label} {where}", measure.show(best[split].get(measure.key)))
+        for split in ("test", "validation")
+    ]
 
 
 def _states(history: History) -> str:

@@ -9,7 +9,13 @@ import numpy as np
 from data.task import Batch, Split
 
 from ..model.network import layer_sizes
-from ..settings.schedule import last_shrink, rehearsal_step, shrink_steps, takeover_step
+from ..settings.schedule import (
+    last_shrink,
+    rehearsal_step,
+    shrink_steps,
+    takeover_after,
+    takeover_step,
+)
 from .background import Background, Outcome
 from .cutting import Cutting
 from .engine import Compiled
@@ -60,6 +66,8 @@ class Ahead:
         session = self._session
         if not session.held.is_padded:
             return None
+        if session.config.compression.mode == "auto":
+            return takeover_after(session.config, session.step, self._cutting.cut_at)
         return takeover_step(session.config, session.step, session.sizes)
 
     def compile_own_size(self) -> None:
@@ -67,7 +75,8 @@ class Ahead:
         session = self._session
         if self.takeover_step is None or self._compiling is not None:
             return
-        if last_shrink(session.config, session.step, session.sizes) <= session.step:
+        is_last = last_shrink(session.config, session.step, session.sizes) <= session.step
+        if session.config.compression.mode == "auto" or is_last:
             batches = session.feed.batches(session.step)
             self._compiling = Background(self._compile_own_size(session.state, batches))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 
-from compress import Plan, compress
+from compress import AbstractPolicy, Plan, compress
 
 from ..shrinking.shrinker import Shrinker
 from .interrupt import Diverged
@@ -18,11 +18,20 @@ class Cutting:
     def __init__(self, session: Session, shrinker: Shrinker):
         self._session, self._shrinker = session, shrinker
 
-    def plan(self, state: TrainState, step: int) -> Plan:
-        """What is cut of `state` after `step`. Raises `Diverged` for a model without HSVs."""
+    @property
+    def cut_at(self) -> int | None:
+        """In mode `auto`, the step of the last cut; None if there is none, and in other modes."""
+        automatic = self._shrinker.automatic
+        return None if automatic is None else automatic.cut_at
+
+    def plan(self, state: TrainState, step: int, policy: AbstractPolicy | None = None) -> Plan:
+        """What is cut of `state` after `step`, by `policy` or as the configuration says.
+
+        Raises `Diverged` for a model without HSVs.
+        """
         model = self._session.model_of(state)
         try:
-            return self._shrinker.plan(model, state.norm_state, step)
+            return self._shrinker.plan(model, state.norm_state, step, policy)
         except ValueError as error:
             raise Diverged(f"cannot shrink at step {step}: {error}") from error
 

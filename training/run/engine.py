@@ -14,7 +14,7 @@ from ..model.objective import Objective, Totals
 from .clock import Clock
 from .placement import Placement
 from .programs import Programs, Wait, at_once
-from .step import TrainState, make_eval_step, make_train_steps
+from .step import DropoutKeys, TrainState, make_eval_step, make_train_steps
 
 Compiled = tuple[str, float | None]
 """The name of a program, and the seconds that it took to compile; None if it was there already."""
@@ -37,13 +37,14 @@ class Engine:
         placement: Placement,
         clock: Clock,
         compiled: Callable[[str, float], None],
+        dropout_keys: DropoutKeys,
     ):
         self._placement, self._clock, self._compiled = placement, clock, compiled
         self._key, self._arrays = key, auxiliary.arrays
         self._programs = Programs()
         self.zero = objective.zero
         self._train_steps = make_train_steps(
-            static, optimizer, objective, auxiliary.join, placement.outputs
+            static, optimizer, objective, auxiliary.join, placement.outputs, dropout_keys
         )
         self._eval_step = make_eval_step(static, objective, placement.outputs)
 

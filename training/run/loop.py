@@ -12,15 +12,18 @@ from data.task import Task
 from ..model.objective import Totals
 from ..settings.config import RunConfig
 from ..settings.schedule import learning_rates
+from ..shrinking.automatic import Automatic
 from ..shrinking.describe import describe_spectra
 from ..shrinking.reduction import calibration_split
 from ..shrinking.shrinker import Shrinker
 from ..shrinking.systems import save_systems
 from .ahead import Ahead
+from .best import Best
 from .clock import Clock
 from .cutting import Cutting
 from .describe import note_phase
 from .interrupt import Interrupt, Interrupted, Stopped, check_loss
+from .looks import Looks
 from .programs import at_once
 from .rollback import Rollback
 from .saves import Saves
@@ -50,13 +53,21 @@ class Run:
     ):
         self.session = session = Session(config, task, folder, clock, teacher)
         calibration = calibration_split(config, task.splits["train"])
-        self._shrinker = Shrinker(config, calibration, session.state.params, method, policy)
+        automatic = Automatic(config, task) if config.compression.mode == "auto" else None
+        self._shrinker = Shrinker(
+            config, calibration, session.state.params, method, policy, automatic
+        )
         self._trial = Trial(config, folder)
-        self.saves = Saves(session, self._shrinker, self._trial)
+        self._best = Best(folder, config.loop.keep_best)
+        self.saves = Saves(session, self._shrinker, self._trial, self._best)
         cutting = Cutting(session, self._shrinker)
         self._ahead = Ahead(session, cutting, calibration)
         self.shrinks = Shrinks(session, self._shrinker, cutting, self._ahead, calibration)
-        self._rollback = Rollback(session, self.saves, self._trial, self._ahead)
+        self._rollback = Rollback(session, self._shrinker, self.saves, self._trial, self._ahead)
+        self._looks = None
+        if automatic is not None:
+            acting = (self._ahead, self.shrinks, self.saves, self._trial, self._rollback)
+            self._looks = Looks(session, automatic, cutting, *acting)
 
     @property
     def config(self) -> RunConfig[Any, Any]:
@@ -96,7 +107,7 @@ class Run:
                 self._ahead.take_over()
             last = session.step == steps
             if not interrupted and (session.step % loop.evaluate_every == 0 or last):
-                session.evaluate("validation")
+                self._validate()
                 self.report_spectra()
             if shrunk or interrupted or last or session.step % loop.checkpoint_every == 0:
                 self.saves.save()
@@ -105,11 +116,15 @@ class Run:
                 session.emit("interrupt")
                 raise Interrupted(session.step, session.folder, interrupt.number)
         if "validation" not in session.results:  # resumed at the last step
-            session.evaluate("validation")
+            self._validate()
         session.evaluate("test")
         session.reporter.confirm()
+        best = self._best.result(session)
+        if best is not None:
+            told = {name: best[name] for name in ("validation", "test")}
+            session.emit("best", best_step=best["step"], **told)
         session.emit("end")
-        return session.summary()
+        return session.summary() | ({} if best is None else {"best": best})
 
     def train_to(self, stop: int, interrupt: Interrupt) -> bool:
         """Train up to step `stop`, or to the end of a dispatch at which an interrupt is seen.
@@ -157,7 +172,16 @@ class Run:
             session.reporter.confirm()
             session.checkpoints.close()
             self._trial.close()
+            self._best.close()
         self._ahead.cancel()
+
+    def _validate(self) -> None:
+        """Measure the validation split, and keep the state if it is the best so far."""
+        session = self.session
+        session.evaluate("validation")
+        measured, measure = session.results["validation"], session.objective.measure
+        if self._best.note(session.step, session.sizes, measured, measure):
+            self._best.keep(session, self.saves.metadata())
 
     def _next_stop(self) -> int:
         """The next step at which something happens besides training."""
@@ -166,7 +190,8 @@ class Run:
             (step // every + 1) * every
             for every in (loop.log_every, loop.evaluate_every, loop.checkpoint_every)
         ]
-        later = [s for s in (*self._shrinker.steps, *self._trial.steps) if s > step]
+        looks = () if self._shrinker.automatic is None else self._shrinker.automatic.stops
+        later = [s for s in (*self._shrinker.steps, *self._trial.steps, *looks) if s > step]
         takeover = self._ahead.takeover_step
         return min(*stops, self.config.steps, *later, *([] if takeover is None else [takeover]))
 
@@ -216,10 +241,14 @@ class Run:
     def _shrink_if_due(self) -> bool:
         """Judge the last cut and make the next one where it is time; whether one was made."""
         step = self.session.step
-        due = step in self._shrinker.steps
-        if step in self._trial.steps:
-            due = self._rollback.judge(save=due) and due
+        if self._looks is not None:
+            due = self._looks.look_if_due()
+        else:
+            due = step in self._shrinker.steps
+            if step in self._trial.steps:
+                due = self._rollback.judge(save=due) and due
+            if due:
+                self.shrinks.shrink()
         if due:
-            self.shrinks.shrink()
             self._ahead.compile_own_size()
         return due

@@ -1,5 +1,6 @@
-"""In mode `pragmatic`: a cut is judged by what validation says later, and may be taken back."""
+"""Cuts that are taken back; in mode `pragmatic` after validation has judged them."""
 
+from ..shrinking.shrinker import Shrinker
 from .ahead import Ahead
 from .saves import Saves
 from .session import Session
@@ -9,8 +10,11 @@ from .trial import Trial
 class Rollback:
     """Judges the last cut of a run, and takes it back for good if it does not hold."""
 
-    def __init__(self, session: Session, saves: Saves, trial: Trial, ahead: Ahead):
-        self._session, self._saves, self._trial, self._ahead = session, saves, trial, ahead
+    def __init__(
+        self, session: Session, shrinker: Shrinker, saves: Saves, trial: Trial, ahead: Ahead
+    ):
+        self._session, self._shrinker = session, shrinker
+        self._saves, self._trial, self._ahead = saves, trial, ahead
 
     def judge(self, save: bool) -> bool:
         """Take the last cut back, or note how the model does; whether another may be tried.
@@ -46,6 +50,7 @@ class Rollback:
         self._ahead.cancel()
         self._saves.restore_from(trial.checkpoints, trial.saved_step)
         trial.stop()
+        self._shrinker.take_back()
         session.checkpoints.forget_from(session.step)
         session.reporter.rewind(session.step)
         session.emit("rollback", **(trial.failed or {}), d_state=session.sizes)

@@ -4,6 +4,7 @@ from typing import Any
 
 from ..settings.errors import UsageError
 from ..shrinking.shrinker import Shrinker
+from .best import Best
 from .checkpoint import Checkpoints, has_maps, shapes_of, shapes_of_moments
 from .session import Session
 from .trial import Trial
@@ -12,8 +13,9 @@ from .trial import Trial
 class Saves:
     """Saves a run, and goes back to what is saved: its state, and what decides on its shrinks."""
 
-    def __init__(self, session: Session, shrinker: Shrinker, trial: Trial):
+    def __init__(self, session: Session, shrinker: Shrinker, trial: Trial, best: Best):
         self._session, self._shrinker, self._trial = session, shrinker, trial
+        self._best = best
         self.step: int | None = None
         """The step that is saved, or was restored, last."""
         self.damaged: list[int] = []
@@ -48,6 +50,7 @@ class Saves:
             "maps": has_maps(session.state.params),
             "needed": self._shrinker.memory,
             "trial": self._trial.memory,
+            "best": self._best.memory,
             "seconds": session.clock.read(),
             "phases": [dict(phase) for phase in session.phases],
         }
@@ -82,6 +85,15 @@ class Saves:
             )
         return False
 
+    def restore_best(self) -> bool:
+        """Go on from a restored run to the state that validation liked best, if one is kept."""
+        step = self._best.step
+        if step is None:
+            return False
+        self.restore_from(self._best.checkpoints, step)
+        self.step = step
+        return True
+
     def restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         """Take over a saved state, and all that goes with it but the clock; its metadata."""
         session = self._session
@@ -97,4 +109,5 @@ class Saves:
         session.phases = metadata["phases"]
         self._shrinker.recall(metadata["needed"])
         self._trial.recall(metadata["trial"])
+        self._best.recall(metadata.get("best"))
         return metadata

@@ -27,7 +27,7 @@ from .held import HeldState
 from .interrupt import check_finite
 from .placement import Placement
 from .reporter import Reporter
-from .step import TrainState
+from .step import DROPOUT_KEYS, TrainState
 
 
 class Session:
@@ -72,6 +72,7 @@ class Session:
             self.placement,
             clock,
             self.report_compiled,
+            DROPOUT_KEYS[config.network.dropout_mask],
         )
         self.feed = Feed(
             task.splits["train"],

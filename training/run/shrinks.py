@@ -49,16 +49,26 @@ class Shrinks:
         self._session, self._shrinker, self._cutting = session, shrinker, cutting
         self._ahead, self._calibration = ahead, calibration
 
-    def shrink(self) -> None:
-        """Cut every layer as the configuration says; report what it cost and what it changed."""
+    def end_rehearsal(self) -> None:
+        """Wait for the rehearsal, if there is one, and report it."""
         session = self._session
         started = time.perf_counter()
         with session.clock.phase("shrink"):
             rehearsal = self._ahead.end_rehearsal()
-            waited = time.perf_counter() - started
-            done = self._carry_out()
         if rehearsal:
-            self._report_rehearsal(rehearsal, waited)
+            self._report_rehearsal(rehearsal, time.perf_counter() - started)
+
+    def shrink(self, planned: Plan | None = None, why: str | None = None) -> None:
+        """Cut every layer as planned; report what it cost and what it changed.
+
+        The plan is that of the configuration unless one is given, with the reason for it.
+        """
+        session = self._session
+        started = time.perf_counter()
+        self.end_rehearsal()
+        with session.clock.phase("shrink"):
+            done = self._carry_out(planned)
+        reason = {} if why is None else {"why": why}
         session.reporter.late = ShrinkReport(
             session.step,
             partial(self._cutting.describe, done.planned, done.after, session.sizes),
@@ -68,17 +78,18 @@ class Shrinks:
             plan_seconds=done.plan_seconds,
             compress_seconds=done.compress_seconds,
             duration=time.perf_counter() - started,
+            **reason,
         )
         if not session.held.is_padded:  # the next step takes the arrays of the layers
             session.reporter.finish()
 
-    def _carry_out(self) -> _Done:
-        """Plan and cut, and take the smaller state unless that costs too much."""
+    def _carry_out(self, planned: Plan | None) -> _Done:
+        """Cut, as planned or to be planned, and take the smaller state unless it costs too much."""
         session = self._session
         losses = [session.measure(self._calibration)]
         start = time.perf_counter()
         before, larger = session.state, session.held.wide.params
-        planned = self._cutting.plan(before, session.step)
+        planned = planned or self._cutting.plan(before, session.step)
         self._shrinker.remember(planned)
         planned_at = time.perf_counter()
         after, state = self._cutting.cut(before, planned)

@@ -1,6 +1,6 @@
 """What runs on the device: training steps, many in one dispatch, and evaluation steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,12 +29,23 @@ class TrainState(NamedTuple):
     """Optimizer steps done."""
 
 
+DropoutKeys = Callable[[PRNGKeyArray, int], Any]
+"""From the key of a step to those of its sequences."""
+
+DROPOUT_KEYS: Mapping[str, DropoutKeys] = {
+    "sequence": jax.random.split,
+    "batch": lambda key, size: jax.vmap(lambda _: key)(jnp.arange(size)),
+}
+"""By the name in `network.dropout_mask`."""
+
+
 def make_train_steps(
     static: Any,
     optimizer: optax.GradientTransformation,
     objective: Objective,
     join: Join | None = None,
     outputs: NamedSharding | None = None,
+    dropout_keys: DropoutKeys = jax.random.split,
 ) -> Callable[..., tuple[TrainState, Totals]]:
     """The jitted function `(state, totals, batches, count, key, arrays=()) -> (state, totals)`.
 
@@ -43,20 +54,20 @@ def make_train_steps(
     totals, to which the steps' are added, are donated. Dropout of step k draws from `fold_in(key,
     k)`. `join` adds to the loss, with the help of `arrays` (`training.model.auxiliary`); the totals
     are those of the task's own loss. `outputs` is where the results go on several devices
-    (`training.run.placement`).
+    (`training.run.placement`), `dropout_keys` one of `DROPOUT_KEYS`.
 
     The programs differ by the shapes of the state alone: after a shrink, the same function is
     traced once more.
     """
 
-    def loss_of(params, norm_state, batch: Batch, key, arrays):
+    def loss_of(params, norm_state, batch: Batch, key, arrays, step):
         model = with_static(params, static)
         size = len(batch.labels)
-        outputs, norm_state = run_batch(model, norm_state, batch, jax.random.split(key, size))
+        outputs, norm_state = run_batch(model, norm_state, batch, dropout_keys(key, size))
         totals = objective.totals(outputs, batch, jnp.ones(size))
         loss = totals.loss / jnp.maximum(totals.number, 1e-9)
         if join is not None:
-            loss = join(loss, model, outputs, batch, arrays)
+            loss = join(loss, model, outputs, batch, arrays, step)
         return loss, (norm_state, totals)
 
     def train_step(state: TrainState, totals: Totals, batch: Batch, key: PRNGKeyArray, arrays):
@@ -68,6 +79,7 @@ def make_train_steps(
                 batch,
                 jax.random.fold_in(key, state.step),
                 arrays,
+                state.step,
             ),
             has_aux=True,
         )(differentiable)

@@ -1,4 +1,4 @@
-"""Cuts on trial, in mode `pragmatic`: kept while validation holds, else taken back for good."""
+"""Cuts on trial, in modes `pragmatic` and `auto`: kept while they hold, else taken back."""
 
 import json
 from pathlib import Path

@@ -12,11 +12,12 @@ from zoo.network.norm import NormName
 
 from .errors import check_numbers, require
 from .methods import METHODS, POLICIES
+from .numbers import Factor, Share
 
 if TYPE_CHECKING:
     Mode = Method = str
 else:  # the names, as choices that the command line knows
-    Mode = Literal[("none", *POLICIES, "fixed", "budget", "pragmatic")]
+    Mode = Literal[("none", *POLICIES, "fixed", "budget", "pragmatic", "auto")]
     Method = Literal[tuple(METHODS)]
 
 Layer = TypeVar("Layer", bound=LayerConfig)
@@ -43,6 +44,9 @@ class NetworkConfig:
     """Normalisation before each layer."""
     dropout: float = 0.0
     """Share of the values that dropout sets to zero."""
+    dropout_mask: Literal["sequence", "batch"] = "sequence"
+    """Whether each sequence has a dropout mask of its own, or one mask serves the whole batch, a
+    habit of the published code."""
     bidirectional: bool = False
     """Run a second layer backwards in each block."""
 
@@ -93,11 +97,23 @@ class CompressionConfig:
     mode: Mode = "tolerance"
     """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
     on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
-    at a time, and takes the last cut back and stops once validation suffers."""
+    at a time, and takes the last cut back and stops once validation suffers. `auto` needs none of
+    what follows but `loss`: it looks at the run as it goes, cuts what can be afforded when it can
+    be afforded, and takes back what turns out to hurt."""
+    loss: Share = 0.005
+    """How much worse the end may be, in mode `auto`: points of accuracy, or a share of the loss
+    where accuracy does not count. 0.5% is 0.005."""
+    smallest: bool = False
+    """In mode `auto`, look for the smallest model within `loss`, whatever that costs."""
+    speed: Factor = None
+    """In mode `auto`, cut no more than makes a step take so many times fewer operations, as counted
+    by weights: 2x. None: as few states as are worth a cut."""
     method: Method = "data"
     """What states are weighed by: `data` takes what the layers do on training sequences, `real`
     white noise and the real map, `paper` white noise and the complex system, as published;
-    `optimal` goes on from `real` to the smaller system that is nearest on white noise."""
+    `optimal` goes on from `real` to the smaller system that is nearest on white noise. To compare
+    with: `last` and `impulse` drop modes, by H-infinity norms and by impulse energies; `shallow`
+    is `optimal`, in mode `budget` on the first layers first."""
     calibration: int = 64
     """Training sequences that `data` measures, and whose loss is taken before and after a cut.
     More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
@@ -107,6 +123,9 @@ class CompressionConfig:
     """States of each layer after the last shrink, in mode `fixed`; on average in `budget`."""
     shrinks: int = 4
     """Shrinks of the run, equally spaced in the window."""
+    every: int | None = None
+    """Steps between two shrinks in the window, in the place of `shrinks`: shrink at evaluations
+    with that of `loop.evaluate_every`."""
     start: float = 0.0
     """Share of the steps before the window begins."""
     window: float = 0.1
@@ -151,6 +170,19 @@ class CompressionConfig:
             "compression.rank",
             self.rank,
             "1 or more with compression.mode fixed or budget, None otherwise",
+        )
+        require(0 < self.loss < 1, "compression.loss", self.loss, "above 0 and below 1")
+        require(
+            self.speed is None or (self.speed > 1 and not self.smallest),
+            "compression.speed",
+            self.speed,
+            "above 1, or None, as it is with compression.smallest",
+        )
+        require(
+            self.every is None or self.every >= 1,
+            "compression.every",
+            self.every,
+            "1 or more, or None",
         )
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(
@@ -217,10 +249,13 @@ class RegularizationConfig:
 
     hankel: float = 0.0
     """Weight of the Hankel nuclear norm: the mean over the layers of sum(sigma)."""
+    warmup: float = 0.0
+    """Share of the steps in which that weight rises from 0, along a line."""
 
     def __post_init__(self):
         check_numbers(self, "regularization.")
         require(self.hankel >= 0, "regularization.hankel", self.hankel, "0 or more")
+        require(0 <= self.warmup <= 1, "regularization.warmup", self.warmup, "in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -235,6 +270,9 @@ class LoopConfig:
     """Steps between two checkpoints; there is also one after every shrink and at the end."""
     keep_checkpoints: int = 2
     """Latest checkpoints that are kept."""
+    keep_best: bool = True
+    """Keep the state that validation likes best after the last cut, besides the latest ones; the
+    summary then has the test measures of both."""
     steps_per_dispatch: int = 25
     """Steps that run on the device before it hears from the host again."""
     evaluation_batch: int = 64
@@ -248,7 +286,7 @@ class LoopConfig:
     def __post_init__(self):
         check_numbers(self, "loop.")
         for name, value in vars(self).items():
-            others = name in ("keep_systems", "mlflow")
+            others = name == "mlflow" or isinstance(value, bool)
             require(others or value >= 1, f"loop.{name}", value, "1 or more")
 
 

@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 
 from compress import (
+    LAST,
     AbstractJointPolicy,
     AbstractMethod,
+    AcrossLayers,
+    GlobalBudget,
     H2Optimal,
+    ImpulseEnergy,
     RandomValues,
+    ShallowFirst,
     SmallestValues,
     Tolerance,
     WhiteNoise,
@@ -30,8 +35,24 @@ METHODS: Mapping[str, MakeMethod | None] = {
     "real": lambda config, seed: WhiteNoise("real"),
     "paper": _complex,
     "optimal": lambda config, seed: H2Optimal(),
+    "last": lambda config, seed: LAST(),
+    "impulse": lambda config, seed: ImpulseEnergy(),
+    "shallow": lambda config, seed: H2Optimal(),
 }
 """By the name in `compression.method`; None where calibration data has to be recorded first."""
+
+BUDGETS: Mapping[str, Callable[[int], AbstractJointPolicy]] = {
+    "last": AcrossLayers,
+    "impulse": AcrossLayers,
+    "shallow": ShallowFirst,
+}
+"""How a method spends a number of states on all layers in mode `budget`, by the method's name."""
+
+
+def budget_policy(config: Any, states: int) -> AbstractJointPolicy:
+    """The policy of a `CompressionConfig` in mode `budget` for so many states in all layers."""
+    return BUDGETS.get(config.method, GlobalBudget)(states).gated(1.0)
+
 
 POLICIES: Mapping[str, Callable[[Any], AbstractJointPolicy]] = {
     "tolerance": lambda config: (

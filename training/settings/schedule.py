@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import optax
 
+from compress.policies.automatic import look_steps
+
 from .config import CompressionConfig, OptimizerConfig, RunConfig
 
 
@@ -47,6 +49,12 @@ def shrink_steps(config: CompressionConfig, steps: int) -> tuple[int, ...]:
     """
     if config.mode == "none":
         return ()
+    if config.mode == "auto":
+        return look_steps(steps)
+    if config.every is not None:
+        first, last = config.start * steps, (config.start + config.window) * steps
+        every = range(config.every, steps, config.every)
+        return tuple(step for step in every if first < step <= last + 1e-9)
     window = config.window * steps
     start = config.start * steps
     times = {round(start + window * (k + 1) / config.shrinks) for k in range(config.shrinks)}
@@ -91,6 +99,21 @@ def takeover_step(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) 
     """When programs of the layers' own size take over, None if the run ends before."""
     at = max(step, last_shrink(config, step, sizes) + grace(config))
     return at if at < config.steps else None
+
+
+def takeover_after(config: RunConfig[Any, Any], step: int, cut_at: int | None) -> int | None:
+    """In mode `auto`: when programs of the layers' own size take over after the cut at `cut_at`.
+
+    None if there was no cut, or so little of the run is left that they are not worth compiling.
+    """
+    if cut_at is None:
+        return None
+    at = max(step, cut_at + grace(config))
+    return at if config.steps - at >= config.steps // WORTH_A_PROGRAM else None
+
+
+WORTH_A_PROGRAM = 4
+"""What is left of the run must be one part in so many, for programs of a new size."""
 
 
 def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) -> int:

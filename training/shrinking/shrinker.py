@@ -14,17 +14,19 @@ from compress import (
     AbstractMethod,
     AbstractPolicy,
     AbstractSpectrum,
-    GlobalBudget,
+    Fraction,
     Plan,
     Rank,
     Ranks,
 )
+from compress.policies.automatic import Memory
 from data.task import Split
 
 from ..model.network import layer_sizes
 from ..settings.config import RunConfig
-from ..settings.methods import POLICIES
+from ..settings.methods import POLICIES, budget_policy
 from ..settings.schedule import rank_at, shrink_steps
+from .automatic import Automatic
 from .reduction import Reduction
 
 TINY = 1e-300
@@ -41,12 +43,14 @@ class Shrinker:
         initial: Any,
         method: AbstractMethod | None = None,
         policy: AbstractPolicy | None = None,
+        automatic: Automatic | None = None,
     ):
         """`initial` are the model's arrays at its start, of which only shapes are kept.
 
         `method` and `policy`, where given, take the place of the configured ones; the policy in
-        mode `tolerance`, at each shrink.
+        mode `tolerance`, at each shrink. `automatic` is what decides in mode `auto`.
         """
+        self.automatic = automatic
         self.config = config.compression
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
         self.reduction = Reduction(config, calibration, shapes, method)
@@ -56,13 +60,24 @@ class Shrinker:
         self._demanded: list[float] | None = None
 
     @property
-    def memory(self) -> list[float] | None:
-        """What the layers demanded when their spectra were last looked at, for `settled`."""
-        return self._demanded
+    def memory(self) -> Any:
+        """What the layers demanded when their spectra were last looked at, for `settled`.
 
-    def recall(self, memory: list[float] | None) -> None:
+        In mode `auto`, all that is remembered of the looks.
+        """
+        return self._demanded if self.automatic is None else self.automatic.memory.plain()
+
+    def recall(self, memory: Any) -> None:
         """Go on with the `memory` of an earlier run."""
-        self._demanded = memory
+        if self.automatic is None:
+            self._demanded = memory
+        else:
+            self.automatic.memory = Memory.of(memory)
+
+    def take_back(self) -> None:
+        """Remember that the cut after the present state has been taken back."""
+        if self.automatic is not None:
+            self.automatic.take_back()
 
     def remember(self, planned: Plan) -> None:
         """Note what a shrink has found; after a cut, the spectrum has to settle anew."""
@@ -79,9 +94,19 @@ class Shrinker:
         """The HSVs of every layer, in a plan that cuts nothing."""
         return self.reduction.plan(model, norm_state, Ranks(layer_sizes(model)))
 
-    def plan(self, model: Any, norm_state: eqx.nn.State, step: int) -> Plan:
-        """What is cut after `step`. ValueError for a model without HSVs."""
-        return self.reduction.plan(model, norm_state, self._policy(model, step), step)
+    def plan(
+        self,
+        model: Any,
+        norm_state: eqx.nn.State,
+        step: int,
+        policy: AbstractPolicy | None = None,
+    ) -> Plan:
+        """What is cut after `step`, by `policy` or as the configuration says.
+
+        ValueError for a model without HSVs.
+        """
+        policy = policy or self._policy(model, step)
+        return self.reduction.plan(model, norm_state, policy, step)
 
     def _policy(self, model: Any, step: int) -> AbstractPolicy:
         mode, settled = self.config.mode, self.config.settled is not None
@@ -91,8 +116,10 @@ class Shrinker:
         if mode == "fixed" and settled:
             final = Rank(self.config.rank or 1)
             return final if self.must_cut(step) else self._when_settled(final)
+        if mode == "auto":  # for the rehearsal; the looks bring their own
+            return Fraction(0.5)
         if mode == "budget":
-            return GlobalBudget(sum(self._ranks(model, step))).gated(1.0)
+            return budget_policy(self.config, sum(self._ranks(model, step)))
         return Ranks(self._ranks(model, step))
 
     def _ranks(self, model: Any, step: int) -> list[int]:

@@ -20,6 +20,7 @@ from ..run.compilation import use_compilation_cache
 from ..settings.errors import UsageError, check_writable
 from .cluster import cluster_places
 from .cost import estimate
+from .pairs import write_pairs
 from .record import RECORDS, finished_runs
 from .runner import Active, Place, StudyRunner, hardware_slots
 from .stability import moves_of, write_stability
@@ -96,9 +97,9 @@ def _execute(
             f"others): go on with --resume, or {_elsewhere(command)}"
         )
     runner.check(planned)
-    task = _prepare(planned[0], console)
+    tasks = _prepared(planned, console)
     if command.scale == "paper" and not _agreed(
-        command, planned, done, task, len(runner.places), console
+        command, planned, done, tasks, len(runner.places), console
     ):
         return StudyOutcome(None, {}, time.perf_counter() - started)
     with _Progress(console, planned, len([r for r in planned if r.name in done])) as progress:
@@ -107,6 +108,8 @@ def _execute(
     write_json(folder / "study.json", describe(study, command.scale))
     records = finished_runs(runner.records)
     write_results(study, command.scale, records, folder)
+    if study.compares:
+        write_pairs(study, records, folder)
     kept = {
         name: runner.runs / name
         for name in records
@@ -158,6 +161,14 @@ def _chosen(planned: list[Planned], only: list[str] | None) -> list[Planned]:
     return [run for run in planned if run.variant.name in wanted]
 
 
+def _prepared(planned: list[Planned], console: Console) -> dict[str, Task]:
+    """The tasks of the runs by their names."""
+    first: dict[str, Planned] = {}
+    for run in planned:
+        first.setdefault(run.config.task, run)
+    return {name: _prepare(run, console) for name, run in first.items()}
+
+
 def _prepare(run: Planned, console: Console) -> Task:
     """Prepare the data once, before several runs want it, and find out early if it is missing."""
     config = run.config
@@ -178,14 +189,18 @@ def _agreed(
     command: StudyCommand,
     planned: list[Planned],
     done: dict[str, Any],
-    task: Task,
+    tasks: dict[str, Task],
     slots: int,
     console: Console,
 ) -> bool:
     """Say what the published setting will cost here, and ask."""
     use_compilation_cache(planned[0].config.cache_dir)
     with console.status("timing a few steps"):
-        least, most = (format_seconds(s) for s in estimate(planned, done, task, slots))
+        seconds = [
+            estimate([run for run in planned if run.config.task == name], done, task, slots)
+            for name, task in tasks.items()
+        ]
+    least, most = (format_seconds(sum(each)) for each in zip(*seconds, strict=True))
     left = len([run for run in planned if run.name not in done])
     console.print(
         f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from .attention import ATTENTION
 from .comparisons import COMPARISONS
 from .options import (
+    BY_TOLERANCE,
     PAPER,
     RECORDED,
     SHORT,
@@ -20,6 +21,7 @@ from .options import (
 )
 from .orderings import ORDERINGS
 from .study import Published, Study, Variant
+from .suite import AUTO, PROTOCOL, RIVAL_STUDY
 
 SCHEDULES = Study(
     name="schedules",
@@ -109,10 +111,13 @@ LATE = Study(
     variants=(
         Variant("uncompressed", UNCOMPRESSED),
         Variant("paper, 0.05", {**PAPER, "compression.tolerance": 0.05}),
-        *(Variant(f"data, {tau:g}", {"compression.tolerance": tau}) for tau in (0.1, 0.02, 0.005)),
+        *(
+            Variant(f"data, {tau:g}", {**BY_TOLERANCE, "compression.tolerance": tau})
+            for tau in (0.1, 0.02, 0.005)
+        ),
         Variant(
             "data, 0.02, in the second half",
-            {"compression.tolerance": 0.02, "compression.start": 0.5},
+            {**BY_TOLERANCE, "compression.tolerance": 0.02, "compression.start": 0.5},
         ),
     ),
 )
@@ -170,6 +175,9 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             CHARLM_CUT,
             STABILITY,
             *ATTENTION,
+            AUTO,
+            RIVAL_STUDY,
+            PROTOCOL,
         )
     }
 )

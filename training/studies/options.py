@@ -3,7 +3,8 @@
 from .study import Options
 
 UNCOMPRESSED: Options = {"compression.mode": "none"}
-RECORDED: Options = {"compression.calibration": 256}
+BY_TOLERANCE: Options = {"compression.mode": "tolerance"}
+RECORDED: Options = {**BY_TOLERANCE, "compression.calibration": 256}
 """What was the default when the first runs of these studies were made."""
 PAPER: Options = {**RECORDED, "compression.method": "paper", "compression.multiple": 1}
 

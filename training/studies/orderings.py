@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from .options import (
+    BY_TOLERANCE,
     PAPER,
     RECORDED,
     SHORT_SCALED,
@@ -43,7 +44,8 @@ def ordering(
 
         variants.append(variant("uncompressed"))
         for tau in tolerances:
-            variants.append(variant(f"tolerance {tau:g}", {"compression.tolerance": tau}))
+            how = {**BY_TOLERANCE, "compression.tolerance": tau}
+            variants.append(variant(f"tolerance {tau:g}", how))
         for tau in tolerances:
             variants.append(
                 variant(f"from the start as {tau:g}", sized_by=f"{model} tolerance {tau:g}")

@@ -246,7 +246,7 @@ class StudyRunner:
         """The command that cuts what `variant` trained."""
         trained, compression = self.runs / run_name(variant, run.seed), run.config.compression
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
-        for name in ("rank", "method", "calibration"):
+        for name in ("mode", "rank", "method", "calibration"):
             command += [f"--{name}", str(getattr(compression, name))]
         return tuple(command)
 

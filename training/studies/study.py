@@ -41,6 +41,8 @@ class Variant:
     states: nothing is trained."""
     model: str | None = None
     """Instead of the study's."""
+    task: str | None = None
+    """Instead of the study's. Its official files are then in a folder of its name."""
     reference: str | None = None
     """Instead of the study's: what speed-ups are relative to."""
     published: Published = Published()
@@ -70,6 +72,9 @@ class Study:
     scaled_down: str = ""
     """What scale cpu changes against the published setting, in words."""
     seeds: int = 3
+    compares: tuple[str, ...] = ()
+    """Of a study over pairs of a model and a task, the ways that each is run, by the ends of the
+    variants' names: first the whole model, last the way that the study is about."""
 
     def __post_init__(self):
         names = [variant.name for variant in self.variants]
@@ -129,8 +134,11 @@ class Planned:
         """Whether a finished run's record is of this configuration, wherever its folders were.
 
         How long programs had to compile, and how many sequences are evaluated at once, changes
-        nothing that is learned, and is not compared.
+        nothing that is learned, and is not compared. Settings that are younger than the record had
+        their defaults.
         """
+        layer, data = type(self.config.layer)(), type(self.config.data)()
+        defaults = plain_config(RunConfig(layer=layer, data=data))
 
         def learned(config: Mapping[str, Any]) -> dict[str, Any]:
             kept = comparable(config)
@@ -140,7 +148,16 @@ class Planned:
                 "loop": {**kept["loop"], "evaluation_batch": None},
             }
 
-        return learned(plain_config(self.config)) == learned(record["config"])
+        return learned(plain_config(self.config)) == learned(_filled(record["config"], defaults))
+
+
+def _filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, and what it lacks from `defaults`, at every level."""
+    filled = {**defaults, **given}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(filled[name], Mapping):
+            filled[name] = _filled(filled[name], default)
+    return filled
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -186,11 +203,11 @@ def plan_runs(
             **(study.cpu if scale == "cpu" else {}),
             **variant.options,
         }
-        if data_dir is not None:
-            options["data-dir"] = data_dir
-        base = preset(
-            variant.model or study.model, study.task, "small" if scale == "cpu" else "paper"
-        )
+        task = variant.task or study.task
+        files = data_dir if data_dir is None or variant.task is None else data_dir / task
+        if files is not None and (variant.task is None or files.is_dir()):
+            options["data-dir"] = files
+        base = preset(variant.model or study.model, task, "small" if scale == "cpu" else "paper")
         configs.append(with_options(base, options))
     return [
         Planned(variant, seed, replace(config, seed=seed))

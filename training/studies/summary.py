@@ -8,14 +8,29 @@ from pathlib import Path
 from ..reporting.events import write_atomically
 from ..reporting.words import format_seconds
 from .figures import write_figures
-from .rows import Record, Records, Row, moved, rows_of, score_name, what_moved
+from .rows import (
+    PUBLISHED_BEST,
+    PUBLISHED_SEEDS,
+    Record,
+    Records,
+    Row,
+    are_best_seeds,
+    is_best_told,
+    moved,
+    rows_of,
+    score_name,
+    what_moved,
+)
 from .study import Scale, Study
 from .style import FIGURES
+
+BEST_SEEDS = f" (best {PUBLISHED_BEST} of {PUBLISHED_SEEDS})"
+"""What stands beside such a score."""
 
 
 def write_results(study: Study, scale: Scale, records: Records, folder: Path) -> list[Path]:
     """Write table.md, table.csv and figures/ of `records` to `folder`; what was written."""
-    rows = rows_of(study, records)
+    rows = rows_of(study, records, scale)
     write_atomically(folder / "table.md", markdown(study, scale, rows, records))
     write_atomically(folder / "table.csv", comma_separated(rows))
     figures = write_figures(study, rows, records, folder / FIGURES)
@@ -39,7 +54,7 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
                 row.variant.name,
                 row.states.text(1),
                 "" if published.states is None else f"{published.states:g}",
-                row.score.text(2),
+                row.score.text(2) + (BEST_SEEDS if are_best_seeds(row.seeds, scale) else ""),
                 "" if published.score is None else f"{published.score:g}",
                 row.seconds.text(0),
                 row.speedup.text(2),
@@ -97,11 +112,26 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
         "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
         "evaluation and reduction included, and the teacher's or the larger model's where there is "
         f"one; speed-ups are against {' or '.join(references)} of the same "
-        "seed. Published figures are the paper's, at its setting." + _moves(runs),
+        "seed. Published figures are the paper's, at its setting."
+        + _protocol(scale, rows, runs)
+        + _moves(runs),
         "",
         f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "
         f"{'; '.join(sorted(machines))}. Made by `{command}`.",
     ]
+
+
+def _protocol(scale: Scale, rows: Sequence[Row], runs: Sequence[Record]) -> str:
+    """At which step, and of which seeds, the scores of the table are."""
+    if scale == "cpu":
+        return ""
+    told = [is_best_told(run) for run in runs]
+    said = " Scores are those at the best validation step since the last cut"
+    if not all(told):
+        said = " Scores are those at the last step" if not any(told) else said + " (where told)"
+    if any(are_best_seeds(row.seeds, scale) for row in rows):
+        said += f", means of the best {PUBLISHED_BEST} where that is said"
+    return said + "."
 
 
 def _moves(runs: Sequence[Record]) -> str:

@@ -24,6 +24,9 @@ class SCIFARConfig:
     """Share of the training pictures that is held out for validation."""
     seed: int = 0
     """Seed of that choice."""
+    time_channel: bool = False
+    """Whether each step also has the share of the sequence that lies before it, as a channel of its
+    own: a habit of the published code."""
 
     def __post_init__(self):
         if not 0 < self.validation < 1:
@@ -56,6 +59,7 @@ def load_scifar(config: SCIFARConfig, places: Places) -> Task:
             arrays["label"],
             offset=offset,
             scale=scale,
+            time_channel=config.time_channel,
         )
         for name, arrays in prepared.splits.items()
     }
@@ -63,7 +67,7 @@ def load_scifar(config: SCIFARConfig, places: Places) -> Task:
         name="scifar",
         length=1024,
         input_kind="real",
-        input_size=3,
+        input_size=3 + config.time_channel,
         classes=10,
         splits=splits,
         baselines={"majority": majority_baseline(splits["train"], splits["test"])},

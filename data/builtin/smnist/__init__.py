@@ -19,6 +19,9 @@ class SMNISTConfig:
     """Training pictures that are held out for validation: 10 %, as in the literature."""
     seed: int = 0
     """Seed of that choice."""
+    time_channel: bool = False
+    """Whether each step also has the share of the sequence that lies before it, as a channel of its
+    own: a habit of the published code."""
 
     def __post_init__(self):
         check_at_least(self, validation=1, seed=0)
@@ -43,7 +46,10 @@ def load_smnist(config: SMNISTConfig, places: Places) -> Task:
     )
     splits = {
         name: Split(
-            arrays["image"].reshape(len(arrays["label"]), 784, 1), arrays["label"], scale=1 / 255
+            arrays["image"].reshape(len(arrays["label"]), 784, 1),
+            arrays["label"],
+            scale=1 / 255,
+            time_channel=config.time_channel,
         )
         for name, arrays in prepared.splits.items()
     }
@@ -51,7 +57,7 @@ def load_smnist(config: SMNISTConfig, places: Places) -> Task:
         name="smnist",
         length=784,
         input_kind="real",
-        input_size=1,
+        input_size=1 + config.time_channel,
         classes=10,
         splits=splits,
         baselines={"majority": majority_baseline(splits["train"], splits["test"])},

@@ -21,14 +21,14 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from zoo import AbstractSSM
 
-from .families import family_of
-from .linear.hankel import Form
-from .linear.selection import random_values, smallest_values
-from .linear.spectrum import LinearSpectrum
-from .linear.weighing import Weighing, h2_optimal, horizon, white_noise
-from .model.layers import KeyPath, path_name
-from .model.record import LayerData, record
-from .plans import AbstractSpectrum
+from ..families import family_of
+from ..linear.hankel import Form
+from ..linear.selection import random_values, smallest_values
+from ..linear.spectrum import LinearSpectrum
+from ..linear.weighing import Weighing, h2_optimal, horizon, white_noise
+from ..model.layers import KeyPath, path_name
+from ..model.record import LayerData, record
+from ..plans import AbstractSpectrum
 
 Inputs = Sequence[Any] | Mapping[str, Any]
 """An array for each layer, in the order of the layers or by their paths."""

@@ -12,15 +12,15 @@ from jaxtyping import PyTree
 from zoo import AbstractSSM
 from zoo.typing import checked
 
-from .cut import AbstractCut
-from .methods import AbstractMethod, Data, WhiteNoise
-from .model.layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
-from .model.record import LayerData
-from .model.stacks import restacked, stacks_of, unstacked
-from .numerics.threads import one_blas_thread
-from .optimizer.carry import MODES, carry
-from .plans import AbstractSpectrum, LayerPlan, Plan
-from .policies import AbstractPolicy, Tolerance
+from ..cut import AbstractCut
+from ..methods import AbstractMethod, Data, WhiteNoise
+from ..model.layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
+from ..model.record import LayerData
+from ..model.stacks import restacked, stacks_of, unstacked
+from ..numerics.threads import one_blas_thread
+from ..optimizer.carry import MODES, carry
+from ..plans import AbstractSpectrum, LayerPlan, Plan
+from ..policies import AbstractPolicy, Tolerance
 
 
 @one_blas_thread()

@@ -1,0 +1,306 @@
+"""The decisions of the automatic mode: from what a run has shown so far to what it keeps.
+
+Functions of numbers alone. A run is looked at a few times (`LOOKS`). A look asks whether anything
+has been learned and whether learning has slowed down; then what states can go within the dial, by a
+search that the caller makes; and whether that is what was asked for at the look before. What is cut
+is on trial for a twentieth of the run, and is taken back if the loss on held-back data has risen.
+
+Early cuts save time and leave room; the late one comes when the loss that it costs is about the
+loss that stays, and makes the model small.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85)
+"""Shares of the run after which it is looked at."""
+LATE = 0.85
+"""The look from which on a cut has to leave no room for what is still to be learned."""
+TRIAL = 0.05
+"""Share of the run for which a cut is on trial."""
+
+LEARNED = 0.95
+"""Something has been learned when the loss is below this share of that of a constant answer, and
+the trivial predictors are beaten, ..."""
+CLEARLY_LEARNED = 0.9
+"""... or when it is below this share."""
+SLOWED = 0.85
+"""Learning has slowed when this share of what has been gained had been at the look before."""
+SETTLED = 1.15
+"""The states that are asked for may be so many times those of the look before."""
+ROOM = 1.5
+"""An early cut keeps so many times the states that are asked for."""
+WORTHWHILE = 0.8
+"""An early cut leaves at most this share of the states: it costs a program; ..."""
+WORTHWHILE_AGAIN = 0.6
+"""... and a second one at most this share."""
+HARDLY = 0.95
+"""A late cut that leaves more than this share of the states is none."""
+BOLD = 4.0
+"""What training makes good, in units of the dial, where the smallest model is wanted."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What a run may lose, and what it wants for it.
+
+    ValueError for a loss that is not above 0 and below 1, a speed that is not above 1, and for both
+    `smallest` and `speed`.
+    """
+
+    loss: float | int = 0.005
+    """How much worse the end may be: a share of the loss, or points of accuracy."""
+    smallest: bool = False
+    """Whether the smallest model within the loss is wanted, whatever looking for it costs."""
+    speed: float | int | None = None
+    """How many times fewer operations a step should take; None: as few as are worth a cut."""
+
+    def __post_init__(self):
+        if not 0 < self.loss < 1:
+            raise ValueError(f"`loss` must be above 0 and below 1, got {self.loss}")
+        if self.speed is not None and not self.speed > 1:
+            raise ValueError(f"`speed` must be above 1, or None, got {self.speed}")
+        if self.smallest and self.speed is not None:
+            raise ValueError(f"`speed` must be None with `smallest`, got {self.speed}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look sees of a run."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    """Steps of the whole run."""
+    sizes: tuple[int, ...]
+    """States of each layer."""
+    loss: float | int
+    """On held-back sequences, the same at every look."""
+    trivial: float | int
+    """What the best constant answer loses on them."""
+    unit: float | int
+    """What 100 % of the dial are, in units of the loss."""
+    beats_baselines: bool = True
+    """Whether the model is better than every trivial predictor that is known."""
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done."""
+        return self.step / self.steps
+
+    @property
+    def is_late(self) -> bool:
+        """Whether little training is left."""
+        return self.progress >= LATE - 1e-9
+
+
+@dataclass(frozen=True)
+class OnTrial:
+    """A cut that may still be taken back."""
+
+    step: int
+    loss: float | int
+    """Before the cut."""
+    sizes: tuple[int, ...]
+    """Before the cut."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that decisions depend on besides what is seen. `plain` and `of` go to JSON and back."""
+
+    looks: tuple[tuple[int, float], ...] = ()
+    """Step and loss of every look."""
+    demanded: tuple[int, ...] | None = None
+    """States that were asked for at the last look, if it asked."""
+    on_trial: OnTrial | None = None
+    cut_at: int | None = None
+    """The step of the last cut that has not been taken back."""
+    taken_back: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any] | None) -> "Memory":
+        """From what `plain` gave, through JSON or not; a new one from None."""
+        if plain is None:
+            return cls()
+        trial, demanded = plain["on_trial"], plain["demanded"]
+        return cls(
+            looks=tuple((step, loss) for step, loss in plain["looks"]),
+            demanded=None if demanded is None else tuple(demanded),
+            on_trial=None
+            if trial is None
+            else OnTrial(trial["step"], trial["loss"], tuple(trial["sizes"])),
+            cut_at=plain["cut_at"],
+            taken_back=plain["taken_back"],
+        )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be searched for: the fewest states within a rise of the loss."""
+
+    rise: float
+    """How far the loss on held-back sequences may rise."""
+    room: float
+    """How many times the states that are found stay."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of the states after a look."""
+
+    ranks: tuple[int, ...] | None
+    """What each layer keeps; None where nothing is cut."""
+    why: str
+    """In words."""
+    memory: Memory
+
+
+def look_steps(steps: int) -> tuple[int, ...]:
+    """The steps after which a run of so many steps is looked at."""
+    return tuple(sorted({round(share * steps) for share in LOOKS} - {0, steps}))
+
+
+def trial_steps(steps: int) -> tuple[int, ...]:
+    """The steps after which a cut may have to be judged."""
+    length = max(1, round(TRIAL * steps))
+    return tuple(sorted({min(step + length, steps) for step in look_steps(steps)}))
+
+
+def noted(memory: Memory, seen: Seen) -> Memory:
+    """`memory` with this look."""
+    return replace(memory, looks=(*memory.looks, (seen.step, seen.loss)))
+
+
+def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
+    """What to search for at this look, or why not to cut. `memory` is of before the look."""
+    if not math.isfinite(seen.loss):
+        return "the loss is no number"
+    best = min([seen.loss, *(loss for _, loss in memory.looks)])
+    clearly = best <= CLEARLY_LEARNED * seen.trivial
+    if not clearly and not (best <= LEARNED * seen.trivial and seen.beats_baselines):
+        return (
+            f"nothing is learned yet that a trivial answer does not know: loss {seen.loss:.4g}, "
+            f"{seen.trivial:.4g} with the best constant answer; idle states may still be needed"
+        )
+    share = 0.5**memory.taken_back
+    if seen.is_late:
+        return Question((1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit, 1.0)
+    if memory.taken_back and not dial.smallest:
+        return "a cut has been taken back: no other before the end"
+    if memory.taken_back > 1:
+        return "two cuts have been taken back: no other before the end"
+    before = [loss for _, loss in memory.looks if math.isfinite(loss)][-1:]
+    gained = max(0.0, seen.trivial - seen.loss)
+    if not before or before[0] - seen.loss > (1 - SLOWED) * gained:
+        last = f", {before[0]:.4g} at the look before" if before else ""
+        return f"learning is still fast: loss {seen.loss:.4g}{last}"
+    bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
+    room = 1.0 if dial.smallest or dial.speed is not None else ROOM
+    return Question((BOLD if bold else 1.0) * share * dial.loss * seen.unit, room)
+
+
+def decision(
+    dial: Dial,
+    memory: Memory,
+    seen: Seen,
+    asked: Question | str,
+    demanded: Sequence[int] | None = None,
+    multiple: int = 1,
+) -> Decision:
+    """What is cut at this look. `memory` is of before it, `asked` what `question` said.
+
+    `demanded` are the states that the search has found, None where there was none. What an early
+    cut keeps is rounded up to a `multiple`.
+    """
+    after = replace(noted(memory, seen), demanded=None)
+    if isinstance(asked, str):
+        return Decision(None, asked, after)
+    assert demanded is not None
+    found = tuple(demanded)
+    after = replace(after, demanded=found)
+    kept = _with_room(found, seen.sizes, asked.room, 1 if seen.is_late else multiple)
+    why = _objection(memory, seen, found, kept, asked)
+    if why is not None:
+        return Decision(None, why, after)
+    trial = OnTrial(seen.step, seen.loss, seen.sizes)
+    after = replace(after, demanded=None, on_trial=trial, cut_at=seen.step)
+    room = "" if kept == found else f", kept with room to learn: {_states(kept)}"
+    when = "little training is left" if seen.is_late else "learning has slowed, two looks agree"
+    return Decision(
+        kept,
+        f"{when}; {_states(found)} of {_states(seen.sizes)} states are enough for a rise of the "
+        f"held-back loss by {asked.rise:.2g}{room}",
+        after,
+    )
+
+
+def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
+    """Why the cut on trial does not hold, None if it does or there is none.
+
+    The loss may be above that of before the cut by the dial, and by what it has risen from one look
+    to the next without a cut.
+    """
+    trial = memory.on_trial
+    if trial is None:
+        return None
+    losses = [loss for step, loss in memory.looks if step <= trial.step and math.isfinite(loss)]
+    drift = max([0.0, *(new - old for old, new in pairwise(losses))])
+    most = trial.loss + dial.loss * seen.unit + drift
+    if seen.loss <= most:
+        return None
+    return (
+        f"the held-back loss is {seen.loss:.4g} at step {seen.step}, {trial.loss:.4g} before the "
+        f"cut; at most {most:.4g} would do"
+    )
+
+
+def held(memory: Memory) -> Memory:
+    """`memory` after the cut on trial has been found to hold."""
+    return replace(memory, on_trial=None)
+
+
+def taken_back(memory: Memory) -> Memory:
+    """`memory` of before a cut, after that has been taken back."""
+    return replace(memory, on_trial=None, demanded=None, taken_back=memory.taken_back + 1)
+
+
+def _objection(
+    memory: Memory, seen: Seen, found: tuple[int, ...], kept: tuple[int, ...], asked: Question
+) -> str | None:
+    """Why what a search has found is not cut now, None if it is."""
+    now, wanted, left = sum(seen.sizes), sum(found), sum(kept)
+    if wanted >= now:
+        return f"every state counts: to drop one raises the held-back loss above {asked.rise:.2g}"
+    if seen.is_late:
+        few = f"only {now - left} of {now} states could go"
+        return few if left > HARDLY * now else None
+    if memory.demanded is None:
+        return f"{wanted} of {now} states seem enough; one more look before they are cut"
+    before = sum(memory.demanded)
+    if wanted > SETTLED * before:
+        return f"more states are asked for than at the look before, {wanted} instead of {before}"
+    if left > (WORTHWHILE if memory.cut_at is None else WORTHWHILE_AGAIN) * now:
+        return f"{left} of {now} states would stay: not worth a program of its own yet"
+    return None
+
+
+def _with_room(
+    found: tuple[int, ...], sizes: tuple[int, ...], room: float, multiple: int
+) -> tuple[int, ...]:
+    def one(rank: int, size: int) -> int:
+        wanted = math.ceil(room * rank - 1e-9)
+        return min(size, -(-wanted // multiple) * multiple)
+
+    return tuple(one(rank, size) for rank, size in zip(found, sizes, strict=True))
+
+
+def _states(sizes: Sequence[int]) -> str:
+    return "+".join(map(str, sizes)) if len(sizes) <= 4 else f"{sum(sizes)}"

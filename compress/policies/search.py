@@ -1,0 +1,74 @@
+"""The search of the automatic mode: the fewest states within a rise of the loss."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import AbstractJointPolicy, Cut, Sigmas
+from .joint import LossBudget
+from .ranks import TINY, check_sigma
+
+
+@dataclass(frozen=True)
+class Above(AbstractJointPolicy):
+    """The states whose values are above this share of the largest one, at least one in each layer.
+
+    With `across`, the largest of all layers, where their values are in one unit, as those that are
+    weighed by gradients are; else the layer's own.
+    """
+
+    share: float | int
+    across: bool = True
+
+    def choose(self, sigmas: Sigmas, cut: Cut) -> list[int]:
+        values = [check_sigma(sigma) for sigma in sigmas]
+        largest = max(float(sigma[0]) for sigma in values)
+        return [
+            max(1, int(np.sum(x > self.share * max(largest if self.across else x[0], TINY))))
+            for x in values
+        ]
+
+
+@dataclass(frozen=True)
+class Decided(AbstractJointPolicy):
+    """What `decide` makes of the fewest states after which `loss` has risen by `rise` at most.
+
+    With `enough(ranks)`, no more go than are needed for it to be true. `decide` gets the states
+    that are needed and says what each layer keeps, or None for all.
+    """
+
+    loss: Callable[..., float]
+    rise: float
+    decide: Callable[[Sequence[int]], Sequence[int] | None]
+    across: bool = True
+    enough: Callable[[Sequence[int]], bool] | None = None
+    steps: int = 8
+
+    def choose(self, sigmas: Sigmas, cut: Cut) -> list[int]:
+        sizes = [len(sigma) for sigma in sigmas]
+
+        def along(share: float) -> AbstractJointPolicy:
+            return Above(share, self.across)
+
+        found = list(LossBudget(self.loss, self.rise, along, self.steps).choose(sigmas, cut))
+        if self.enough is not None:
+            found = self._just_enough(found, sigmas, cut)
+        kept = self.decide(found)
+        return sizes if kept is None else list(kept)
+
+    def _just_enough(self, fewest: list[int], sigmas: Sigmas, cut: Cut) -> list[int]:
+        """The most states, `fewest` or more in each layer, that are few enough."""
+        assert self.enough is not None
+        best, low, high = fewest, np.log(1e-4), 0.0
+        if not self.enough(fewest):
+            return fewest
+        for _ in range(2 * self.steps):
+            middle = (low + high) / 2
+            chosen = Above(float(np.exp(middle)), self.across).choose(sigmas, cut)
+            trial = [max(pair) for pair in zip(chosen, fewest, strict=True)]
+            if self.enough(trial):
+                best, high = trial, middle
+            else:
+                low = middle
+        return best

@@ -1,0 +1,173 @@
+"""The automatic mode for a training loop of one's own."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from zoo.typing import checked
+
+from ..methods import AbstractMethod, Data
+from ..model.layers import layers_of
+from ..model.stacks import unstacked
+from ..plans import Plan
+from ..policies import automatic
+from ..policies.automatic import Dial, Memory, Seen
+from ..policies.search import Decided
+from . import compress, plan
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What `auto` has done, and what it needs to go on."""
+
+    model: PyTree
+    opt_state: PyTree
+    memory: Any
+    """For the next call, as it is."""
+    why: str | None
+    """What was decided and why, in words; None where no look was due."""
+    plan: Plan | None = None
+    """What was cut, None where nothing was."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Memory:
+    """The numbers, and what a cut on trial would be taken back to."""
+
+    numbers: Memory
+    before: tuple[PyTree, PyTree] | None = None
+
+
+@checked
+def auto(
+    model: PyTree,
+    opt_state: PyTree = None,
+    *,
+    step: int,
+    steps: int,
+    loss: Callable[..., Any],
+    trivial: float | int,
+    batch: Any = None,
+    method: AbstractMethod | None = None,
+    memory: Any = None,
+    dial: Dial | None = None,
+    unit: float | int | None = None,
+) -> Look:
+    """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
+
+    To be called after every step, or every few; it looks at the model nine times in a run, and does
+    nothing between. A look asks whether the model has learned anything, whether learning has slowed
+    down, and how few states keep the loss (`compress.policies.automatic`). What was cut is taken
+    back by a later call, which returns the model and the state of before the cut, if the loss has
+    not come back a twentieth of the run later.
+
+    - `loss(model)`: on sequences that are neither trained on nor in `batch`, always the same ones;
+    - `trivial`: what the best constant answer loses on them, log(classes) say;
+    - `batch` or `method`: what states are weighed by, as for `compress`; `Data(batch=batch)`;
+    - `memory`: what the call before has returned, None at first;
+    - `dial`: what may be lost, and what for (`Dial()`: 0.5 %);
+    - `unit`: the loss that 100 % of the dial are: 1 for a cross-entropy where accuracy counts; the
+      loss itself by default.
+
+    ValueError for a step outside 0 to `steps`, for both or none of `batch` and `method`, and as for
+    `compress`.
+    """
+    if not 0 <= step <= steps:
+        raise ValueError(f"`step` must be in 0 to steps={steps}, got {step}")
+    if (batch is None) == (method is None):
+        given = "neither" if batch is None else "both"
+        raise ValueError(f"one of `batch` and `method` must be given, got {given}")
+    known = _Memory(Memory()) if memory is None else memory
+    dial = dial or Dial()
+    looked = known.numbers.looks[-1][0] if known.numbers.looks else 0
+    is_due = any(looked < at <= step for at in automatic.look_steps(steps))
+    trial = known.numbers.on_trial
+    is_judged = trial is not None and step >= trial.step + max(1, round(automatic.TRIAL * steps))
+    if not is_due and not is_judged:
+        return Look(model, opt_state, known, None)
+    now = float(loss(model))
+    seen = Seen(step, steps, _sizes(model), now, trivial, now if unit is None else unit)
+    if is_judged:
+        fails = automatic.verdict(dial, known.numbers, seen)
+        if fails is not None:
+            assert known.before is not None
+            numbers = automatic.taken_back(automatic.noted(known.numbers, seen))
+            before, state = known.before
+            return Look(before, state, _Memory(numbers), f"cut taken back: {fails}")
+        known = _Memory(automatic.held(known.numbers))
+        if not is_due:
+            return Look(model, opt_state, known, "the cut holds")
+    return _look(model, opt_state, method or Data(batch=batch), loss, dial, known, seen)
+
+
+def _look(
+    model: PyTree,
+    opt_state: PyTree,
+    method: AbstractMethod,
+    loss: Callable[..., Any],
+    dial: Dial,
+    known: _Memory,
+    seen: Seen,
+) -> Look:
+    memory = known.numbers
+    asked = automatic.question(dial, memory, seen)
+    if isinstance(asked, str):
+        made = automatic.decision(dial, memory, seen, asked)
+        return Look(model, opt_state, replace(known, numbers=made.memory), made.why)
+    made_by: list[automatic.Decision] = []
+
+    def decide(demanded: Sequence[int]) -> Sequence[int] | None:
+        made_by.append(automatic.decision(dial, memory, seen, asked, demanded))
+        return made_by[-1].ranks
+
+    policy = Decided(
+        lambda model: float(loss(model)),
+        asked.rise,
+        decide,
+        enough=None if dial.speed is None else enough_for(model, dial.speed),
+    ).gated(1.0)
+    planned = plan(model, policy=policy, method=method)
+    (made,) = made_by
+    if all(row.cut is None for row in planned.layers):
+        # where something was to be cut, ties have kept it all
+        numbers = made.memory if made.ranks is None else automatic.noted(memory, seen)
+        return Look(model, opt_state, replace(known, numbers=numbers), made.why)
+    smaller, smaller_state = compress(model, opt_state, plan=planned)
+    after = _Memory(made.memory, (model, opt_state))
+    return Look(smaller, smaller_state, after, made.why, planned)
+
+
+def enough_for(model: PyTree, speed: float) -> Callable[[Sequence[int]], bool]:
+    """Whether ranks make a step of `model` take `speed` times fewer operations.
+
+    Operations are counted by weights, each of which is used once for every sample.
+    """
+    whole = sum(math.prod(x.shape) for x in jax.tree.leaves(model) if hasattr(x, "shape"))
+    layers = [layer for _, layer in layers_of(unstacked(model))]
+
+    def weights(layer: Any) -> int:
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(layer) if hasattr(x, "shape"))
+
+    sizes = [layer.d_state for layer in layers]
+    # a layer's weights are so many for each state, and some that are there with any number
+    per_state = [
+        weights(layer) - weights(eqx.filter_eval_shape(lambda x: x.resized(x.d_state - 1), layer))
+        if layer.d_state > 1
+        else 0
+        for layer in layers
+    ]
+
+    def enough(ranks: Sequence[int]) -> bool:
+        gone = sum((n - rank) * each for n, rank, each in zip(sizes, ranks, per_state, strict=True))
+        return whole >= speed * (whole - gone)
+
+    return enough
+
+
+def _sizes(model: PyTree) -> tuple[int, ...]:
+    return tuple(layer.d_state for _, layer in layers_of(unstacked(model)))

@@ -1,0 +1,260 @@
+"""The automatic mode: its decisions on made-up histories, its search, and a loop of one's own."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress import Dial, Rank, WhiteNoise, auto, plan
+from compress.policies.automatic import (
+    Memory,
+    OnTrial,
+    Question,
+    Seen,
+    decision,
+    held,
+    look_steps,
+    noted,
+    question,
+    taken_back,
+    trial_steps,
+    verdict,
+)
+from compress.policies.search import Above, Decided
+from compress.shrink.auto import enough_for
+from zoo import LRU
+
+STEPS = 1000
+TRIVIAL = 2.3
+
+
+def seen(step, loss, sizes=(64, 64), beats=True):
+    return Seen(step, STEPS, sizes, loss, TRIVIAL, unit=1.0, beats_baselines=beats)
+
+
+def remembered(*losses, **more):
+    looks = tuple(zip(look_steps(STEPS), losses, strict=False))
+    return Memory(looks=looks, **more)
+
+
+@pytest.mark.parametrize(
+    ("case", "memory", "look", "said"),
+    [
+        ("nothing learned", remembered(2.3), seen(100, 2.29), "nothing is learned"),
+        ("little, no baseline beaten", remembered(2.2), seen(100, 2.15, beats=False), "nothing"),
+        ("learning is fast", remembered(2.3, 1.5), seen(150, 0.9), "still fast"),
+        ("the first look", remembered(), seen(50, 0.9), "still fast"),
+        ("no number", remembered(1.0), seen(100, float("nan")), "no number"),
+        ("taken back", remembered(1.0, taken_back=1), seen(150, 0.9), "taken back"),
+        ("slowed", remembered(2.3, 1.0), seen(150, 0.95), Question(0.005, 1.5)),
+        ("little, but more than trivial", remembered(2.15), seen(100, 2.14), Question(0.005, 1.5)),
+        ("worse now, learned before", remembered(0.3, 2.4), seen(150, 2.4), Question(0.005, 1.5)),
+        ("late, still fast", remembered(2.0), seen(850, 1.0), Question(0.0025, 1.0)),
+        ("late, taken back", remembered(1.0, taken_back=1), seen(850, 1), Question(0.00125, 1.0)),
+        ("late, nothing learned", remembered(2.3), seen(850, 2.3), "nothing is learned"),
+    ],
+)
+def test_what_is_asked(case, memory, look, said):
+    asked = question(Dial(), memory, look)
+    if isinstance(said, str):
+        assert isinstance(asked, str), case
+        assert said in asked
+    else:
+        assert asked == said, case
+
+
+@pytest.mark.parametrize(
+    ("dial", "at", "taken", "rise", "room"),
+    [
+        (Dial(0.01), 150, 0, 0.01, 1.5),
+        (Dial(0.01, smallest=True), 150, 0, 0.04, 1.0),
+        (Dial(0.01, smallest=True), 150, 1, 0.02, 1.0),
+        (Dial(0.01, smallest=True), 850, 0, 0.01, 1.0),
+        (Dial(0.01, speed=2.0), 150, 0, 0.01, 1.0),
+    ],
+)
+def test_what_the_dial_does(dial, at, taken, rise, room):
+    asked = question(dial, remembered(1.0, 1.0, taken_back=taken), seen(at, 0.95))
+    assert isinstance(asked, Question)
+    assert asked.rise == pytest.approx(rise)
+    assert asked.room == room
+
+
+EARLY, LATE_Q = Question(0.005, 1.5), Question(0.0025, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("case", "at", "before", "demanded", "kept", "said"),
+    [
+        ("one look is no look", 150, None, (10, 10), None, "one more look"),
+        ("two agree", 200, (10, 10), (10, 9), (15, 14), "two looks agree"),
+        ("it grows", 200, (10, 10), (14, 12), None, "more states are asked for"),
+        ("every state counts", 200, (64, 64), (64, 64), None, "every state counts"),
+        ("not worth a program", 200, (38, 38), (38, 38), None, "not worth"),
+        ("late: as found", 850, None, (10, 60), (10, 60), "little training is left"),
+        ("late: hardly any", 850, None, (64, 63), None, "only 1 of 128"),
+        ("late: none", 850, None, (64, 64), None, "every state counts"),
+    ],
+)
+def test_what_is_cut(case, at, before, demanded, kept, said):
+    memory = remembered(1.0, demanded=before)
+    asked = LATE_Q if at == 850 else EARLY
+    made = decision(Dial(), memory, seen(at, 0.9), asked, demanded)
+    assert made.ranks == kept, case
+    assert said in made.why
+    assert made.memory.looks[-1] == (at, 0.9)
+    if kept is None:
+        assert made.memory.on_trial is None
+        assert made.memory.demanded == demanded
+    else:
+        assert made.memory.on_trial == OnTrial(at, 0.9, (64, 64))
+        assert made.memory.cut_at == at
+
+
+@pytest.mark.parametrize(("left", "first", "again"), [(31, True, False), (24, True, True)])
+def test_a_second_cut_has_to_be_worth_more(left, first, again):
+    for cut_at, is_made in ((None, first), (100, again)):
+        memory = remembered(1.0, demanded=(left, left), cut_at=cut_at)
+        made = decision(Dial(), memory, seen(200, 0.9), EARLY, (left, left))
+        assert (made.ranks is not None) == is_made
+
+
+def test_early_sizes_are_rounded_and_late_ones_are_not():
+    memory = remembered(1.0, demanded=(9, 9))
+    early = decision(Dial(), memory, seen(200, 0.9), EARLY, (9, 9), multiple=8)
+    late = decision(Dial(), memory, seen(850, 0.9), LATE_Q, (9, 9), multiple=8)
+    assert (early.ranks, late.ranks) == ((16, 16), (9, 9))
+
+
+@pytest.mark.parametrize(
+    ("losses", "now", "holds"),
+    [
+        ((1.0, 0.9), 0.9, True),
+        ((1.0, 0.9), 0.904, True),
+        ((1.0, 0.9), 0.906, False),
+        ((0.9, 0.95, 0.9), 0.94, True),  # it has risen as far by itself
+        ((0.9, 0.95, 0.9), 0.96, False),
+        ((1.0, 0.9), float("nan"), False),
+    ],
+)
+def test_a_cut_is_judged_by_what_the_loss_does_by_itself(losses, now, holds):
+    memory = remembered(*losses, on_trial=OnTrial(150, 0.9, (64, 64)))
+    assert (verdict(Dial(), memory, seen(200, now)) is None) == holds
+    assert verdict(Dial(), held(memory), seen(200, now)) is None
+
+
+def test_memory_goes_through_json():
+    for memory in (
+        Memory(),
+        remembered(2.0, 1.0, demanded=(3, 4), on_trial=OnTrial(50, 1.0, (8, 8)), cut_at=50),
+        taken_back(noted(Memory(), seen(50, 1.0))),
+    ):
+        assert Memory.of(json.loads(json.dumps(memory.plain()))) == memory
+    assert Memory.of(None) == Memory()
+
+
+def test_looks_and_trials_are_inside_the_run():
+    for steps in (1, 2, 7, 20, 1000, 16_000):
+        looks, trials = look_steps(steps), trial_steps(steps)
+        assert all(0 < step < steps for step in looks)
+        assert all(0 < step <= steps for step in trials)
+    assert look_steps(1000) == (50, 100, 150, 200, 300, 400, 500, 650, 850)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"loss": 0.0}, "`loss`"),
+        ({"loss": 1.0}, "`loss`"),
+        ({"speed": 1.0}, "`speed`"),
+        ({"speed": 2.0, "smallest": True}, "`speed`"),
+    ],
+)
+def test_a_dial_checks_itself(wrong, named):
+    with pytest.raises(ValueError, match=named):
+        Dial(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("across", "ranks"), [(True, [3, 1]), (False, [3, 2])], ids=["one unit", "each its own"]
+)
+def test_a_share_of_the_largest_value(across, ranks):
+    sigmas = [np.array([1.0, 0.5, 0.2, 0.01]), np.array([0.05, 0.02, 1e-4])]
+    assert Above(0.1, across).choose(sigmas, lambda _: None) == ranks
+
+
+def test_the_search_finds_the_fewest_states_within_the_rise(getkey):
+    layer = LRU.init(d_model=3, d_state=24, key=getkey())
+    u = jax.random.normal(getkey(), (50, 3))
+    exact = layer(u)
+    tried = []
+
+    def loss(layer):
+        tried.append(layer.d_state)
+        return float(jnp.mean((layer(u) - exact) ** 2))
+
+    def states(rise, enough=None):
+        found = []
+        policy = Decided(loss, rise, lambda ranks: found.append(ranks[0]), False, enough)
+        assert plan(layer, policy=policy.gated(1.0), method=WhiteNoise()).ranks == {"": 24}
+        return found[0]
+
+    sizes = [states(rise) for rise in (1e-6, 1e-4, 1e-2)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+    assert len(tried) <= 3 * 10  # a bisection
+    (cut,) = plan(layer, policy=Rank(sizes[1]), method=WhiteNoise()).layers
+    assert cut.cut is not None
+    assert loss(cut.cut.after) <= 1.5e-4
+    # and no further than is enough
+    assert sizes[-1] < states(1e-2, lambda ranks: ranks[0] <= 20) <= 20
+
+
+def test_enough_counts_weights(getkey):
+    layer = LRU.init(d_model=8, d_state=32, key=getkey())
+    enough = enough_for(layer, 2.0)
+    assert not enough([32])
+    assert enough([15])
+    assert not enough([17])
+
+
+def test_a_loop_of_ones_own(getkey):
+    """It waits while nothing is learned, cuts, and takes back what does not hold."""
+    layer = LRU.init(d_model=3, d_state=24, key=getkey())
+    u = jax.random.normal(getkey(), (50, 3))
+    exact = layer(u)
+    extra = [2.0]
+
+    def loss(model):
+        return extra[0] + float(jnp.mean((model(u) - exact) ** 2))
+
+    def look(model, memory, step):
+        how = {"steps": 100, "trivial": 2.0, "method": WhiteNoise(), "unit": 100.0}
+        return auto(model, step=step, loss=loss, memory=memory, **how)
+
+    first = look(layer, None, 4)
+    assert first.why is None
+    waits = look(layer, first.memory, 5)
+    assert "nothing is learned" in str(waits.why)
+    extra[0] = 0.5
+    memory = waits.memory
+    for step in (10, 15, 20):
+        looked = look(layer, memory, step)
+        memory = looked.memory
+        if looked.plan is not None:
+            break
+    assert "two looks agree" in str(looked.why)
+    assert looked.model.d_state < 24
+    assert look(looked.model, memory, 24).why is None
+    holds = look(looked.model, memory, 25)
+    assert holds.model is looked.model
+    extra[0] = 1.1
+    back = look(looked.model, memory, 25)
+    assert back.model is layer
+    assert "taken back" in str(back.why)
+    again = look(layer, back.memory, 30)
+    assert again.model is layer
+    assert replace(again.memory.numbers, looks=()).taken_back == 1

@@ -1,0 +1,220 @@
+"""Runs in mode `auto`: what is looked at, cut, taken back and told, and exact resuming."""
+
+import json
+import signal
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress.policies import automatic
+from data import load_task
+from data.task import Split, Task, text_split
+from training.model.objective import Totals
+from training.reporting.events import read_events
+from training.reporting.history import History
+from training.reporting.looks import left_whole, looks_section
+from training.run.interrupt import Interrupted
+from training.run.loop import Run
+from training.settings.command import parse_command
+from training.settings.config import CompressionConfig, LoopConfig
+from training.settings.errors import UsageError
+from training.settings.presets import preset
+from training.settings.schedule import shrink_steps, takeover_after
+from training.shrinking.automatic import Automatic
+from training.shrinking.trivial import trivial_loss
+
+from .test_run import arrays, numbers, run, small
+
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+AUTO = CompressionConfig(mode="auto", loss=0.02, calibration=16, rehearsal=2)
+
+
+def config(**changes):
+    base = small(compression=AUTO, steps=100)
+    network = replace(base.network, bidirectional=False, dropout=0.0)
+    loop = LoopConfig(log_every=50, evaluate_every=50, checkpoint_every=25, steps_per_dispatch=5)
+    layer = replace(base.layer, d_state=16)
+    return replace(base, network=network, loop=loop, layer=layer, **changes)
+
+
+def named(folder, name):
+    return [e for e in read_events(folder / "metrics.jsonl") if e["event"] == name]
+
+
+def sizes(folder):
+    return [x["after"] for x in json.loads((folder / "summary.json").read_text())["layers"]]
+
+
+@pytest.fixture
+def learns_at_once(monkeypatch):
+    """Little is learned in so few steps: let all of it count."""
+    monkeypatch.setattr(automatic, "LEARNED", 1.5)
+    monkeypatch.setattr(automatic, "CLEARLY_LEARNED", 1.5)
+    monkeypatch.setattr(automatic, "SLOWED", -100.0)
+    monkeypatch.setattr(automatic, "SETTLED", 100.0)
+
+
+def test_a_run_that_learns_nothing_is_left_whole_and_says_why(tmp_path):
+    still = replace(small().optimizer, learning_rate=1e-9, floor=0.0)
+    folder = run(config(optimizer=still), tmp_path / "run")
+    looks = named(folder, "look")
+    assert [e["step"] for e in looks] == list(automatic.look_steps(100))
+    assert all("nothing is learned" in e["why"] for e in looks)
+    assert not named(folder, "shrink")
+    assert sizes(folder) == [16]
+    history = History.from_directory(folder)
+    assert "left whole" in str(left_whole(history))
+    assert "nothing is learned" in looks_section(history)
+
+
+def test_a_run_is_cut_judged_told_and_resumes_exactly(tmp_path, monkeypatch, learns_at_once):
+    whole = run(config(), tmp_path / "whole")
+    cuts = named(whole, "shrink")
+    assert cuts
+    assert sizes(whole)[0] < 16
+    for cut in cuts:
+        (look,) = [e for e in named(whole, "look") if e["step"] == cut["step"]][-1:]
+        assert (look["decision"], look["why"]) == ("cut", cut["why"])
+    assert cuts[0]["loss_after"] is not None
+    judged = [e["step"] for e in named(whole, "look") if e["decision"] == "held"]
+    taken = [e["from_step"] for e in named(whole, "rollback")]
+    assert sorted(judged + taken)[0] == cuts[0]["step"] + 5
+    folder, train_to, stops = tmp_path / "run", Run.train_to, iter([cuts[0]["step"], 60])
+
+    def interrupted(self, to, interrupt):
+        if to > stop:
+            signal.raise_signal(signal.SIGINT)
+        return train_to(self, to, interrupt)
+
+    for resume in (False, True):
+        stop = next(stops)
+        monkeypatch.setattr(Run, "train_to", interrupted)
+        with pytest.raises(Interrupted):
+            run(config(), folder, resume=resume)
+        monkeypatch.setattr(Run, "train_to", train_to)
+    run(config(), folder, resume=True)
+    ours, theirs = arrays(folder), arrays(whole)
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    without = ("duration",)
+    assert [{k: v for k, v in e.items() if k not in without} for e in numbers(folder)] == [
+        {k: v for k, v in e.items() if k not in without} for e in numbers(whole)
+    ]
+
+
+def test_a_cut_that_does_not_hold_is_taken_back(tmp_path, monkeypatch, learns_at_once):
+    judge = automatic.verdict
+    seen = []
+
+    def fails_once(dial, memory, look):
+        if memory.on_trial is not None and not seen:
+            seen.append(memory.on_trial)
+            return "it fails"
+        return judge(dial, memory, look)
+
+    monkeypatch.setattr("training.shrinking.automatic.verdict", fails_once)
+    folder = run(config(), tmp_path / "run")
+    (rollback,) = named(folder, "rollback")[:1]
+    assert rollback["why"] == "it fails"
+    assert (rollback["step"], rollback["from_step"]) == (seen[0].step, seen[0].step + 5)
+    assert rollback["d_state"] == [16]
+    later = [e for e in named(folder, "look") if e["step"] > rollback["step"]]
+    assert later
+    assert all("taken back" in e["why"] for e in later if e["step"] < 85)
+
+
+def language():
+    text = np.random.default_rng(0).choice(4, 5000, p=[0.5, 0.25, 0.125, 0.125]).astype(np.uint8)
+    split = text_split(text, 20, 20)
+    splits = dict.fromkeys(SPLITS, split)
+    return Task("text", 20, "tokens", 4, splits, kind="language")
+
+
+def asked():
+    """Of all steps one asks, for a token that is always the same."""
+    inputs, labels = np.zeros((8, 5), np.int32), np.full((8, 5), -1, np.int32)
+    labels[:, 3] = 1
+    splits = dict.fromkeys(SPLITS, Split(inputs, labels, input_kind="tokens"))
+    return Task("asked", 5, "tokens", 2, splits, kind="recall")
+
+
+@pytest.mark.parametrize(
+    ("make", "known", "near"),
+    [
+        (lambda: load_task("digits"), np.log(10), 0.01),
+        (language, 1.75 * np.log(2), 0.02),
+        (asked, -np.log(9 / 10), 1e-6),
+        (lambda: load_task("pendulum"), None, 0.15),
+    ],
+    ids=["classes", "tokens", "tokens asked for", "values"],
+)
+def test_the_trivial_loss_is_that_of_the_best_constant(make, known, near):
+    made = make()
+    loss = trivial_loss(made, made.splits["validation"].select(slice(0, 64)))
+    if known is None:
+        (known,) = made.baselines.values()
+    assert loss == pytest.approx(known, rel=near)
+
+
+def totals(loss, right):
+    sums = {"loss": loss, "right": right, "number": 8}
+    return Totals.zero()._replace(**{name: jnp.float32(x) for name, x in sums.items()})
+
+
+def test_where_accuracy_counts_it_may_not_fall():
+    """A cut that lowers the loss and the accuracy is none."""
+    labels = np.zeros(8, np.int32)
+    split = Split(np.zeros((8, 4, 1), np.float32), labels)
+    task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
+    sums = iter([totals(8, 8), totals(4, 6)])
+    policy = auto.search(None, automatic.Question(0.02, 1.0), lambda _: next(sums), lambda x: x)
+    assert policy.loss(None) == 1.0
+    assert policy.loss(None) == np.inf
+
+
+def test_programs_for_few_steps_are_not_compiled():
+    base = replace(config(), steps=1000, compression=replace(AUTO, rehearsal=1000))
+    assert takeover_after(base, 300, 300) == 350
+    assert takeover_after(base, 700, 300) == 700
+    assert takeover_after(base, 850, 850) is None
+    assert takeover_after(base, 300, None) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("--compression.loss 0.5%", "loss", 0.005),
+        ("--compression.loss 0.01", "loss", 0.01),
+        ("--compression.speed 2x", "speed", 2.0),
+        ("--compression.speed 1.5", "speed", 1.5),
+        ("--compression.speed None", "speed", None),
+        ("--compression.smallest True", "smallest", True),
+    ],
+)
+def test_the_dial_is_written_as_people_write_it(option, name, value):
+    line = f"--model lru --task digits --compression.mode auto {option}"
+    assert getattr(parse_command(line.split()).config.compression, name) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--compression.loss much", "compression.loss"),
+        ("--compression.loss 0", "compression.loss"),
+        ("--compression.speed 1x", "compression.speed"),
+        ("--compression.speed 2x --compression.smallest True", "compression.speed"),
+    ],
+)
+def test_a_wrong_dial_is_named(option, named):
+    with pytest.raises(UsageError, match=named):
+        parse_command(f"--model lru --task digits --compression.mode auto {option}".split())
+
+
+def test_shrinks_may_come_at_evaluations():
+    every = CompressionConfig(every=5000, window=0.1)
+    assert shrink_steps(every, 200_000) == (5000, 10_000, 15_000, 20_000)

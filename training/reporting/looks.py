@@ -1,0 +1,40 @@
+"""What the automatic mode did in a run, and why, in plain words."""
+
+from .history import History
+from .page import format_short, section, table
+from .words import format_sizes
+
+WHAT = {"wait": "nothing cut", "cut": "cut", "held": "the cut holds"}
+"""What is said of the decisions."""
+
+
+def looks_section(history: History) -> str:
+    """The section of the page; empty for runs of other modes."""
+    rows = []
+    for event in history.events:
+        if event["event"] == "look":
+            losses = [format_short(event[name]) for name in ("loss", "trivial")]
+            rows.append((event["step"], WHAT[event["decision"]], *losses, event["why"]))
+        elif event["event"] == "rollback" and "why" in event:
+            tried = f"taken back: {format_sizes(event['tried'])}"
+            rows.append((event["step"], tried, format_short(event["measured"]), "", event["why"]))
+    if not rows:
+        return ""
+    head = ("step", "what", "held-back loss", "of a constant answer", "why")
+    said = (
+        "The looks of the automatic mode. The loss is that of validation sequences, the same ones "
+        "at every look."
+    )
+    drawn = table(head, rows, numeric=(0, 2, 3), wide=True)
+    return section("What was decided, and why", f"{drawn}<p>{said}</p>")
+
+
+def left_whole(history: History) -> str | None:
+    """A sentence about a model that no look has cut; None where there was no look."""
+    looks = history.named("look")
+    if not looks:
+        return None
+    return (
+        f"The model was looked at {len(looks)} times while it trained, and was left whole; at the "
+        f"last look: {looks[-1]['why']}."
+    )

@@ -1,0 +1,75 @@
+"""The table of a study over pairs of a model and a task: each way of cutting against none."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..reporting.events import write_atomically
+from .rows import Record, Records, Spread, measure_of, score_of
+from .study import Study, final_state
+
+DIAL = 0.005
+"""What the end of a run may lose: points of accuracy, or a share of any other measure."""
+
+
+def write_pairs(study: Study, records: Records, folder: Path) -> Path:
+    """Write pairs.md to `folder`: a row for each pair, and what holds over all of them."""
+    path = folder / "pairs.md"
+    write_atomically(path, pairs_table(study, records))
+    return path
+
+
+def pairs_table(study: Study, records: Records) -> str:
+    """The table for people. Pairs without a finished run of each way are left out."""
+    whole, *ways = study.compares
+    head = ["pair", "states", whole, *(f"{way}{what}" for way in ways for what in (": states", ""))]
+    lines, shares, lost = [head, ["---"] * len(head)], {way: [] for way in ways}, []
+    for pair in _pairs(study):
+        runs = {way: _runs(records, f"{pair} {way}") for way in study.compares}
+        if not all(runs.values()):
+            continue
+        before = Spread.of([final_state(run["summary"]) for run in runs[whole]])
+        lines.append([pair, before.text(0), _score(runs[whole])])
+        for way in ways:
+            after = Spread.of([final_state(run["summary"]) for run in runs[way]])
+            shares[way].append(after.mean / before.mean)
+            lines[-1] += [after.text(1), _score(runs[way])]
+        if _loses(runs[whole], runs[ways[-1]]):
+            lost.append(pair)
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    if not shares[ways[-1]]:
+        return "\n".join([*text, ""])
+    means = (f"{way} {statistics.geometric_mean(shares[way]):.2f}" for way in ways)
+    held = f"`{ways[-1]}` is within {DIAL:.1%} of `{whole}` on the mean over the seeds"
+    said = f"{held} for every pair." if not lost else f"{held}, but for {', '.join(lost)}."
+    return "\n".join(
+        [*text, "", f"Share of the states that stay, geometric mean: {', '.join(means)}.", said, ""]
+    )
+
+
+def _pairs(study: Study) -> list[str]:
+    whole = f" {study.compares[0]}"
+    return [v.name.removesuffix(whole) for v in study.variants if v.name.endswith(whole)]
+
+
+def _runs(records: Records, variant: str) -> list[Record]:
+    return [record for record in records.values() if record["variant"] == variant]
+
+
+def _score(runs: Sequence[Record]) -> str:
+    return Spread.of([score_of(run) for run in runs]).text(2)
+
+
+def _loses(whole: Sequence[Record], cut: Sequence[Record]) -> bool:
+    """Whether the mean over the seeds that both have is worse by more than the dial."""
+    measure = measure_of(whole[0])
+    seeds = {run["seed"] for run in whole} & {run["seed"] for run in cut}
+    means = [
+        statistics.fmean(
+            run["summary"]["test"][measure.key] for run in runs if run["seed"] in seeds
+        )
+        for runs in (whole, cut)
+    ]
+    slack = DIAL if measure.is_share else DIAL * abs(means[0])
+    worse = means[0] - means[1] if measure.higher_is_better else means[1] - means[0]
+    return worse > slack
