@@ -163,27 +163,7 @@ class CompressionConfig:
 
     def __post_init__(self):
         check_numbers(self, "compression.")
-        require(0 <= self.tolerance < 1, "compression.tolerance", self.tolerance, "in [0, 1)")
-        require(
-            (self.rank is not None) == (self.mode in ("fixed", "budget"))
-            and (self.rank is None or self.rank >= 1),
-            "compression.rank",
-            self.rank,
-            "1 or more with compression.mode fixed or budget, None otherwise",
-        )
-        require(0 < self.loss < 1, "compression.loss", self.loss, "above 0 and below 1")
-        require(
-            self.speed is None or (self.speed > 1 and not self.smallest),
-            "compression.speed",
-            self.speed,
-            "above 1, or None, as it is with compression.smallest",
-        )
-        require(
-            self.every is None or self.every >= 1,
-            "compression.every",
-            self.every,
-            "1 or more, or None",
-        )
+        _check_amount(self)
         require(self.calibration >= 1, "compression.calibration", self.calibration, "1 or more")
         require(
             1 <= self.shrinks <= MOST_SHRINKS,
@@ -224,6 +204,31 @@ class CompressionConfig:
         require(self.multiple >= 1, "compression.multiple", self.multiple, "1 or more")
         require(self.rehearsal >= 0, "compression.rehearsal", self.rehearsal, "0 or more")
         require(0 < self.gate <= 1, "compression.gate", self.gate, "in (0, 1]")
+
+
+def _check_amount(config: CompressionConfig) -> None:
+    """How many states are to stay, or how much may be lost."""
+    require(0 <= config.tolerance < 1, "compression.tolerance", config.tolerance, "in [0, 1)")
+    require(
+        (config.rank is not None) == (config.mode in ("fixed", "budget"))
+        and (config.rank is None or config.rank >= 1),
+        "compression.rank",
+        config.rank,
+        "1 or more with compression.mode fixed or budget, None otherwise",
+    )
+    require(0 < config.loss < 1, "compression.loss", config.loss, "above 0 and below 1")
+    require(
+        config.speed is None or (config.speed > 1 and not config.smallest),
+        "compression.speed",
+        config.speed,
+        "above 1, or None, as it is with compression.smallest",
+    )
+    require(
+        config.every is None or config.every >= 1,
+        "compression.every",
+        config.every,
+        "1 or more, or None",
+    )
 
 
 @dataclass(frozen=True)
