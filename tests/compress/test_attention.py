@@ -27,6 +27,12 @@ LAYERS = {
         H, K, key=key, heads=2, key_heads=1, expand=1, d_conv=3, conv_bias=True
     ),
 }
+QUICK = [
+    name if name == "gated deltanet" else pytest.param(name, marks=pytest.mark.slow)
+    for name in LAYERS
+]
+"""All of them, in the quick suite one."""
+
 MAPPED = ("retnet behind a convolution", "deltanet", "gated deltanet")
 """Those that get maps."""
 
@@ -88,7 +94,7 @@ def test_moments_are_those_of_the_states_sample_by_sample():
         np.testing.assert_allclose(moments[0], expected, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", QUICK)
 def test_a_cut_layer_keeps_the_laws(name):
     small, _ = cut(made(name), 3)
     assert small.d_state == 3
@@ -196,8 +202,18 @@ def test_a_change_of_basis_carries_gradients_exactly(name):
         np.testing.assert_allclose(x_carried, x, atol=1e-4 * np.abs(x).max())
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("deltanet", "transport"),
+        *(
+            pytest.param(name, mode, marks=pytest.mark.slow)
+            for name in LAYERS
+            for mode in MODES
+            if (name, mode) != ("deltanet", "transport")
+        ),
+    ],
+)
 def test_the_optimizer_state_fits(name, mode):
     layer, u = made(name), jnp.asarray(inputs(4))
     optimizer = optax.chain(optax.ema(0.9), optax.scale_by_adam(), optax.scale(-1e-3))

@@ -125,7 +125,7 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", ["mamba2", pytest.param("gated_deltanet", marks=pytest.mark.slow)])
 def test_a_run_whose_layers_get_maps_is_saved_and_restored(name, tmp_path, no_reports):
     (of_layer, more), out = MAPS[name], tmp_path / "run"
     options = f"--model {name} --task mqar --steps 6 --layer.d-state 6 {more}"

@@ -168,7 +168,8 @@ def run_name(variant: str, seed: int) -> str:
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without the places of its files, which differ from machine to machine.
 
-    And without a tolerance that nothing is cut by, and the list of plug-ins where there are none.
+    And without a tolerance that nothing is cut by, and the list of plug-ins where there are none;
+    and where nothing is said of maps, as in runs from before they were.
     """
     kept = {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
     if not kept.get("plugins"):
@@ -176,6 +177,8 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     compression = dict(kept["compression"])
     if compression["mode"] != "tolerance":
         compression.pop("tolerance", None)
+    if compression.get("maps") is None:
+        compression.pop("maps", None)
     teacher = {**kept["distillation"], "teacher": None}
     return kept | {"compression": compression, "distillation": teacher}
 
