@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 
     from training.commands.train import execute
     from training.run.interrupt import Diverged, Interrupted, leave, stop_on_sigterm
-    from training.run.together import PeerLost
+    from training.run.together import PeerLost, alert
     from training.settings.command import parse_command
     from training.settings.errors import UsageError
     from training.settings.help import Help
@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         command = parse_command(argv)
-        folder = execute(command, console)
+        with alert(str(command.out)):
+            folder = execute(command, console)
     except Help as help:
         print(help)
         return 0

@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -20,10 +20,16 @@ BOM = b"\xef\xbb\xbf"
 """What some editors write before a text in UTF-8."""
 
 
+class Stream(Protocol):
+    """Something to read bytes from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class Bounded(io.RawIOBase):
     """What unpacks from a packed file, until that is far too much: a ValueError then."""
 
-    def __init__(self, stream: IO[bytes], path: Path):
+    def __init__(self, stream: Stream, path: Path):
         self._stream, self._path = stream, path
         self._most = FREE + MOST_TIMES * path.stat().st_size
         self._left = self._most

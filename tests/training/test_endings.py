@@ -233,17 +233,46 @@ def test_a_lock_keeps_what_is_in_it(tmp_path):
     assert (tmp_path / "a.lock").read_text() == "note"
 
 
-def test_another_process_that_is_gone_is_named(monkeypatch):
-    def fail():
-        with alert("runs/x"):
-            raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed:\nclosed by peer")
+@pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])
+def test_another_process_that_is_gone_is_named(monkeypatch, kind):
+    def fail(said):
+        with alert("elsewhere"), alert("runs/x"):
+            raise kind(said)
 
-    with pytest.raises(jax.errors.JaxRuntimeError):
-        fail()
+    said = "UNKNOWN: Gloo AllGather failed:\nConnection closed by peer"
+    with pytest.raises(kind, match="UNKNOWN"):
+        fail(said)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(PeerLost, match=r"is gone \(UNKNOWN.*--resume runs/x") as error:
-        fail()
+        fail(said)
     assert "\n" not in str(error.value)
+    with pytest.raises(kind, match="must be"):
+        fail("`rank` must be 1 or more")
+
+
+DYING = """
+import ctypes, threading
+from training.run import together
+set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
+set_terminate(together._LOST)
+terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt9terminatev"]
+threading.Thread(target=terminate).start()
+threading.Event().wait()
+"""
+
+
+def test_an_end_from_outside_python_is_one_line():
+    """As JAX's coordinator makes one when a process is gone: no stack, no core file."""
+    done = subprocess.run(
+        [sys.executable, "-c", DYING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: another process of this run is gone: go on")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch):

@@ -1,7 +1,10 @@
 """Several processes that train together: how they meet, and how they end when one is gone."""
 
+import ctypes
 import os
+import re
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -50,18 +53,25 @@ def join(together: Together) -> None:
 
 @contextmanager
 def _told_of_losses() -> Iterator[None]:
-    """Inside, a client of JAX's coordinator is made that calls `_lost` instead of an abort.
+    """Inside, a client of JAX's coordinator is made that ends the process by `_lost`.
 
-    `jax.distributed.initialize` has no argument for it; where JAX makes clients in another way,
-    nothing changes.
+    By itself it prints a stack and aborts, and `jax.distributed.initialize` has no argument for
+    anything else. What it is given here cannot take its kind of error, so that C++ ends the
+    process by the handler that is set here. Where JAX, or C++, is made in another way, nothing
+    changes.
     """
     from jax._src import distributed
 
     maker = getattr(distributed, "_jax", None)
     make = getattr(maker, "get_distributed_runtime_client", None)
+    try:
+        set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
+    except (OSError, AttributeError):
+        make = None
     if maker is None or make is None:
         yield
         return
+    set_terminate(_LOST)
     maker.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=_lost)
     try:
         yield
@@ -71,8 +81,17 @@ def _told_of_losses() -> Iterator[None]:
 
 def _lost(*_: object) -> None:
     """End this process, with the one line that says why: another one is gone."""
-    os.write(2, f"error: {LOST}: go on from the last checkpoint with --resume\n".encode())
-    leave(1)
+    if _told.acquire(blocking=False):
+        os.write(2, f"error: {LOST}: go on from the last checkpoint with --resume\n".encode())
+        leave(1)
+    threading.Event().wait()  # the main thread says it
+
+
+_LOST = ctypes.CFUNCTYPE(None)(_lost)
+_told = threading.Lock()
+
+_SIGNS = re.compile(r"gloo|nccl|coordinat|heartbeat|UNAVAILABLE|DEADLINE|closed by peer", re.I)
+"""What an error says that another process has caused."""
 
 
 @contextmanager
@@ -80,10 +99,13 @@ def alert(folder: str) -> Iterator[None]:
     """`PeerLost` where a program fails inside since another process is gone."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except PeerLost:
+        raise
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if jax.process_count() == 1 or not _SIGNS.search(said):
             raise
-        said = " ".join(str(error).split())[:120]
+        _told.acquire(blocking=False)
         raise PeerLost(
-            f"{LOST} ({said}): go on from the last checkpoint with --resume {folder}"
+            f"{LOST} ({said[:120]}): go on from the last checkpoint with --resume {folder}"
         ) from error

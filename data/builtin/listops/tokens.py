@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -120,5 +120,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _unpacked(file: IO[bytes], path: Path) -> Iterable[bytes]:
     if path.suffix != ".gz":
         return file
-    unzipped: Any = gzip.GzipFile(fileobj=file)
-    return io.BufferedReader(Bounded(unzipped, path))
+    return io.BufferedReader(Bounded(gzip.GzipFile(fileobj=file), path))
