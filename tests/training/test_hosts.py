@@ -147,6 +147,10 @@ def test_one_process_moves_nothing():
             "--process must be 0 to 1 .*got 2",
         ),
         (["--coordinator", "auto"], "--out must be given"),
+        (
+            ["--coordinator", "a", "--processes", "2", "--process", "0"],
+            "--coordinator must be HOST:PORT or auto, got 'a'",
+        ),
     ],
 )
 def test_how_processes_are_named(options, message):

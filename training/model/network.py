@@ -139,7 +139,8 @@ def parameter_count(params: Any) -> int:
 
 def _is_trained(x: Any) -> bool:
     """Whether `x` is an array, or the shape of one, that an optimizer changes."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+    is_array = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+    return is_array and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def ssm_layers(model: Any) -> list[AbstractSSM]:

@@ -23,7 +23,7 @@ from ..model.objective import Objective
 from .events import Event, objective_of
 from .lines import line_about, verdict
 from .time_left import TimeLeft
-from .words import format_count, format_measures, format_number, format_rate, format_seconds
+from .words import format_count, format_number, format_rate, format_seconds
 
 _SILENCE = 5.0  # seconds without a step after which the panel says so
 _ROWS = 8  # layers in one column of the panel
@@ -213,13 +213,13 @@ class LiveDisplay:
         shown = self._shown
         table = Table.grid(padding=(0, 2))
         for _ in range(5):
-            table.add_column(no_wrap=True)
+            table.add_column(no_wrap=True, overflow="ellipsis")
         train, validation, measure = shown.train, shown.validation, shown.objective.measure
         if train:
             table.add_row(
                 Text("train", style="dim"),
                 f"loss {format_number(train['loss'], '.4f')}",
-                *format_measures(train, shown.objective),
+                f"{measure.label} {measure.show(train.get(measure.key))}",
                 f"rate {format_number(train['learning_rate'], '.1e')}",
                 f"ssm {format_number(train['learning_rate_ssm'], '.1e')}",
             )
@@ -227,7 +227,7 @@ class LiveDisplay:
             table.add_row(
                 Text("validation", style="dim"),
                 f"loss {format_number(validation['loss'], '.4f')}",
-                *format_measures(validation, shown.objective),
+                f"{measure.label} {measure.show(validation.get(measure.key))}",
                 f"step {validation['step']}",
                 f"best {measure.show(shown.best.get(measure.key))}",
             )

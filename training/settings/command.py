@@ -1,6 +1,7 @@
 """The command line of `scripts/train.py`."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from data import Task, kept_name
 
 from .config import RunConfig
-from .errors import UsageError
+from .errors import UsageError, shown
 from .help import Help
 from .options import with_arguments
 from .parser import Parser, asks_for_all, asks_for_help
@@ -124,6 +125,8 @@ def _together(
             "--coordinator HOST:PORT, --processes and --process go together, or --coordinator auto "
             "alone"
         )
+    if not re.fullmatch(r"\S+:\d{1,5}", coordinator):
+        raise UsageError(f"--coordinator must be HOST:PORT or auto, got {shown(coordinator)}")
     if not 0 <= process < processes:
         raise UsageError(
             f"--process must be 0 to {processes - 1} (--processes {processes}), got {process}"
