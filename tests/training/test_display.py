@@ -285,7 +285,7 @@ def test_the_panel_does_not_wrap_in_80_columns():
     display = LiveDisplay(Console(file=io.StringIO(), width=80, _environ={}), clock=lambda: now[0])
     events = [
         start([4096] * 24, total=10_000_000),
-        train(9_999_000, 1234.5, [4096] * 24, 12345.678),
+        train(9_999_000, 1234.5, [4096] * 24, 123.4567),
     ]
     for event in (*events, evaluation(9_999_000, 0.12345), evaluation(9_999_500, None)):
         now[0] += 30_000
