@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -20,6 +20,7 @@ BOM = b"\xef\xbb\xbf"
 """What some editors write before a text in UTF-8."""
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Something to read bytes from."""
 

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -117,7 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path}, line {number} must be plain ASCII ({error})") from error
 
 
-def _unpacked(file: IO[bytes], path: Path) -> Iterable[bytes]:
+def _unpacked(file: io.BufferedReader, path: Path) -> Iterable[bytes]:
     if path.suffix != ".gz":
         return file
     return io.BufferedReader(Bounded(gzip.GzipFile(fileobj=file), path))
