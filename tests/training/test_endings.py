@@ -139,7 +139,6 @@ def test_a_checkpoint_is_reported_when_it_is_on_the_disk(config, tmp_path, monke
 
     monkeypatch.setattr(Checkpoints, "save", save)
     monkeypatch.setattr(Checkpoints, "wait", waited)
-    monkeypatch.setattr(Checkpoints, "is_saving", lambda self: True)
     monkeypatch.setattr("training.commands.train.write_report", lambda folder: folder)
     run(config, tmp_path / "run")
     events = read_events(log)

@@ -168,7 +168,7 @@ def test_s5_starts_as_hippo(getkey):
         (lambda: S5Config(hippo_blocks=0), "`hippo_blocks` must divide d_state=64, got 0"),
         (
             lambda: layer_config("mamba3"),
-            rf"one of {', '.join(sorted(LAYERS))}, got 'mamba3' \(did you mean 'mamba'",
+            rf"one of {', '.join(sorted(LAYERS))}, got 'mamba3': did you mean 'mamba'",
         ),
     ],
 )

@@ -61,10 +61,6 @@ class Checkpoints:
                 ),
             )
 
-    def is_saving(self) -> bool:
-        """Whether a checkpoint is being written at this moment."""
-        return self._manager.is_saving_in_progress()
-
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         """Whatever goes wrong inside with the last save, as a `SaveError` in one line."""

@@ -12,7 +12,8 @@ class Reporter:
     """Hands every event to every sink.
 
     The report of a shrink comes late: its errors are measured while training goes on. All events
-    after the shrink wait for it. That of a checkpoint comes when it is complete on the disk.
+    after the shrink wait for it. That of a checkpoint comes when it is complete on the disk, which
+    is waited for when the next event comes.
     """
 
     def __init__(self, checkpoints: Checkpoints, clock: Clock):
@@ -23,10 +24,9 @@ class Reporter:
         self._saving: int | None = None
 
     def emit(self, event: str, step: int, **fields: Any) -> None:
-        """Report an event of this step, after the shrink that is not reported yet."""
+        """Report an event of this step, after the shrink and the checkpoint before it."""
         self.finish()
-        if not self._checkpoints.is_saving():
-            self.confirm()
+        self.confirm()
         self._write(event, step, fields)
 
     def finish(self) -> None:
