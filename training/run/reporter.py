@@ -56,7 +56,8 @@ class Reporter:
             self._write("checkpoint", step, {})
 
     def rewind(self, step: int) -> None:
-        """Take back what was reported after the training of step `step`."""
+        """Take back what was reported, or was still to be, after the training of step `step`."""
+        self._saving = None
         for sink in self.sinks:
             sink.rewind(step)
 
