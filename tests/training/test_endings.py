@@ -152,21 +152,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(
     config, tmp_path, monkeypatch, failing
 ):
     """The disk is full: an error with the step, and what is complete can be read."""
-    from orbax.checkpoint import StandardCheckpointHandler
+    from orbax.checkpoint import CheckpointManager
 
-    folder, saved, count = tmp_path / "run", StandardCheckpointHandler.async_save, [0]
+    folder, wait, step = tmp_path / "run", CheckpointManager.wait_until_finished, 4 * failing
 
-    async def full(self, *args, **kwargs):
-        count[0] += 1
-        if count[0] == failing:
+    def full(self):
+        wait(self)
+        if self.latest_step() == step:
+            self.delete(step)
             raise OSError(28, "No space left on device")
-        return await saved(self, *args, **kwargs)
 
-    monkeypatch.setattr(StandardCheckpointHandler, "async_save", full)
+    monkeypatch.setattr(CheckpointManager, "wait_until_finished", full)
     with pytest.raises(SaveError) as error:
         run(config, folder)
     monkeypatch.undo()
-    said, step = str(error.value), 4 * failing
+    said = str(error.value)
     assert f"the checkpoint of step {step} could not be written to {folder}" in said
     assert "No space left on device" in said
     assert "\n" not in said
