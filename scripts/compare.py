@@ -1,26 +1,29 @@
 #!/usr/bin/env python3
-"""Writes one HTML page about several runs: curves, states, speed, accuracy, what was different.
+"""Write one HTML page about several runs: curves, states, speed, accuracy, what differs.
 
 scripts/compare.py runs/ONE runs/OTHER --out comparison.html
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from training.reporting.comparison import compare_runs
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from training.reporting.comparison import compare_runs
+    from training.settings.help import Help
+    from training.settings.parser import Parser
+
+    parser = Parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page")
-    options = parser.parse_args(argv)
     try:
+        options = parser.read(argv)
         print(f"wrote {compare_runs(options.runs, options.out)}")
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,32 +1,37 @@
 #!/usr/bin/env python3
-"""Writes the model of a finished run as portable StableHLO, or its step as ONNX, with a README.
+"""Write the model of a finished run as StableHLO, or its step as ONNX, with a README.
 
 scripts/export.py --run runs/NAME --out model.stablehlo
 scripts/export.py --run runs/NAME --out step.onnx
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from training import load_run
-from training.finished.export import written_files
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from training import load_run
+    from training.finished.export import written_files
+    from training.run.placement import check_devices
+    from training.settings.help import Help
+    from training.settings.parser import Parser
+
+    parser = Parser(__doc__)
     parser.add_argument(
         "--run", type=Path, required=True, help="finished run, or a model that was saved"
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="file that ends in .stablehlo or .onnx"
     )
-    options = parser.parse_args(argv)
     try:
+        options = parser.read(argv)
+        check_devices()
         files = written_files(load_run(options.run), options.out)
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,23 +1,25 @@
 #!/usr/bin/env python3
-"""Lets a pretrained Mamba or Mamba-2 go on from a text.
+"""Let a pretrained Mamba or Mamba-2 go on from a text.
 
 scripts/generate.py --checkpoint FOLDER --prompt "The state of a system is"
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from training.commands.generate import continued
-from zoo.pretrained import load
-from zoo.pretrained.text import text_of
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    # what follows takes seconds to import; standard output is the text alone
+    print((__doc__ or "").splitlines()[0], file=sys.stderr, flush=True)
+    from training.commands.generate import continued
+    from training.run.placement import check_devices
+    from training.settings.help import Help
+    from training.settings.parser import Parser
+    from zoo.pretrained import load
+    from zoo.pretrained.text import text_of
+
+    parser = Parser(__doc__)
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="folder with config.json and safetensors"
     )
@@ -28,8 +30,10 @@ def main(argv: list[str]) -> int:
         "--top-p", type=float, default=0.95, help="share of the probability that is drawn from"
     )
     parser.add_argument("--seed", type=int, default=0, help="which text")
-    options = parser.parse_args(argv)
+    began = False
     try:
+        options = parser.read(argv)
+        check_devices()
         model = load(options.checkpoint)
         pieces = continued(
             model,
@@ -40,11 +44,16 @@ def main(argv: list[str]) -> int:
             top_p=options.top_p,
             seed=options.seed,
         )
+        began = True
         print(options.prompt, end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
-        print(f"\nerror: {' '.join(str(error).split())}", file=sys.stderr)
+        before = "\n" if began else ""
+        print(f"{before}error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print()
     return 0

@@ -1,26 +1,27 @@
 #!/usr/bin/env python3
-"""Measures how well a pretrained Mamba or Mamba-2 foretells a text.
+"""Measure how well a pretrained Mamba or Mamba-2 foretells a text.
 
 scripts/perplexity.py --checkpoint FOLDER --text FILE
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-from rich.console import Console
-
-from training.commands.shrink import judge_language_model, read_tokens
-from training.reporting.bars import progress_bars
-from zoo.pretrained import load
-from zoo.pretrained.text import text_of
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from rich.console import Console
+
+    from training.commands.shrink import judge_language_model, read_tokens
+    from training.reporting.bars import progress_bars
+    from training.run.placement import check_devices
+    from training.settings.help import Help
+    from training.settings.parser import Parser
+    from zoo.pretrained import load
+    from zoo.pretrained.text import text_of
+
+    parser = Parser(__doc__)
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="folder with config.json and safetensors"
     )
@@ -29,9 +30,10 @@ def main(argv: list[str]) -> int:
     text.add_argument("--tokens", type=Path, help="token numbers of a text (.npy)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
     parser.add_argument("--pieces", type=int, help="pieces that are judged (default: all)")
-    options = parser.parse_args(argv)
     console = Console()
     try:
+        options = parser.read(argv)
+        check_devices()
         model = load(options.checkpoint)
         reader = text_of(options.checkpoint, model.vocabulary) if options.text else None
         tokens = read_tokens(model.vocabulary, options.text, options.tokens, reader=reader)
@@ -39,6 +41,9 @@ def main(argv: list[str]) -> int:
             bits = judge_language_model(
                 model, tokens, length=options.length, judged=options.pieces, progress=progress
             )
+    except Help as help:
+        print(help)
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
