@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cut a pretrained Mamba or Mamba-2 checkpoint (Hugging Face's format) on a calibration text.
 
-  scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
+scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
 """
 
 import shutil

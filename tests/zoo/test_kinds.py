@@ -246,5 +246,5 @@ def test_a_forecast_begins_at_the_present_values(getkey):
     x = jax.random.normal(getkey(), (L, 3))
     values, _ = eqx.nn.inference_mode(model)(x, state)
     np.testing.assert_allclose(values, jnp.tile(x[:, np.array([2, 0])], (1, 2)), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"targets=\(0, 1\), allowed: as many as divide outputs=3"):
+    with pytest.raises(ValueError, match=r"`targets` must be as many as divide outputs=3, got"):
         make(regressor, "lru", getkey(), input_size=3, outputs=3, targets=(0, 1))

@@ -59,7 +59,10 @@ def test_the_layout_of_mamba_ssm_is_read(kind, tmp_path):
     [
         ({"attn_layer_idx": [1]}, r"`attn_layer_idx` must be \[\], got \[1\]"),
         ({"rms_norm": False}, "`rms_norm` must be true, got false"),
-        ({"ssm_cfg": {"layer": "Mamba3"}}, "ssm_cfg.layer='Mamba3', allowed: Mamba1, Mamba2"),
+        (
+            {"ssm_cfg": {"layer": "Mamba3"}},
+            "`ssm_cfg.layer` must be one of Mamba1, Mamba2, got 'Mamba3'",
+        ),
         ({"ssm_cfg": {"states": 3}}, "ssm_cfg.states is not known"),
         ({"ssm_cfg": {"d_state": "x"}}, "`state_size` must be a whole number"),
         ({"ssm_cfg": [1]}, "`ssm_cfg` must be an object"),

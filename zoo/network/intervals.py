@@ -53,6 +53,6 @@ def step_interval(
     A ValueError if that is missing, or if there is no such input.
     """
     if (dt is None) != (encoder is None):
-        allowed = "none" if encoder is None else "the interval before the sample"
-        raise ValueError(f"dt={dt}, allowed in a step of this model: {allowed}")
+        allowed = "None" if encoder is None else "the interval before the sample"
+        raise ValueError(f"`dt` must be {allowed} in a step of this model, got {dt}")
     return jnp.asarray(h) if encoder is None or dt is None else h + encoder(jnp.asarray(dt)[None])
