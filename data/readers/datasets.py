@@ -105,7 +105,10 @@ def _sequence(value: Any) -> np.ndarray:
     """Numbers as they are; text as its bytes."""
     if isinstance(value, str):
         value = value.encode()
-    return np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+    if isinstance(value, bytes):
+        return np.frombuffer(value, np.uint8)
+    array = np.asarray(value)
+    return array if array.ndim < 3 else array.reshape(len(array), -1)  # pictures, by their rows
 
 
 def _label(value: Any) -> Any:

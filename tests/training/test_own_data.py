@@ -1,7 +1,9 @@
 """Runs on data of the user's own: they are named once, and known again wherever they are needed."""
 
+import importlib.util
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,14 @@ from training.settings.presets import preset
 from training.settings.saved import complete, read_config
 from training.settings.tuned import SAMPLES, tuned
 from training.settings.yaml import write_yaml
+
+SCRIPT = importlib.util.spec_from_file_location(
+    "train_script", Path(__file__).parents[2] / "scripts" / "train.py"
+)
+assert SCRIPT is not None
+assert SCRIPT.loader is not None
+script = importlib.util.module_from_spec(SCRIPT)
+SCRIPT.loader.exec_module(script)
 
 SIGNS = """
 import numpy as np
@@ -302,7 +312,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_the_command_ends_with_code_2_and_one_line(name, tmp_path, capsys):
+def test_the_command_ends_with_code_2_and_one_line(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("training.run.interrupt.stop_on_sigterm", lambda: None)
     (tmp_path / name).write_bytes(WRONG[name])
     out = tmp_path / "out"
     assert script.main(["--task", str(tmp_path / name), "--out", str(out)]) == 2

@@ -172,7 +172,7 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
     x, dt = jax.random.normal(getkey(), (3, L, 64)), jnp.ones((3, L))
     values, _ = apply(model, x, state, dt=dt)
     assert values.shape == (3, L, 2)
-    other, _ = apply(model, x, state, dt=dt.at[:, 3].set(4.0))
+    other, _ = apply(model, x, state, dt=dt.at[:, 3].set(400.0))
     np.testing.assert_allclose(other[:, :3], values[:, :3], rtol=1e-4, atol=1e-6)
     assert np.abs(other[:, 3:] - values[:, 3:]).max() > 1e-5
     if model.interval is None:

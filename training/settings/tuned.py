@@ -34,8 +34,9 @@ def tuned(task: Task, model: str) -> Preset:
     ones. There are steps for `EPOCHS` epochs, but some hundreds at least and 5000 at most, and no
     more than `SAMPLES` allow. Windows of one series overlap: what counts is how often each row of
     it is seen. The network is wider for many channels or classes, and drops more out where there is
-    less to learn from. Cuts are careful: no more than a hundredth of the HSVs, late enough for
-    something to have been learned.
+    less to learn from; where the whole sequence is asked about, it is read both ways, which cannot
+    be streamed (`network.bidirectional`). Cuts are careful: no more than a hundredth of the HSVs,
+    late enough for something to have been learned.
     """
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     overlap = task.kind == "language" or task.targets is not None
@@ -57,6 +58,7 @@ def tuned(task: Task, model: str) -> Preset:
             blocks=2,
             norm="rms" if task.kind in ("language", "recall") else "batch",
             dropout=0.2 if n < 1000 else 0.1,
+            bidirectional=task.kind in ("classification", "multilabel", "values"),
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         compression=CompressionConfig(
