@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write one HTML page about several runs: curves, states, speed, accuracy, what differs.
+"""Write one HTML page about several runs: curves, states, speed, differences.
 
 scripts/compare.py runs/ONE runs/OTHER --out comparison.html
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the model of a finished run as StableHLO, or its step as ONNX, with a README.
+"""Write the model of a finished run as StableHLO, or its step as ONNX.
 
 scripts/export.py --run runs/NAME --out model.stablehlo
 scripts/export.py --run runs/NAME --out step.onnx

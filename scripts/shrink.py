@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cut a pretrained Mamba or Mamba-2 checkpoint (Hugging Face's format) on a calibration text.
+"""Cut a pretrained Mamba or Mamba-2 (Hugging Face's format) on a calibration text.
 
 scripts/shrink.py --checkpoint FOLDER --text FILE --tolerance 0.1 --out SMALLER
 """

@@ -59,7 +59,7 @@ def _read(argv: list[str]) -> tuple[str, str, Any, Any]:
     from data import TASKS, task_entry
     from data.readers.named import OWN
     from training.settings.errors import UsageError, check_cache, check_writable
-    from training.settings.help import Help, all_rows, option, shown_rows
+    from training.settings.help import Help, all_rows, option, shown_page
     from training.settings.options import read_options
     from training.settings.parser import Parser, asks_for_help
     from training.settings.plugins import import_plugins
@@ -85,7 +85,7 @@ def _read(argv: list[str]) -> tuple[str, str, Any, Any]:
     if asks_for_help(rest):
         (title, rows), *_ = all_rows(config, "").items()
         places = [(option(name, None), words) for name, words in PLACES.items()]
-        raise Help(f"{title.removeprefix('run: ')}\n{shown_rows([*rows, *places])}")
+        raise Help(shown_page({title.removeprefix("run: "): [*rows, *places]}))
     options = read_options(kind, kind(**vars(config)), rest)
     check_cache(options.cache_dir)
     if options.picture is not None:

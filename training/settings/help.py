@@ -40,7 +40,9 @@ def shown_rows(rows: Iterable[Row], left: int = LEFT) -> str:
 
 def shown_page(groups: Mapping[str, Iterable[Row]], left: int = LEFT) -> str:
     """Groups of options, each under its title."""
-    return "\n".join(f"{title}\n{shown_rows(rows, left)}" for title, rows in groups.items())
+    return "\n".join(
+        f"{textwrap.fill(title, WIDTH)}\n{shown_rows(rows, left)}" for title, rows in groups.items()
+    )
 
 
 def option(name: str, value: Any) -> str:

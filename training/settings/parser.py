@@ -15,7 +15,7 @@ HELP = "--help-all"
 class Parser(argparse.ArgumentParser):
     """A parser that raises: `UsageError` for a mistake, `Help` where help is asked for.
 
-    `doc` is the script's docstring: what it does, and examples.
+    `doc` is the script's docstring: what it does, in the first line, and examples.
     """
 
     def __init__(self, doc: str | None = None):
@@ -28,7 +28,8 @@ class Parser(argparse.ArgumentParser):
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """The values of all options. `Help` where `argv` asks for it."""
         if asks_for_help(argv):
-            raise Help(f"{self._doc}\n\n{shown_rows(self._rows())}")
+            _, _, examples = self._doc.partition("\n")  # the script has printed its first line
+            raise Help(f"{examples}\n\n{shown_rows(self._rows())}".lstrip("\n"))
         return self.parse_args(argv)
 
     def _rows(self) -> list[Row]:
