@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -353,3 +354,30 @@ def test_a_configuration_is_read_from_a_run_directory(tmp_path):
     (tmp_path / "config.yaml").write_text("stepps: 3\n")
     with pytest.raises(UsageError, match=r"config\.yaml: unknown key stepps, did you mean steps\?"):
         read_config(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--steps abc", "error: `steps` must be a whole number, got 'abc'"),
+        ("--task digits --out /proc/nope", "error: --out /proc/nope cannot be used: /proc cannot"),
+        ("--task digits --cache-dir /dev/null", "error: --cache-dir /dev/null cannot be used"),
+        ("--task digits --layer.d-state 9999999999", "error: `layer.d_state` must be small enough"),
+        ("--task digits", "error: JAX_PLATFORMS must name devices that this machine has"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_is_written(line, message, tmp_path):
+    platform = "cpu" if len(line.split()) > 2 else "nonsense"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *line.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "JAX_PLATFORMS": platform},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

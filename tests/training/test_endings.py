@@ -248,6 +248,9 @@ def test_another_process_that_is_gone_is_named(monkeypatch, kind):
     assert "\n" not in str(error.value)
     with pytest.raises(kind, match="must be"):
         fail("`rank` must be 1 or more")
+    monkeypatch.setattr(jax, "process_count", lambda: 1 / 0)  # without devices it cannot be asked
+    with pytest.raises(UsageError, match="HOST:PORT"), alert("runs/x"):
+        raise UsageError("--coordinator must be HOST:PORT")
 
 
 DYING = """

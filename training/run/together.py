@@ -99,11 +99,11 @@ def alert(folder: str) -> Iterator[None]:
     """`PeerLost` where a program fails inside since another process is gone."""
     try:
         yield
-    except PeerLost:
+    except (PeerLost, UsageError):
         raise
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
-        if jax.process_count() == 1 or not _SIGNS.search(said):
+        if not _SIGNS.search(said) or jax.process_count() == 1:
             raise
         _told.acquire(blocking=False)
         raise PeerLost(
