@@ -36,7 +36,13 @@ from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ou
 
 # isort: split
 
-from zoo import AbstractLinearAttention, AbstractLinearSSM, AbstractMambaSSM
+from zoo import (
+    AbstractBankSSM,
+    AbstractBothWaysSSM,
+    AbstractLinearAttention,
+    AbstractLinearSSM,
+    AbstractMambaSSM,
+)
 
 from .analysis.verify import Certificate, Verification, hinf_error, verify
 from .analysis.whole_model import whole_model
@@ -44,7 +50,7 @@ from .attention.family import ATTENTION
 from .cut import AbstractCut
 from .families import Family, family_of, register_family
 from .linear.balance import Truncation, balanced_truncation
-from .linear.family import LINEAR
+from .linear.family import BANK, BOTH_WAYS, LINEAR
 from .linear.h2 import h2_error, optimal_reduction
 from .linear.hankel import error_bound, hankel_singular_values
 from .linear.spectrum import LinearSpectrum
@@ -91,6 +97,8 @@ from .shrink import compress, plan
 from .shrink.auto import Look, auto
 
 register_family(AbstractLinearSSM, LINEAR)
+register_family(AbstractBothWaysSSM, BOTH_WAYS)
+register_family(AbstractBankSSM, BANK)
 register_family(AbstractMambaSSM, MAMBA)
 register_family(AbstractLinearAttention, ATTENTION)
 

@@ -33,6 +33,11 @@ class Family:
     """Whether `layer` keeps what drives its states, and maps that to them behind."""
     with_maps: Callable[..., Any] = lambda layer: layer
     """`layer` with such maps, which change nothing yet."""
+    weighed: Callable[..., AbstractSpectrum] | None = None
+    """`weighed(name, layer, weighing)`: the layer by Gramians of its own system, a
+    `compress.Weighing`; None where there is no such system."""
+    is_one_system: bool = True
+    """Whether its layers, if they are linear, are one system each."""
 
 
 @checked

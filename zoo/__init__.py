@@ -13,17 +13,29 @@ reads checkpoints of Hugging Face.
 """
 
 from .layers.attention_family import AbstractLinearAttention
-from .layers.base import AbstractLinearSSM, AbstractSelectiveSSM, AbstractSSM, AbstractTimedSSM
+from .layers.base import (
+    AbstractBankSSM,
+    AbstractBothWaysSSM,
+    AbstractLinearSSM,
+    AbstractSelectiveSSM,
+    AbstractSSM,
+    AbstractTimedSSM,
+)
 from .layers.deltanet import DeltaNet, DeltaNetConfig
 from .layers.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .layers.gla import GLA, GLAConfig
+from .layers.linoss import DLinOSSConfig, LinOSS, LinOSSConfig
 from .layers.lru import LRU, LRUConfig
 from .layers.mamba import Mamba, MambaConfig
 from .layers.mamba2 import Mamba2, Mamba2Config
 from .layers.mamba_family import AbstractMambaSSM
 from .layers.retnet import RetNet, RetNetConfig
-from .layers.s5 import S5, S5Config
+from .layers.s4d import S4D, S4DConfig
+from .layers.s5 import S5
+from .layers.s5_both_ways import S5BothWays
+from .layers.s5_config import S5Config
 from .lti import DiagonalLTI
+from .network.attention import WindowAttention
 from .network.bidirectional import Bidirectional
 from .network.classifier import Classifier, classifier
 from .network.language_model import LanguageModel, language_model
@@ -33,6 +45,7 @@ from .network.regressor import Regressor, regressor
 from .network.scanned import ScannedModel, scanned
 from .pretrained.generate import generate
 from .recurrence.attention import attention_scan
+from .recurrence.bank import bank_apply, bank_step
 from .recurrence.linear import linear_recurrence, lti_apply, lti_step
 from .recurrence.selective import selective_scan
 from .recurrence.ssd import ssd_scan
@@ -48,7 +61,10 @@ __all__ = [
     "GLA",
     "LAYERS",
     "LRU",
+    "S4D",
     "S5",
+    "AbstractBankSSM",
+    "AbstractBothWaysSSM",
     "AbstractLinearAttention",
     "AbstractLinearSSM",
     "AbstractMambaSSM",
@@ -57,6 +73,7 @@ __all__ = [
     "AbstractTimedSSM",
     "Bidirectional",
     "Classifier",
+    "DLinOSSConfig",
     "DeltaNet",
     "DeltaNetConfig",
     "DiagonalLTI",
@@ -66,6 +83,8 @@ __all__ = [
     "LRUConfig",
     "LanguageModel",
     "LayerConfig",
+    "LinOSS",
+    "LinOSSConfig",
     "Mamba",
     "Mamba2",
     "Mamba2Config",
@@ -74,9 +93,14 @@ __all__ = [
     "Regressor",
     "RetNet",
     "RetNetConfig",
+    "S4DConfig",
+    "S5BothWays",
     "S5Config",
     "ScannedModel",
+    "WindowAttention",
     "attention_scan",
+    "bank_apply",
+    "bank_step",
     "classifier",
     "fixed_norms",
     "generate",

@@ -4,6 +4,7 @@ Each takes a layer and a sequence of inputs, and raises a `BrokenLaw` that says 
 does not hold. `check_layer` runs all that concern the layer.
 """
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .layers.base import AbstractLinearSSM, AbstractSSM, is_linear
+from .layers.base import AbstractBankSSM, AbstractLinearSSM, AbstractSSM, is_bank, is_linear
 from .lti import DiagonalLTI
 from .typing import InputArray, checked
 
@@ -37,7 +38,7 @@ def check_layer(layer: AbstractSSM, u: Inputs) -> None:
     check_gradients(layer, u)
     if layer.takes_intervals:
         check_intervals(layer, u)
-    if is_linear(layer):
+    if is_linear(layer) or is_bank(layer):
         check_inverse(layer, u)
         check_truncation(layer, u)
 
@@ -136,28 +137,41 @@ def check_intervals(layer: AbstractSSM, u: Inputs) -> None:
 
 
 @checked
-def check_inverse(layer: AbstractLinearSSM, u: Inputs) -> None:
+def check_inverse(layer: AbstractLinearSSM | AbstractBankSSM, u: Inputs) -> None:
     """The system of `to_lti` is the layer, and `from_lti` makes the layer of it again."""
     lti, y = layer.to_lti(), _called(layer, u)
-    _same(layer, lti.simulate(u), y, "the outputs of its `to_lti`", "those of the call")
+    _same(layer, _simulated(layer, lti, u), y, "the outputs of its `to_lti`", "those of the call")
     again = layer.from_lti(lti)
     _check_kind(layer, again, "from_lti(to_lti())")
     _same(layer, _called(again, u), y, "the outputs after `from_lti`", "those before")
 
 
 @checked
-def check_truncation(layer: AbstractLinearSSM, u: Inputs) -> None:
+def check_truncation(layer: AbstractLinearSSM | AbstractBankSSM, u: Inputs) -> None:
     """A system of fewer states is a layer of the same kind and dtype, which computes it."""
     lti = layer.to_lti()
     for n in sorted({1, max(1, layer.d_state // 2)}):
-        fewer = DiagonalLTI(lti.log_lam[:n], lti.B[:n], lti.C[:, :n], lti.D)
+        first = partial(_first_of_system, n=n)
+        fewer = jax.vmap(first)(lti) if is_bank(layer) else first(lti)
         small = layer.from_lti(fewer)
         _check_kind(layer, small, f"from_lti of {n} states")
         if small.d_state != n:
             raise BrokenLaw(
                 f"{type(layer).__name__}.from_lti of {n} states has d_state={small.d_state}"
             )
-        _same(layer, _called(small, u), fewer.simulate(u), "a truncated layer", "its system")
+        y = _simulated(layer, fewer, u)
+        _same(layer, _called(small, u), y, "a truncated layer", "its system")
+
+
+def _first_of_system(lti: DiagonalLTI, n: int) -> DiagonalLTI:
+    return DiagonalLTI(lti.log_lam[:n], lti.B[:n], lti.C[:, :n], lti.D)
+
+
+def _simulated(layer: AbstractSSM, lti: DiagonalLTI, u: Any) -> Any:
+    """The outputs of the layer's system, or of its systems, one for each channel."""
+    if not is_bank(layer):
+        return lti.simulate(u)
+    return jax.vmap(lambda each, u: each.simulate(u[:, None])[:, 0], (0, 1), 1)(lti, u)
 
 
 def _check_kind(layer: AbstractSSM, made: AbstractSSM, how: str) -> None:

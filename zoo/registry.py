@@ -13,11 +13,13 @@ from .layers.base import AbstractSSM
 from .layers.deltanet import DeltaNetConfig
 from .layers.gated_deltanet import GatedDeltaNetConfig
 from .layers.gla import GLAConfig
+from .layers.linoss import DLinOSSConfig, LinOSSConfig
 from .layers.lru import LRUConfig
 from .layers.mamba import MambaConfig
 from .layers.mamba2 import Mamba2Config
 from .layers.retnet import RetNetConfig
-from .layers.s5 import S5Config
+from .layers.s4d import S4DConfig
+from .layers.s5_config import S5Config
 from .typing import checked
 
 
@@ -89,6 +91,9 @@ def _problem(config_class: Any) -> str | None:
 
 register_layer("lru", LRUConfig)
 register_layer("s5", S5Config)
+register_layer("s4d", S4DConfig)
+register_layer("linoss", LinOSSConfig)
+register_layer("d_linoss", DLinOSSConfig)
 register_layer("mamba", MambaConfig)
 register_layer("mamba2", Mamba2Config)
 register_layer("gla", GLAConfig)

@@ -55,9 +55,9 @@ class LinearCut(AbstractCut):
         leaves, structure = jax.tree.flatten(self.before)
         after = jax.tree.leaves(self.after)
         copy = structure.unflatten([arrays.get(k, x) for k, x in enumerate(leaves)])
-        lti, basis = _projected_system(double_lti(copy), self.projection)
+        lti, basis = projected_system(double_lti(copy), self.projection)
         if lti.d_state == self.after.d_state:
-            lti = _matched(lti, basis)
+            lti = matched(lti, basis)
             if self.fitted is not None:
                 of_C, of_D = self.fitted
                 lti = DiagonalLTI(lti.log_lam, lti.B, lti.C + of_C, np.asarray(lti.D) + of_D)
@@ -111,18 +111,21 @@ def _filled(layer: AbstractSSM, rank: int) -> AbstractSSM:
 
     They change nothing, and as their outputs count, their inputs have gradients.
     """
-    lti = double_lti(layer)
+    return from_double_lti(layer, filled_system(double_lti(layer), rank))
+
+
+def filled_system(lti: DiagonalLTI, rank: int) -> DiagonalLTI:
+    """`lti` with such states behind its own."""
     more = rank - lti.d_state
-    wide = DiagonalLTI(
+    return DiagonalLTI(
         log_lam=np.pad(lti.log_lam, (0, more), mode="edge"),
         B=np.pad(lti.B, ((0, more), (0, 0))),
         C=np.pad(lti.C, ((0, 0), (0, more)), mode="edge"),
         D=lti.D,
     )
-    return from_double_lti(layer, wide)
 
 
-def _matched(lti: DiagonalLTI, basis) -> DiagonalLTI:
+def matched(lti: DiagonalLTI, basis) -> DiagonalLTI:
     """`lti` with its states in the order, and of the scale, of those that `basis` maps them to."""
     _, order = scipy.optimize.linear_sum_assignment(-np.abs(basis) / np.linalg.norm(basis, axis=0))
     scale = basis[np.arange(len(order)), order]
@@ -135,7 +138,7 @@ def _matched(lti: DiagonalLTI, basis) -> DiagonalLTI:
     )
 
 
-def _projected_system(lti: DiagonalLTI, projection: Projection):
+def projected_system(lti: DiagonalLTI, projection: Projection):
     """`lti` reduced in the same way, and the map from its states to those of the projection."""
     W, W_conj = projection.W, projection.W_conj
     if projection.V_conj is None or W_conj is None:

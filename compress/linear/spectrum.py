@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from zoo import AbstractSSM
+from zoo.layers.base import as_linear
 
 from ..model.layers import check_parameters
 from ..numerics.precision import rounding_of
@@ -47,8 +48,11 @@ class LinearSpectrum(AbstractSpectrum):
 
     @property
     def is_known(self) -> bool:
-        """Always: a system without values has no output, and one state will do."""
-        return True
+        """A system whose values by white noise are zero has no output, and one state will do.
+
+        Values of data that are zero say nothing.
+        """
+        return self._weighing.is_white or bool(self._svd.sigma[0] > 0)
 
     def raised(self, rank: int, allowed: float) -> int:
         """`rank`, raised until the HSVs that are dropped add up to `allowed` at most.
@@ -93,7 +97,7 @@ class LinearSpectrum(AbstractSpectrum):
             fitted = lti.C - np.asarray(reduced.lti.C), lti.D - np.asarray(reduced.lti.D)
         after = from_double_lti(self.layer, lti)
         check_parameters((), after)
-        return LinearCut(self.layer, after, self.system, _projection(reduced), fitted)
+        return LinearCut(self.layer, after, self.system, projection_of(reduced), fitted)
 
     def _errors(self, reduced: Truncation) -> tuple[float, float]:
         """The bound of the error's gain from above, and from below."""
@@ -102,7 +106,8 @@ class LinearSpectrum(AbstractSpectrum):
             return math.inf, 0.0
         most = 2 * reduced.rank if weighing.form == "real" else reduced.rank
         floor = float(reduced.sigma[most]) if most < len(reduced.sigma) else 0.0
-        return reduced.bound, floor
+        factor = as_linear(self.layer).error_factor
+        return factor * reduced.bound, floor if factor == 1 else 0.0
 
     def _truncated(self, rank: int) -> Truncation:
         if rank not in self._reduced:
@@ -118,7 +123,8 @@ class LinearSpectrum(AbstractSpectrum):
         return self._reduced[rank]
 
 
-def _projection(reduced: Truncation) -> Projection:
+def projection_of(reduced: Truncation) -> Projection:
+    """How the states before and after a truncation belong together."""
     log_lam, V, W = np.asarray(reduced.lti.log_lam), reduced.V, reduced.W
     if not (np.any(reduced.V_conj) or np.any(reduced.W_conj)):
         return Projection(log_lam, V, W)

@@ -1,7 +1,7 @@
 """How the states of one linear layer are weighed, and what is done to the truncated system."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,30 @@ def horizon(samples: int) -> Weighing:
     """Both Gramians summed over so many samples."""
     factors = partial(horizon_factors, horizon=samples)
     return Weighing(f"{samples} samples", "real", factors, instead=white_noise("real"))
+
+
+def one_basis(weighing: Weighing) -> Weighing:
+    """The same Gramians, for an orthonormal basis on both sides: of P / tr P + Q / tr Q.
+
+    Each state is scaled first, so that both weigh it alike. Of a system whose eigenvalues have one
+    modulus, the projection has none that is larger: there it is always stable.
+    """
+
+    def factors(system: DiagonalLTI) -> Factors:
+        Lp, Lq = weighing.factors(system)
+        if not (np.any(Lp) and np.any(Lq)):
+            return np.zeros_like(Lp), np.zeros_like(Lq)
+        reached, seen = (np.linalg.norm(L, axis=1) for L in (Lp, Lq))
+        both = (reached > 0) & (seen > 0)
+        scale = np.where(both, np.sqrt(seen / np.where(both, reached, 1)), 1)[:, None]
+        parts = [np.concatenate([L.real, L.imag]) for L in (scale * Lp, Lq / scale)]
+        parts = [Z / max(float(np.linalg.norm(Z)), np.finfo(float).tiny) for Z in parts]
+        U, sizes, _ = np.linalg.svd(np.concatenate(parts, axis=1), full_matrices=False)
+        root = U * sizes
+        L = root[: len(Lp)] + 1j * root[len(Lp) :]
+        return L / scale, L * scale
+
+    return replace(weighing, words=f"{weighing.words}, one basis", factors=factors, instead=None)
 
 
 def on_data(data: LayerData, *, states: bool, fitted: bool, form: Form) -> Weighing:

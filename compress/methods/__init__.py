@@ -24,7 +24,6 @@ from zoo import AbstractSSM
 from ..families import family_of
 from ..linear.hankel import Form
 from ..linear.selection import random_values, smallest_values
-from ..linear.spectrum import LinearSpectrum
 from ..linear.weighing import Weighing, h2_optimal, horizon, white_noise
 from ..model.layers import KeyPath, path_name
 from ..model.record import LayerData, record
@@ -59,12 +58,13 @@ class AbstractLinearMethod(AbstractMethod):
         """The Gramians, and what is done to the truncated system, of the layer called `name`."""
 
     def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
-        if family_of(layer).needs_data:
+        weighed = family_of(layer).weighed
+        if weighed is None:
             raise ValueError(
                 f"`method` must be Data(batch=...) or Data(inputs=...) for {name}, a "
                 f"{type(layer).__name__} whose states depend on data, got {self!r}"
             )
-        return LinearSpectrum(name, layer, self.weighing(name))
+        return weighed(name, layer, self.weighing(name))
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,10 @@ class Recorder(AbstractSSM):
     def d_state(self) -> int:
         return self.layer.d_state
 
+    @property
+    def is_causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.layer.is_causal
+
     def __call__(self, u, *args, **kwargs):
         return self.layer(u, *args, **kwargs) + self.record(u)
 

@@ -41,7 +41,11 @@ def narrow(tree: PyTree, like: PyTree) -> PyTree:
 
     Shapes are those of `tree`; dtype, weak type, placement and array library those of `like`.
     """
-    return jax.tree.map(lambda x, old: narrow_array(x, old) if is_inexact(old) else x, tree, like)
+
+    def narrowed(x: Any, old: Any) -> Any:
+        return narrow_array(x, old) if isinstance(old, jax.Array | np.ndarray) else x
+
+    return jax.tree.map(narrowed, tree, like)
 
 
 def narrow_array(x: Any, like: Any) -> Any:

@@ -24,7 +24,7 @@ from training.settings.config import (
     OptimizerConfig,
     RunConfig,
 )
-from zoo import LRUConfig, MambaConfig, S5Config
+from zoo import DLinOSSConfig, LinOSSConfig, LRUConfig, MambaConfig, S4DConfig, S5Config
 
 L = 12
 LENGTHS = {"train": 64, "validation": 21, "test": 19}
@@ -85,7 +85,14 @@ def task_of(kind: str) -> Task:
     return Task(name=kind, kind=kind, length=L, splits=splits(fields.pop("make")), **fields)
 
 
-LAYERS = {"lru": LRUConfig(d_state=6), "s5": S5Config(d_state=6), "mamba": MambaConfig(d_state=6)}
+LAYERS = {
+    "lru": LRUConfig(d_state=6),
+    "s5": S5Config(d_state=6),
+    "s4d": S4DConfig(d_state=6),
+    "linoss": LinOSSConfig(d_state=6, scheme="imex"),
+    "d_linoss": DLinOSSConfig(d_state=6),
+    "mamba": MambaConfig(d_state=6),
+}
 STEPS = 40
 
 
@@ -129,10 +136,48 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
         pytest.param("lru", "regression", True, marks=pytest.mark.slow),
         pytest.param("lru", "language", False, marks=pytest.mark.slow),
         ("mamba", "language", False),
+        ("s4d", "classification", False),
+        pytest.param("s4d", "language", False, marks=pytest.mark.slow),
+        pytest.param("linoss", "classification", False, marks=pytest.mark.slow),
+        pytest.param("d_linoss", "classification", True, marks=pytest.mark.slow),
+        pytest.param("d_linoss", "language", False, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_trains_shrinks_and_reports(model, kind, bidirectional, tmp_path):
-    task, config = task_of(kind), config_of(model, kind, bidirectional)
+    check_run(config_of(model, kind, bidirectional), task_of(kind), tmp_path)
+
+
+BOTH_WAYS = S5Config(6, both_ways=True, current_twice=False, conjugate_pairs=False)
+PUBLISHED = {
+    "norm": "batch-ema",
+    "norm_affine": False,
+    "norm_first": False,
+    "gate": "half_glu2",
+    "pooling": "last",
+    "dropout": 0.05,
+    "dropout_mask": "batch",
+}
+HYBRID = {"blocks": 2, "attention_every": 1, "attention_window": 4, "attention_heads": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "layer", "network"),
+    [
+        ("classification", BOTH_WAYS, PUBLISHED | {"norm_first": True}),
+        ("classification", S5Config(6, clip_eigenvalues=True), HYBRID | {"norm": "layer"}),
+        ("language", S5Config(6), HYBRID),
+    ],
+    ids=["published", "hybrid classifier", "hybrid language model"],
+)
+def test_every_kind_of_block_trains_shrinks_and_reports(kind, layer, network, tmp_path):
+    config = config_of("s5", kind)
+    changed = replace(config, layer=layer, network=replace(config.network, **network))
+    check_run(changed, task_of(kind), tmp_path)
+
+
+def check_run(config, task, tmp_path):
+    """Train, shrink to three states, report, and go on from what is saved."""
     run = Run(config, task, tmp_path, Clock())
     log, session = EventLog(tmp_path / "metrics.jsonl", append=False), run.session
     session.reporter.sinks = [log]

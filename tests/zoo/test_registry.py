@@ -87,6 +87,7 @@ def test_defaults_are_written_once(name):
     """What `init` takes by default is what the configuration says."""
     config = LAYERS[name]
     init = inspect.signature(config().build(16, key=jax.random.key(0)).init).parameters
-    settings = {field.name: field.default for field in fields(config) if field.name != "d_state"}
+    other = {"d_state", "both_ways", "current_twice"}  # the last two say which class it is
+    settings = {field.name: field.default for field in fields(config) if field.name not in other}
     assert {key: init[key].default for key in settings} == settings
     assert set(init) == {"d_model", "d_state", "key", *settings}

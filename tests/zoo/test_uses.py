@@ -6,13 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo import LAYERS, LRU, S5, Bidirectional, Mamba, Mamba2, lti_apply, selective_scan
+from zoo import (
+    LAYERS,
+    LRU,
+    S4D,
+    S5,
+    Bidirectional,
+    LinOSS,
+    Mamba,
+    Mamba2,
+    lti_apply,
+    selective_scan,
+)
 from zoo.layers.base import AbstractLinearSSM
 
 MAKERS = {
     "lru": lambda key: LRU.init(4, 6, key=key),
     "s5": lambda key: S5.init(4, 6, key=key),
     "s5 bilinear": lambda key: S5.init(4, 6, key=key, discretization="bilinear"),
+    "s5 full": lambda key: S5.init(4, 6, key=key, conjugate_pairs=False, clip_eigenvalues=True),
+    "s4d": lambda key: S4D.init(4, 6, key=key),
+    "linoss": lambda key: LinOSS.init(4, 6, key=key),
+    "d_linoss": lambda key: LinOSS.init_damped(4, 6, key=key),
     "mamba": lambda key: Mamba.init(4, 3, key=key),
     "mamba tied": lambda key: Mamba.init(4, 3, key=key, tied=True),
     "mamba2": lambda key: Mamba2.init(4, 3, key=key, headdim=4),

@@ -1,6 +1,7 @@
 """The model of a run, its size and its layers."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from zoo import (
     pair_classifier,
     regressor,
 )
+from zoo.network.block import BlockSettings
 
 from ..settings.config import NetworkConfig, RunConfig
 from ..settings.errors import require
@@ -30,14 +32,13 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
     settings: dict[str, Any] = {
         "d_model": network.d_model,
         "blocks": network.blocks,
-        "norm": network.norm,
-        "dropout": network.dropout,
+        **{name: getattr(network, name) for name in OF_BLOCKS},
         "key": jax.random.fold_in(jax.random.key(config.seed), 0),
     }
     return _BUILDERS[task.kind](
         lambda key: config.layer.build(network.d_model, key=key),
         **settings,
-        **_task_settings(task, network.bidirectional),
+        **_task_settings(task, network),
     )
 
 
@@ -51,7 +52,13 @@ def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = N
     check_memory(config, task)
     model, _ = eqx.filter_eval_shape(lambda: build_model(config, task))
     check_parameters(parameter_count(model))
-    if any(family_of(layer).needs_data for layer in ssm_layers(model)):
+    if task.targets is not None:
+        causal = all(layer.is_causal for layer in ssm_layers(model))
+        require(
+            causal, "layer", type(config.layer).__name__, "one that reads one way for a forecast"
+        )
+    needs_data = any(family_of(layer).needs_data for layer in ssm_layers(model))
+    if needs_data or getattr(config.layer, "needs_data", False):
         price = config.regularization.hankel
         layers = "for layers whose Hankel singular values depend on data"
         if method is None:
@@ -64,6 +71,9 @@ def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = N
     if any(family_of(layer).system is None for layer in ssm_layers(model)):
         kept, cannot = config.loop.keep_systems, "for layers that have no systems to keep"
         require(not kept, "loop.keep_systems", kept, f"False {cannot}")
+    if not all(family_of(layer).is_one_system for layer in ssm_layers(model)):
+        price, many = config.regularization.hankel, "0 for layers with a system for each channel"
+        require(price == 0, "regularization.hankel", price, many)
     if task.kind not in ("classification", "pair", "language", "recall"):
         teacher = config.distillation.teacher
         require(teacher is None, "distillation.teacher", teacher, "None without classes to tell")
@@ -80,8 +90,12 @@ def check_network(network: NetworkConfig, task: Task) -> None:
     if task.kind in ("language", "recall"):
         seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
-        require(network.norm != "batch", "network.norm", network.norm, f"layer or rms {seen}")
+        by_sample = network.norm in ("layer", "rms")
+        require(by_sample, "network.norm", network.norm, f"layer or rms {seen}")
 
+
+OF_BLOCKS = tuple(field.name for field in fields(BlockSettings))
+"""The settings of a network that its blocks have."""
 
 _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
     "classification": classifier,
@@ -94,7 +108,7 @@ _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
 }
 
 
-def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
+def _task_settings(task: Task, network: NetworkConfig) -> dict[str, Any]:
     """What the model of this kind of task has to know of it."""
     common = {"intervals": task.splits["train"].intervals is not None}
     match task.kind:
@@ -106,14 +120,13 @@ def _task_settings(task: Task, bidirectional: bool) -> dict[str, Any]:
                 "outputs": task.outputs,
                 "frame": task.frame,
                 "targets": task.targets,
-                "bidirectional": bidirectional,
             }
         case _:
             own = {
                 "input_kind": task.input_kind,
                 "input_size": task.input_size,
                 "classes": task.outputs,
-                "bidirectional": bidirectional,
+                "pooling": network.pooling,
             }
     return {**common, **own}
 

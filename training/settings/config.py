@@ -8,10 +8,10 @@ import tyro
 
 from data import check_task
 from zoo import LayerConfig, layer_config
-from zoo.network.norm import NormName
 
 from .errors import check_numbers, require
 from .methods import METHODS, POLICIES
+from .network import NetworkConfig
 from .numbers import Factor, Share
 
 if TYPE_CHECKING:
@@ -26,37 +26,8 @@ Data = TypeVar("Data", bound=Any)
 """The configuration of a task: a class in `data.TASKS`."""
 
 
-MOST_BLOCKS = 1000
-"""Blocks that a network can have."""
 MOST_SHRINKS = 100_000
 """Shrinks that a run can have."""
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The residual network around the layers."""
-
-    d_model: int = 64
-    """Channels H of the residual stream."""
-    blocks: int = 2
-    """Residual blocks."""
-    norm: NormName = "batch"
-    """Normalisation before each layer."""
-    dropout: float = 0.0
-    """Share of the values that dropout sets to zero."""
-    dropout_mask: Literal["sequence", "batch"] = "sequence"
-    """Whether each sequence has a dropout mask of its own, or one mask serves the whole batch, a
-    habit of the published code."""
-    bidirectional: bool = False
-    """Run a second layer backwards in each block."""
-
-    def __post_init__(self):
-        check_numbers(self, "network.")
-        require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
-        require(
-            1 <= self.blocks <= MOST_BLOCKS, "network.blocks", self.blocks, f"1 to {MOST_BLOCKS}"
-        )
-        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "in [0, 1)")
 
 
 @dataclass(frozen=True)

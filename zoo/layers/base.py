@@ -30,6 +30,9 @@ class AbstractSSM(eqx.Module):
     """Whether it gates and mixes channels by itself, and so stands in a residual block alone."""
     takes_intervals: ClassVar[bool] = False
     """Whether its call takes `dt`, the intervals before each sample."""
+    is_causal: ClassVar[bool] = True
+    """Whether outputs look at the past alone. If not, it cannot be streamed, and its call takes
+    `length`, the samples of a padded sequence."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         if args or kwargs:  # copies and pickles are made without
@@ -90,6 +93,13 @@ class AbstractLinearSSM(AbstractSSM):
     """Whether every field has its states along one axis, and `to_lti` and `from_lti` treat each
     state by itself. `compress` then pads layers with copies of a state, so that one program serves
     many sizes; for other layers it compiles one for each."""
+    error_factor: ClassVar[int] = 1
+    """The gain of an error of the layer is at most this times that of the error of its system."""
+
+    @property
+    def keeps_forever(self) -> bool:
+        """Whether no state decays at all, so that white noise has no Gramian."""
+        return False
 
     @abc.abstractmethod
     def to_lti(self) -> DiagonalLTI:
@@ -105,19 +115,19 @@ class AbstractLinearSSM(AbstractSSM):
     @checked
     def resized(self, n: int) -> "AbstractLinearSSM":
         H = self.d_model
+        outputs = H if self.is_causal else 2 * H
         return self.from_lti(
             DiagonalLTI(
                 log_lam=jnp.zeros(n, complex),
                 B=jnp.zeros((n, H), complex),
-                C=jnp.zeros((H, n), complex),
-                D=jnp.zeros(H),
+                C=jnp.zeros((outputs, n), complex),
+                D=jnp.zeros(H if self.is_causal else (outputs, H)),
             )
         )
 
     @checked
     def first_states(self, n: int) -> "AbstractLinearSSM":
-        shapes = eqx.filter_eval_shape(lambda layer: layer.resized(n), self)
-        return jax.tree.map(lambda x, like: x[tuple(map(slice, like.shape))], self, shapes)
+        return _first_entries(self, n)
 
 
 class AbstractTimedSSM(AbstractLinearSSM):
@@ -136,12 +146,65 @@ class AbstractTimedSSM(AbstractLinearSSM):
         units of a usual one."""
 
 
+class AbstractBothWaysSSM(AbstractLinearSSM):
+    """A linear layer that reads a sequence forwards and backwards with the same states.
+
+    Its system is the forward one, whose outputs are those of the forward half, then those that the
+    backward half makes of the reversed sequence. Both add up, and either may leave out what the
+    current input has put into it: an error's gain is at most three times that of the system's.
+    """
+
+    is_causal: ClassVar[bool] = False
+    error_factor: ClassVar[int] = 3
+
+
+class AbstractBankSSM(AbstractSSM):
+    """A bank of linear time-invariant systems: one of `d_state` states for each channel.
+
+    `to_lti` and `from_lti` are those of `AbstractLinearSSM`, of a `DiagonalLTI` whose arrays have
+    the channels in front, each with one input and one output. Fields that act on states have the
+    shape [d_model d_state], and treat each state by itself.
+    """
+
+    @abc.abstractmethod
+    def to_lti(self) -> DiagonalLTI:
+        """The linear systems that this layer is, channels in front."""
+
+    @abc.abstractmethod
+    def from_lti(self, lti: DiagonalLTI) -> "AbstractBankSSM":
+        """A layer of this kind, with this one's settings and dtype, that computes `lti`.
+
+        Inverse of `to_lti` up to rounding. Differentiable in `lti`.
+        """
+
+    @checked
+    def resized(self, n: int) -> "AbstractBankSSM":
+        one = DiagonalLTI(
+            log_lam=jnp.zeros(n, complex),
+            B=jnp.zeros((n, 1), complex),
+            C=jnp.zeros((1, n), complex),
+            D=jnp.zeros(1),
+        )
+        H = self.d_model
+        return self.from_lti(jax.tree.map(lambda x: jnp.broadcast_to(x, (H, *x.shape)), one))
+
+    @checked
+    def first_states(self, n: int) -> "AbstractBankSSM":
+        return _first_entries(self, n)
+
+
 class AbstractSelectiveSSM(AbstractSSM):
     """A layer whose recurrence follows its input: what it is as a linear system depends on data.
 
     Mamba, gated linear attention and the delta rule are of this kind. A family of such layers says
     more of itself in an abstract class of its own (`AbstractMambaSSM`).
     """
+
+
+def _first_entries(layer: Any, n: int) -> Any:
+    """The first entries of every array of `layer`, as many as a layer of `n` states has."""
+    shapes = eqx.filter_eval_shape(lambda layer: layer.resized(n), layer)
+    return jax.tree.map(lambda x, like: x[tuple(map(slice, like.shape))], layer, shapes)
 
 
 @checked
@@ -181,6 +244,25 @@ def check_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
 
 
 @checked
+def check_bank_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
+    """Raise a ValueError unless `lti` is a bank for all channels of `layer`."""
+    H, n = layer.d_model, lti.log_lam.shape[-1]
+    shapes = tuple(x.shape for x in (lti.log_lam, lti.B, lti.C, lti.D))
+    wanted = ((H, n), (H, n, 1), (H, 1, n), (H, 1))
+    if shapes != wanted or n < 1:
+        raise ValueError(
+            f"lti has arrays of shapes {', '.join(map(str, shapes))}, allowed for this "
+            f"{type(layer).__name__}: {', '.join(map(str, wanted))}, 1 state or more"
+        )
+
+
+@checked
+def is_bank(layer: AbstractSSM) -> TypeGuard[AbstractBankSSM]:
+    """Whether `layer` is a system for each channel."""
+    return isinstance(layer, AbstractBankSSM)
+
+
+@checked
 def is_linear(layer: AbstractSSM) -> TypeGuard[AbstractLinearSSM]:
     """Whether `layer` is time-invariant, and can say which system it is."""
     return isinstance(layer, AbstractLinearSSM)
@@ -189,6 +271,11 @@ def is_linear(layer: AbstractSSM) -> TypeGuard[AbstractLinearSSM]:
 @checked
 def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
     """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
+    if is_bank(layer):
+        raise ValueError(
+            f"a {type(layer).__name__} is a system for each channel, allowed here: one system, an "
+            "AbstractLinearSSM"
+        )
     if not isinstance(layer, AbstractLinearSSM):
         raise ValueError(
             f"`layer` must be an AbstractLinearSSM, a linear system by itself, got a "

@@ -41,10 +41,11 @@ def ring(
 
 @checked
 def hippo_legs_normal(
-    size: int,
+    size: int, *, both: bool = False
 ) -> tuple[Complex[np.ndarray, " d_state"], Complex[np.ndarray, "order d_state"]]:
     """Eigenvalues and eigenvectors of HiPPO-LegS-N, one of each conjugate pair, n = size / 2.
 
+    With `both`, both of each pair, n = size.
     The normal part of HiPPO-LegS, A_ij = -1/2 delta_ij + skew(sqrt(2i+1) sqrt(2j+1) / 2)
     (Smith et al., S5, ICLR 2023, section 2.3 and appendix B.1.1): A + I/2 is skew-symmetric, so
     its eigenvalues are -1/2 + i omega and its eigenvectors are unitary.
@@ -54,7 +55,7 @@ def hippo_legs_normal(
     scale = np.sqrt(2 * np.arange(size) + 1.0)
     lower = -np.tril(np.outer(scale, scale), -1)
     omega, V = np.linalg.eigh(-0.5j * (lower - lower.T))
-    half = omega > 0
+    half = (omega > 0) | both
     return -0.5 + 1j * omega[half], V[:, half]
 
 

@@ -1,59 +1,23 @@
 """The simplified state-space layer S5 (Smith, Warrington, Linderman, arXiv 2208.04933)."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from ..lti import DiagonalLTI
 from ..recurrence.linear import linear_recurrence, lti_apply, lti_step
 from ..typing import Count, InputArray, checked
 from .base import MIN_DECAY, AbstractTimedSSM, check_fits
-from .checks import check_divides, check_kinds, check_positive, check_steps
+from .checks import check_divides, check_positive, check_steps, is_finite
 from .discretize import RULES, Discretization
 from .half import as_complex, narrowed, widened, with_feedthrough
 from .initializers import hippo_legs_normal, log_uniform
-
-
-@dataclass(frozen=True)
-class S5Config:
-    """Simplified state-space layer (Smith et al. 2023)."""
-
-    states_per_channel: ClassVar[bool] = False
-
-    d_state: int = 64
-    """Complex states N of each layer at the start: one of each conjugate pair."""
-    hippo_blocks: int = 1
-    """HiPPO-LegS-N matrices on the diagonal; must divide d_state."""
-    step_min: float = 1e-3
-    """Smallest step size at the start [samples]."""
-    step_max: float = 1e-1
-    """Largest step size at the start [samples]."""
-    discretization: Discretization = "zoh"
-    """How continuous time becomes samples."""
-
-    def __post_init__(self):
-        check_kinds(self)
-        check_positive("d_state", self.d_state)
-        check_divides("hippo_blocks", self.hippo_blocks, "d_state", self.d_state)
-        check_steps("step", self.step_min, self.step_max)
-
-    @checked
-    def build(self, d_model: int, *, key: PRNGKeyArray) -> "S5":
-        return S5.init(
-            d_model,
-            self.d_state,
-            key=key,
-            hippo_blocks=self.hippo_blocks,
-            step_min=self.step_min,
-            step_max=self.step_max,
-            discretization=self.discretization,
-        )
 
 
 class S5(AbstractTimedSSM):
@@ -64,7 +28,10 @@ class S5(AbstractTimedSSM):
         y_k = 2 Re(C x_k) + D u_k                                              (conjugate symmetry)
 
     The public code stores Re(Lambda) itself, which training can push past zero; its logarithm
-    cannot leave the stable half-plane.
+    cannot leave the stable half-plane. Its other options are settings of the class: without
+    `conjugate_pairs` both states of a pair are stored, and y_k = Re(C x_k) + D u_k;
+    `clip_eigenvalues` takes real parts above -1e-4 for that; all steps are multiplied by
+    `step_rescale`.
     """
 
     is_modal: ClassVar[bool] = True
@@ -79,6 +46,9 @@ class S5(AbstractTimedSSM):
     D: Float[Array, " d_model"]
     log_step: Float[Array, " d_state"]
     discretization: Discretization = eqx.field(static=True)
+    conjugate_pairs: bool = eqx.field(static=True, default=True)
+    clip_eigenvalues: bool = eqx.field(static=True, default=False)
+    step_rescale: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if self.discretization not in RULES:
@@ -86,6 +56,7 @@ class S5(AbstractTimedSSM):
                 f"`discretization` must be one of {', '.join(sorted(RULES))}, got "
                 f"{self.discretization!r}"
             )
+        check_rescale(self.step_rescale)
 
     @classmethod
     @checked
@@ -95,10 +66,13 @@ class S5(AbstractTimedSSM):
         d_state: int,
         *,
         key: PRNGKeyArray,
-        hippo_blocks: int = S5Config.hippo_blocks,
-        step_min: float = S5Config.step_min,
-        step_max: float = S5Config.step_max,
-        discretization: Discretization = S5Config.discretization,
+        hippo_blocks: int = 1,
+        step_min: float = 1e-3,
+        step_max: float = 1e-1,
+        discretization: Discretization = "zoh",
+        conjugate_pairs: bool = True,
+        clip_eigenvalues: bool = False,
+        step_rescale: float = 1.0,
     ) -> "S5":
         """`hippo_blocks` HiPPO-LegS-N matrices on the diagonal (section 4.3); B, C in their basis.
 
@@ -109,8 +83,8 @@ class S5(AbstractTimedSSM):
         check_divides("hippo_blocks", hippo_blocks, "d_state", d_state)
         check_steps("step", step_min, step_max)
         B_key, C_key, D_key, step_key = jax.random.split(key, 4)
-        size = 2 * d_state
-        Lambda, V = hippo_legs_normal(size // hippo_blocks)
+        size = 2 * d_state if conjugate_pairs else d_state
+        Lambda, V = hippo_legs_normal(size // hippo_blocks, both=not conjugate_pairs)
         eye = np.eye(hippo_blocks)
         dtype = jnp.result_type(complex)
         basis = jnp.asarray(np.kron(eye, V), dtype)
@@ -123,6 +97,9 @@ class S5(AbstractTimedSSM):
             jax.random.normal(D_key, (d_model,)),
             log_uniform(step_key, (d_state,), step_min, step_max),
             discretization=discretization,
+            conjugate_pairs=conjugate_pairs,
+            clip_eigenvalues=clip_eigenvalues,
+            step_rescale=step_rescale,
         )
 
     @classmethod
@@ -135,11 +112,25 @@ class S5(AbstractTimedSSM):
         D: Float[InputArray, " d_model"],
         log_step: Float[InputArray, " d_state"],
         *,
-        discretization: Discretization = S5Config.discretization,
+        discretization: Discretization = "zoh",
+        conjugate_pairs: bool = True,
+        clip_eigenvalues: bool = False,
+        step_rescale: float = 1.0,
     ) -> "S5":
-        """A layer from the matrices of the paper, Re(Lambda) < 0, one of each conjugate pair."""
+        """A layer from the matrices of the paper, one of each conjugate pair, or both.
+
+        ValueError unless Re(Lambda) < 0; with `clip_eigenvalues` those that are not are clipped.
+        """
+        decay = -jnp.real(Lambda)
+        if clip_eigenvalues:
+            decay = jnp.maximum(decay, LEAST_DECAY)
+        elif not isinstance(decay, Tracer) and not bool(jnp.all(decay > 0)):
+            raise ValueError(
+                "`Lambda` must have real parts below 0 without `clip_eigenvalues`, got up to "
+                f"{float(jnp.max(-decay)):g}"
+            )
         return cls(
-            Lambda_re_log=jnp.log(-jnp.real(Lambda)),
+            Lambda_re_log=jnp.log(decay),
             Lambda_im=jnp.imag(Lambda),
             B_re=jnp.real(B),
             B_im=jnp.imag(B),
@@ -148,6 +139,9 @@ class S5(AbstractTimedSSM):
             D=D,
             log_step=log_step,
             discretization=discretization,
+            conjugate_pairs=conjugate_pairs,
+            clip_eigenvalues=clip_eigenvalues,
+            step_rescale=step_rescale,
         )
 
     @property
@@ -160,8 +154,16 @@ class S5(AbstractTimedSSM):
 
     @property
     def Lambda(self) -> Complex[Array, " d_state"]:
-        """Continuous-time eigenvalues, one of each conjugate pair [rad per unit of time]."""
-        return as_complex(-jnp.exp(widened(self.Lambda_re_log)), self.Lambda_im)
+        """Continuous-time eigenvalues [rad per unit of time]."""
+        decay = jnp.exp(widened(self.Lambda_re_log))
+        if self.clip_eigenvalues:
+            decay = jnp.maximum(decay, LEAST_DECAY)
+        return as_complex(-decay, self.Lambda_im)
+
+    @property
+    def steps(self) -> Float[Array, " d_state"]:
+        """The step size of each state [units of time per sample]."""
+        return self.step_rescale * jnp.exp(widened(self.log_step))
 
     @checked
     def __call__(
@@ -174,13 +176,13 @@ class S5(AbstractTimedSSM):
         """The output sequence from a zero state.
 
         `dt` are the intervals before each sample, in samples (all one if not given): state n
-        advances by dt_k * exp(log_step_n) under the input u_k, which is held over the interval.
+        advances by dt_k * steps_n under the input u_k, which is held over the interval.
         """
         lti = self.to_lti()
         if dt is None:
             y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
         else:
-            a, b = jax.vmap(self._sampled)(u, dt)
+            a, b = jax.vmap(self.sampled)(u, dt)
             y = jnp.real(linear_recurrence(a, b) @ lti.C.T)
         return with_feedthrough(y, self.D, u)
 
@@ -200,17 +202,17 @@ class S5(AbstractTimedSSM):
         if dt is None:
             carry, y_t = lti_step(lti.log_lam, lti.B, lti.C, carry, u_t)
         else:
-            a, b = self._sampled(u_t, dt)
+            a, b = self.sampled(u_t, dt)
             carry = a * carry + b
             y_t = jnp.real(lti.C @ carry)
         return carry, with_feedthrough(y_t, self.D, u_t)
 
-    def _sampled(
+    def sampled(
         self, u_t: Float[Array, " d_model"], dt: Float[Array, ""]
     ) -> tuple[Complex[Array, " d_state"], Complex[Array, " d_state"]]:
         """Decay and input of the states over an interval of `dt` samples."""
         rule = RULES[self.discretization]
-        log_lam, gain = rule.forward(self.Lambda, dt * jnp.exp(widened(self.log_step)))
+        log_lam, gain = rule.forward(self.Lambda, dt * self.steps)
         return jnp.exp(log_lam), gain * (as_complex(self.B_re, self.B_im) @ u_t)
 
     @checked
@@ -226,15 +228,18 @@ class S5(AbstractTimedSSM):
 
     @checked
     def to_lti(self) -> DiagonalLTI:
-        log_lam, gain = RULES[self.discretization].forward(
-            self.Lambda, jnp.exp(widened(self.log_step))
-        )
+        log_lam, gain = RULES[self.discretization].forward(self.Lambda, self.steps)
         return DiagonalLTI(
             log_lam=log_lam,
             B=gain[:, None] * as_complex(self.B_re, self.B_im),
-            C=2 * as_complex(self.C_re, self.C_im),
+            C=self._of_pair * as_complex(self.C_re, self.C_im),
             D=self.D,
         )
+
+    @property
+    def _of_pair(self) -> int:
+        """How many states of the system a stored one stands for."""
+        return 2 if self.conjugate_pairs else 1
 
     @checked
     def from_lti(self, lti: DiagonalLTI) -> "S5":
@@ -250,14 +255,28 @@ class S5(AbstractTimedSSM):
         log_lam = jax.lax.complex(-decay, jnp.imag(lti.log_lam)).astype(own.dtype)
         nearest = jnp.argmin(jnp.abs(log_lam[:, None] - own), axis=1)
         log_step = self.log_step[nearest]
-        step = jnp.exp(widened(log_step))
+        step = self.steps[nearest]
         Lambda, gain = RULES[self.discretization].inverse(log_lam, step)
         layer = self.from_continuous(
             Lambda,
             (lti.B / gain[:, None]).astype(own.dtype),
-            jnp.asarray(lti.C / 2).astype(own.dtype),
+            jnp.asarray(lti.C / self._of_pair).astype(own.dtype),
             jnp.asarray(lti.D).astype(self.D.dtype),
             log_step,
             discretization=self.discretization,
+            conjugate_pairs=self.conjugate_pairs,
+            clip_eigenvalues=self.clip_eigenvalues,
+            step_rescale=self.step_rescale,
         )
         return narrowed(layer, self)
+
+
+@checked
+def check_rescale(value: Any) -> None:
+    """ValueError unless `value` is a factor for step sizes: finite, and above 0."""
+    if not is_finite(value) or value <= 0:
+        raise ValueError(f"`step_rescale` must be above 0, got {value}")
+
+
+LEAST_DECAY = 1e-4
+"""Least -Re(Lambda) of clipped eigenvalues [per unit of time], that of the public code."""

@@ -1,14 +1,15 @@
 """Two layers over one sequence, one of them backwards."""
 
-from typing import Any, NoReturn
+from typing import ClassVar
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
-from ..masks import check_length
-from ..typing import Count, InputArray, Size, checked
+from ..layers.both_ways import cannot_stream, read_both_ways
+from ..typing import Count, InputArray, checked
+
+_refuse = cannot_stream("Bidirectional", "one of its two layers, `forward`")
 
 
 class Bidirectional(eqx.Module):
@@ -18,6 +19,8 @@ class Bidirectional(eqx.Module):
     the current input, as the public S5 does. `init_state`, `step` and `run` raise a ValueError: the
     future cannot be streamed.
     """
+
+    is_causal: ClassVar[bool] = False
 
     forward: AbstractSSM
     backward: AbstractSSM
@@ -37,40 +40,8 @@ class Bidirectional(eqx.Module):
         the last sample, whose input is then held as long as the first one's. Of a padded sequence,
         `length` is the number of samples: backwards it begins at the last of them.
         """
-        backwards = _reversed(u.shape[0], length)
-        if dt is None:
-            return self.forward(u) + self.backward(u[backwards])[backwards]
-        last = u.shape[0] if length is None else length
-        following = jnp.where(jnp.arange(u.shape[0]) == last - 1, dt[0], jnp.roll(dt, -1))
-        y = self.backward(u[backwards], dt=following[backwards])  # pyright: ignore[reportCallIssue]
-        return self.forward(u, dt=dt) + y[backwards]  # pyright: ignore[reportCallIssue]
+        return read_both_ways(self.forward, self.backward, u, dt, length)
 
-    @checked
-    def init_state(self) -> NoReturn:
-        """A ValueError: there is nothing to stream from."""
-        raise ValueError(CANNOT_STREAM)
-
-    @checked
-    def step(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """A ValueError, as `init_state`."""
-        raise ValueError(CANNOT_STREAM)
-
-    @checked
-    def run(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """A ValueError, as `init_state`."""
-        raise ValueError(CANNOT_STREAM)
-
-
-CANNOT_STREAM = (
-    "a Bidirectional layer cannot stream, since its outputs need the samples that follow: call it "
-    "with the whole sequence, or take one of its two layers, `forward`"
-)
-"""Why there is no carry."""
-
-
-def _reversed(samples: Size, length: Count | None) -> Int[Array, " length"] | slice:
-    """Indices that reverse the first `length` samples, and that undo it too."""
-    if length is None:
-        return slice(None, None, -1)
-    check_length(length, samples)
-    return (length - 1 - jnp.arange(samples)) % samples
+    init_state = _refuse
+    step = _refuse
+    run = _refuse

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -12,9 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..derivative import both_ways
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
+from .attention import WindowAttention
 from .bidirectional import Bidirectional
-from .norm import NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
-from .pointwise import GLU, Dropout, gelu
+from .norm import NORM_EPSILON, NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
+from .pointwise import GATES, GLU, Dropout, GateName, HalfGLU, gelu
 
 
 def _summed_once_backward(_, dx):
@@ -33,10 +35,15 @@ for each entry, as it makes a product, which it copies, of a division by a singl
 
 
 class AbstractBlock(eqx.Module):
-    """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed."""
+    """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed.
+
+    Where the norm does not come first, it is norm(x + after(ssm(x))).
+    """
 
     norm: eqx.AbstractVar[AbstractNorm]
-    ssm: eqx.AbstractVar[AbstractSSM | Bidirectional]
+    ssm: eqx.AbstractVar[Any]
+    """An `AbstractSSM`, a `Bidirectional` or a `WindowAttention`."""
+    norm_first: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def after(
@@ -64,14 +71,19 @@ class AbstractBlock(eqx.Module):
         `dt` are the intervals before each sample, for layers that take them.
         """
         x = _summed_once(x)
-        y, state = self.norm(x, state, length)
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
-        if length is not None and isinstance(self.ssm, Bidirectional):
+        if length is not None and not self.ssm.is_causal:
             given["length"] = length
+        if not self.norm_first:
+            y = self.end(x + self.after(self.ssm(x, **given), key=key))
+            return self.norm(y, state, length)
+        y, state = self.norm(x, state, length)
         return self.end(x + self.after(self.ssm(y, **given), key=key)), state
 
     @checked
-    def streamed(self) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm, AbstractSSM]:
+    def streamed(
+        self,
+    ) -> tuple[eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm, AbstractSSM | WindowAttention]:
         """The norm of a sample and the layer; a ValueError if this block cannot be streamed."""
         if not isinstance(self.norm, SampleNorm):
             raise ValueError(
@@ -79,8 +91,9 @@ class AbstractBlock(eqx.Module):
                 "batch and its length sees the future; a trained one is fixed by "
                 f"`zoo.fixed_norms`), got {type(self.norm).__name__}"
             )
-        if isinstance(self.ssm, Bidirectional):
-            raise ValueError("`ssm` must be causal where sequences are streamed, got Bidirectional")
+        if isinstance(self.ssm, Bidirectional) or not self.ssm.is_causal:
+            name = type(self.ssm).__name__
+            raise ValueError(f"`ssm` must be causal where sequences are streamed, got {name}")
         return self.norm.norm, self.ssm
 
     @checked
@@ -89,8 +102,12 @@ class AbstractBlock(eqx.Module):
     ) -> tuple[Any, Float[Array, "length d_model"]]:
         """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
         norm, ssm = self.streamed()
+        after = eqx.nn.inference_mode(self).after
+        if not self.norm_first:
+            carry, y = ssm.run(carry, x, length)
+            return carry, jax.vmap(norm)(self.end(x + after(y)))
         carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
-        return carry, self.end(x + eqx.nn.inference_mode(self).after(y))
+        return carry, self.end(x + after(y))
 
     @checked
     def step(
@@ -98,25 +115,34 @@ class AbstractBlock(eqx.Module):
     ) -> tuple[Any, Float[Array, " d_model"]]:
         """One sample, as `AbstractSSM.step`, without dropout."""
         norm, ssm = self.streamed()
+        after = eqx.nn.inference_mode(self).after
+        if not self.norm_first:
+            carry, y_t = ssm.step(carry, x_t)
+            return carry, norm(self.end(x_t[None] + after(y_t[None]))[0])
         carry, y_t = ssm.step(carry, norm(x_t))
-        y_t = eqx.nn.inference_mode(self).after(y_t[None])
-        return carry, self.end(x_t[None] + y_t)[0]
+        return carry, self.end(x_t[None] + after(y_t[None]))[0]
 
 
 class Block(AbstractBlock):
-    """x + dropout(GLU(dropout(GELU(ssm(norm(x)))))), the paper's residual block."""
+    """x + dropout(GLU(dropout(GELU(ssm(norm(x)))))), the paper's residual block.
+
+    Without a gate it ends with the first dropout.
+    """
 
     norm: AbstractNorm
     ssm: AbstractSSM | Bidirectional
-    glu: GLU
+    glu: GLU | HalfGLU | None
     dropout: Dropout
+    norm_first: bool = eqx.field(static=True, default=True)
 
     @checked
     def after(
         self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "length d_model"]:
-        y = self.dropout(gelu(y), key=key, draw=0)
-        return self.dropout(self.glu(y), key=key, draw=1)
+        activated = self.dropout(gelu(y), key=key, draw=0)
+        if self.glu is None:
+            return activated
+        return self.dropout(self.glu(activated, y), key=key, draw=1)
 
     @checked
     def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
@@ -129,6 +155,31 @@ class MixerBlock(AbstractBlock):
     norm: AbstractNorm
     ssm: AbstractSSM | Bidirectional
     dropout: Dropout
+    norm_first: bool = eqx.field(static=True, default=True)
+
+    @checked
+    def after(
+        self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "length d_model"]:
+        return self.dropout(y, key=key)
+
+    @checked
+    def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
+        return x
+
+
+class AttentionBlock(AbstractBlock):
+    """x + dropout(attention(norm(x))), which stands between blocks of state-space layers."""
+
+    norm: AbstractNorm
+    attention: WindowAttention
+    dropout: Dropout
+    norm_first: bool = eqx.field(static=True, default=True)
+
+    @property
+    def ssm(self) -> WindowAttention:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The attention, in the place of the layer."""
+        return self.attention
 
     @checked
     def after(
@@ -158,6 +209,38 @@ def run_blocks(
     return x, state
 
 
+@dataclass(frozen=True)
+class BlockSettings:
+    """What the residual blocks of a network are like."""
+
+    norm: NormName = "batch"
+    """Normalisation: by the batch, by the batch with running statistics, or sample by sample."""
+    norm_first: bool = True
+    """Normalise what goes into a layer; otherwise what comes out of the block."""
+    norm_affine: bool = True
+    """Whether a norm has a weight and a bias."""
+    norm_epsilon: float = NORM_EPSILON
+    """Added to variances and mean squares."""
+    gate: GateName = "full_glu"
+    """What gates the activated outputs of a layer, by the names of S5."""
+    dropout: float = 0.0
+    """Share of the values that dropout sets to zero."""
+    bidirectional: bool = False
+    """Run a second layer backwards in each block."""
+    attention_every: int = 0
+    """Sliding-window attention after every so many blocks, where others follow; 0 for none."""
+    attention_window: int = 64
+    """Samples that attention sees: the present one and those before it."""
+    attention_heads: int = 4
+    """Heads of attention; must divide d_model."""
+
+    def __post_init__(self):
+        for name, allowed in (("norm", NORMS), ("gate", GATES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}, allowed: {', '.join(allowed)}")
+
+
 @checked
 def blocks_init_state(blocks: Sequence[AbstractBlock]) -> tuple[Any, ...]:
     """Each layer's zero state; a ValueError if a block cannot be streamed."""
@@ -179,28 +262,59 @@ def step_blocks(
 @checked
 def residual_block(
     make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    settings: BlockSettings,
     *,
     d_model: int,
-    norm: NormName,
-    dropout: float,
-    bidirectional: bool,
     key: PRNGKeyArray,
 ) -> Block | MixerBlock:
     """The block that suits the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
-    if norm not in NORMS:
-        raise ValueError(f"`norm` must be one of {', '.join(NORMS)}, got {norm!r}")
-    forward_key, backward_key, glu_key = jax.random.split(key, 3)
+    forward_key, backward_key, gate_key = jax.random.split(key, 3)
     forward = make_ssm(forward_key)
-    ssm = Bidirectional(forward, make_ssm(backward_key)) if bidirectional else forward
+    both = settings.bidirectional
+    if both and not forward.is_causal:
+        raise ValueError(
+            f"bidirectional=True, allowed with layers that read one way, got a "
+            f"{type(forward).__name__}"
+        )
+    ssm = Bidirectional(forward, make_ssm(backward_key)) if both else forward
+    norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)
     if forward.is_mixer:
-        return MixerBlock(NORMS[norm](d_model), ssm, Dropout(dropout))
-    glu = GLU(d_model, key=glu_key)
-    return Block(NORMS[norm](d_model), ssm, glu, Dropout(dropout))
+        return MixerBlock(norm=norm, ssm=ssm, dropout=dropout, norm_first=settings.norm_first)
+    gate = GATES[settings.gate](d_model, key=gate_key)
+    return Block(norm=norm, ssm=ssm, glu=gate, dropout=dropout, norm_first=settings.norm_first)
+
+
+@checked
+def attention_block(settings: BlockSettings, *, d_model: int, key: PRNGKeyArray) -> AttentionBlock:
+    """A block of sliding-window attention."""
+    attention = WindowAttention.init(
+        d_model, heads=settings.attention_heads, window=settings.attention_window, key=key
+    )
+    norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)
+    return AttentionBlock(
+        norm=norm, attention=attention, dropout=dropout, norm_first=settings.norm_first
+    )
+
+
+def _norm(settings: BlockSettings, d_model: int) -> AbstractNorm:
+    make = NORMS[settings.norm]
+    return make(d_model, affine=settings.norm_affine, eps=settings.norm_epsilon)
 
 
 @checked
 def residual_blocks(
-    make_ssm: Callable[[PRNGKeyArray], AbstractSSM], keys: Sequence[PRNGKeyArray], **settings: Any
-) -> tuple[Block | MixerBlock, ...]:
-    """A `residual_block` with these settings for each key."""
-    return tuple(residual_block(make_ssm, key=key, **settings) for key in keys)
+    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
+    settings: BlockSettings,
+    *,
+    d_model: int,
+    keys: Sequence[PRNGKeyArray],
+) -> tuple[AbstractBlock, ...]:
+    """A `residual_block` with these settings for each key, and attention between them."""
+    blocks: list[AbstractBlock] = []
+    for k, key in enumerate(keys, start=1):
+        blocks.append(residual_block(make_ssm, settings, d_model=d_model, key=key))
+        every = settings.attention_every
+        if every and k % every == 0 and k < len(keys):
+            own = jax.random.fold_in(key, 1)
+            blocks.append(attention_block(settings, d_model=d_model, key=own))
+    return tuple(blocks)

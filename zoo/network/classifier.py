@@ -13,15 +13,14 @@ from ..layers.base import AbstractSSM
 from ..masks import within
 from ..typing import Count, InputArray, checked
 from .block import (
-    Block,
-    MixerBlock,
+    AbstractBlock,
+    BlockSettings,
     blocks_init_state,
     residual_blocks,
     run_blocks,
     step_blocks,
 )
 from .intervals import interval_encoder, step_interval, with_intervals
-from .norm import NormName
 
 
 class LinearEncoder(eqx.Module):
@@ -80,21 +79,39 @@ class PooledState(NamedTuple):
     """How many they are."""
 
 
+@checked
+def last_sample(
+    h: Float[InputArray, "length d_model"], length: Count | None = None
+) -> Float[Array, " d_model"]:
+    """The last sample that is no padding."""
+    return h[-1] if length is None else h[length - 1]
+
+
+PoolName = Literal["mean", "last"]
+
+POOLS: dict[PoolName, Callable[..., Float[Array, " d_model"]]] = {
+    "mean": mean_pool,
+    "last": last_sample,
+}
+"""What is made of a sequence: `pool(h, length)`."""
+
+
 class Classifier(eqx.Module):
-    """A sequence in, logits of its classes out: encoder, blocks, mean over the length, linear head.
+    """A sequence in, logits of its classes out: encoder, blocks, pooling, linear head.
 
     One sequence per call; for a batch `jax.vmap(model, in_axes=(0, None, 0), out_axes=(0, None),
     axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
     padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
-    `step` streams, without dropout: the mean runs along. Norms must look at one sample at a time
+    `step` streams, without dropout: a mean runs along. Norms must look at one sample at a time
     (`zoo.fixed_norms`). `dt` are the intervals before each sample, as for `zoo.Regressor`.
     """
 
     encoder: Encoder
-    blocks: tuple[Block | MixerBlock, ...]
+    blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
     interval: eqx.nn.Linear | None = None
     """Intervals as input; None where the layers take them, or where there are none."""
+    pooling: PoolName = eqx.field(static=True, default="mean")
 
     @checked
     def __call__(
@@ -108,7 +125,7 @@ class Classifier(eqx.Module):
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         h, dt = with_intervals(self.interval, self.encoder(x), dt)
         h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
-        return self.head(mean_pool(h, length)), state
+        return self.head(POOLS[self.pooling](h, length)), state
 
     @checked
     def init_state(self) -> PooledState:
@@ -130,7 +147,8 @@ class Classifier(eqx.Module):
         h = step_interval(self.interval, self.encoder(x_t[None])[0], dt)
         layers, h = step_blocks(self.blocks, carry.layers, h)
         carry = PooledState(layers, carry.total + h, carry.samples + 1)
-        return carry, self.head(carry.total / carry.samples)
+        pooled = h if self.pooling == "last" else carry.total / carry.samples
+        return carry, self.head(pooled)
 
 
 @checked
@@ -143,32 +161,28 @@ def classifier(
     d_model: int,
     blocks: int,
     intervals: bool = False,
-    norm: NormName = "batch",
-    dropout: float = 0.0,
-    bidirectional: bool = False,
+    pooling: PoolName = "mean",
     key: PRNGKeyArray,
+    **block: Any,
 ) -> tuple[Classifier, eqx.nn.State]:
     """A classifier of `blocks` residual blocks of width `d_model`, and its BatchNorm state.
 
     `make_ssm(key)` makes a layer of that width; `input_size` is the number of real channels, or the
-    vocabulary; `intervals` says whether the model will be given `dt`.
+    vocabulary; `intervals` says whether the model will be given `dt`. `pooling` is "mean" or
+    "last", over or of the samples that are no padding. `block` are fields of `BlockSettings`:
+    `norm`, `dropout`, `bidirectional` and others.
     """
+    settings = BlockSettings(**block)
     interval_key = jax.random.fold_in(key, 1)
     encoder_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
 
     def build() -> Classifier:
         return Classifier(
             encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
-            blocks=residual_blocks(
-                make_ssm,
-                block_keys,
-                d_model=d_model,
-                norm=norm,
-                dropout=dropout,
-                bidirectional=bidirectional,
-            ),
+            blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
             interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
+            pooling=pooling,
         )
 
     return eqx.nn.make_with_state(build)()

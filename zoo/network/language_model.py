@@ -12,6 +12,7 @@ from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
 from .block import (
     AbstractBlock,
+    BlockSettings,
     blocks_init_state,
     residual_blocks,
     run_blocks,
@@ -20,7 +21,7 @@ from .block import (
 from .intervals import interval_encoder, with_intervals
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
-FINAL_NORMS: dict[str, Callable[[int], SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
+FINAL_NORMS: dict[str, Callable[..., SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
 
 
 class LanguageModel(eqx.Module):
@@ -116,17 +117,19 @@ def language_model(
     d_model: int,
     blocks: int,
     norm: NormName = "rms",
-    dropout: float = 0.0,
     tied: bool = True,
     intervals: bool = False,
     key: PRNGKeyArray,
+    **block: Any,
 ) -> tuple[LanguageModel, eqx.nn.State]:
     """A language model of `blocks` residual blocks of width `d_model`, and its (empty) state.
 
     `make_ssm(key)` makes a layer of that width. `norm` is "layer" or "rms": a mean over the batch
     and its length would tell a token about later ones. Embeddings start with a deviation of 0.02,
-    so that tied logits start small. `intervals` says whether the model will be given `dt`.
+    so that tied logits start small. `intervals` says whether the model will be given `dt`. `block`
+    are other fields of `BlockSettings`.
     """
+    settings = BlockSettings(norm=norm, **block)
     interval_key = jax.random.fold_in(key, 1)
     if norm not in FINAL_NORMS:
         raise ValueError(
@@ -141,15 +144,8 @@ def language_model(
         head = Linear.init(d_model, vocabulary, use_bias=False, key=head_key)
         return LanguageModel(
             embedding=eqx.nn.Embedding(weight=weight),
-            blocks=residual_blocks(
-                make_ssm,
-                block_keys,
-                d_model=d_model,
-                norm=norm,
-                dropout=dropout,
-                bidirectional=False,
-            ),
-            norm=FINAL_NORMS[norm](d_model),
+            blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
+            norm=FINAL_NORMS[norm](d_model, affine=settings.norm_affine, eps=settings.norm_epsilon),
             head=None if tied else head,
             interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
         )

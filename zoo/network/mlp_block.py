@@ -44,6 +44,7 @@ class MLPBlock(AbstractBlock):
     dropout: Dropout
     mlp_norm: SampleNorm
     mlp: SwiGLU
+    norm_first: bool = eqx.field(static=True, default=True)
 
     @checked
     def after(

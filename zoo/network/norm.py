@@ -16,13 +16,16 @@ from ..typing import Count, InputArray, checked
 BATCH_AXIS = "batch"
 """The axis name of `jax.vmap` over a batch: BatchNorm takes its mean over it."""
 
-NormName = Literal["batch", "layer", "rms"]
+NormName = Literal["batch", "batch-ema", "layer", "rms"]
 
 NORM_EPSILON = 1e-5
 """Added to variances and mean squares."""
 
 MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
+
+EMA_MOMENTUM = 0.99
+"""The same where they normalise in training too: that of the paper's code and Equinox's default."""
 
 
 class AbstractNorm(eqx.Module):
@@ -50,17 +53,18 @@ class BatchNorm(AbstractNorm):
     they have gathered. Padding does not count.
     """
 
-    weight: Float[Array, " d_model"]
-    bias: Float[Array, " d_model"]
+    weight: Float[Array, " d_model"] | None
+    bias: Float[Array, " d_model"] | None
     running: eqx.nn.StateIndex
     inference: bool
+    eps: float = eqx.field(static=True)
 
     @checked
-    def __init__(self, d_model: int):
-        self.weight, self.bias = jnp.ones(d_model), jnp.zeros(d_model)
+    def __init__(self, d_model: int, *, affine: bool = True, eps: float = NORM_EPSILON):
+        self.weight, self.bias = _affine(d_model, affine)
         start = jnp.zeros((), jnp.int32), jnp.zeros(d_model), jnp.ones(d_model)
         self.running = eqx.nn.StateIndex(start)
-        self.inference = False
+        self.inference, self.eps = False, eps
 
     @checked
     def __call__(
@@ -74,7 +78,7 @@ class BatchNorm(AbstractNorm):
         count, mean, variance = state.get(self.running)
         now_mean = _mean_over_batch(x, length)
         now_variance = _mean_over_batch(_square_about(now_mean, x), length)
-        y = _normalize(x, now_mean, now_variance, self.weight, self.bias)
+        y = _normalized(self, x, now_mean, now_variance)
         now = jax.lax.stop_gradient((now_mean, now_variance))
         pairs = zip((mean, variance), now, strict=True)
         after = (MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs)
@@ -84,8 +88,69 @@ class BatchNorm(AbstractNorm):
     def fixed(self, state: eqx.nn.State) -> "SampleNorm":
         count, mean, variance = state.get(self.running)
         gathered = jnp.where(count == 0, 1, 1 - MOMENTUM**count)
-        scale = self.weight * jax.lax.rsqrt(variance / gathered + NORM_EPSILON)
-        return SampleNorm(FixedNorm(mean / gathered, scale, self.bias))
+        return _fixed(self, mean / gathered, variance / gathered)
+
+
+class EMABatchNorm(AbstractNorm):
+    """BatchNorm that normalises by running statistics in training too.
+
+    The numbers of `eqx.nn.BatchNorm(mode="ema")`, Equinox's default and what the paper's code uses:
+    the running mean and variance start as those of the first batch, decay by `EMA_MOMENTUM`, and
+    the batch at hand is in them with the rest, 1 - EMA_MOMENTUM, through which alone gradients see
+    it. Padding does not count.
+    """
+
+    weight: Float[Array, " d_model"] | None
+    bias: Float[Array, " d_model"] | None
+    running: eqx.nn.StateIndex
+    inference: bool
+    eps: float = eqx.field(static=True)
+
+    @checked
+    def __init__(self, d_model: int, *, affine: bool = True, eps: float = NORM_EPSILON):
+        self.weight, self.bias = _affine(d_model, affine)
+        start = jnp.zeros((), jnp.int32), jnp.zeros(d_model), jnp.ones(d_model)
+        self.running = eqx.nn.StateIndex(start)
+        self.inference, self.eps = False, eps
+
+    @checked
+    def __call__(
+        self,
+        x: Float[InputArray, "length d_model"],
+        state: eqx.nn.State,
+        length: Count | None = None,
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
+        if self.inference:
+            return self.fixed(state)(x, state)
+        count, mean, variance = state.get(self.running)
+        now_mean = _mean_over_batch(x, length)
+        now_variance = _mean_over_batch((x - now_mean) ** 2, length)
+        share = jnp.where(count == 0, 1.0, 1 - EMA_MOMENTUM)
+        mean = share * now_mean + (1 - share) * mean
+        variance = share * now_variance + (1 - share) * variance
+        kept = count + 1, *jax.lax.stop_gradient((mean, variance))
+        return _normalized(self, x, mean, variance), state.set(self.running, kept)
+
+    @checked
+    def fixed(self, state: eqx.nn.State) -> "SampleNorm":
+        _, mean, variance = state.get(self.running)
+        return _fixed(self, mean, variance)
+
+
+def _affine(d_model: int, affine: bool) -> tuple[Array, Array] | tuple[None, None]:
+    return (jnp.ones(d_model), jnp.zeros(d_model)) if affine else (None, None)
+
+
+def _fixed(norm: BatchNorm | EMABatchNorm, mean: Array, variance: Array) -> "SampleNorm":
+    weight = jnp.ones_like(mean) if norm.weight is None else norm.weight
+    bias = jnp.zeros_like(mean) if norm.bias is None else norm.bias
+    return SampleNorm(FixedNorm(mean, weight * jax.lax.rsqrt(variance + norm.eps), bias))
+
+
+def _normalized(norm: BatchNorm | EMABatchNorm, x: Array, mean: Array, variance: Array) -> Array:
+    weight = jnp.ones_like(mean) if norm.weight is None else norm.weight
+    bias = jnp.zeros_like(mean) if norm.bias is None else norm.bias
+    return _normalize(x, mean, variance + norm.eps, weight, bias)
 
 
 def _mean_over_batch(
@@ -124,7 +189,7 @@ _square_about = both_ways(_square_forward, _square_tangent, _square_backward)
 
 
 def _normalize_forward(x, mean, variance, weight, bias):
-    slope = jax.lax.rsqrt(variance + NORM_EPSILON)
+    slope = jax.lax.rsqrt(variance)
     return (x - mean) * (slope * weight) + bias, (x, mean, slope, weight)
 
 
@@ -195,19 +260,21 @@ def fixed_norms(model: Any, state: eqx.nn.State) -> Any:
 
 
 @checked
-def layer_norm(d_model: int) -> SampleNorm:
+def layer_norm(d_model: int, *, affine: bool = True, eps: float = NORM_EPSILON) -> SampleNorm:
     """Layer normalisation (Ba et al. 2016)."""
-    return SampleNorm(eqx.nn.LayerNorm(d_model, eps=NORM_EPSILON))
+    return SampleNorm(eqx.nn.LayerNorm(d_model, eps=eps, use_weight=affine, use_bias=affine))
 
 
 @checked
-def rms_norm(d_model: int, eps: float = NORM_EPSILON) -> SampleNorm:
-    """Root mean square normalisation (Zhang & Sennrich 2019), with a weight and no bias."""
-    return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_bias=False))
+def rms_norm(d_model: int, *, affine: bool = True, eps: float = NORM_EPSILON) -> SampleNorm:
+    """Root mean square normalisation (Zhang & Sennrich 2019), without a bias."""
+    return SampleNorm(eqx.nn.RMSNorm(d_model, eps=eps, use_weight=affine, use_bias=False))
 
 
-NORMS: dict[str, Callable[[int], AbstractNorm]] = {
+NORMS: dict[str, Callable[..., AbstractNorm]] = {
     "batch": BatchNorm,
+    "batch-ema": EMABatchNorm,
     "layer": layer_norm,
     "rms": rms_norm,
 }
+"""By name: `norm(d_model, affine=, eps=)`; `affine` says whether it has a weight and a bias."""

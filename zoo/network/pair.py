@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
 from ..typing import InputArray, checked
-from .block import Block, MixerBlock, NormName, residual_blocks, run_blocks
-from .classifier import ENCODERS, Encoder, mean_pool
+from .block import AbstractBlock, BlockSettings, residual_blocks, run_blocks
+from .classifier import ENCODERS, POOLS, Encoder, PoolName
 from .intervals import interval_encoder, with_intervals
 
 
@@ -19,7 +19,7 @@ class PairClassifier(eqx.Module):
     """Two sequences in, logits of their common class out, as for retrieval in Long Range Arena.
 
     Both run through the same encoder and blocks, one after the other; BatchNorm sees the first ones
-    of a batch, then the second ones. The features a, b of the two, means over their lengths, meet
+    of a batch, then the second ones. The features a, b of the two, pooled over their lengths, meet
     in the head of the published S4 and S5 models: W2 gelu(W1 [a, b, a * b, a - b]).
 
     Called like `zoo.Classifier`, with both sequences along the first axis of `x`, and of
@@ -27,11 +27,12 @@ class PairClassifier(eqx.Module):
     """
 
     encoder: Encoder
-    blocks: tuple[Block | MixerBlock, ...]
+    blocks: tuple[AbstractBlock, ...]
     hidden: eqx.nn.Linear
     head: eqx.nn.Linear
     interval: eqx.nn.Linear | None = None
     """Intervals as input; None where the layers take them, or where there are none."""
+    pooling: PoolName = eqx.field(static=True, default="mean")
 
     @checked
     def __call__(
@@ -50,7 +51,7 @@ class PairClassifier(eqx.Module):
             times = None if dt is None else dt[which]
             h, times = with_intervals(self.interval, self.encoder(x[which]), times)
             h, state = run_blocks(self.blocks, h, state, length=own, dt=times, key=tower_key)
-            features.append(mean_pool(h, own))
+            features.append(POOLS[self.pooling](h, own))
         a, b = features
         joined = jnp.concatenate([a, b, a * b, a - b])
         return self.head(jax.nn.gelu(self.hidden(joined))), state
@@ -80,29 +81,23 @@ def pair_classifier(
     d_model: int,
     blocks: int,
     intervals: bool = False,
-    norm: NormName = "batch",
-    dropout: float = 0.0,
-    bidirectional: bool = False,
+    pooling: PoolName = "mean",
     key: PRNGKeyArray,
+    **block: Any,
 ) -> tuple[PairClassifier, eqx.nn.State]:
     """A classifier of pairs and its BatchNorm state; arguments as for `zoo.classifier`."""
+    settings = BlockSettings(**block)
     interval_key = jax.random.fold_in(key, 1)
     encoder_key, hidden_key, head_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> PairClassifier:
         return PairClassifier(
             encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
-            blocks=residual_blocks(
-                make_ssm,
-                block_keys,
-                d_model=d_model,
-                norm=norm,
-                dropout=dropout,
-                bidirectional=bidirectional,
-            ),
+            blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             hidden=eqx.nn.Linear(4 * d_model, d_model, key=hidden_key),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
             interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
+            pooling=pooling,
         )
 
     return eqx.nn.make_with_state(build)()

@@ -4,6 +4,10 @@ Written so that the passes over a long batch are few: in the backward pass each 
 input and nothing else.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,8 +44,47 @@ class GLU(eqx.Module):
         self.gate = eqx.nn.Linear(d_model, d_model, key=gate_key)
 
     @checked
-    def __call__(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
+    def __call__(
+        self,
+        x: Float[InputArray, "length d_model"],
+        before: Float[InputArray, "length d_model"] | None = None,
+    ) -> Float[Array, "length d_model"]:
+        """`before`, what x was before its activation, is for other gates than this one."""
         return _gated(affine(self.linear, x), affine(self.gate, x))
+
+
+class HalfGLU(eqx.Module):
+    """A gate without a map of its own: x * sigmoid(V x), as half_glu1 and half_glu2 of S5.
+
+    What is gated is the activated x, or, with `gates_before`, what x was before.
+    """
+
+    gate: eqx.nn.Linear
+    gates_before: bool = eqx.field(static=True)
+
+    @checked
+    def __init__(self, d_model: int, *, gates_before: bool, key: PRNGKeyArray):
+        self.gate = eqx.nn.Linear(d_model, d_model, key=key)
+        self.gates_before = gates_before
+
+    @checked
+    def __call__(
+        self,
+        x: Float[InputArray, "length d_model"],
+        before: Float[InputArray, "length d_model"],
+    ) -> Float[Array, "length d_model"]:
+        return _gated(before if self.gates_before else x, affine(self.gate, x))
+
+
+GateName = Literal["full_glu", "half_glu1", "half_glu2", "none"]
+
+GATES: dict[GateName, Callable[..., GLU | HalfGLU | None]] = {
+    "full_glu": GLU,
+    "half_glu1": partial(HalfGLU, gates_before=False),
+    "half_glu2": partial(HalfGLU, gates_before=True),
+    "none": lambda d_model, *, key: None,
+}
+"""What gates the activated outputs of a layer, by the names of the public S5 code."""
 
 
 def _gated_forward(value, gate):

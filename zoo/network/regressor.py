@@ -13,9 +13,8 @@ from ..layers.affine import affine
 from ..layers.base import AbstractSSM
 from ..typing import Count, InputArray, checked
 from .block import (
-    Block,
-    MixerBlock,
-    NormName,
+    AbstractBlock,
+    BlockSettings,
     blocks_init_state,
     residual_blocks,
     run_blocks,
@@ -72,7 +71,7 @@ class Regressor(eqx.Module):
     encoder: LinearEncoder | FrameEncoder
     interval: eqx.nn.Linear | None
     """Intervals as input; None where the layers take them, or where there are none."""
-    blocks: tuple[Block | MixerBlock, ...]
+    blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
     targets: tuple[int, ...] | None = eqx.field(static=True)
     """Of a forecast: the channels whose next values come out, as changes from the present ones."""
@@ -134,10 +133,8 @@ def regressor(
     frame: tuple[int, int] | None = None,
     intervals: bool = False,
     targets: tuple[int, ...] | None = None,
-    norm: NormName = "batch",
-    dropout: float = 0.0,
-    bidirectional: bool = False,
     key: PRNGKeyArray,
+    **block: Any,
 ) -> tuple[Regressor, eqx.nn.State]:
     """A model of `outputs` values at every sample, and its BatchNorm state.
 
@@ -146,6 +143,7 @@ def regressor(
     channels that a forecast is of: the outputs are their next values, ordered by the step that they
     are for, then by channel, and begin at the present ones. The rest is as for `zoo.classifier`.
     """
+    settings = BlockSettings(**block)
     if frame is not None and frame[0] * frame[1] != input_size:
         raise ValueError(f"`frame` must have {input_size} pixels (input_size), got {frame}")
     if targets is not None and (not targets or outputs % len(targets)):
@@ -160,14 +158,7 @@ def regressor(
                 else FrameEncoder(frame, d_model, key=encoder_key)
             ),
             interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
-            blocks=residual_blocks(
-                make_ssm,
-                block_keys,
-                d_model=d_model,
-                norm=norm,
-                dropout=dropout,
-                bidirectional=bidirectional,
-            ),
+            blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             head=eqx.nn.Linear(d_model, outputs, key=head_key),
             targets=targets,
         )

@@ -121,6 +121,8 @@ def _kind(config: Config) -> Kind:
 
 def _settings(model: LanguageModel) -> Config:
     """What config.json says of `model`."""
+    if not all(block.norm_first for block in model.blocks):
+        raise ValueError("model has norms behind its layers, allowed: norm_first=True")
     layers = [block.streamed()[1] for block in model.blocks]
     found = [
         name

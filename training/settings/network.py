@@ -1,0 +1,72 @@
+"""Settings of the residual network around the layers."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.network.classifier import PoolName
+from zoo.network.norm import NormName
+from zoo.network.pointwise import GateName
+
+from .errors import check_numbers, require
+
+MOST_BLOCKS = 1000
+"""Blocks that a network can have."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The residual network around the layers."""
+
+    d_model: int = 64
+    """Channels H of the residual stream."""
+    blocks: int = 2
+    """Residual blocks."""
+    norm: NormName = "batch"
+    """Normalisation of each block: `batch` by the batch at hand, `batch-ema` by running statistics
+    in training too, momentum 0.99, as the paper's code; `layer` and `rms` sample by sample."""
+    norm_first: bool = True
+    """Normalise what goes into a layer; otherwise what comes out of the block."""
+    norm_affine: bool = True
+    """Whether a norm has a weight and a bias."""
+    norm_epsilon: float = 1e-5
+    """Added to variances and mean squares."""
+    gate: GateName = "full_glu"
+    """What gates the activated outputs of a layer, by the names of S5. Mamba has gates of its
+    own."""
+    pooling: PoolName = "mean"
+    """What of a sequence is classified: the mean of its samples, or the last one."""
+    dropout: float = 0.0
+    """Share of the values that dropout sets to zero."""
+    dropout_mask: Literal["sequence", "batch"] = "sequence"
+    """Whether each sequence has a dropout mask of its own, or one mask serves the whole batch, a
+    habit of the published code."""
+    bidirectional: bool = False
+    """Run a second layer backwards in each block."""
+    attention_every: int = 0
+    """Sliding-window attention after every so many blocks, where others follow; 0 for none."""
+    attention_window: int = 64
+    """Samples that attention sees: the present one and those before it."""
+    attention_heads: int = 4
+    """Heads of attention; must divide `d_model`."""
+
+    def __post_init__(self):
+        check_numbers(self, "network.")
+        every, heads = self.attention_every, self.attention_heads
+        require(every >= 0, "network.attention_every", every, "0 or more")
+        require(
+            self.attention_window >= 1,
+            "network.attention_window",
+            self.attention_window,
+            "1 or more",
+        )
+        fits = heads >= 1 and (every == 0 or self.d_model % heads == 0)
+        require(fits, "network.attention_heads", heads, f"a divisor of d_model={self.d_model}")
+        require(
+            0 < self.norm_epsilon < math.inf, "network.norm_epsilon", self.norm_epsilon, "above 0"
+        )
+        require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
+        require(
+            1 <= self.blocks <= MOST_BLOCKS, "network.blocks", self.blocks, f"1 to {MOST_BLOCKS}"
+        )
+        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "in [0, 1)")
