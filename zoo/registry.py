@@ -36,7 +36,19 @@ class LayerConfig(Protocol):
     def build(self, d_model: int, *, key: PRNGKeyArray) -> AbstractSSM: ...
 
 
-_layers: dict[str, type[Any]] = {}
+_layers: dict[str, type[Any]] = {
+    "lru": LRUConfig,
+    "s5": S5Config,
+    "s4d": S4DConfig,
+    "linoss": LinOSSConfig,
+    "d_linoss": DLinOSSConfig,
+    "mamba": MambaConfig,
+    "mamba2": Mamba2Config,
+    "gla": GLAConfig,
+    "retnet": RetNetConfig,
+    "deltanet": DeltaNetConfig,
+    "gated_deltanet": GatedDeltaNetConfig,
+}
 
 LAYERS: Mapping[str, type[Any]] = MappingProxyType(_layers)
 """The configuration class of every layer by its name; a view, to which `register_layer` adds."""
@@ -87,16 +99,3 @@ def _problem(config_class: Any) -> str | None:
     if not isinstance(getattr(config_class, "states_per_channel", None), bool):
         return "have a ClassVar `states_per_channel`, True or False"
     return None
-
-
-register_layer("lru", LRUConfig)
-register_layer("s5", S5Config)
-register_layer("s4d", S4DConfig)
-register_layer("linoss", LinOSSConfig)
-register_layer("d_linoss", DLinOSSConfig)
-register_layer("mamba", MambaConfig)
-register_layer("mamba2", Mamba2Config)
-register_layer("gla", GLAConfig)
-register_layer("retnet", RetNetConfig)
-register_layer("deltanet", DeltaNetConfig)
-register_layer("gated_deltanet", GatedDeltaNetConfig)

@@ -39,6 +39,11 @@ def test_a_layer_from_outside_is_called_by_its_name(names, getkey):
         register_layer("wide_lru", WideLRUConfig)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_the_zoo_are_as_those_from_outside_must_be(name):
+    assert zoo.registry._problem(LAYERS[name]) is None
+
+
 def test_the_view_cannot_be_written_to():
     with pytest.raises(TypeError):
         LAYERS["mine"] = WideLRUConfig  # pyright: ignore[reportIndexIssue]
