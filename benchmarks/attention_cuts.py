@@ -7,7 +7,8 @@
 Two layers of d_model 64 with two heads of 32 keys learn a text, and associative recall. `after`
 cuts the finished models by every method of `benchmarks.attention_methods`: by how much loss and
 accuracy suffer at once. `during` cuts at a tenth, and for recall at half of the steps too, with
-the optimizer's state carried along, against models that are never cut and such that are born small.
+the optimizer's state carried along, against models that are never cut and models that are small
+from the start.
 `mamba2` does both to Mamba-2 with and without maps. The text is that of the task `charlm`: its
 official file, or `--data-dir`. Parts add what they find to `results/attention_cuts.json`.
 """
@@ -164,19 +165,19 @@ def after(benches: Mapping[str, Bench], seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def during(benches: Mapping[str, Bench], seeds: int) -> Iterator[dict[str, Any]]:
-    """Whole trainings: never cut, cut on the way, born small."""
+    """Whole trainings: never cut, cut on the way, small from the start."""
     ways: dict[str, Any] = {"whole": (KEYS, None)}
     for share, when in ((0.1, "a tenth"), (0.5, "half")):
         for maps in (True, False):
             how = "maps" if maps else "selection"
             ways[f"to 16 at {when}, {how}"] = (KEYS, (share, 16, {"maps": maps}))
-    ways["born at 16"] = (16, None)
+    ways["16 from the start"] = (16, None)
     yield from _trainings("during", "gated_deltanet", ways, benches, seeds)
 
 
 def mamba2(benches: Mapping[str, Bench], seeds: int) -> Iterator[dict[str, Any]]:
     """The same for Mamba-2; and right after a cut of the finished model."""
-    ways: dict[str, Any] = {"whole": (KEYS, None), "born at 16": (16, None)}
+    ways: dict[str, Any] = {"whole": (KEYS, None), "16 from the start": (16, None)}
     for maps in (True, False):
         how = "maps" if maps else "selection"
         ways[f"to 16 at half, {how}"] = (KEYS, (0.5, 16, {"maps": maps}))

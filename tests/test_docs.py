@@ -247,3 +247,15 @@ def test_the_page_of_the_design_names_every_room(package):
     rooms = [p for p in (ROOT / package).iterdir() if p.is_dir() or p.suffix == ".py"]
     names = {room.stem for room in rooms} - {"__init__", "__pycache__"}
     assert sorted(room for room in names if f"`{room}`" not in text("docs/design.md")) == []
+
+
+STUBS = re.compile(r"\bborn (?:so|small|at|as)\b|let alone|\blets? pass\b|weighed by what they do")
+"""Phrases of no plain English that have stood in this project."""
+
+
+def test_nobody_has_to_guess_what_a_sentence_means():
+    files = [ROOT / name for name in NAMES if not name.endswith(("README.md", "changelog.md"))]
+    for package in ("zoo", "data", "compress", "training", "scripts", "benchmarks", "docs"):
+        files += (ROOT / package).rglob("*.py")
+    found = {str(file.relative_to(ROOT)): STUBS.findall(file.read_text()) for file in files}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}

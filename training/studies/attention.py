@@ -1,4 +1,4 @@
-"""Linear attention on a task that needs its state, and on text: whole, cut, born small."""
+"""Linear attention on recall and on text: whole, cut, or small from the start."""
 
 from .options import SMALL_SCALED, UNCOMPRESSED, fixed
 from .study import Options, Study, Variant
@@ -17,7 +17,7 @@ def _variants(K: int) -> tuple[Variant, ...]:
             Variant(f"to {r} in the first tenth, selected", fixed(r, maps=False, **AT_ONCE)),
             Variant(f"to {r} afterwards", fixed(r), cut_from="whole"),
             Variant(f"to {r} afterwards, selected", fixed(r, maps=False), cut_from="whole"),
-            Variant(f"born at {r}", {**UNCOMPRESSED, "layer.d-state": r}),
+            Variant(f"{r} from the start", {**UNCOMPRESSED, "layer.d-state": r}),
         ]
     for model, how in (("mamba2", {"maps": True}), ("mamba2", {"maps": False}), ("s5", {})):
         r = K // 2
@@ -41,8 +41,8 @@ ATTENTION = (
         question=(
             "Linear attention must hold what it is asked for. Gated DeltaNet on associative "
             "recall: what does half of its keys cost, and a quarter, when they go in the first "
-            "tenth of training, at half time, or when it is done, and when the model is born "
-            "without them? Mamba-2 and S5 beside it."
+            "tenth of training, at half time, or when it is done, and when the model "
+            "never has them? Mamba-2 and S5 beside it."
         ),
         model="gated_deltanet",
         task="mqar",

@@ -121,17 +121,17 @@ RIVAL_STUDY = Study(
     ),
 )
 
-BORN_SMALL: Options = {**UNCOMPRESSED, "layer.d-state": 13}
+SMALL: Options = {**UNCOMPRESSED, "layer.d-state": 13}
 PROTOCOL = Study(
     name="protocol",
     question=(
-        "A model that is born with 13 states is published at 92.6 %, and reaches 78.3 % here. Is "
+        "A model of 13 states from the start is published at 92.6 %, and reaches 78.3 % here. Is "
         "it the time ramp that an earlier code gives as a second channel, and the protocol of the "
         "published figures: the best validation step, and the best three of ten seeds?"
     ),
     model="lru",
     task="smnist",
-    reference="born at 13",
+    reference="13 from the start",
     options={"loop.evaluate-every": 5000, "compression.every": 5000},
     cpu={
         "compression.every": 500,
@@ -152,7 +152,7 @@ PROTOCOL = Study(
         Variant(f"{name}{ramp}", {**options, "data.time-channel": bool(ramp)})
         for ramp in ("", ", with time")
         for name, options in (
-            ("born at 13", BORN_SMALL),
+            ("13 from the start", SMALL),
             ("whole", UNCOMPRESSED),
             (
                 "shrunk at 0.04",
