@@ -67,13 +67,14 @@ def _both_ways_on_data(
     states: bool,
     refit: bool | None,
     form: Form,
+    maps: bool | None,
 ) -> LinearSpectrum:
     if refit:
         raise ValueError(
             f"`refit` must be None or False for {name}, which reads both ways, got True"
         )
     given = _as_read(data)
-    return _on_data(name, layer, given, states=states, refit=False, form=form)
+    return _on_data(name, layer, given, states=states, refit=False, form=form, maps=maps)
 
 
 def _as_read(data: LayerData) -> LayerData:
@@ -119,6 +120,7 @@ def _bank_on_data(
     states: bool,
     refit: bool | None,
     form: Form,
+    maps: bool | None,
 ) -> BankSpectrum:
     u, g = np.asarray(data.inputs), data.gradients
 
