@@ -89,8 +89,15 @@ def test_it_is_the_definition(kind, precision, kernel, request):
         close((o, S), expected, 1e-5 if precision == "float32" else 1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *((kind, "float32") for kind in KINDS),
+        ("delta", "float64"),
+        ("gated", "float64"),
+        pytest.param("alike", "float64", marks=pytest.mark.slow),
+    ],
+)
 def test_all_forms_agree_in_values_and_gradients(kind, precision, kernel, request):
     in_precision(precision, kernel, request)
     tolerance = 1e-5 if precision == "float32" else 1e-12

@@ -37,7 +37,10 @@ CONFIGS = {
         "hidden_ratio": 1,
     },
 }
-CASES = pytest.mark.parametrize("name", CONFIGS)
+QUICK = ("delta_net", "gated_deltanet shared")
+CASES = pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS]
+)
 
 
 def config_of(name):

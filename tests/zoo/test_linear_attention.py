@@ -22,8 +22,21 @@ MAKERS = {
         H, K, key=key, heads=4, key_heads=2, gated=False, conv_bias=True, negative=True
     ),
 }
-ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-ONE_OF_EACH = pytest.mark.parametrize("name", ["gla", "retnet", "deltanet", "gated deltanet"])
+QUICK = ("gla", "retnet convolved", "deltanet negative", "gated deltanet shared")
+ALL = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, make in MAKERS.items()
+    ],
+)
+ONE_OF_EACH = pytest.mark.parametrize(
+    "name",
+    [
+        "gated deltanet",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gla", "retnet", "deltanet")),
+    ],
+)
 ALIKE = [name for name in MAKERS if "gla" not in name]
 
 
