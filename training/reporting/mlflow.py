@@ -25,8 +25,8 @@ class MLflowSink:
 
     def __init__(self, uri: str, folder: Path, options: Mapping[str, Any]):
         try:
-            from mlflow.entities import Metric, Param
-            from mlflow.tracking import MlflowClient
+            from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+            from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UsageError(
                 "`loop.mlflow` needs the package mlflow: pip install 'compressm-zoo[mlflow]'"
