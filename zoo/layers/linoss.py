@@ -229,14 +229,16 @@ class LinOSS(AbstractLinearSSM):
         S = 1 + dt * G
         return Kicks(1 / S, -dt * A / S, dt)
 
-    def _driven(self, u: Float[Array, "length d_model"]) -> tuple[Array, Array]:
+    def _driven(self, u: Float[InputArray, "length d_model"]) -> tuple[Array, Array]:
         """What the inputs add to the velocities and to the positions."""
         _, G, dt = self.oscillators
         u = widened(u).astype(dt.dtype)
         force = dt / (1 + dt * G) * (u @ widened(self.B).T)
         return force, u @ widened(self.push).T
 
-    def _read(self, states: Float[Array, "length d_state 2"], u: Float[Array, "length d_model"]):
+    def _read(
+        self, states: Float[Array, "length d_state 2"], u: Float[InputArray, "length d_model"]
+    ) -> Float[Array, "length d_model"]:
         y = states[..., 1] @ widened(self.C).T + states[..., 0] @ widened(self.velocity).T
         return with_feedthrough(y, self.D, u)
 

@@ -207,8 +207,9 @@ class S5(AbstractTimedSSM):
             y_t = jnp.real(lti.C @ carry)
         return carry, with_feedthrough(y_t, self.D, u_t)
 
+    @checked
     def sampled(
-        self, u_t: Float[Array, " d_model"], dt: Float[Array, ""]
+        self, u_t: Float[InputArray, " d_model"], dt: Float[InputArray, ""]
     ) -> tuple[Complex[Array, " d_state"], Complex[Array, " d_state"]]:
         """Decay and input of the states over an interval of `dt` samples."""
         rule = RULES[self.discretization]
