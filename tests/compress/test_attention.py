@@ -118,7 +118,9 @@ def test_the_error_of_a_folded_cut_is_that_of_the_dropped_part():
     layer, u = made("retnet"), inputs(2)
     small, _ = cut(layer, 5)
     planned = plan(layer, policy=Ranks(5), method=Data(inputs()))
-    basis = planned.layers[0].cut.basis
+    made_by = planned.layers[0].cut
+    assert isinstance(made_by, KeysCut)
+    basis = made_by.basis
     one = layer.signals(jnp.asarray(u[0]))
     less = small.signals(jnp.asarray(u[0]))
     np.testing.assert_allclose(less.k, np.einsum("lgk,gkr->lgr", one.k, basis.W), atol=1e-5)
