@@ -356,7 +356,7 @@ class CalledInside(eqx.Module):
     ],
 )
 def test_models_that_cannot_be_recorded_say_what_else_there_is(how, message, getkey):
-    with pytest.raises(ValueError, match=f"^batch: .*{message}.*inputs= with what"):
+    with pytest.raises(ValueError, match=f"^`batch` must go .*{message}.*give `inputs`"):
         compress(CalledInside(lru(getkey()), how), batch=slow_inputs(getkey(), b=2))
 
 

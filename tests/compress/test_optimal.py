@@ -60,7 +60,7 @@ def test_small_errors_keep_their_digits(share, decay):
 
 def test_systems_that_do_not_fit_have_no_error():
     with pytest.raises(
-        ValueError, match="reduced must have 3 outputs and 3 inputs, as lti, got 2 and 2"
+        ValueError, match="reduced must have 3 outputs and 2 inputs, as lti, got 2 and 2"
     ):
         h2_error(system(0), system(1, p=2))
 

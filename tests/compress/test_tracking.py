@@ -167,7 +167,7 @@ def test_groups_are_operators_of_their_own():
 
 def test_kinds_and_samples_that_do_not_belong_together_are_refused():
     states = states_of(selective())
-    with pytest.raises(ValueError, match="before is a DiagonalLTI, after a SampledStates"):
+    with pytest.raises(ValueError, match="of one kind, got DiagonalLTI and SampledStates"):
         match(system(0), states)
     with pytest.raises(ValueError, match=r"before has \(groups, samples\) \(1, 576\), after"):
         weyl_bound(states, states_of(selective(), 64))

@@ -68,7 +68,9 @@ def test_tokens_of_a_text_are_its_bytes(tmp_path):
     assert read_tokens(256, text=tmp_path / "text").tolist() == [97, 98, 99]
     np.save(tmp_path / "numbers.npy", np.array([5, 7]))
     assert read_tokens(10, tokens=tmp_path / "numbers.npy").tolist() == [5, 7]
-    with pytest.raises(ValueError, match=r"vocabulary of 50280.*tokens=FILE.npy"):
+    with pytest.raises(
+        ValueError, match=r"vocabulary of 256.* got 50280: give `tokens`, a .npy file"
+    ):
         read_tokens(50280, text=tmp_path / "text")
     with pytest.raises(ValueError, match="`tokens` must be from 0 to 6, got 5 to 7"):
         read_tokens(7, tokens=tmp_path / "numbers.npy")

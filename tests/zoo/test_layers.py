@@ -154,8 +154,8 @@ def test_s5_starts_as_hippo(getkey):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: LRU.init(2, 3, key=jax.random.key(0), r_min=0.9, r_max=1.0), "r_max=1.0"),
-        (lambda: LRU.init(2, 3, key=jax.random.key(0), max_phase=7.0), "max_phase=7.0"),
+        (lambda: LRU.init(2, 3, key=jax.random.key(0), r_min=0.9, r_max=1.0), "got 0.9 and 1.0"),
+        (lambda: LRU.init(2, 3, key=jax.random.key(0), max_phase=7.0), "at most 2 pi, got 7.0"),
         (
             lambda: S5.init(2, 3, key=jax.random.key(0), hippo_blocks=2),
             "`hippo_blocks` must divide d_state=3, got 2",

@@ -292,9 +292,15 @@ def test_narrow_systems_go_through_the_kernel_where_there_is_one():
 
 
 def test_a_wrong_form_is_named():
-    with pytest.raises(ValueError, match=r"form='loop'.*scan"), recurrence_form("loop", 4):
+    with (
+        pytest.raises(ValueError, match=r"`form` must be one of .*scan.*got 'loop'"),
+        recurrence_form("loop", 4),
+    ):
         pass
-    with pytest.raises(ValueError, match="chunk=0"), recurrence_form("scan", 0):
+    with (
+        pytest.raises(ValueError, match="`chunk` must be 1 or more samples, got 0"),
+        recurrence_form("scan", 0),
+    ):
         pass
 
 
