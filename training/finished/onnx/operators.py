@@ -106,7 +106,7 @@ def _joined(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
 def _between(graph: Graph, x: Real, begin: Any, end: Any, strides: Any = None) -> Name:
     """x[begin:end:strides] along all axes."""
     steps = [1] * len(begin) if strides is None else strides
-    shape = [-(-(e - b) // s) for b, e, s in zip(begin, end, steps, strict=True)]
+    shape = [int(-(-(e - b) // s)) for b, e, s in zip(begin, end, steps, strict=True)]
     bounds = [np.array(each, np.int64) for each in (begin, end, range(len(begin)), steps)]
     return graph.op("Slice", shape, x, *bounds)
 
@@ -131,9 +131,9 @@ def _split(graph: Graph, shapes: Any, values: Any, params: Any) -> list[Value]:
     first = 0
     for size in params["sizes"]:
         begin, end = [0] * len(x.shape), list(x.shape)
-        begin[axis], end[axis] = first, first + size
+        begin[axis], end[axis] = first, first + int(size)
         found.append(_between(graph, x, begin, end))
-        first += size
+        first += int(size)
     return found
 
 
