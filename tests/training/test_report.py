@@ -5,6 +5,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from training.reporting.events import EventLog
 from training.reporting.history import History
 from training.reporting.plates import thin
-from training.reporting.report import write_report
+from training.reporting.report import next_commands, write_report
 from training.reporting.verdict import verdict_of
 
 PATHS = ["blocks[0].ssm.forward", "blocks[0].ssm.backward", "blocks[1].ssm"]
@@ -411,6 +412,11 @@ def test_the_page_says_what_can_be_done_next(finished, tmp_path):
     source = finished.read_text()
     assert "scripts/cut.py --run RUN --rank 32 --out RUN-32" in source
     assert "scripts/train.py --resume RUN" not in source
+    root = Path(__file__).parents[2]
+    for _, command in next_commands(History.from_directory(finished.parent)):
+        script, *given = command.split()[1:]
+        source = (root / script).read_text()
+        assert all(f'"{word}"' in source for word in given if word.startswith("--")), command
     stopped = write_report(make_run(tmp_path, finished=False)).read_text()
     assert "scripts/train.py --resume RUN" in stopped
 

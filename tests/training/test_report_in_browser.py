@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from training.reporting.comparison import compare_runs
 from training.reporting.report import write_report
 
 make_run = runpy.run_path(str(Path(__file__).with_name("test_report.py")))["make_run"]
@@ -160,6 +161,17 @@ def test_nothing_overlaps_and_nothing_scrolls_sideways(browser, report, size, sc
     ) == 0  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_a_page_about_several_runs_fits_too(browser, tmp_path, size):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        make_run(folder)
+    browser.open(compare_runs(folders, tmp_path / "comparison.html"), size)
+    assert browser.run(OVERLAPS)["found"] == []
+    assert browser.run("return document.documentElement.scrollWidth") <= size[0]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_colour_schemes_can_be_read(browser, report, scheme):
     browser.open(report, DESK, scheme)
@@ -211,7 +223,8 @@ def test_commands_name_the_folder_of_the_page(browser, report):
         """return [...document.querySelectorAll("code.command")].map((c) => c.textContent)"""
     )
     assert shown
-    assert all(f"--run {report.parent}" in command for command in shown)
+    assert all(f" {report.parent}" in command for command in shown)
+    assert not [command for command in shown if "RUN" in command]
     assert browser.run("""return document.querySelectorAll("button.copy").length""") == len(shown)
 
 

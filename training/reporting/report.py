@@ -72,8 +72,14 @@ def next_commands(history: History) -> list[tuple[str, str]]:
         rank = max(1, max(history.sizes_after) // 2)
         command = f".venv/bin/python scripts/cut.py --run RUN --rank {rank} --out RUN-{rank}"
         entries.append((f"Cut the trained model to {rank} states in each layer", command))
-    predict = ".venv/bin/python scripts/predict.py --run RUN --data new.npz --out predictions.csv"
-    return [*entries, ("Predict for the sequences in a file", predict)]
+    given = {
+        "Predict for the sequences in a file": (
+            "predict.py --run RUN --data new.npz --out predictions.csv"
+        ),
+        "Export it as a program that needs no Python": "export.py --run RUN --out model.stablehlo",
+        "Compare it with another run": "compare.py RUN runs/OTHER --out comparison.html",
+    }
+    return entries + [(what, f".venv/bin/python scripts/{how}") for what, how in given.items()]
 
 
 def _text(path: Path) -> str | None:
