@@ -102,7 +102,7 @@ def test_channels_are_systems_of_their_own(discretization, getkey):
     for ours, theirs in zip(*map(jax.tree.leaves, (again, layer)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-4)
     one = jax.tree.map(lambda x: x[:1], layer.to_lti())
-    with pytest.raises(ValueError, match="lti has arrays of shapes"):
+    with pytest.raises(ValueError, match="`lti` must have arrays of shapes"):
         layer.from_lti(one)
 
 

@@ -104,7 +104,7 @@ def test_both_ways_comes_back_from_its_system(twice, getkey):
     again = layer.from_lti(layer.to_lti())
     assert jax.tree.structure(again) == jax.tree.structure(layer)
     np.testing.assert_allclose(again(U), layer(U), atol=5e-5)
-    with pytest.raises(ValueError, match="allowed for this S5BothWays: 4 and 8"):
+    with pytest.raises(ValueError, match="must have 4 inputs and 8 outputs for this S5BothWays"):
         layer.from_lti(layer.one_way.to_lti())
 
 

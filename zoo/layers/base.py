@@ -251,8 +251,8 @@ def check_bank_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
     wanted = ((H, n), (H, n, 1), (H, 1, n), (H, 1))
     if shapes != wanted or n < 1:
         raise ValueError(
-            f"lti has arrays of shapes {', '.join(map(str, shapes))}, allowed for this "
-            f"{type(layer).__name__}: {', '.join(map(str, wanted))}, 1 state or more"
+            f"`lti` must have arrays of shapes {', '.join(map(str, wanted))}, and 1 state or more, "
+            f"for this {type(layer).__name__}, got {', '.join(map(str, shapes))}"
         )
 
 

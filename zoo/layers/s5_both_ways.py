@@ -122,8 +122,8 @@ class S5BothWays(AbstractBothWaysSSM):
         H = self.d_model
         if lti.B.shape[1] != H or lti.C.shape[0] != 2 * H:
             raise ValueError(
-                f"lti has {lti.B.shape[1]} inputs and {lti.C.shape[0]} outputs, "
-                f"allowed for this S5BothWays: {H} and {2 * H}"
+                f"`lti` must have {H} inputs and {2 * H} outputs for this S5BothWays, got "
+                f"{lti.B.shape[1]} and {lti.C.shape[0]}"
             )
         D = jnp.diag(jnp.asarray(lti.D)[:H])
         first, second = (
