@@ -35,7 +35,7 @@ def test_every_public_name_says_what_it_is(name):
         found = getattr(package, public)
         if not (inspect.isclass(found) or inspect.isroutine(found)):
             continue  # a constant or an alias: `docs/reference` says what it is
-        said = vars(found).get("__doc__") or ""
+        said = (vars(found).get("__doc__") if inspect.isclass(found) else found.__doc__) or ""
         if not said.strip() or said.startswith(f"{public}("):
             silent.append(public)
     assert silent == []
