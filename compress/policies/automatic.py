@@ -231,7 +231,8 @@ def decision(
         return Decision(None, why, after)
     trial = OnTrial(seen.step, seen.loss, seen.sizes)
     after = replace(after, demanded=None, on_trial=trial, cut_at=seen.step)
-    room = "" if kept == found else f", kept with room to learn: {_states(kept)}"
+    more = "with room to learn" if asked.room > 1 else "rounded up"
+    room = "" if kept == found else f"; {more} {_states(kept)} are kept"
     when = "little training is left" if seen.is_late else "learning has slowed, two looks agree"
     return Decision(
         kept,
