@@ -27,8 +27,9 @@ LEARNED = 0.95
 the trivial predictors are beaten, ..."""
 CLEARLY_LEARNED = 0.9
 """... or when it is below this share."""
-SLOWED = 0.85
-"""Learning has slowed when this share of what has been gained had been at the look before."""
+AHEAD = 0.15
+"""Learning has slowed when, at the pace since the look before, the rest of the run would gain less
+than this share of what has been gained."""
 SETTLED = 1.15
 """The states that are asked for may be so many times those of the look before."""
 ROOM = 1.5
@@ -197,11 +198,9 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
         return "a cut has been taken back: no other before the end"
     if memory.taken_back > 1:
         return "two cuts have been taken back: no other before the end"
-    before = [loss for _, loss in memory.looks if math.isfinite(loss)][-1:]
-    gained = max(0.0, seen.trivial - seen.loss)
-    if not before or before[0] - seen.loss > (1 - SLOWED) * gained:
-        last = f", {before[0]:.4g} at the look before" if before else ""
-        return f"learning is still fast: loss {seen.loss:.4g}{last}"
+    fast = _still_learns(memory, seen)
+    if fast is not None:
+        return fast
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
     room = 1.0 if dial.smallest or dial.speed is not None else ROOM
     return Question((BOLD if bold else 1.0) * share * dial.loss * seen.unit, room)
@@ -232,7 +231,8 @@ def decision(
         return Decision(None, why, after)
     trial = OnTrial(seen.step, seen.loss, seen.sizes)
     after = replace(after, demanded=None, on_trial=trial, cut_at=seen.step)
-    room = "" if kept == found else f", kept with room to learn: {_states(kept)}"
+    more = "with room to learn" if asked.room > 1 else "rounded up"
+    room = "" if kept == found else f"; {more} {_states(kept)} are kept"
     when = "little training is left" if seen.is_late else "learning has slowed, two looks agree"
     return Decision(
         kept,
@@ -270,6 +270,21 @@ def held(memory: Memory) -> Memory:
 def taken_back(memory: Memory) -> Memory:
     """`memory` of before a cut, after that has been taken back."""
     return replace(memory, on_trial=None, demanded=None, taken_back=memory.taken_back + 1)
+
+
+def _still_learns(memory: Memory, seen: Seen) -> str | None:
+    """Why learning has not slowed down yet, None if it has."""
+    before = [(step, loss) for step, loss in memory.looks if math.isfinite(loss)]
+    if not before:
+        return f"the first look: loss {seen.loss:.4g}"
+    step, loss = before[-1]
+    ahead = (loss - seen.loss) * (seen.steps - seen.step) / (seen.step - step)
+    if ahead <= AHEAD * max(0.0, seen.trivial - seen.loss):
+        return None
+    return (
+        f"learning is still fast: loss {seen.loss:.4g}, {loss:.4g} at the look before; the rest of "
+        f"the run would gain {ahead:.2g} at this pace"
+    )
 
 
 def _objection(

@@ -46,11 +46,18 @@ def remembered(*losses, **more):
         ("nothing learned", remembered(2.3), seen(100, 2.29), "nothing is learned"),
         ("little, no baseline beaten", remembered(2.2), seen(100, 2.15, beats=False), "nothing"),
         ("learning is fast", remembered(2.3, 1.5), seen(150, 0.9), "still fast"),
-        ("the first look", remembered(), seen(50, 0.9), "still fast"),
+        ("the first look", remembered(), seen(50, 0.9), "first look"),
+        ("slow, but for long", remembered(1.0, 1.0), seen(150, 0.98), "still fast"),
+        ("as slow, near the end", remembered(*[1.0] * 7), seen(650, 0.98), Question(0.005, 1.5)),
         ("no number", remembered(1.0), seen(100, float("nan")), "no number"),
         ("taken back", remembered(1.0, taken_back=1), seen(150, 0.9), "taken back"),
-        ("slowed", remembered(2.3, 1.0), seen(150, 0.95), Question(0.005, 1.5)),
-        ("little, but more than trivial", remembered(2.15), seen(100, 2.14), Question(0.005, 1.5)),
+        ("slowed", remembered(2.3, 1.0), seen(150, 0.99), Question(0.005, 1.5)),
+        (
+            "little, but more than trivial",
+            remembered(2.15),
+            seen(100, 2.1499),
+            Question(0.005, 1.5),
+        ),
         ("worse now, learned before", remembered(0.3, 2.4), seen(150, 2.4), Question(0.005, 1.5)),
         ("late, still fast", remembered(2.0), seen(850, 1.0), Question(0.0025, 1.0)),
         ("late, taken back", remembered(1.0, taken_back=1), seen(850, 1), Question(0.00125, 1.0)),
@@ -77,7 +84,7 @@ def test_what_is_asked(case, memory, look, said):
     ],
 )
 def test_what_the_dial_does(dial, at, taken, rise, room):
-    asked = question(dial, remembered(1.0, 1.0, taken_back=taken), seen(at, 0.95))
+    asked = question(dial, remembered(1.0, 1.0, taken_back=taken), seen(at, 0.995))
     assert isinstance(asked, Question)
     assert asked.rise == pytest.approx(rise)
     assert asked.room == room
