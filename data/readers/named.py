@@ -11,8 +11,8 @@ from ..store.places import Places
 from ..task import Task
 from .arrays import ArraysConfig, load_arrays
 from .audio import AudioConfig, load_audio
-from .datasets import SAVED, DatasetConfig, load_saved, load_tfds
 from .function import function_entry
+from .libraries import SAVED, DatasetConfig, load_saved, load_tfds
 from .series import SeriesConfig, load_series
 from .stored import FILE as STORED
 from .stored import StoredConfig, load_stored

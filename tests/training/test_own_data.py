@@ -94,8 +94,8 @@ def signs(tmp_path):
 class Stopped(Interrupt):
     """Ctrl-C at the first step."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, *given):
+        super().__init__(*given)
         self.requested = True
 
 

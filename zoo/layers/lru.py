@@ -128,7 +128,7 @@ class LRU(AbstractTimedSSM):
         if dt is None:
             y, _ = lti_apply(lti.log_lam, lti.B, lti.C, u)
         else:
-            lam = jnp.exp(jnp.asarray(dt)[:, None] * smaller_turn(lti.log_lam))
+            lam = jnp.exp(jnp.asarray(dt)[:, None] * smaller_turn(jnp.asarray(lti.log_lam)))
             y = jnp.real(linear_recurrence(lam, u @ lti.B.T) @ lti.C.T)
         return with_feedthrough(y, self.D, u)
 
@@ -144,7 +144,7 @@ class LRU(AbstractTimedSSM):
         dt: Float[InputArray, ""] | None = None,
     ) -> tuple[Complex[Array, "{self.d_state}"], Float[Array, "{self.d_model}"]]:
         lti = self.to_lti()
-        log_lam = lti.log_lam if dt is None else dt * smaller_turn(lti.log_lam)
+        log_lam = lti.log_lam if dt is None else dt * smaller_turn(jnp.asarray(lti.log_lam))
         carry, y_t = lti_step(log_lam, lti.B, lti.C, carry, u_t)
         return carry, with_feedthrough(y_t, self.D, u_t)
 

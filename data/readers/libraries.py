@@ -49,7 +49,7 @@ def load_tfds(name: str, config: DatasetConfig, places: Places) -> Task:
 
     folder = None if places.data_dir is None else str(places.data_dir)
     try:
-        builder = tfds.builder(name, data_dir=folder)
+        builder: Any = tfds.builder(name, data_dir=folder)
         found = {str(split): builder.as_data_source(split) for split in builder.info.splits}
     except Exception as error:  # of many kinds, none of them common to all
         said = str(error).strip().splitlines() or [type(error).__name__]
@@ -65,7 +65,8 @@ def load_saved(path: Path, config: DatasetConfig, places: Places) -> Task:
     """A folder that Hugging Face's `datasets` has saved (`save_to_disk`)."""
     del places
     try:
-        from datasets import load_from_disk  # optional: pip install compressm-zoo[datasets]
+        # optional: pip install compressm-zoo[datasets]
+        from datasets import load_from_disk  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"{path} needs the package datasets: pip install 'compressm-zoo[datasets]'"
