@@ -143,10 +143,14 @@ def _output_gradients(
 ) -> Float[Array, "b L heads V"]:
     """The gradients by the heads' outputs, from those by the layer's."""
 
+    def step(S: Array, sample: Any) -> tuple[Array, Array]:
+        o, S = attention_step(*sample, S)
+        return S, o
+
     def of_one(one: AttentionSignals, g: Array) -> Array:
         S = jnp.zeros((layer.heads, layer.d_state, layer.values))
         drive = one.q, one.k, one.v, one.log_decay, one.beta
-        _, o = jax.lax.scan(lambda S, sample: attention_step(*sample, S)[::-1], S, drive)
+        _, o = jax.lax.scan(step, S, drive)
         return jax.vjp(lambda o: layer.emit(o, one.gate), o)[1](g)[0]
 
     return jax.vmap(of_one)(signals, g)

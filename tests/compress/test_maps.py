@@ -1,5 +1,7 @@
 """Maps kept behind what makes B and C of Mamba-2: what they save, and what follows such a cut."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -169,7 +171,7 @@ def test_every_optimizer_goes_on_with_the_maps(name, mode):
 
 
 def test_a_copy_of_the_parameters_gets_the_maps():
-    made = layer()
+    made: Any = layer()
     average = jax.tree.map(lambda x: 1.01 * x, made)
     small, (_, copy) = cut(made, 4, (optax.adam(RATE).init(made), average))
     np.testing.assert_array_equal(copy.B_map, small.B_map)
