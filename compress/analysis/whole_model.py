@@ -13,7 +13,9 @@ the perturbed side does:
     ssm                       |D| + 2 (sum of all Hankel singular values),
     GELU                      1.13,
     GLU  W z * sigmoid(V z)   |W| + max |W z + w| |V| / 4,
-    mean and linear head      |head| / sqrt(samples).
+    mean and linear head      |head| / sqrt(samples); of the last sample |head|.
+
+Of other blocks (norm behind the layer, half a GLU, attention) no bound is known.
 """
 
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ from zoo.layers.base import as_linear
 from zoo.network.block import Block
 from zoo.network.classifier import Classifier
 from zoo.network.norm import FixedNorm, SampleNorm, fixed_norms
-from zoo.network.pointwise import gelu
+from zoo.network.pointwise import GLU, gelu
 from zoo.typing import checked
 
 from ..families import family_of
@@ -107,13 +109,13 @@ def _tails(model: PyTree, batch: Any) -> list[float] | None:
     if not is_pair:
         return None
     fixed = fixed_norms(*model)
-    if not all(isinstance(block, Block) for block in fixed.blocks):
+    if not all(map(_is_known, fixed.blocks)):
         return None
     if not all(family_of(layer).has_bound for _, layer in layers_of(fixed)):
         return None
     streams = _streams(fixed, batch)
     length = streams[0][0].shape[1]
-    tail = _norm_of(fixed.head.weight) / np.sqrt(length)
+    tail = _norm_of(fixed.head.weight) / (np.sqrt(length) if fixed.pooling == "mean" else 1)
     found: list[float] = []
     for block, (x, y) in zip(reversed(fixed.blocks), reversed(streams), strict=True):
         after, layers = _after_gain(block, y), [layer for _, layer in layers_of(block)]
@@ -121,6 +123,11 @@ def _tails(model: PyTree, batch: Any) -> list[float] | None:
         gain = _norm_gain(block.norm, x) * sum(map(_layer_gain, layers)) * after
         tail = tail * (1 + gain)
     return found
+
+
+def _is_known(block: Any) -> bool:
+    """Whether it is the block that the module speaks of: norm first, and a full GLU."""
+    return isinstance(block, Block) and block.norm_first and isinstance(block.glu, GLU)
 
 
 @eqx.filter_jit

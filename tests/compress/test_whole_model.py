@@ -12,7 +12,7 @@ from zoo import LRUConfig, MambaConfig, S5Config, classifier
 CUTS = 100
 
 
-def network(config, norm, bidirectional, key):
+def network(config, norm, bidirectional, key, **block):
     return classifier(
         lambda key: config.build(6, key=key),
         input_kind="real",
@@ -23,6 +23,7 @@ def network(config, norm, bidirectional, key):
         norm=norm,
         bidirectional=bidirectional,
         key=key,
+        **block,
     )
 
 
@@ -86,6 +87,18 @@ def test_no_bound_is_claimed_where_none_is_known(getkey):
     x = jax.random.normal(getkey(), (4, 12, 2))
     told = whole_model(plan(mamba, policy=Rank(2), method=Data(batch=x)), mamba, x)
     assert all(row.change_bound in (0.0, np.inf) for row in told.layers)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"norm_first": False}, {"gate": "half_glu1"}, {"attention_every": 1, "attention_heads": 2}],
+    ids=str,
+)
+def test_no_bound_is_claimed_for_other_blocks(block, getkey):
+    model = network(LRUConfig(8), "layer", False, getkey(), **block)
+    x = jax.random.normal(getkey(), (2, 9, 2))
+    told = whole_model(plan(model, policy=Rank(3)), model, x)
+    assert all(row.change_bound == np.inf for row in told.layers)
 
 
 def test_a_plan_of_another_model_is_named(getkey):
