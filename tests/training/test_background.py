@@ -213,10 +213,10 @@ def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
     folder, dispatch = tmp_path / "run", Engine.train
     compression = replace(compression)
 
-    def interrupted(self, state, totals, batches, count):
+    def interrupted(self, state, totals, batches, count, *wait):
         if int(state.step) < at <= int(state.step) + count:
             signal.raise_signal(signal.SIGINT)
-        return dispatch(self, state, totals, batches, count)
+        return dispatch(self, state, totals, batches, count, *wait)
 
     monkeypatch.setattr(Engine, "train", interrupted)
     with pytest.raises(Interrupted) as stopped:
