@@ -89,7 +89,7 @@ LAYERS = {
     "lru": LRUConfig(d_state=6),
     "s5": S5Config(d_state=6),
     "s4d": S4DConfig(d_state=6),
-    "linoss": LinOSSConfig(d_state=6, scheme="imex"),
+    "linoss": LinOSSConfig(d_state=6),
     "d_linoss": DLinOSSConfig(d_state=6),
     "mamba": MambaConfig(d_state=6),
 }
