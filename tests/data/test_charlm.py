@@ -81,7 +81,7 @@ def test_texts_that_cannot_be_read_are_named(path):
     with pytest.raises(ValueError, match="must hold 2 to 256 different characters, got 300"):
         load_task("charlm", CharLMConfig(text=path, length=5))
     path.write_text("short")
-    with pytest.raises(ValueError, match="its 5 tokens leave none for split test"):
+    with pytest.raises(ValueError, match="must hold enough tokens for split test, got 5 in all"):
         load_task("charlm", CharLMConfig(text=path, length=5))
     path.write_text("short, short " * 3)
     with pytest.raises(ValueError, match="length must be below the 2 tokens of split"):

@@ -64,7 +64,7 @@ def test_what_has_come_is_kept_when_nothing_more_comes(server, tmp_path):
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", b"404" * 333_334])
 def test_another_file_is_refused(server, tmp_path, content):
     server.content = content
-    with pytest.raises(ValueError, match="is not the published file: SHA256"):
+    with pytest.raises(ValueError, match="must give the published file, of SHA256"):
         download(file_of(server), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin.lock"]
 

@@ -92,7 +92,7 @@ def test_an_archive_that_is_cut_in_half_is_named(folder):
 
 def test_both_kinds_must_be_there(folder):
     (folder / "aclImdb" / "test" / "pos" / "0_8.txt").unlink()
-    with pytest.raises(ValueError, match="no reviews of both kinds in test"):
+    with pytest.raises(ValueError, match="must hold reviews of both kinds in test"):
         load_task("imdb", CONFIG, data_dir=folder)
 
 
