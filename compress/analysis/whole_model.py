@@ -147,6 +147,7 @@ def _streams(model: Any, batch: Any) -> list[tuple[Array, Array]]:
 
 def _after_gain(block: Block, y: Float[Array, "b L d_model"]) -> float:
     """Of GELU and GLU, for outputs of which one side is `y`."""
+    assert isinstance(block.glu, GLU)  # `_is_known` has seen to it
     linear, gate = block.glu.linear, block.glu.gate
     value = jax.vmap(lambda y: affine(linear, gelu(y)))(y)
     largest = float(jnp.max(jnp.abs(value)))

@@ -144,7 +144,7 @@ def _output_gradients(
     """The gradients by the heads' outputs, from those by the layer's."""
 
     def step(S: Array, sample: Any) -> tuple[Array, Array]:
-        o, S = attention_step(*sample, S)
+        o, S = attention_step(*sample, S)  # pyright: ignore[reportCallIssue]
         return S, o
 
     def of_one(one: AttentionSignals, g: Array) -> Array:

@@ -77,7 +77,7 @@ def one_basis(weighing: Weighing) -> Weighing:
         reached, seen = (np.linalg.norm(L, axis=1) for L in (Lp, Lq))
         both = (reached > 0) & (seen > 0)
         scale = np.where(both, np.sqrt(seen / np.where(both, reached, 1)), 1)[:, None]
-        parts = [np.concatenate([L.real, L.imag]) for L in (scale * Lp, Lq / scale)]
+        parts = [np.concatenate([np.real(L), np.imag(L)]) for L in (scale * Lp, Lq / scale)]
         parts = [Z / max(float(np.linalg.norm(Z)), np.finfo(float).tiny) for Z in parts]
         U, sizes, _ = np.linalg.svd(np.concatenate(parts, axis=1), full_matrices=False)
         root = U * sizes

@@ -68,7 +68,7 @@ def _mask(like: Split, inputs: np.ndarray) -> np.ndarray | None:
     if like.mask is None:
         return None
     known = np.isfinite(inputs)
-    return known if like.mask.shape[-1] > 1 else known.all(axis=-1, keepdims=True)
+    return known if like.mask.shape[-1] > 1 else np.all(known, axis=-1, keepdims=True)
 
 
 def _real(found: np.ndarray) -> np.ndarray:

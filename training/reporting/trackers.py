@@ -69,14 +69,13 @@ class TensorBoardMirror:
     def _open(self, resume_step: int | None) -> Any:
         """A file of events, written at once: the package's own thread would hide a full disk."""
         from tensorboardX.event_file_writer import EventsWriter  # slow to import
-        from tensorboardX.proto import event_pb2
 
         self._directory.mkdir(parents=True, exist_ok=True)
         part = 0 if resume_step is None else resume_step
         writer = EventsWriter(str(self._directory / "events"), f".from-{part}")
         if resume_step is not None:
-            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            mark = event_pb2.Event(step=resume_step + 1, wall_time=time.time(), session_log=log)
+            log = _protocol().SessionLog(status=_protocol().SessionLog.START)
+            mark = _protocol().Event(step=resume_step + 1, wall_time=time.time(), session_log=log)
             writer.write_event(mark)
         return writer
 
@@ -114,9 +113,7 @@ class TensorBoardMirror:
             self._add(part, 0)
 
     def _add(self, summary: Any, step: int) -> None:
-        from tensorboardX.proto import event_pb2
-
-        event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary)
+        event = _protocol().Event(step=step, wall_time=time.time(), summary=summary)
         self._writer.write_event(event)
 
     def close(self) -> None:
@@ -124,3 +121,10 @@ class TensorBoardMirror:
         if not self._closed:
             self._closed = True
             self._writer.close()
+
+
+def _protocol() -> Any:
+    """What TensorBoard's events are made of."""
+    from tensorboardX.proto import event_pb2
+
+    return event_pb2

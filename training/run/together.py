@@ -6,7 +6,7 @@ import re
 import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import jax
@@ -64,11 +64,10 @@ def _told_of_losses() -> Iterator[None]:
 
     maker = getattr(distributed, "_jax", None)
     make = getattr(maker, "get_distributed_runtime_client", None)
-    try:
+    set_terminate = None
+    with suppress(OSError, AttributeError):
         set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
-    except (OSError, AttributeError):
-        make = None
-    if maker is None or make is None:
+    if maker is None or make is None or set_terminate is None:
         yield
         return
     set_terminate(_LOST)

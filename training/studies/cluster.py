@@ -60,7 +60,7 @@ class RemoteRun:
 
     def wait(self) -> int:
         """Wait for the end; the exit code."""
-        from distributed import wait
+        from distributed import wait  # pyright: ignore[reportMissingImports]
 
         wait(self._future)
         return self.poll() or 0
@@ -74,7 +74,7 @@ def cluster_places(address: str, count: int) -> Iterator[list[ClusterPlace]]:
     there is no such scheduler, or the extra is not installed.
     """
     try:
-        from distributed import Client, Event
+        from distributed import Client, Event  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError(
             "--scheduler needs the extra `cluster`: pip install -e '.[cluster]'"
@@ -95,7 +95,7 @@ def carry_out(job: Job, folder: str, stop: str) -> int:
 
     Another worker's run of the same job, which outlived its worker, is waited for.
     """
-    from distributed import Event
+    from distributed import Event  # pyright: ignore[reportMissingImports]
 
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     if job.folder.exists():

@@ -168,7 +168,9 @@ class LinOSS(AbstractLinearSSM):
         C = jnp.concatenate([jnp.real(C), -jnp.imag(C)], axis=1)
         n = len(B)
         implicit = jnp.full(n, scheme == "im")
-        return cls(*twice, B, jnp.zeros_like(B), C, jnp.zeros_like(C), jnp.asarray(D), implicit)
+        A, G, steps = twice
+        none = jnp.zeros_like(B), jnp.zeros_like(C)
+        return cls(A, G, steps, B, none[0], C, none[1], jnp.asarray(D), implicit)
 
     @property
     def d_model(self) -> int:

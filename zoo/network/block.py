@@ -291,7 +291,7 @@ def attention_block(settings: BlockSettings, *, d_model: int, key: PRNGKeyArray)
         d_model, heads=settings.attention_heads, window=settings.attention_window, key=key
     )
     norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)
-    return AttentionBlock(
+    return AttentionBlock(  # pyright: ignore[reportCallIssue]
         norm=norm, attention=attention, dropout=dropout, norm_first=settings.norm_first
     )
 

@@ -203,12 +203,17 @@ def model_from(kind: Kind, config: Config, tensors: Tensors) -> LanguageModel:
         layer = {
             k.removeprefix(names.layer): x for k, x in own.items() if k.startswith(names.layer)
         }
-        parts = _norm(own[names.block_norm], epsilon), kind.build(config, layer), Dropout(0.0)
+        parts = {
+            "norm": _norm(own[names.block_norm], epsilon),
+            "ssm": kind.build(config, layer),
+            "dropout": Dropout(0.0),
+        }
         if kind.block is MLPBlock:
             mlp = SwiGLU(*(Linear(own[f"mlp.{name}.weight"]) for name in MLP))
-            blocks.append(MLPBlock(*parts, _norm(own["mlp_norm.weight"], epsilon), mlp))
+            mlp_norm = _norm(own["mlp_norm.weight"], epsilon)
+            blocks.append(MLPBlock(**parts, mlp_norm=mlp_norm, mlp=mlp))
         else:
-            blocks.append(MixerBlock(*parts))
+            blocks.append(MixerBlock(**parts))
     return LanguageModel(
         embedding=eqx.nn.Embedding(weight=tensors[names.embedding]),
         blocks=tuple(blocks),

@@ -5,6 +5,7 @@ a streaming step are sums, products, and functions of single numbers, for each o
 `operators.OPERATORS` says the operator of ONNX.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ def onnx_model(function: Callable[..., Any], arguments: Sequence[Any], results: 
     package onnx is missing, ValueError for what has no operator.
     """
     try:
-        import onnx
+        onnx: Any = importlib.import_module("onnx")
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'compressm-zoo[onnx]'") from None
     shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
