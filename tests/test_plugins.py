@@ -215,7 +215,7 @@ def test_they_train_shrink_resume_and_report(plugged_in, tmp_path, monkeypatch):
     assert "modes on waves" in report
     assert "recent noise" in report
 
-    monkeypatch.setattr("training.commands.train.Interrupt", lambda: StopAt(3))
+    monkeypatch.setattr("training.commands.train.Interrupt", lambda *_: StopAt(3))
     with pytest.raises(Interrupted):
         train(halted, *OPTIONS.split(), **how)
     monkeypatch.undo()

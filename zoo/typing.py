@@ -35,6 +35,7 @@ DIMENSIONS: Mapping[str, str] = {
     "window": "samples that attention sees",
     "past": "samples before the present one that are carried along",
     "taps": "samples under a convolution",
+    "kept": "channels of B or C, for each group, that a map takes to the states",
     "rank": "states that are left, or the rank of a map",
     "spectra": "rows of eigenvalues: one for each channel, or one for all",
     "order": "states of a real system, twice as many as complex ones at most",

@@ -193,6 +193,7 @@ def test_a_share_of_the_largest_value(across, ranks):
     assert Above(0.1, across).choose(sigmas, lambda _: None) == ranks
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_fewest_states_within_the_rise(getkey):
     layer = LRU.init(d_model=3, d_state=24, key=getkey())
     u = jax.random.normal(getkey(), (50, 3))

@@ -34,7 +34,11 @@ def logits(model, x):
 
 @pytest.mark.parametrize(
     ("config", "norm", "both_ways"),
-    [(LRUConfig(10), "batch", False), (S5Config(10), "layer", True), (S5Config(10), "rms", False)],
+    [
+        (LRUConfig(10), "batch", False),
+        pytest.param(S5Config(10), "layer", True, marks=pytest.mark.slow),
+        (S5Config(10), "rms", False),
+    ],
     ids=["lru", "s5", "rms"],
 )
 def test_measured_changes_are_under_the_bound_and_near_the_estimate(config, norm, both_ways):

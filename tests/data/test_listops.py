@@ -122,7 +122,7 @@ def test_values(source, value):
 
 @pytest.mark.parametrize("source", ["[MIN 3 2", "3 4", "]", "[MIN ]", "", "[MIN 1 2 ] ]"])
 def test_what_is_no_expression_has_no_value(source):
-    with pytest.raises(ValueError, match=r"token|left open"):
+    with pytest.raises(ValueError, match="an expression must"):
         evaluate(tokenize(source))
 
 

@@ -194,7 +194,7 @@ def test_tasks_of_every_kind(fields, outputs):
     assert Task(name="x", splits=splits, **fields).outputs == outputs
     with pytest.raises(ValueError, match="inputs of split train must have shape"):
         Task(name="x", splits=splits, **fields | {"length": 7})
-    with pytest.raises(ValueError, match="classes must be 1 or more for classification and pair"):
+    with pytest.raises(ValueError, match="classes must be 1 or more for classification, pair"):
         Task(
             name="x",
             splits=splits,

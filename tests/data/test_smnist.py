@@ -114,7 +114,7 @@ def test_labels_must_fit(folder):
     with pytest.raises(ValueError, match="must hold labels from 0 to 9, got 10 in record 2"):
         load_task("smnist", CONFIG, data_dir=folder)
     path.write_bytes(idx(np.arange(5)))
-    with pytest.raises(ValueError, match="5 labels for 6 pictures"):
+    with pytest.raises(ValueError, match="must hold a label for each of 6 pictures, got 5"):
         load_task("smnist", CONFIG, data_dir=folder)
 
 

@@ -183,6 +183,7 @@ def test_a_run_that_ends_before_its_takeover_goes_on_in_the_larger_programs(tmp_
     assert json.loads((folder / "summary.json").read_text())["layers"][0]["after"] == 3
 
 
+@pytest.mark.slow
 def test_priced_hsvs_are_never_padded(tmp_path):
     """Those of the padding are zero, where a square root has no derivative."""
     folder = run(tmp_path / "run", FIXED, regularization=RegularizationConfig(hankel=1e-3))

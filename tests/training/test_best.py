@@ -80,7 +80,7 @@ def test_the_best_since_the_last_cut_is_told_and_loaded(finished):
         assert loaded.step == said.get("step", 60)
 
 
-@pytest.mark.parametrize("at", [20, 50])
+@pytest.mark.parametrize("at", [20, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_interrupted_run_keeps_the_same_best(finished, tmp_path, monkeypatch, at):
     folder = tmp_path / "run"
     train_to = Run.train_to

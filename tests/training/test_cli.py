@@ -112,7 +112,10 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ("--config /dev/zero", "must have at most 1048576 bytes"),
         ("--config /tmp", "/tmp cannot be read: Is a directory"),
         ("--seed -1", "`seed` must be in [0, 2**32), got -1"),
-        ("--network.norm none", "`network.norm` must be one of batch, layer, rms, got 'none'"),
+        (
+            "--network.norm none",
+            "`network.norm` must be one of batch, batch-ema, layer, rms, got",
+        ),
         ("--layer.hippo-blocks 7", "`hippo_blocks` must divide d_state=64, got 7"),
         ("--resume", "--resume needs the run directory"),
         ("--resume /nowhere/at/all", "there is no run"),

@@ -318,7 +318,7 @@ def test_a_terminal_of_another_width_is_cleared_once():
         frame = written(console)[len(after) :]
         assert frame.count("\x1b[1A") == frame.count("\n")  # as many lines up as down
         assert all(
-            len(re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", line)) <= 70 for line in frame.split("\n")
+            len(re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", line)) <= 70 for line in frame.split("\n")
         )
 
 

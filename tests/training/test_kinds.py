@@ -129,7 +129,7 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
     [
         pytest.param("s5", "classification", True, marks=pytest.mark.slow),
         pytest.param("mamba", "classification", True, marks=pytest.mark.slow),
-        ("lru", "pair", False),
+        pytest.param("lru", "pair", False, marks=pytest.mark.slow),
         pytest.param("lru", "pair", True, marks=pytest.mark.slow),
         ("s5", "regression", False),
         pytest.param("s5", "regression", True, marks=pytest.mark.slow),

@@ -173,7 +173,11 @@ class Stuck(Leaky):
 @pytest.mark.parametrize(
     ("kind", "law", "message"),
     [
-        (Forgetful, check_step, "the outputs of `step` of Forgetful and those of the call lie"),
+        (
+            Forgetful,
+            check_step,
+            "the outputs of `step` of Forgetful and those of the call must",
+        ),
         (Restless, check_pieces, "the outputs of `run` in two pieces of Restless and those of the"),
         (Restless, check_padding, "the state after a padded piece of Restless and that after"),
         (
@@ -181,7 +185,7 @@ class Stuck(Leaky):
             check_inverse,
             "the outputs after `from_lti` of Stretched and those before",
         ),
-        (Stretched, check_truncation, "a truncated layer of Stretched and its system lie"),
+        (Stretched, check_truncation, "a truncated layer of Stretched and its system must agree"),
         (Stuck, check_sizes, r"Stuck.resized\(1\) has d_state=4 and d_model=8, expected 1 and 8"),
         (Stuck, check_gradients, "the gradient of Stuck is zero by all parameters"),
     ],

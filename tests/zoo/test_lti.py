@@ -47,7 +47,7 @@ def test_spectral_radius_keeps_digits_next_to_the_circle():
     [
         (((3,), (2, 1), (1, 3), (1,)), "B has 2 rows|parameter 'B'"),
         (((3,), (3, 1), (1, 2), (1,)), "C has 2 columns|parameter 'C'"),
-        (((3,), (3, 1), (2, 3), (2,)), "D has shape"),
+        (((3,), (3, 1), (2, 3), (2,)), "`D` must have the shape"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(shapes, message):

@@ -214,11 +214,11 @@ LAYER = "backbone.layers.1.mixer."
         (lambda t, c: c.update(hidden_act="relu"), '`hidden_act` must be "silu", got "relu"'),
         (
             lambda t, c: c.update(model_type="gpt2"),
-            '`model_type` must be one of mamba, mamba2, delta_net, gated_deltanet.*, got "gpt2"',
+            '`model_type` must be one of mamba, mamba2, mamba2_mapped, delta_net.*, got "gpt2"',
         ),
         (
             lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"] + 1}),
-            r"lm_head\.weight is not backbone\.embeddings\.weight",
+            r"lm_head\.weight must be as backbone\.embeddings\.weight",
         ),
         (
             lambda t, c: t.update({LAYER + "D": np.arange(16)}),

@@ -56,7 +56,7 @@ def test_the_kernel_equals_the_definition(x64, monkeypatch, kind, shared, L, rev
 
 
 def test_a_jax_without_triton_has_the_loop(monkeypatch, lowers_for_cuda):
-    monkeypatch.setattr("zoo.recurrence.pallas.triton", lambda: None)
+    monkeypatch.setattr("zoo.recurrence.pallas._triton", lambda: None)
     a = jax.ShapeDtypeStruct((4, 20, 8), jnp.float32)
     gradient = jax.jit(jax.grad(lambda a, b: jnp.sum(jax.vmap(linear_recurrence)(a, b) ** 2)))
     assert "xla.gpu.triton" not in lowers_for_cuda(gradient, a, a)

@@ -121,6 +121,7 @@ def test_the_bound_holds_for_both_ways(twice, getkey):
     assert row.floor == 0
 
 
+@pytest.mark.slow
 def test_both_ways_shrinks_on_data_with_its_moments(getkey):
     layer = both_ways(getkey(), n=16)
     u = jnp.cumsum(jax.random.normal(getkey(), (6, 40, H)), axis=1)

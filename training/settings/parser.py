@@ -30,6 +30,9 @@ class Parser(argparse.ArgumentParser):
         if asks_for_help(argv):
             _, _, examples = self._doc.partition("\n")  # the script has printed its first line
             raise Help(f"{examples}\n\n{shown_rows(self._rows())}".lstrip("\n"))
+        for word in argv:  # before argparse says what is missing
+            if word.startswith("--") and word.split("=")[0] not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}")
         return self.parse_args(argv)
 
     def _rows(self) -> list[Row]:

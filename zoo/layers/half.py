@@ -45,5 +45,5 @@ def narrowed(layer: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda x, old: x.astype(old.dtype) if _is_half(old) else x, layer, like)
 
 
-def _is_half(x: Array) -> bool:
+def _is_half(x: InputArray) -> bool:
     return x.dtype in (jnp.bfloat16, jnp.float16)

@@ -22,12 +22,17 @@ LARGEST = 2**31 - 1
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file `path`; a ValueError in one line if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no text, no JSON, numbers of 5000 digits
+        found = json.loads(path.read_text(encoding="utf-8"), parse_int=_number)
+    except (ValueError, RecursionError) as error:  # no text, or no JSON
         raise ValueError(f"{path} must be JSON, got: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
     return found
+
+
+def _number(digits: str) -> int | float:
+    """A whole number; one that is too large for any setting is infinite, which its key refuses."""
+    return int(digits) if len(digits) < 100 else float(digits)
 
 
 @checked

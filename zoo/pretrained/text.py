@@ -30,7 +30,7 @@ BYTES = 256
 class Text(Protocol):
     """From text to tokens, and back."""
 
-    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """The tokens of a text."""
         ...
 
@@ -43,10 +43,11 @@ class ByteText:
     """Tokens are the bytes of the text."""
 
     @checked
-    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """The bytes of the text in UTF-8."""
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
+    @checked
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """Inverse of `encode`."""
         return bytes(int(token) for token in tokens).decode(errors="replace")
@@ -70,10 +71,11 @@ class TokenizerText:
             raise ValueError(f"{path} is no tokenizer: {error}") from None
 
     @checked
-    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """The tokens of the text, with none added at its ends."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
+    @checked
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of the tokens, without special ones."""
         return self._tokenizer.decode([int(token) for token in tokens])

@@ -34,7 +34,7 @@ Order = Kept | Literal["adjoint"]
 
 
 @functools.cache
-def triton() -> Any:
+def _triton() -> Any:
     """Pallas for Triton; None where JAX has none: JAX 0.11 announces its end.
 
     It is loaded when the first recurrence is traced. An import of the package has no need of it.
@@ -61,7 +61,7 @@ def with_kernel(
     """
     if not kernels_allowed():
         return otherwise(*arrays)
-    kernels = {"cuda": cuda if cuda is None or triton() else None, "cpu": cpu}
+    kernels = {"cuda": cuda if cuda is None or _triton() else None, "cpu": cpu}
     differentiable = {}
     for platform, kernel in kernels.items():
         if kernel is not None:
@@ -115,7 +115,7 @@ def _on_one_device(a, b, x, order: Order, reverse: bool, interpret: bool):
         in_specs=[coefficients, per_sequence, at_the_ends],
         out_specs=[per_sequence, at_the_ends],
         out_shape=[jax.ShapeDtypeStruct(b.shape, b.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)],
-        compiler_params=triton().CompilerParams(num_warps=1, num_stages=1),
+        compiler_params=_triton().CompilerParams(num_warps=1, num_stages=1),
         interpret=interpret,
         name=f"recurrence_{order}",
     )(a, b, x)
@@ -167,11 +167,11 @@ def _kernel(a_ref, b_ref, x_ref, states_ref, last_ref, *, order: Order, reverse:
         return [ref.at[tuple(jnp.asarray(k, index) for k in place)] for place in places]
 
     def read(ref: Any, *where: Any) -> tuple[Any, ...]:
-        return tuple(triton().load(part, mask=inside, other=0.0) for part in parts(ref, *where))
+        return tuple(_triton().load(part, mask=inside, other=0.0) for part in parts(ref, *where))
 
     def write(ref: Any, value: Any, *where: Any) -> None:
         for part, each in zip(parts(ref, *where), value, strict=True):
-            triton().store(part, each, mask=inside)
+            _triton().store(part, each, mask=inside)
 
     constant = read(a_ref, 0) if a_ref.shape[0] == 1 else None
 
