@@ -12,7 +12,7 @@ from compress.model.layers import layers_of
 from training.model.optimizer import make_optimizer
 from training.model.padding import Padding
 from training.settings.config import OptimizerConfig
-from zoo import LRU, S5, Mamba, Mamba2
+from zoo import LRU, S5, LinOSS, Mamba, Mamba2
 
 H, N, R, L = 6, 9, 4, 20
 
@@ -20,6 +20,7 @@ LAYERS = {
     "lru": lambda key: LRU.init(H, N, key=key),
     "s5": lambda key: S5.init(H, N, key=key),
     "s5 bilinear": lambda key: S5.init(H, N, key=key, discretization="bilinear"),
+    "d_linoss": lambda key: LinOSS.init_damped(H, N, key=key),
     "mamba": lambda key: Mamba.init(H, N, key=key),
     "mamba tied": lambda key: Mamba.init(H, N, key=key, tied=True),
     "mamba2": lambda key: Mamba2.init(H, N, key=key, headdim=4, n_groups=1),
@@ -41,7 +42,7 @@ def loss(model, u):
     return jnp.mean((jax.vmap(model)(u) - jnp.roll(u, 3, axis=1)) ** 2)
 
 
-QUICK = ("lru", "s5", "mamba2")
+QUICK = ("lru", "s5", "d_linoss", "mamba2")
 
 
 @pytest.fixture(

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from compress.model.layers import layers_of, replace_layers
 from zoo import AbstractSSM
@@ -87,7 +88,11 @@ def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
         return {}
     with jax.enable_x64(True):
         numbered = _numbered(large).first_states(_numbered(small).d_state)
-        numbers = map(np.asarray, jax.tree.leaves(numbered))
+        # marks, which are no numbers, belong to states in their order
+        numbers = [
+            np.asarray(x if _is_number(old) else _order(old.shape))
+            for x, old in zip(jax.tree.leaves(numbered), jax.tree.leaves(large), strict=True)
+        ]
     return {
         k: x[tuple(map(slice, shapes[k]))].astype(np.int64)
         for k, (x, old) in enumerate(zip(numbers, jax.tree.leaves(large), strict=True))
@@ -98,8 +103,20 @@ def _places(large: AbstractSSM, small: AbstractSSM) -> Places:
 def _numbered(layer: AbstractSSM) -> AbstractSSM:
     """`layer` with the place of each entry in its array instead of the entry.
 
-    As floating-point numbers, which layers are made of; in double precision all are exact.
+    As floating-point numbers, which layers are made of; in double precision all are exact. Arrays
+    of other kinds are empty.
     """
     return jax.tree.map(
-        lambda x: jax.device_put(np.arange(float(np.prod(x.shape))).reshape(x.shape)), layer
+        lambda x: jax.device_put(_order(x.shape) if _is_number(x) else np.zeros(x.shape, x.dtype)),
+        layer,
     )
+
+
+def _is_number(x: Any) -> bool:
+    """Whether an array, or what stands for its shape, is of floating-point or complex numbers."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _order(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    """The place of each entry of an array of this shape."""
+    return np.arange(float(np.prod(shape))).reshape(shape)
