@@ -6,14 +6,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..task import InputKind, Missing, Split, Task
-from .supervised import Asked, Labelled, asked, supervised_task
+from .supervised import Asked, Labelled, Options, asked, supervised_task
 
 NAMES = ("inputs", "labels", "lengths", "intervals", "mask", "label_mask")
 """What a split may have."""
 
 
 @runtime_checkable
-class ColumnOptions(Protocol):
+class ColumnOptions(Options, Protocol):
     """What the configs of all formats of columns hold."""
 
     @property
@@ -22,16 +22,6 @@ class ColumnOptions(Protocol):
     def input_kind(self) -> InputKind: ...
     @property
     def missing(self) -> Missing: ...
-    @property
-    def validation(self) -> float: ...
-    @property
-    def test(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def normalize(self) -> bool: ...
-    @property
-    def balance(self) -> bool: ...
 
 
 def columns_task(name: str, found: Mapping[str, Mapping[str, Any]], config: ColumnOptions) -> Task:

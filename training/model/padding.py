@@ -104,7 +104,7 @@ def _numbered(layer: AbstractSSM) -> AbstractSSM:
     """`layer` with the place of each entry in its array instead of the entry.
 
     As floating-point numbers, which layers are made of; in double precision all are exact. Arrays
-    of other kinds are empty.
+    of other kinds are zero.
     """
     return jax.tree.map(
         lambda x: jax.device_put(_order(x.shape) if _is_number(x) else np.zeros(x.shape, x.dtype)),
