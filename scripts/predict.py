@@ -11,6 +11,7 @@ from pathlib import Path
 def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
     print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
+    from data.readers.sequences import FORMATS
     from training import load_run
     from training.commands.predict import SUFFIXES, predictions, read_inputs, write_predictions
     from training.run.compilation import use_compilation_cache
@@ -22,9 +23,12 @@ def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory of a finished run")
     parser.add_argument(
-        "--data", type=Path, required=True, help="file of .npz .npy .parquet .ts .wav"
+        "--data", type=Path, required=True, help=f"file of {' '.join(FORMATS)}, or a folder"
     )
     parser.add_argument("--out", type=Path, required=True, help=f"file, {' or '.join(SUFFIXES)}")
+    parser.add_argument(
+        "--scaled", action="store_true", help="values as the model was trained on them"
+    )
     try:
         options = parser.read(argv)
         if options.out.suffix not in SUFFIXES:
@@ -34,7 +38,8 @@ def main(argv: list[str]) -> int:
         run = load_run(options.run)
         arrays = read_inputs(options.data, run)
         use_compilation_cache(run.config.cache_dir)
-        write_predictions(options.out, predictions(run, arrays), arrays.get("lengths"))
+        found = predictions(run, arrays, scaled=options.scaled)
+        write_predictions(options.out, found, arrays.get("lengths"), run.task)
     except Help as help:
         print(help)
         return 0

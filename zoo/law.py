@@ -128,12 +128,23 @@ def check_gradients(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_intervals(layer: AbstractSSM, u: Inputs) -> None:
-    """Intervals of one sample are none, and others make a difference."""
+    """Intervals of one sample are none, others make a difference, and `step` takes them too."""
     timed: Any = layer
     y, ones = _called(layer, u), jnp.ones(len(u))
     _same(layer, timed(u, dt=ones), y, "the outputs with intervals of one", "those without")
     if np.allclose(timed(u, dt=2 * ones), y):
         raise BrokenLaw(f"{type(layer).__name__} takes intervals, which make no difference")
+    dt = 0.5 + jnp.arange(len(u)) % 3
+
+    @eqx.filter_jit
+    def stream(layer: Any, u: Any) -> Any:
+        def step(carry: Any, given: Any) -> Any:
+            return layer.step(carry, given[0], dt=given[1])
+
+        return jax.lax.scan(step, layer.init_state(), (u, dt))[1]
+
+    ours, theirs = stream(layer, jnp.asarray(u)), timed(u, dt=dt)
+    _same(layer, ours, theirs, "the outputs of `step` with intervals", "those of the call")
 
 
 @checked

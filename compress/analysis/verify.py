@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import PyTree
 
-from zoo import DiagonalLTI
+from zoo import AbstractSSM, DiagonalLTI
+from zoo.layers.base import is_bank
 from zoo.typing import checked
 
 from ..linear.balance import all_values, gramian_factors, hankel_svd
+from ..linear.bank import double_bank
 from ..linear.hankel import Form, check_pair, error_bound, rounding_gain
 from ..linear.system import double_lti
 from ..model.layers import layers_of, path_name
@@ -37,9 +39,15 @@ class Certificate:
     """The gain that the rounding of the smaller layer's own parameters can make, to first order
     (`compress.linear.hankel.rounding_gain`), and the computation in double precision."""
 
+    channels: tuple["Certificate", ...] = ()
+    """Of a bank, those of its channels, each a system of its own. The numbers of the layer are the
+    largest of theirs."""
+
     @property
     def holds(self) -> bool:
-        """Whether the error is within the bound, give or take rounding."""
+        """Whether the error is within the bound, give or take rounding, in each channel."""
+        if self.channels:
+            return all(channel.holds for channel in self.channels)
         return self.error <= self.bound * (1 + 1e-6) + self.rounding
 
 
@@ -78,18 +86,18 @@ def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verificatio
 
     Both are models with `AbstractSSM` layers at the same paths, or two `DiagonalLTI`. The bound is
     that of balanced truncation to the size which `after` has; reductions by data may exceed it,
-    since they aim at other inputs. `form` as for `hinf_error`. In double precision.
+    since they aim at other inputs. Of a bank every channel is measured. `form` as for `hinf_error`.
+    In double precision.
 
     ValueError if the layers do not belong together, hold NaN or infinity, or are not stable.
     """
-    pairs = _pairs(before, after)
-    return Verification(tuple(_certificate(*pair, form) for pair in pairs))
-
-
-def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, DiagonalLTI, float]]:
-    """The layers' names, their systems, and the precision in which the later ones are stored."""
     if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
-        return [("", before, after, rounding_of(after))]
+        return Verification((_certificate("", before, after, rounding_of(after), form),))
+    return Verification(tuple(_of_layers(*pair, form) for pair in _pairs(before, after)))
+
+
+def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, AbstractSSM, AbstractSSM]]:
+    """The layers' names, and the layers before and after."""
     old, new = (
         {path_name(k): layer for k, layer in layers_of(unstacked(x))} for x in (before, after)
     )
@@ -98,9 +106,29 @@ def _pairs(before: PyTree, after: PyTree) -> list[tuple[str, DiagonalLTI, Diagon
             f"`after` must have the layers of `before`, {', '.join(old) or 'at least one'}, got "
             f"{', '.join(new) or 'none'}"
         )
-    return [
-        (path, double_lti(old[path]), double_lti(new[path]), rounding_of(new[path])) for path in old
-    ]
+    return [(path, old[path], new[path]) for path in old]
+
+
+def _of_layers(path: str, before: AbstractSSM, after: AbstractSSM, form: Form) -> Certificate:
+    """The certificate of one layer, of a bank out of those of its channels."""
+    eps = rounding_of(after)
+    if not is_bank(before):
+        return _certificate(path, double_lti(before), double_lti(after), eps, form)
+    if after.d_model != before.d_model:
+        raise ValueError(
+            f"`after` must have {before.d_model} channels in {path or 'the layer'}, as `before`, "
+            f"got {after.d_model}"
+        )
+    pairs = zip(double_bank(before), double_bank(after), strict=True)
+    channels = tuple(
+        _certificate(f"{path}, channel {h}", one, other, eps, form)
+        for h, (one, other) in enumerate(pairs)
+    )
+    worst = {
+        name: max(getattr(channel, name) for channel in channels)
+        for name in ("floor", "error", "bound", "rounding")
+    }
+    return Certificate(path, before.d_state, after.d_state, **worst, channels=channels)
 
 
 def _certificate(
@@ -109,8 +137,10 @@ def _certificate(
     error = hinf_error(before, after, form=form)
     svd = hankel_svd(form, *gramian_factors(before, form))  # programs that the cut has used
     sigma = all_values(form, svd, before.d_state)
-    log_lam = np.asarray(after.log_lam)
-    most = order = len(log_lam)
+    most = len(np.asarray(after.log_lam))
+    heard = np.any(np.asarray(after.B) != 0, axis=1)  # others only fill a layer up
+    log_lam = np.asarray(after.log_lam)[heard]
+    order = len(log_lam)
     if form == "real":  # conjugate pairs count twice, real modes once
         real = np.abs(np.sin(np.imag(log_lam))) < 1e-5
         most, order = 2 * most, 2 * order - int(np.sum(real))

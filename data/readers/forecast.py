@@ -69,6 +69,7 @@ def forecast_task(
         output_offset=tuple(map(float, np.tile(offset[chosen], horizon))),
         output_scale=tuple(map(float, np.tile(1 / scale[chosen], horizon))),
         targets=places,
+        input_names=columns,
         notes=notes,
     )
 

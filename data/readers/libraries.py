@@ -64,6 +64,24 @@ def load_tfds(name: str, config: DatasetConfig, places: Places) -> Task:
 def load_saved(path: Path, config: DatasetConfig, places: Places) -> Task:
     """A folder that Hugging Face's `datasets` has saved (`save_to_disk`)."""
     del places
+    found = _saved(path)
+    return _task(path.name, {name: _columns(rows, config) for name, rows in found.items()}, config)
+
+
+def read_saved(path: Path, config: DatasetConfig) -> list[np.ndarray]:
+    """The sequences in a folder that `datasets` has saved; of several splits, those of `test`."""
+    found = _saved(path)
+    if len(found) > 1 and "test" not in found:
+        raise ValueError(f"{path} must hold one split, or a split test, got {', '.join(found)}")
+    rows = found["test"] if len(found) > 1 else next(iter(found.values()))
+    if config.inputs not in rows.column_names:
+        there = ", ".join(rows.column_names)
+        raise ValueError(f"there must be a column {config.inputs}, got {there}")
+    return [_sequence(x) for x in rows[config.inputs]]
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """The splits of a folder that `datasets` has saved."""
     try:
         # optional: pip install compressm-zoo[datasets]
         from datasets import load_from_disk  # pyright: ignore[reportMissingImports]
@@ -72,8 +90,7 @@ def load_saved(path: Path, config: DatasetConfig, places: Places) -> Task:
             f"{path} needs the package datasets: pip install 'compressm-zoo[datasets]'"
         ) from None
     saved: Any = load_from_disk(str(path))
-    found = saved if isinstance(saved, Mapping) else {"train": saved}
-    return _task(path.name, {name: _columns(rows, config) for name, rows in found.items()}, config)
+    return dict(saved) if isinstance(saved, Mapping) else {"train": saved}
 
 
 def _columns(records: Iterable[Any], config: DatasetConfig) -> dict[str, list[Any]]:

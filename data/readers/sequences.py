@@ -5,30 +5,51 @@ from typing import Any
 
 import numpy as np
 
-from ..task import InputKind, Split
+from ..task import InputKind, Split, Task
 from .arrays import READERS
 from .audio import AudioConfig, read_recordings
+from .libraries import SAVED, DatasetConfig, read_saved
+from .series import SeriesConfig, read_windows
+from .text import SUFFIXES as TEXTS
+from .text import TextConfig, read_text
 from .ts import read_series
 
-FORMATS = (*READERS, ".ts", ".wav")
-"""Suffixes of the files; a folder holds recordings."""
+FORMATS = (*READERS, ".ts", ".csv", *TEXTS, ".wav")
+"""Suffixes of the files; a folder holds recordings, texts, or what `datasets` has saved."""
 
 
-def read_sequences(path: Path, config: Any, input_kind: InputKind) -> dict[str, np.ndarray]:
+def read_sequences(path: Path, config: Any, task: Task) -> dict[str, np.ndarray]:
     """`inputs`, padded at their ends, and `lengths` and `intervals` where there are any.
 
-    Arrays are called so in their file; what else it holds, labels say, is left aside. `config` are
-    the settings that the data of the training were read with: how recordings become steps. Missing
-    values are NaN. ValueError in one sentence for another file, and for one without sequences.
+    They are read for a model of `task`; `config` are the settings that the data of the training
+    were read with: which column is the time, how recordings become steps. Arrays are called so in
+    their file; what else it holds, labels say, is left aside. A series (CSV) gives a window that
+    ends at each row, whose times are `rows`. Missing values are NaN. ValueError in one sentence for
+    another file, and for one without sequences.
     """
-    suffix = path.suffix.lower()
+    suffix, kind = path.suffix.lower(), task.input_kind
+    if path.is_dir() and any((path / name).is_file() for name in SAVED):
+        own = config if isinstance(config, DatasetConfig) else DatasetConfig()
+        return _padded(read_saved(path, own), path, kind)
+    if suffix in TEXTS or (path.is_dir() and isinstance(config, TextConfig)):
+        if kind != "tokens":
+            raise ValueError(f"{path} must hold numbers for a model of real inputs, got text")
+        return read_text(path, task)
+    if suffix == ".csv" or (path.is_dir() and isinstance(config, SeriesConfig)):
+        if not isinstance(config, SeriesConfig):
+            raise ValueError(f"{path} must be another file for a model of no series, got CSV")
+        return read_windows(path, config, task)
     if path.is_dir() or suffix == ".wav":
         own = config if isinstance(config, AudioConfig) else AudioConfig()
-        return _padded(read_recordings(path, own), path, input_kind)
+        return _padded(read_recordings(path, own), path, kind)
     if suffix == ".ts":
-        return _padded(read_series(path), path, input_kind)
+        return _padded(read_series(path), path, kind)
     if suffix not in READERS:
         raise ValueError(f"{path} must be a file of {' '.join(FORMATS)}, got {suffix or 'none'}")
+    return _arrays(path, suffix, kind)
+
+
+def _arrays(path: Path, suffix: str, kind: InputKind) -> dict[str, np.ndarray]:
     found = READERS[suffix](path)
     if suffix == ".npy":
         found = dict(zip(["inputs"], found.values(), strict=True))
@@ -36,8 +57,8 @@ def read_sequences(path: Path, config: Any, input_kind: InputKind) -> dict[str, 
         raise ValueError(f"{path} must hold `inputs`, got {', '.join(found) or 'nothing'}")
     inputs = found["inputs"]
     if isinstance(inputs, list):
-        return _padded(inputs, path, input_kind)
-    if input_kind == "real" and inputs.ndim == 2:
+        return _padded(inputs, path, kind)
+    if kind == "real" and inputs.ndim == 2:
         inputs = inputs[..., None]
     rest = {name: found[name] for name in ("lengths", "intervals") if name in found}
     return {"inputs": inputs, **{name: np.asarray(each) for name, each in rest.items()}}

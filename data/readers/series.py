@@ -72,12 +72,7 @@ class SeriesConfig:
 def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
     """The series in a CSV file, or in the only one in a folder, as a task."""
     del places
-    file = path
-    if path.is_dir():
-        files = sorted(path.glob("*.csv"))
-        if len(files) != 1:
-            raise ValueError(f"there must be one CSV file in the folder, got {len(files)}")
-        file = files[0]
+    file = _only_file(path)
     table = _read(file)
     time, times = _times(table, config)
     columns = _columns(table, config.columns, "columns", time)
@@ -104,6 +99,45 @@ def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
         intervals=_steps(times) if config.intervals else None,
         notes=_notes(times),
     )
+
+
+def read_windows(path: Path, config: SeriesConfig, task: Task) -> dict[str, np.ndarray]:
+    """Windows of a series like that of `task`, one that ends at each of its rows.
+
+    `inputs` [n window c] are views of the columns that the model was trained on, in its order;
+    `intervals` [n window] are there if it was told of them, and `rows` [n] is how the time of the
+    last row of each window is written, or its number. ValueError for a series without these
+    columns, or of fewer rows than a window has.
+    """
+    table = _read(_only_file(path))
+    name, times = _times(table, config)
+    names = task.input_names or ()
+    columns = _columns(table, names, "the columns of the training", name)
+    if len(times) < task.length:
+        raise ValueError(
+            f"{path} must have {task.length} rows or more, as many as a forecast looks back on, "
+            f"got {len(times)}"
+        )
+    values = np.stack(list(columns.values()), axis=-1).astype(np.float32)
+    window = np.lib.stride_tricks.sliding_window_view
+    rows = range(len(times)) if name is None else table.column(name).to_pylist()
+    found = {
+        "inputs": window(values, task.length, axis=0).swapaxes(1, 2),
+        "rows": np.array([str(row) for row in rows][task.length - 1 :]),
+    }
+    if config.intervals:
+        found["intervals"] = window(_steps(times), task.length)
+    return found
+
+
+def _only_file(path: Path) -> Path:
+    """The file, or the only one in a folder."""
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.csv"))
+    if len(files) != 1:
+        raise ValueError(f"there must be one CSV file in the folder, got {len(files)}")
+    return files[0]
 
 
 def _read(file: Path) -> Any:

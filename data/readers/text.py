@@ -38,16 +38,7 @@ class TextConfig:
 def load_text(path: Path, config: TextConfig, places: Places) -> Task:
     """The text of a file, or of all files in a folder, as a task."""
     del places
-    files = [path]
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    folder = path if path.is_dir() else path.parent
-    tokenizer = folder / TOKENIZER
-    if path.is_dir() and tokenizer.is_file():
-        tokens, symbols = _tokenized(files, tokenizer)
-    else:
-        tokens = np.frombuffer(b"\n".join(file.read_bytes() for file in files), np.uint8)
-        symbols = BYTES
+    tokens, symbols = _tokens(path)
     first_test = len(tokens) - round(config.test * len(tokens))
     first_validation = first_test - round(config.validation * len(tokens))
     parts = {
@@ -73,6 +64,36 @@ def load_text(path: Path, config: TextConfig, places: Places) -> Task:
         symbols=symbols,
         baselines={"frequencies": _frequency_bits(parts["train"], parts["test"], len(symbols))},
     )
+
+
+def read_text(path: Path, task: Task) -> dict[str, np.ndarray]:
+    """`inputs` [n, length]: the text of a file or a folder, in pieces as long as those of `task`.
+
+    A shorter text is one piece; what a last piece lacks is left away. ValueError for other tokens
+    than those of the training.
+    """
+    tokens, symbols = _tokens(path)
+    if task.symbols is not None and symbols != task.symbols:
+        raise ValueError(
+            f"{path} must be read as the {len(task.symbols)} tokens of the training, got "
+            f"{len(symbols)} others: a folder with the same {TOKENIZER}, or without one for bytes"
+        )
+    if not len(tokens):
+        raise ValueError(f"{path} must hold a token or more, got none")
+    length = min(task.length, len(tokens))
+    pieces = len(tokens) // length
+    return {"inputs": tokens[: pieces * length].reshape(pieces, length)}
+
+
+def _tokens(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The tokens of a file, or of all files in a folder, and how each token is shown."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    tokenizer = path / TOKENIZER
+    if path.is_dir() and tokenizer.is_file():
+        return _tokenized(files, tokenizer)
+    return np.frombuffer(b"\n".join(file.read_bytes() for file in files), np.uint8), BYTES
 
 
 def _tokenized(files: list[Path], tokenizer: Path) -> tuple[np.ndarray, tuple[str, ...]]:

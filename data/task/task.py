@@ -57,6 +57,8 @@ class Task:
     targets: tuple[int, ...] | None = None
     """Of kind "regression", where it is a forecast: the channels whose next values are asked for,
     ordered by the step that they are for, then as here. None: it is none."""
+    input_names: tuple[str, ...] | None = None
+    """What each channel of a step is called where it has a name, masks aside; None: by number."""
 
     @property
     def outputs(self) -> int:

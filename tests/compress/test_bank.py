@@ -20,6 +20,7 @@ from compress import (
 )
 from compress.linear.bank import double_bank
 from zoo import S4D, S5, DiagonalLTI
+from zoo.layers.base import as_linear
 
 H, N = 3, 8
 
@@ -157,7 +158,32 @@ def test_a_channel_without_output_is_filled_up(layer):
     np.testing.assert_allclose(small(u)[:, 1], silent.D[1] * u[:, 1], atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["real", "complex"])
+def test_every_channel_is_verified(layer, form):
+    small, _ = compress(layer, policy=Rank(4), method=WhiteNoise(form))
+    (found,) = verify(layer, small, form=form).layers
+    assert found.holds
+    assert len(found.channels) == H
+    for h, channel in enumerate(found.channels):
+        (own,) = verify(alone(layer, h), alone(small, h), form=form).layers
+        for name in ("floor", "error", "bound"):
+            np.testing.assert_allclose(getattr(channel, name), getattr(own, name), rtol=1e-5)
+    assert found.error == max(channel.error for channel in found.channels)
+    assert found.floor * (1 - 1e-6) <= found.error + found.rounding
+    (same,) = verify(layer, layer, form=form).layers
+    assert same.holds
+    assert same.bound == 0
+
+
+def test_one_bad_channel_makes_the_layer_bad(layer):
+    small, _ = compress(layer, policy=Rank(4))
+    bad = eqx.tree_at(lambda m: m.C_re, small, small.C_re.at[1].multiply(1.5))
+    (found,) = verify(layer, bad).layers
+    assert [channel.holds for channel in found.channels] == [True, False, True]
+    assert not found.holds
+
+
 def test_what_needs_one_system_says_so(layer):
     with pytest.raises(ValueError, match="a S4D is a system for each channel"):
-        verify(layer, layer)
+        as_linear(layer)
     assert all(isinstance(lti, DiagonalLTI) for lti in double_bank(layer))

@@ -48,13 +48,17 @@ def small_config(model="lru", task="digits", **network):
 def made_run(kind, model="lru", **network):
     """A run that has not been trained, on a task of `kind` made up here."""
     task = TASKS[kind]()
-    config = small_config(model, "charlm" if kind == "language" else "digits", **network)
+    config = small_config(
+        model, "charlm" if kind in ("language", "recall") else "digits", **network
+    )
     built, state = build_model(config, task)
     return trained_run(config, task, built, state, {})
 
 
-def of(kind, length, width, inputs, labels, lengths=None, input_kind="real", **about):
-    extra = {"input_kind": input_kind, "lengths": lengths}
+def of(
+    kind, length, width, inputs, labels, lengths=None, input_kind="real", intervals=None, **about
+):
+    extra = {"input_kind": input_kind, "lengths": lengths, "intervals": intervals}
     if input_kind == "real":
         extra |= {"offset": np.full(width, 0.5, np.float32), "scale": 2.0}
     splits = dict.fromkeys(("train", "validation", "test"), Split(inputs, labels, **extra))
@@ -66,6 +70,7 @@ LENGTHS = np.array([9, 4, 1], np.int32)
 REAL = RNG.normal(size=(3, 9, 2)).astype(np.float32)
 TOKENS = RNG.integers(0, 5, (3, 9)).astype(np.int32)
 CLASSES = np.array([0, 2, 1], np.int32)
+INTERVALS = RNG.uniform(0.5, 2, (3, 9)).astype(np.float32)
 
 
 def language():
@@ -74,9 +79,17 @@ def language():
     return Task("text", 9, "tokens", 5, splits, kind="language", symbols=tuple("abcde"))
 
 
+def recall():
+    labels = np.where(np.arange(9) % 4 == 3, TOKENS, -1).astype(np.int32)
+    return of("recall", 9, 5, TOKENS, labels, input_kind="tokens", symbols=tuple("abcde"))
+
+
 TASKS = {
     "classification": lambda: of("classification", 9, 2, REAL, CLASSES, LENGTHS, classes=3),
     "regression": lambda: of("regression", 9, 2, REAL, REAL[:, :, :1], LENGTHS),
+    "timed": lambda: of(
+        "classification", 9, 2, REAL, CLASSES, LENGTHS, intervals=INTERVALS, classes=3
+    ),
     "pair": lambda: of(
         "pair",
         9,
@@ -88,4 +101,5 @@ TASKS = {
         classes=3,
     ),
     "language": language,
+    "recall": recall,
 }

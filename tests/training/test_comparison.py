@@ -109,11 +109,12 @@ def test_scalars_are_called_alike_everywhere():
     assert found[2] == {"validation/loss": 0.1, "validation/accuracy": 0.5}
 
 
-def test_mlflow_has_the_run_in_a_folder_and_goes_on_with_it(tmp_path):
+def test_mlflow_has_the_run_in_a_folder_and_goes_on_with_it(tmp_path, monkeypatch):
     pytest.importorskip("mlflow.tracking", exc_type=ImportError)
     from mlflow.tracking import MlflowClient
 
     uri = (tmp_path / "store").as_uri()
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     run = tmp_path / "run"
     run.mkdir()
     for part in (list(events(0.5, 16))[:3], list(events(0.5, 16))):
@@ -128,6 +129,8 @@ def test_mlflow_has_the_run_in_a_folder_and_goes_on_with_it(tmp_path):
     assert found.data.params == {"network.d_model": "8"}
     assert found.data.metrics["test/accuracy"] == 0.5
     assert len(client.search_runs([found.info.experiment_id])) == 1
+    with pytest.raises(UsageError, match=r"`loop\.mlflow` must be where MLflow keeps runs"):
+        MLflowSink("nowhere:mlruns", tmp_path, {})
 
 
 def test_mlflow_that_is_missing_is_said(tmp_path, monkeypatch):

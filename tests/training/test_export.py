@@ -19,9 +19,11 @@ CASES = [
     ("classification", "lru", {"norm": "batch"}),
     ("classification", "s5", {"norm": "layer", "bidirectional": True}),
     ("regression", "s5", {"norm": "batch"}),
+    ("timed", "lru", {"norm": "layer"}),
     ("pair", "lru", {"norm": "layer"}),
     ("language", "mamba", {"norm": "rms"}),
     ("language", "mamba2", {"norm": "rms"}),
+    ("recall", "deltanet", {"norm": "rms"}),
 ]
 
 TOLERANCE = 1e-5
@@ -34,13 +36,14 @@ def program(file):
 def arguments(run):
     split = run.task.splits["test"]
     inputs = split.inputs.astype(np.float32 if run.task.input_kind == "real" else np.int32)
-    return [inputs] if split.lengths is None else [inputs, split.lengths]
+    given = [inputs, split.lengths, split.intervals]
+    return [each for each in given if each is not None]
 
 
 def beginning(step, batch):
-    """Zeros for all arguments but the sample, which is the last one."""
-    shapes = [[batch, *x.shape[1:]] for x in step.in_avals[:-1]]
-    return [np.zeros(shape, x.dtype) for shape, x in zip(shapes, step.in_avals, strict=False)]
+    """Zeros for all arguments of the carry, of which there are as many as results but one."""
+    arrays = step.in_avals[: len(step.out_avals) - 1]
+    return [np.zeros([batch, *x.shape[1:]], x.dtype) for x in arrays]
 
 
 @pytest.mark.parametrize(("kind", "model", "network"), CASES)
@@ -62,9 +65,10 @@ def test_an_exported_program_agrees_with_the_model(kind, model, network, made, t
     step, samples = program(files.step), given[0]
     carry = beginning(step, len(samples))
     for t in range(samples.shape[1]):
-        *carry, y = step.call(*carry, samples[:, t])
-    last = [k for k, n in enumerate(given[-1]) if n == samples.shape[1]] if len(given) > 1 else [0]
-    at_the_end = wanted if kind == "classification" else wanted[:, -1]
+        interval = [each[:, t] for each in given[2:]]
+        *carry, y = step.call(*carry, samples[:, t], *interval)
+    last = [k for k, n in enumerate(given[1]) if n == samples.shape[1]] if len(given) > 1 else [0]
+    at_the_end = wanted if kind in ("classification", "timed") else wanted[:, -1]
     np.testing.assert_allclose(np.asarray(y)[last], at_the_end[last], atol=TOLERANCE)
 
 

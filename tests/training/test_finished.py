@@ -12,10 +12,12 @@ from rich.console import Console
 
 from compress import Rank
 from data import load_task
+from data.readers.series import SeriesConfig
 from training import load_run
 from training.commands.predict import predictions, read_inputs, write_predictions
 from training.commands.train import execute
 from training.finished.kept_task import blank_task, describe_task
+from training.finished.load import trained_run
 from training.model.network import build_model
 from training.settings.command import Command
 from training.settings.errors import UsageError
@@ -109,6 +111,26 @@ def test_a_stream_ends_where_the_whole_sequence_does(kind, norm, made):
             np.testing.assert_allclose(y, outputs, atol=2e-6)
 
 
+@pytest.mark.parametrize("model", ["s5", "mamba", "gla"])
+def test_a_stream_of_irregular_times_is_told_of_them(model, made):
+    run = made("timed", model, norm="layer")
+    split = run.task.splits["test"]
+    whole = run.predict(split.inputs, split.lengths, split.intervals)
+    stream, carry = run.stream(), run.stream().init_state()
+    for sample, interval in zip(split.inputs[0], split.intervals[0], strict=True):
+        carry, y = stream.step(carry, sample, interval)
+    np.testing.assert_allclose(y, whole[0], atol=2e-6)
+    with pytest.raises(ValueError, match="`interval` must be the time before the sample, got None"):
+        stream.step(carry, split.inputs[0, 0])
+    with pytest.raises(ValueError, match="`interval` must be None for this task, got 1"):
+        made("classification").stream().step(carry, split.inputs[0, 0], 1.0)
+
+
+def test_layers_that_know_no_time_are_refused_before_a_run_begins(made):
+    with pytest.raises(ValueError, match=r"layers must advance by intervals .*got a DeltaNet"):
+        made("timed", "deltanet")
+
+
 def test_a_language_model_streams_token_by_token(made):
     run = made("language", norm="rms")
     text = run.task.splits["test"].inputs[:1]
@@ -199,6 +221,73 @@ def test_sequences_of_the_user_are_read_as_those_of_the_training(tmp_path, made)
     np.testing.assert_array_equal(read_inputs(tmp_path / "one.npy", run)["inputs"], REAL)
     with pytest.raises(UsageError, match=r"must be a file of \.npz"):
         read_inputs(tmp_path / "new.md", run)
+
+
+def test_a_series_is_forecast_in_its_own_units(tmp_path, small):
+    """Also where its columns stand in another order, and beside others."""
+    hours, table = np.arange(400), tmp_path / "load.csv"
+    load, heat = 500 + 40 * np.sin(hours / 4), 3 + np.cos(hours / 4)
+
+    def write(file, names, *columns):
+        lines = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+        file.write_text("\n".join([",".join(names), *lines]) + "\n")
+
+    write(table, ["hour", "load", "heat"], hours, load, heat)
+    task = load_task(str(table), SeriesConfig(window=12, horizon=2, targets=("load",)))
+    config = replace(small("s5", "pendulum"), data=SeriesConfig(window=12, horizon=2))
+    run = trained_run(config, task, *build_model(config, task), {})
+    write(tmp_path / "new.csv", ["heat", "more", "hour", "load"], heat, heat, hours, load)
+    for about in (task, blank_task(json.loads(json.dumps(describe_task(task))))):
+        again = replace(run, task=about)
+        found = predictions(again, read_inputs(tmp_path / "new.csv", again))
+        assert found["outputs"].shape == (400 - 11, 2)
+        assert abs(found["outputs"].mean() - 500) < 40
+        raw = run.predict(task.splits["test"].inputs[:2])[:, -1]
+        np.testing.assert_allclose(found["outputs"][320 - 12 :][:2], raw, rtol=1e-5)
+        scaled = predictions(again, read_inputs(table, again), scaled=True)["outputs"]
+        mean, deviation = load[:280].mean(), load[:280].std()
+        np.testing.assert_allclose(found["outputs"], mean + deviation * scaled, rtol=1e-4)
+    write_predictions(tmp_path / "out.csv", found, task=task)
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert (rows[0], rows[1].split(",")[0], len(rows)) == ("time,load+1,load+2", "11", 390)
+    stream = run.stream()
+    carry = stream.init_state()
+    for sample in np.stack([load, heat], -1)[:12].astype(np.float32):
+        carry, y = stream.step(carry, sample)
+    np.testing.assert_allclose(y, found["outputs"][0], rtol=1e-5)
+    write(table, ["hour", "load"], hours, load)
+    with pytest.raises(UsageError, match=r"the columns of the training must be among .* got heat"):
+        read_inputs(table, run)
+    write(table, ["hour", "load", "heat"], hours[:5], load[:5], heat[:5])
+    with pytest.raises(UsageError, match="must have 12 rows or more"):
+        read_inputs(table, run)
+
+
+def test_text_is_read_in_pieces_as_long_as_those_of_the_training(tmp_path, made):
+    run, file = made("language", norm="rms"), tmp_path / "new.txt"
+    file.write_text("to be or not to be")
+    with pytest.raises(UsageError, match="must be read as the 5 tokens of the training, got 256"):
+        read_inputs(file, run)
+    run = replace(run, task=replace(run.task, symbols=None))
+    assert read_inputs(file, run)["inputs"].tolist() == [list(b"to be or "), list(b"not to be")]
+    file.write_text("to be")
+    assert read_inputs(file, run)["inputs"].shape == (1, 5)
+    with pytest.raises(UsageError, match="must hold numbers for a model of real inputs, got text"):
+        read_inputs(file, made("classification"))
+    (tmp_path / "new.csv").write_text("time,a\n1,2\n")
+    with pytest.raises(UsageError, match="another file for a model of no series, got CSV"):
+        read_inputs(tmp_path / "new.csv", run)
+
+
+def test_a_table_of_classes_calls_them_by_their_names(tmp_path, made):
+    run = made("classification")
+    task = replace(run.task, output_names=("a", "b, or c", "d"))
+    found = predictions(run, {"inputs": REAL})
+    found["labels"] = np.array([0, 1, 2])
+    write_predictions(tmp_path / "out.csv", found, task=task)
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == 'sequence,label,p(a),"p(b, or c)",p(d)'
+    assert rows[2].startswith('1,"b, or c",')
 
 
 def test_a_table_has_a_row_for_each_sequence_with_values_or_labels(tmp_path):

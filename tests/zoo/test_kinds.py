@@ -8,19 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from zoo import (
     BATCH_AXIS,
     S5,
     Bidirectional,
-    GLAConfig,
+    DeltaNetConfig,
     LRUConfig,
     MambaConfig,
+    S4DConfig,
     S5Config,
     classifier,
     language_model,
     pair_classifier,
     regressor,
 )
+from zoo.network.intervals import check_knows_time
 from zoo.network.regressor import FrameEncoder
 
 H, L, PAD = 4, 6, 3
@@ -167,7 +170,6 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
         frame=frame,
         intervals=True,
     )
-    assert (model.interval is None) == LAYERS[layer].build(H, key=KEY).takes_intervals
     model = eqx.nn.inference_mode(model)
     x, dt = jax.random.normal(getkey(), (3, L, 64)), jnp.ones((3, L))
     values, _ = apply(model, x, state, dt=dt)
@@ -175,8 +177,7 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
     other, _ = apply(model, x, state, dt=dt.at[:, 3].set(400.0))
     np.testing.assert_allclose(other[:, :3], values[:, :3], rtol=1e-4, atol=1e-6)
     assert np.abs(other[:, 3:] - values[:, 3:]).max() > 1e-5
-    if model.interval is None:
-        close(values, apply(model, x, state)[0])  # unit intervals are no intervals
+    close(values, apply(model, x, state)[0])  # unit intervals are no intervals
 
 
 def test_bad_regressors_are_refused(getkey):
@@ -184,25 +185,27 @@ def test_bad_regressors_are_refused(getkey):
         make(regressor, "lru", getkey(), input_size=64, outputs=1, frame=(2, 3))
     with pytest.raises(ValueError, match=r"`frame` must have 6 pixels or more .*got \(4, 16\)"):
         FrameEncoder((4, 16), H, key=getkey())
-    gla = GLAConfig(d_state=2, heads=1)
-    model, state = regressor(
-        lambda key: gla.build(H, key=key),
-        input_size=3,
-        outputs=1,
-        intervals=True,
-        d_model=H,
-        blocks=1,
-        key=getkey(),
-    )
-    assert model.interval is not None
-    with pytest.raises(ValueError, match="dt is missing"):
-        model(jnp.zeros((L, 3)), state)
+
+
+@pytest.mark.parametrize("layer", [DeltaNetConfig(d_state=2), S4DConfig(d_state=2)])
+def test_layers_that_know_no_time_are_refused_where_there_are_intervals(layer, getkey):
+    sizes = {"input_size": 3, "outputs": 1, "d_model": H, "blocks": 1, "key": getkey()}
+    with pytest.raises(ValueError, match=r"layers must advance by intervals .*got a (Delta|S4D)"):
+        regressor(lambda key: layer.build(H, key=key), intervals=True, **sizes)
+    with pytest.raises(ValueError, match="`dt` must be None, since a DeltaNet has no decay"):
+        DeltaNetConfig(d_state=2).build(H, key=KEY)(jnp.zeros((L, H)), dt=jnp.ones(L))
 
 
 def test_layers_say_what_the_network_has_to_know():
-    taking = [name for name, config in LAYERS.items() if config.build(H, key=KEY).takes_intervals]
-    mixing = [name for name, config in LAYERS.items() if config.build(H, key=KEY).is_mixer]
-    assert (taking, mixing) == (["lru", "s5", "mamba"], ["mamba"])
+    made = {name: zoo.LAYERS[name]().build(64, key=KEY) for name in sorted(zoo.LAYERS)}
+    taking = [name for name, layer in made.items() if layer.takes_intervals]
+    mixing = [name for name, layer in made.items() if layer.is_mixer]
+    selective = ["gated_deltanet", "gla", "mamba", "mamba2", "retnet"]
+    assert taking == sorted([*selective, "lru", "s5"])
+    with pytest.raises(ValueError, match="advance by intervals") as refused:
+        check_knows_time(lambda key: made["deltanet"], True)
+    assert all(name in str(refused.value) for name in taking)
+    assert mixing == sorted([*selective, "deltanet"])
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -19,6 +19,7 @@ from zoo.recurrence.plain import plainly
 from ..model.forward import run_batch
 from ..reporting.events import write_atomically
 from ..settings.errors import UsageError
+from .inputs import in_units
 from .onnx import onnx_model
 from .readme import Argument, onnx_readme, readme
 from .streaming import stream_of
@@ -118,18 +119,18 @@ def whole_function(run: TrainedRun) -> Function:
     pair = (2,) if task.kind == "pair" else ()
     inputs = _inputs(run, ("b", *pair, "L"), "sequences, before normalisation")
     extra = []
-    if task.kind != "language":
+    if task.kind not in ("language", "recall"):
         about = "samples of each sequence; what comes after them is padding"
         extra.append(Argument("lengths", "int32", ("b", *pair), about))
     if like.intervals is not None:
-        extra.append(Argument("intervals", "float32", ("b", "L"), "time before each sample"))
+        extra.append(Argument("intervals", "float32", ("b", *pair, "L"), "time before each sample"))
 
     def call(inputs: Any, *rest: Any) -> Any:
         given = dict(zip((each.name for each in extra), rest, strict=True))
         batch = Batch(_normalised(run, inputs), jnp.zeros(inputs.shape[:1]), **given)  # pyright: ignore
-        return run_batch(model, eqx.nn.State(model), batch)[0]
+        return in_units(task, run_batch(model, eqx.nn.State(model), batch)[0])
 
-    per_step = ("L",) if task.kind in ("regression", "language") else ()
+    per_step = ("L",) if task.kind in ("regression", "language", "recall") else ()
     outputs = Argument("outputs", "float32", ("b", *per_step, task.outputs), MEANING[task.kind])
     return Function(call, (inputs, *extra), (outputs,))
 
@@ -154,7 +155,7 @@ def step_function(run: TrainedRun, *, batched: bool = True) -> Function:
         before, sample, rest = arrays[: len(parts)], arrays[len(parts)], arrays[len(parts) + 1 :]
         carry = jax.tree.unflatten(structure, _joined(before, leaves))
         after, outputs = stream.model.step(carry, _normalised(run, sample), *rest)
-        return *_split(jax.tree.leaves(after)), outputs
+        return *_split(jax.tree.leaves(after)), in_units(run.task, outputs)
 
     outputs = Argument("outputs", "float32", (*lead, run.task.outputs), MEANING[run.task.kind])
     call = jax.vmap(one) if batched else one
@@ -168,6 +169,7 @@ MEANING = {
     "values": "the values",
     "regression": "values at each sample",
     "language": "logits of the next token",
+    "recall": "logits of the next token",
 }
 """What the outputs are, by the kind of the task."""
 

@@ -52,6 +52,15 @@ def as_sample(task: Task, x: Any) -> np.ndarray:
     return np.concatenate([np.where(known, normalised, 0), known], dtype=np.float32)
 
 
+def in_units(task: Task, outputs: Any) -> Any:
+    """Values in the units of the data, where the task has scaled what is asked for."""
+    if task.output_scale is not None:
+        outputs = outputs * np.asarray(task.output_scale, np.float32)
+    if task.output_offset is not None:
+        outputs = outputs + np.asarray(task.output_offset, np.float32)
+    return outputs
+
+
 def _wanted(task: Task) -> tuple[str, tuple[int | None, ...]]:
     """The shape of inputs in words, and as sizes."""
     pair: tuple[int | None, ...] = (2,) if task.kind == "pair" else ()
@@ -93,7 +102,7 @@ def _tokens(task: Task, found: np.ndarray) -> np.ndarray:
 def _lengths(task: Task, inputs: np.ndarray, lengths: Any) -> np.ndarray | None:
     if lengths is None:
         return None
-    if task.kind == "language":
+    if task.kind in ("language", "recall"):
         raise ValueError("`lengths` must be None for a language model, whose outputs look back")
     found, shape = np.asarray(lengths), inputs.shape[: 2 if task.kind == "pair" else 1]
     if found.shape != shape or not np.issubdtype(found.dtype, np.integer):
@@ -112,6 +121,7 @@ def _intervals(task: Task, inputs: np.ndarray, intervals: Any) -> np.ndarray | N
     if intervals is None:
         return None
     found = np.asarray(intervals, np.float32)
-    if found.shape != inputs.shape[:2]:
-        raise ValueError(f"`intervals` must be of shape {inputs.shape[:2]}, got {found.shape}")
+    shape = inputs.shape[: 3 if task.kind == "pair" else 2]
+    if found.shape != shape:
+        raise ValueError(f"`intervals` must be of shape {shape}, got {found.shape}")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 from data.task import Task
 from zoo import fixed_norms
 
-from .inputs import as_sample
+from .inputs import as_sample, in_units
 
 
 @dataclass(frozen=True)
@@ -27,32 +27,35 @@ class Stream:
     """The model at inference, with norms of one sample."""
     task: Task
     """What the samples are of."""
+    scaled: bool = False
+    """Whether values are left as the model was trained on them; else in the units of the data."""
 
     def init_state(self) -> Any:
         """The carry before the first sample."""
         return self.model.init_state()
 
-    def step(self, carry: Any, sample: Any, interval: float | None = None) -> tuple[Any, Any]:
+    def step(self, carry: Any, sample: Any, interval: Any = None) -> tuple[Any, Any]:
         """One sample: the next carry, and the outputs.
 
         `sample` is as in the splits of the task, before normalisation: channels [c], or a token.
-        `interval` is the time before it, for tasks that have intervals. The outputs are values at
-        this sample, logits of the next token, or logits of the class of the sequence so far.
+        `interval` is the time before it, a number, for tasks that have intervals. The outputs are
+        values at this sample, logits of the next token, or logits of the class of the sequence so
+        far.
+        ValueError for a sample of other channels, and where the interval is missing or too much.
         """
+        timed = self.task.splits["train"].intervals is not None
+        if (interval is not None) != timed:
+            allowed = "the time before the sample" if timed else "None for this task"
+            raise ValueError(f"`interval` must be {allowed}, got {interval}")
         given = () if interval is None else (np.float32(interval),)
-        return _step(self.model, carry, as_sample(self.task, sample), *given)
+        carry, outputs = _step(self.model, carry, as_sample(self.task, sample), *given)
+        return carry, outputs if self.scaled else in_units(self.task, outputs)
 
 
-def stream_of(model: Any, state: eqx.nn.State, task: Task) -> Stream:
+def stream_of(model: Any, state: eqx.nn.State, task: Task, scaled: bool = False) -> Stream:
     """`model` as a stream. A ValueError in one sentence for one that cannot be."""
-    stream = Stream(fixed_norms(model, state), task)
+    stream = Stream(fixed_norms(model, state), task, scaled)
     jax.eval_shape(stream.init_state)
-    timed = task.splits["train"].intervals is not None
-    if timed and stream.model.interval is None:
-        raise ValueError(
-            "the layers of this model advance by intervals, which their steps do not take: predict "
-            "whole sequences"
-        )
     return stream
 
 

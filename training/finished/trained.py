@@ -23,7 +23,7 @@ from ..settings.errors import check_new
 from ..settings.yaml import plain_config
 from ..shrinking.reduction import Reduction
 from .folder import save_model
-from .inputs import as_split
+from .inputs import as_split, in_units
 from .kept_task import describe_task
 from .streaming import Stream, stream_of
 
@@ -48,7 +48,13 @@ class TrainedRun:
     """The folder that it was loaded from."""
 
     def predict(
-        self, inputs: Any, lengths: Any = None, intervals: Any = None, *, batch: int | None = None
+        self,
+        inputs: Any,
+        lengths: Any = None,
+        intervals: Any = None,
+        *,
+        batch: int | None = None,
+        scaled: bool = False,
     ) -> np.ndarray:
         """The outputs of the model for each sequence, `batch` of them at once.
 
@@ -56,9 +62,11 @@ class TrainedRun:
         kept: [n L channels], tokens [n L], or pairs of these [n 2 L]. `lengths` [n] are those of
         sequences that are padded at their end, `intervals` [n L] the times before each sample.
 
-        Returns logits [n classes], values [n L k], or logits of the next token [n L vocabulary].
-        What stands beyond a sequence's length means nothing. ValueError for arrays that do not fit
-        the task.
+        Returns logits [n classes], values [n k] or [n L k], or logits of the next token
+        [n L vocabulary]. Values are in the units of the data; with `scaled` they are as the model
+        was trained on them, which is what its errors are of: a forecast's in deviations of each
+        column. What stands beyond a sequence's length means nothing. ValueError for arrays that do
+        not fit the task.
         """
         split = as_split(self.task, inputs, lengths, intervals)
         size = self.batch if batch is None else batch
@@ -66,7 +74,8 @@ class TrainedRun:
         for rows, mask in eval_batches(split, min(size, len(split))):
             outputs = _outputs(self.model, self.state, rows)
             pieces.append(np.asarray(outputs)[mask])
-        return np.concatenate(pieces)
+        found = np.concatenate(pieces)
+        return found if scaled else in_units(self.task, found)
 
     def score(self, split: Split) -> dict[str, float]:
         """The loss and the measures on a split of the task, by their names in `summary`."""
@@ -77,13 +86,13 @@ class TrainedRun:
             totals = step(params, self.state, totals, rows, mask)
         return objective.report(totals)
 
-    def stream(self) -> Stream:
+    def stream(self, *, scaled: bool = False) -> Stream:
         """The model sample by sample, its carry in the caller's hand.
 
-        The last output of a sequence is that of `predict`. A ValueError in one sentence for a model
-        that needs the future: with bidirectional layers, or of pairs.
+        The last output of a sequence is that of `predict`, `scaled` or not. A ValueError in one
+        sentence for a model that needs the future: with bidirectional layers, or of pairs.
         """
-        return stream_of(self.model, self.state, self.task)
+        return stream_of(self.model, self.state, self.task, scaled)
 
     def plan(
         self,

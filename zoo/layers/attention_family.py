@@ -42,11 +42,13 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
 
     `d_state` is the number K of keys of a head, which compression shrinks: with S near U g and
     g = W^T S, W^T U = I, keys become W^T k and queries U^T q. Heads of values that share a key head
-    share W and U. Where something stands between projections and keys, W and U are written into
+    share W and U. Over an interval of dt samples the state decays by a_t^dt. Where something stands
+    between projections and keys, W and U are written into
     maps behind it (`with_maps`), or they select channels.
     """
 
     is_mixer: ClassVar[bool] = True
+    takes_intervals: ClassVar[bool] = True
 
     basis: ClassVar[Basis]
     """Which W and U keep the form of the recurrence: any with W^T U = I where a head has one decay,
@@ -125,10 +127,14 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
         *,
+        dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
-        """The output sequence, from a zero state; of a padded one, `length` is its own length."""
-        return self.run(self.init_state(), u, length)[1]
+        """The output sequence, from a zero state; of a padded one, `length` is its own length.
+
+        `dt` are the intervals before each sample, in units of a usual one.
+        """
+        return self.run(self.init_state(), u, length, dt)[1]
 
     @checked
     def init_state(self) -> AttentionState:
@@ -142,9 +148,10 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         carry: AttentionState,
         u: Float[InputArray, "length {self.d_model}"],
         length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
     ) -> tuple[AttentionState, Float[Array, "length {self.d_model}"]]:
         window, (q, k, v) = self.qkv.run(carry.window, u, length)
-        log_decay, beta = self.log_decay(u), self.beta(u)
+        log_decay, beta = self._log_decay_over(dt, u), self.beta(u)
         if length is not None:
             # a sample that neither decays nor writes leaves the state as it is
             own = within(length, u.shape[0])
@@ -154,11 +161,25 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
 
     @checked
     def step(
-        self, carry: AttentionState, u_t: Float[InputArray, "{self.d_model}"]
+        self,
+        carry: AttentionState,
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[AttentionState, Float[Array, "{self.d_model}"]]:
         window, (q, k, v) = self.qkv.step(carry.window, u_t)
-        o, S = attention_step(q, k, v, self.log_decay(u_t), self.beta(u_t), carry.S)
+        o, S = attention_step(q, k, v, self._log_decay_over(dt, u_t), self.beta(u_t), carry.S)
         return AttentionState(window, S), self.emit(o, self.gate(u_t))
+
+    def _log_decay_over(
+        self, dt: Float[InputArray, "*lead"] | None, u: Float[Array, "*lead {self.d_model}"]
+    ) -> Float[Array, "*lead heads #d_state"]:
+        """`log_decay` over the intervals before the samples, of one sample each if not given."""
+        log_decay = self.log_decay(u)
+        if dt is None:
+            return log_decay
+        if not self.takes_intervals:
+            raise ValueError(f"`dt` must be None, since a {type(self).__name__} has no decay")
+        return jnp.asarray(dt)[..., None, None] * log_decay
 
     @checked
     def signals(self, u: Float[InputArray, "length {self.d_model}"]) -> AttentionSignals:

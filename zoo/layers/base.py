@@ -29,7 +29,8 @@ class AbstractSSM(eqx.Module):
     is_mixer: ClassVar[bool] = False
     """Whether it gates and mixes channels by itself, and so stands in a residual block alone."""
     takes_intervals: ClassVar[bool] = False
-    """Whether its call takes `dt`, the intervals before each sample."""
+    """Whether its call takes `dt`, the intervals before each sample, and its step the one before
+    that sample."""
     is_causal: ClassVar[bool] = True
     """Whether outputs look at the past alone. If not, it cannot be streamed, and its call takes
     `length`, the samples of a padded sequence."""

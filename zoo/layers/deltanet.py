@@ -60,6 +60,7 @@ class DeltaNet(AbstractLinearAttention):
 
     dynamics: ClassVar[tuple[str, ...]] = ("b_proj",)
     basis: ClassVar[Basis] = "orthonormal"
+    takes_intervals: ClassVar[bool] = False  # nothing decays with time
 
     b_proj: Linear
     g_proj: Linear | None

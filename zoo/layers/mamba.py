@@ -222,12 +222,16 @@ class Mamba(AbstractMambaSSM):
 
     @checked
     def step(
-        self, carry: MambaState, u_t: Float[InputArray, "{self.d_model}"]
+        self,
+        carry: MambaState,
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[MambaState, Float[Array, "{self.d_model}"]]:
         x, z = jnp.split(self.in_proj(u_t), 2)
         window, x = self.conv1d.step(carry.window, x)
-        x, dt, B, C = self.select(jax.nn.silu(x))
-        y, ssm = selective_step(x, dt, self.A, B, C, carry.ssm)
+        x, step, B, C = self.select(jax.nn.silu(x))
+        step = step if dt is None else dt * step
+        y, ssm = selective_step(x, step, self.A, B, C, carry.ssm)
         return MambaState(window, ssm), self._out(y, x, z)
 
     @checked

@@ -273,12 +273,15 @@ class Mamba2(AbstractMambaSSM):
 
     @checked
     def step(
-        self, carry: Mamba2State, u_t: Float[InputArray, "{self.d_model}"]
+        self,
+        carry: Mamba2State,
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[Mamba2State, Float[Array, "{self.d_model}"]]:
-        z, xBC, dt = self.project(u_t)
+        z, xBC, before = self.project(u_t)
         window, xBC = self.conv1d.step(carry.window, xBC)
-        x, dt, B, C = self.select(jax.nn.silu(xBC), dt)
-        y, ssm = ssd_step(x, dt, self.A, B, C, carry.ssm)
+        x, step, B, C = self.select(jax.nn.silu(xBC), before)
+        y, ssm = ssd_step(x, step if dt is None else dt * step, self.A, B, C, carry.ssm)
         return Mamba2State(window, ssm), self._out(y, x, z)
 
     @checked

@@ -80,7 +80,10 @@ class WindowAttention(eqx.Module):
 
     @checked
     def step(
-        self, carry: Window, u_t: Float[InputArray, "{self.d_model}"]
+        self,
+        carry: Window,
+        u_t: Float[InputArray, "{self.d_model}"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[Window, Float[Array, "{self.d_model}"]]:
         """One sample: the next carry and the output."""
         carry, y = self.run(carry, u_t[None])

@@ -111,15 +111,22 @@ class AbstractBlock(eqx.Module):
 
     @checked
     def step(
-        self, carry: Any, x_t: Float[InputArray, " d_model"]
+        self,
+        carry: Any,
+        x_t: Float[InputArray, " d_model"],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[Any, Float[Array, " d_model"]]:
-        """One sample, as `AbstractSSM.step`, without dropout."""
+        """One sample, as `AbstractSSM.step`, without dropout.
+
+        `dt` is the interval before the sample, for layers that take it.
+        """
         norm, ssm = self.streamed()
         after = eqx.nn.inference_mode(self).after
+        given: dict[str, Any] = {} if dt is None else {"dt": dt}
         if not self.norm_first:
-            carry, y_t = ssm.step(carry, x_t)
+            carry, y_t = ssm.step(carry, x_t, **given)
             return carry, norm(self.end(x_t[None] + after(y_t[None]))[0])
-        carry, y_t = ssm.step(carry, norm(x_t))
+        carry, y_t = ssm.step(carry, norm(x_t), **given)
         return carry, self.end(x_t[None] + after(y_t[None]))[0]
 
 
@@ -249,12 +256,18 @@ def blocks_init_state(blocks: Sequence[AbstractBlock]) -> tuple[Any, ...]:
 
 @checked
 def step_blocks(
-    blocks: Sequence[AbstractBlock], carry: tuple[Any, ...], x_t: Float[InputArray, " d_model"]
+    blocks: Sequence[AbstractBlock],
+    carry: tuple[Any, ...],
+    x_t: Float[InputArray, " d_model"],
+    dt: Float[InputArray, ""] | None = None,
 ) -> tuple[tuple[Any, ...], Float[Array, " d_model"]]:
-    """One sample through all blocks: the next carry, and the residual stream after the last one."""
+    """One sample through all blocks: the next carry, and the residual stream after the last one.
+
+    `dt` is the interval before the sample, for layers that take it.
+    """
     after = []
     for block, before in zip(blocks, carry, strict=True):
-        state, x_t = block.step(before, x_t)
+        state, x_t = block.step(before, x_t, dt)
         after.append(state)
     return tuple(after), jnp.asarray(x_t)
 

@@ -20,7 +20,7 @@ from .block import (
     run_blocks,
     step_blocks,
 )
-from .intervals import interval_encoder, step_interval, with_intervals
+from .intervals import check_knows_time
 
 
 class LinearEncoder(eqx.Module):
@@ -109,8 +109,6 @@ class Classifier(eqx.Module):
     encoder: Encoder
     blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
-    interval: eqx.nn.Linear | None = None
-    """Intervals as input; None where the layers take them, or where there are none."""
     pooling: PoolName = eqx.field(static=True, default="mean")
 
     @checked
@@ -123,8 +121,7 @@ class Classifier(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
-        h, dt = with_intervals(self.interval, self.encoder(x), dt)
-        h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
+        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, dt=dt, key=key)
         return self.head(POOLS[self.pooling](h, length)), state
 
     @checked
@@ -142,10 +139,12 @@ class Classifier(eqx.Module):
         x_t: Float[InputArray, " channels"] | Int[InputArray, ""],
         dt: Float[InputArray, ""] | None = None,
     ) -> tuple[PooledState, Float[Array, " classes"]]:
-        """One sample: the next carry, and the logits of the sequence so far; `dt` as in a step of
-        `zoo.Regressor`."""
-        h = step_interval(self.interval, self.encoder(x_t[None])[0], dt)
-        layers, h = step_blocks(self.blocks, carry.layers, h)
+        """One sample: the next carry, and the logits of the sequence so far.
+
+        `dt` is the interval before the sample, as in the call.
+        """
+        h = self.encoder(x_t[None])[0]
+        layers, h = step_blocks(self.blocks, carry.layers, h, dt)
         carry = PooledState(layers, carry.total + h, carry.samples + 1)
         pooled = h if self.pooling == "last" else carry.total / carry.samples
         return carry, self.head(pooled)
@@ -172,8 +171,8 @@ def classifier(
     "last", over or of the samples that are no padding. `block` are fields of `BlockSettings`:
     `norm`, `dropout`, `bidirectional` and others.
     """
+    check_knows_time(make_ssm, intervals)
     settings = BlockSettings(**block)
-    interval_key = jax.random.fold_in(key, 1)
     encoder_key, head_key, *block_keys = jax.random.split(key, 2 + blocks)
 
     def build() -> Classifier:
@@ -181,7 +180,6 @@ def classifier(
             encoder=ENCODERS[input_kind](input_size, d_model, key=encoder_key),
             blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
-            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
             pooling=pooling,
         )
 

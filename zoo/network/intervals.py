@@ -4,55 +4,20 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ..layers.base import AbstractSSM
-from ..typing import InputArray, checked
+from ..typing import checked
 
 
 @checked
-def interval_encoder(
-    make_ssm: Callable[[PRNGKeyArray], AbstractSSM],
-    intervals: bool,
-    d_model: int,
-    *,
-    key: PRNGKeyArray,
-) -> eqx.nn.Linear | None:
-    """What makes intervals an input of layers that do not take them; None where none is needed."""
-    if not intervals or make_ssm(key).takes_intervals:
-        return None
-    return eqx.nn.Linear(1, d_model, key=key)
-
-
-@checked
-def with_intervals(
-    encoder: eqx.nn.Linear | None,
-    h: Float[InputArray, "length d_model"],
-    dt: Float[InputArray, " length"] | None,
-) -> tuple[Float[Array, "length d_model"], Float[InputArray, " length"] | None]:
-    """The residual stream before the first block, and the intervals that its layers are given.
-
-    ValueError where a model that was made for intervals is given none.
-    """
-    if encoder is None:
-        return h, dt
-    if dt is None:
-        raise ValueError("dt is missing: this model was made for sequences with intervals")
-    return h + jax.vmap(encoder)(dt[:, None]), None
-
-
-@checked
-def step_interval(
-    encoder: eqx.nn.Linear | None,
-    h: Float[InputArray, " d_model"],
-    dt: Float[InputArray, ""] | None,
-) -> Float[Array, " d_model"]:
-    """The residual stream of one sample, told of the interval before it.
-
-    A ValueError if that is missing, or if there is no such input.
-    """
-    if (dt is None) != (encoder is None):
-        allowed = "None" if encoder is None else "the interval before the sample"
-        raise ValueError(f"`dt` must be {allowed} in a step of this model, got {dt}")
-    return jnp.asarray(h) if encoder is None or dt is None else h + encoder(jnp.asarray(dt)[None])
+def check_knows_time(make_ssm: Callable[[PRNGKeyArray], AbstractSSM], intervals: bool) -> None:
+    """A ValueError where there will be intervals, and layers that do not advance by them."""
+    if not intervals:
+        return
+    layer = eqx.filter_eval_shape(make_ssm, jax.random.key(0))
+    if not layer.takes_intervals:
+        raise ValueError(
+            "layers must advance by intervals (lru, s5, mamba, mamba2, gla, retnet and "
+            f"gated_deltanet do) where sequences have some, got a {type(layer).__name__}"
+        )

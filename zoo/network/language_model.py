@@ -18,7 +18,7 @@ from .block import (
     run_blocks,
     step_blocks,
 )
-from .intervals import interval_encoder, with_intervals
+from .intervals import check_knows_time
 from .norm import NormName, SampleNorm, layer_norm, rms_norm
 
 FINAL_NORMS: dict[str, Callable[..., SampleNorm]] = {"layer": layer_norm, "rms": rms_norm}
@@ -38,8 +38,6 @@ class LanguageModel(eqx.Module):
     norm: SampleNorm
     head: Linear | None
     """Logits from channels; None for the embedding itself, transposed (tied)."""
-    interval: eqx.nn.Linear | None = None
-    """Intervals as input; None where the layers take them, or where there are none."""
 
     def __check_init__(self):
         for block in self.blocks:
@@ -66,7 +64,7 @@ class LanguageModel(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "length vocabulary"], eqx.nn.State]:
-        h, dt = with_intervals(self.interval, self.embedding.weight[tokens], dt)
+        h = self.embedding.weight[tokens]
         h, state = run_blocks(self.blocks, h, state, dt=dt, key=key)
         return self.logits(h), state
 
@@ -96,10 +94,16 @@ class LanguageModel(eqx.Module):
 
     @checked
     def step(
-        self, carry: tuple[Any, ...], token: Int[InputArray, ""]
+        self,
+        carry: tuple[Any, ...],
+        token: Int[InputArray, ""],
+        dt: Float[InputArray, ""] | None = None,
     ) -> tuple[tuple[Any, ...], Float[Array, " vocabulary"]]:
-        """One token: the next carry, and the logits of the token that follows."""
-        carry, h = step_blocks(self.blocks, carry, self.embedding.weight[token])
+        """One token: the next carry, and the logits of the token that follows.
+
+        `dt` is the interval before the token, as in the call.
+        """
+        carry, h = step_blocks(self.blocks, carry, self.embedding.weight[token], dt)
         return carry, self.logits(h[None])[0]
 
     @checked
@@ -129,8 +133,8 @@ def language_model(
     so that tied logits start small. `intervals` says whether the model will be given `dt`. `block`
     are other fields of `BlockSettings`.
     """
+    check_knows_time(make_ssm, intervals)
     settings = BlockSettings(norm=norm, **block)
-    interval_key = jax.random.fold_in(key, 1)
     if norm not in FINAL_NORMS:
         raise ValueError(
             f"`norm` of a language model must be one of {', '.join(FINAL_NORMS)}, got {norm!r}"
@@ -147,7 +151,6 @@ def language_model(
             blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             norm=FINAL_NORMS[norm](d_model, affine=settings.norm_affine, eps=settings.norm_epsilon),
             head=None if tied else head,
-            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
         )
 
     return eqx.nn.make_with_state(build)()

@@ -12,7 +12,7 @@ from ..layers.base import AbstractSSM
 from ..typing import InputArray, checked
 from .block import AbstractBlock, BlockSettings, residual_blocks, run_blocks
 from .classifier import ENCODERS, POOLS, Encoder, PoolName
-from .intervals import interval_encoder, with_intervals
+from .intervals import check_knows_time
 
 
 class PairClassifier(eqx.Module):
@@ -30,8 +30,6 @@ class PairClassifier(eqx.Module):
     blocks: tuple[AbstractBlock, ...]
     hidden: eqx.nn.Linear
     head: eqx.nn.Linear
-    interval: eqx.nn.Linear | None = None
-    """Intervals as input; None where the layers take them, or where there are none."""
     pooling: PoolName = eqx.field(static=True, default="mean")
 
     @checked
@@ -49,7 +47,7 @@ class PairClassifier(eqx.Module):
         for which, tower_key in enumerate(keys):
             own = None if length is None else length[which]
             times = None if dt is None else dt[which]
-            h, times = with_intervals(self.interval, self.encoder(x[which]), times)
+            h = self.encoder(x[which])
             h, state = run_blocks(self.blocks, h, state, length=own, dt=times, key=tower_key)
             features.append(POOLS[self.pooling](h, own))
         a, b = features
@@ -86,8 +84,8 @@ def pair_classifier(
     **block: Any,
 ) -> tuple[PairClassifier, eqx.nn.State]:
     """A classifier of pairs and its BatchNorm state; arguments as for `zoo.classifier`."""
+    check_knows_time(make_ssm, intervals)
     settings = BlockSettings(**block)
-    interval_key = jax.random.fold_in(key, 1)
     encoder_key, hidden_key, head_key, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> PairClassifier:
@@ -96,7 +94,6 @@ def pair_classifier(
             blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             hidden=eqx.nn.Linear(4 * d_model, d_model, key=hidden_key),
             head=eqx.nn.Linear(d_model, classes, key=head_key),
-            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
             pooling=pooling,
         )
 

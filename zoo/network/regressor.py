@@ -21,7 +21,7 @@ from .block import (
     step_blocks,
 )
 from .classifier import LinearEncoder
-from .intervals import interval_encoder, step_interval, with_intervals
+from .intervals import check_knows_time
 
 
 class FrameEncoder(eqx.Module):
@@ -63,14 +63,11 @@ FILTERS = 12
 class Regressor(eqx.Module):
     """A sequence in, k values at each of its samples out: encoder, blocks, linear head.
 
-    `dt` are the intervals before each sample, in units of a usual one. Layers in continuous time
-    (S5) advance by them; for other layers they are one more channel of the input. Otherwise called
-    like `zoo.Classifier`; values from `length` on mean nothing.
+    `dt` are the intervals before each sample, in units of a usual one: all layers must take them.
+    Otherwise called like `zoo.Classifier`; values from `length` on mean nothing.
     """
 
     encoder: LinearEncoder | FrameEncoder
-    interval: eqx.nn.Linear | None
-    """Intervals as input; None where the layers take them, or where there are none."""
     blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
     targets: tuple[int, ...] | None = eqx.field(static=True)
@@ -86,8 +83,7 @@ class Regressor(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "length outputs"], eqx.nn.State]:
-        h, dt = with_intervals(self.interval, self.encoder(x), dt)
-        h, state = run_blocks(self.blocks, h, state, length=length, dt=dt, key=key)
+        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, dt=dt, key=key)
         return self.values(h, x), state
 
     @checked
@@ -114,11 +110,9 @@ class Regressor(eqx.Module):
     ) -> tuple[tuple[Any, ...], Float[Array, " outputs"]]:
         """One sample, without dropout: the next carry, and the values at it.
 
-        `dt` is the interval before the sample, for a model that has it as input. A ValueError if it
-        is missing, or if there is no such input: layers step by usual intervals alone.
+        `dt` is the interval before the sample, as in the call.
         """
-        h = step_interval(self.interval, self.encoder(x_t[None])[0], dt)
-        carry, h = step_blocks(self.blocks, carry, h)
+        carry, h = step_blocks(self.blocks, carry, self.encoder(x_t[None])[0], dt)
         return carry, self.values(h[None], x_t[None])[0]
 
 
@@ -143,12 +137,14 @@ def regressor(
     channels that a forecast is of: the outputs are their next values, ordered by the step that they
     are for, then by channel, and begin at the present ones. The rest is as for `zoo.classifier`.
     """
+    check_knows_time(make_ssm, intervals)
     settings = BlockSettings(**block)
     if frame is not None and frame[0] * frame[1] != input_size:
         raise ValueError(f"`frame` must have {input_size} pixels (input_size), got {frame}")
     if targets is not None and (not targets or outputs % len(targets)):
         raise ValueError(f"`targets` must be as many as divide outputs={outputs}, got {targets}")
-    encoder_key, head_key, interval_key, *block_keys = jax.random.split(key, 3 + blocks)
+    # one key is left over, so that a seed means the model that it has always meant
+    encoder_key, head_key, _, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:
         return Regressor(
@@ -157,7 +153,6 @@ def regressor(
                 if frame is None
                 else FrameEncoder(frame, d_model, key=encoder_key)
             ),
-            interval=interval_encoder(make_ssm, intervals, d_model, key=interval_key),
             blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             head=eqx.nn.Linear(d_model, outputs, key=head_key),
             targets=targets,
