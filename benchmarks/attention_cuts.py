@@ -243,7 +243,10 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="instead of those of the task")
     parser.add_argument("--data-dir", type=Path, help="folder with the text of charlm")
+    parser.add_argument("--quick", action="store_true", help="20 steps, once, written nowhere")
     options = parser.parse_args()
+    if options.quick:
+        options.steps, options.seeds = 20, 1
     benches = {
         name: Bench(
             load_task(name, CONFIGS[name], data_dir=options.data_dir if name == "charlm" else None),
@@ -253,6 +256,9 @@ if __name__ == "__main__":
     }
     path = RESULTS / "attention_cuts.json"
     for new in PARTS[options.part](benches, options.seeds):
+        if options.quick:
+            print("\n".join(summary(new)))
+            continue
         before = json.loads(path.read_text()) if path.exists() else {}
         kept = {part: before[part] for part in PARTS if part in before}
         merged = kept | {part: {**kept.get(part, {}), **rows} for part, rows in new.items()}

@@ -1,14 +1,19 @@
 """What a shrink does to a model: a row for each layer, and the table of them."""
 
 import abc
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from .cut import AbstractCut
+from .model.layers import check_parameters
+from .model.record import LayerData, check_gradients
 from .numerics.table import Table
+from .numerics.threads import one_blas_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +115,59 @@ class AbstractSpectrum(abc.ABC):
     @abc.abstractmethod
     def planned(self, path: str, rank: int) -> LayerPlan:
         """The plan that leaves the layer at `path` so many states."""
+
+
+class AbstractMeasuredSpectrum(AbstractSpectrum):
+    """The states of a layer that follows its input, weighed by what they do on data.
+
+    A class sets its settings and then calls `measure`.
+    """
+
+    gramians: str
+    """What `sigma` and the cuts are made from."""
+
+    def measure(self, name: str, layer: Any, data: LayerData) -> None:
+        """Weigh the states of `layer`, which is called `name`, on `data`."""
+        check_gradients(name, data)
+        self.layer, self._name, self._data = layer, name, data
+        self.gramians = "data" if data.gradients is None else "data and gradients"
+        self._planned: dict[int, LayerPlan] = {}
+        with one_blas_thread():
+            self.sigma = np.sum(self.weighed(), axis=0)
+
+    @abc.abstractmethod
+    def weighed(self) -> Sequence[Float[np.ndarray, " n"]]:
+        """What the states are worth, descending, of each group of them: groups add up."""
+
+    @abc.abstractmethod
+    def cut(self, rank: int) -> AbstractCut:
+        """The layer with `rank` states, fewer than it has."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything reaches the states, and anything from them the model's result."""
+        return bool(self.sigma[0] > 0)
+
+    def raised(self, rank: int, allowed: float) -> int:
+        """`rank`: a state holds the value that `sigma` has for it."""
+        return rank
+
+    def planned(self, path: str, rank: int) -> LayerPlan:
+        """The plan that leaves the layer `rank` states."""
+        if rank not in self._planned:
+            with one_blas_thread():
+                self._planned[rank] = self._plan(path, rank)
+        return replace(self._planned[rank], path=path)
+
+    def _plan(self, path: str, rank: int) -> LayerPlan:
+        n, sigma = self.layer.d_state, self.sigma
+        if rank >= n:
+            return LayerPlan(path, sigma, n, n, 0.0, 0.0, self.gramians)
+        if not self.is_known:
+            raise ValueError(
+                f"`batch` must reach the states of {self._name}, and these the model's result, got "
+                f"{self.gramians} by which all sigma are zero"
+            )
+        cut = self.cut(rank)
+        check_parameters((), cut.after)
+        return LayerPlan(path, sigma, n, rank, math.inf, 0.0, self.gramians, cut)

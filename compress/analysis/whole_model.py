@@ -111,7 +111,8 @@ def _tails(model: PyTree, batch: Any) -> list[float] | None:
     fixed = fixed_norms(*model)
     if not all(map(_is_known, fixed.blocks)):
         return None
-    if not all(family_of(layer).has_bound for _, layer in layers_of(fixed)):
+    families = [family_of(layer) for _, layer in layers_of(fixed)]
+    if not all(family.has_bound and family.is_one_system for family in families):
         return None
     streams = _streams(fixed, batch)
     length = streams[0][0].shape[1]

@@ -1,7 +1,5 @@
 """One layer of linear attention, its keys weighed by data, and its cuts."""
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,16 +9,14 @@ from jaxtyping import Float
 from zoo import AbstractLinearAttention
 
 from ..cut import AbstractCut, MapsCut, added_maps
-from ..model.layers import check_parameters
-from ..model.record import LayerData, check_gradients
+from ..model.record import LayerData
 from ..numerics.moments import balanced, hankel_values, least_missed, orthonormal
-from ..numerics.threads import one_blas_thread
-from ..plans import AbstractSpectrum, LayerPlan
+from ..plans import AbstractMeasuredSpectrum
 from .cut import KeyBasis, KeysCut, fold
 from .moments import key_moments
 
 
-class AttentionSpectrum(AbstractSpectrum):
+class AttentionSpectrum(AbstractMeasuredSpectrum):
     """What the keys of a layer of linear attention are worth, and the layer with fewer of them.
 
     Which bases keep the form, the layer says. With one decay for each head it is any, and the
@@ -41,50 +37,20 @@ class AttentionSpectrum(AbstractSpectrum):
         *,
         maps: bool | None = None,
     ):
-        check_gradients(name, data)
-        self.layer, self._name, self._data = layer, name, data
-        self.gramians = "data" if data.gradients is None else "data and gradients"
         self._mixes = layer.mixes_keys or (layer.basis != "selection" and maps is not False)
-        self._planned: dict[int, LayerPlan] = {}
-        with one_blas_thread():
-            self._moments = key_moments(layer, data.inputs, data.gradients, data.lengths)
-            if self._mixes:
-                pairs = zip(self._moments.P, self._moments.Q, strict=True)
-                values = [hankel_values(P, Q) for P, Q in pairs]
-            else:
-                values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._moments.parts]
-        self.sigma: Float[np.ndarray, " K"] = np.sum(values, axis=0)
+        self.measure(name, layer, data)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether anything is written into the states, and anything read from them matters."""
-        return bool(self.sigma[0] > 0)
+    def weighed(self) -> list[Float[np.ndarray, " K"]]:
+        """Of each head."""
+        data = self._data
+        self._moments = key_moments(self.layer, data.inputs, data.gradients, data.lengths)
+        if not self._mixes:
+            return [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._moments.parts]
+        pairs = zip(self._moments.P, self._moments.Q, strict=True)
+        return [hankel_values(P, Q) for P, Q in pairs]
 
-    def raised(self, rank: int, allowed: float) -> int:
-        """`rank`: a key holds the value that `sigma` has for it."""
-        return rank
-
-    def planned(self, path: str, rank: int) -> LayerPlan:
-        """The plan that leaves the layer `rank` keys for each head."""
-        if rank not in self._planned:
-            with one_blas_thread():
-                self._planned[rank] = self._plan(path, rank)
-        return replace(self._planned[rank], path=path)
-
-    def _plan(self, path: str, rank: int) -> LayerPlan:
-        K, sigma = self.layer.d_state, self.sigma
-        if rank >= K:
-            return LayerPlan(path, sigma, K, K, 0.0, 0.0, self.gramians)
-        if not self.is_known:
-            raise ValueError(
-                f"`batch` must reach the states of {self._name}, and these the model's result, got "
-                f"{self.gramians} by which all sigma are zero"
-            )
-        cut = self._cut(rank)
-        check_parameters((), cut.after)
-        return LayerPlan(path, sigma, K, rank, math.inf, 0.0, self.gramians, cut)
-
-    def _cut(self, rank: int) -> AbstractCut:
+    def cut(self, rank: int) -> AbstractCut:
+        """The layer with `rank` keys for each head."""
         layer, basis = self.layer, self._basis(rank)
         if layer.mixes_keys or not self._mixes:
             return KeysCut(layer, fold(layer, basis), basis)

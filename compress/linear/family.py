@@ -151,7 +151,7 @@ def _bank_system(layer: AbstractSSM, data: Any) -> DiagonalLTI:
 BANK = Family(
     on_data=_bank_on_data,
     needs_data=False,
-    has_bound=False,
+    has_bound=True,
     system=_bank_system,
     weighed=_bank_weighed,
     is_one_system=False,

@@ -1,7 +1,5 @@
 """One selective layer's states weighed by data, and its cuts."""
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,18 +9,16 @@ from jaxtyping import Float
 from zoo import AbstractMambaSSM
 
 from ..cut import AbstractCut, MapsCut, added_maps
-from ..model.layers import check_parameters
-from ..model.record import LayerData, check_gradients
+from ..model.record import LayerData
 from ..numerics.moments import balanced, hankel_values, least_missed
-from ..numerics.threads import one_blas_thread
-from ..plans import AbstractSpectrum, LayerPlan
+from ..plans import AbstractMeasuredSpectrum
 from .basis import galerkin
 from .cut import FoldedCut, SharedBasis, fold
 from .moments import contributions, state_moments
 from .refit import refitted
 
 
-class SelectiveSpectrum(AbstractSpectrum):
+class SelectiveSpectrum(AbstractMeasuredSpectrum):
     """What the states of a selective layer are worth on data, and the layer with fewer of them.
 
     Where B and C are linear in the parameters, the states are mapped to a shared basis
@@ -42,57 +38,24 @@ class SelectiveSpectrum(AbstractSpectrum):
         refit: bool | None = None,
         maps: bool = False,
     ):
-        check_gradients(name, data)
-        self.layer, self._data = layer, data
         self._mapped = layer.with_maps() if maps else layer
         self._refit = layer.folds if refit is None else refit
-        self._planned: dict[int, LayerPlan] = {}
-        self._name = name
-        self.gramians = "data" if data.gradients is None else "data and gradients"
-        arrays = self._arrays
-        with one_blas_thread():
-            if self._mapped.mixes_states:
-                self._grouped = state_moments(self._mapped, *arrays).grouped()
-                values = [hankel_values(P, Q) for P, Q, _ in self._grouped]
-            else:
-                self._contributions = contributions(layer, *arrays)
-                values = [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
-        self.sigma: Float[np.ndarray, " N"] = np.sum(values, axis=0)
+        self.measure(name, layer, data)
 
     @property
     def _arrays(self) -> tuple[Any, Any, Any]:
         return self._data.inputs, self._data.gradients, self._data.lengths
 
-    @property
-    def is_known(self) -> bool:
-        """Whether anything reaches the states, and anything from them the model's result."""
-        return bool(self.sigma[0] > 0)
+    def weighed(self) -> list[Float[np.ndarray, " N"]]:
+        """Of each group of channels."""
+        if self._mapped.mixes_states:
+            self._grouped = state_moments(self._mapped, *self._arrays).grouped()
+            return [hankel_values(P, Q) for P, Q, _ in self._grouped]
+        self._contributions = contributions(self.layer, *self._arrays)
+        return [np.sort(np.sqrt(np.diag(K)))[::-1] for K in self._contributions]
 
-    def raised(self, rank: int, allowed: float) -> int:
-        """`rank`: a state holds the value that `sigma` has for it."""
-        return rank
-
-    def planned(self, path: str, rank: int) -> LayerPlan:
-        """The plan that leaves the layer `rank` states."""
-        if rank not in self._planned:
-            with one_blas_thread():
-                self._planned[rank] = self._plan(path, rank)
-        return replace(self._planned[rank], path=path)
-
-    def _plan(self, path: str, rank: int) -> LayerPlan:
-        N, sigma = self.layer.d_state, self.sigma
-        if rank >= N:
-            return LayerPlan(path, sigma, N, N, 0.0, 0.0, self.gramians)
-        if not self.is_known:
-            raise ValueError(
-                f"`batch` must reach the states of {self._name}, and these the model's result, got "
-                f"{self.gramians} by which all sigma are zero"
-            )
-        cut = self._cut(rank)
-        check_parameters((), cut.after)
-        return LayerPlan(path, sigma, N, rank, math.inf, 0.0, self.gramians, cut)
-
-    def _cut(self, rank: int) -> AbstractCut:
+    def cut(self, rank: int) -> AbstractCut:
+        """The layer with `rank` states for each channel."""
         mapped = self._mapped
         if not mapped.mixes_states:
             states = [least_missed(K, rank) for K in self._contributions]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import InputArray, checked
 from .affine import Linear
 from .attention_family import AbstractLinearAttention, Basis, Mapping
-from .checks import check_divides, check_kinds, check_positive
+from .attention_parts import check_sizes, common_parts
 from .query_key_value import QueryKeyValue
 
 
@@ -39,11 +39,7 @@ class DeltaNetConfig:
     """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
 
     def __post_init__(self):
-        check_kinds(self)
-        for name in ("d_state", "heads", "expand"):
-            check_positive(name, getattr(self, name))
-        if self.d_conv is not None:
-            check_positive("d_conv", self.d_conv)
+        check_sizes(self)
 
     @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "DeltaNet":
@@ -87,31 +83,23 @@ class DeltaNet(AbstractLinearAttention):
         maps: bool = DeltaNetConfig.maps,
     ) -> "DeltaNet":
         """`heads` heads of `d_state` keys and expand * d_model / heads values."""
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
-        check_divides("heads", heads, "expand * d_model", expand * d_model)
-        values = expand * d_model // heads
         qkv_key, beta_key, gate_key, out_key = jax.random.split(key, 4)
-        gate = Linear.init(d_model, heads * values, use_bias=False, key=gate_key)
+        parts = common_parts(
+            d_model,
+            d_state,
+            (qkv_key, gate_key, out_key),
+            heads=heads,
+            expand=expand,
+            d_conv=d_conv,
+            conv_bias=conv_bias,
+            feature="unit",
+            gated=gated,
+            maps=maps,
+        )
         return cls(
             b_proj=Linear.init(d_model, heads, use_bias=False, key=beta_key),
-            g_proj=gate if gated else None,
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
-            qkv=QueryKeyValue.init(
-                d_model,
-                d_state,
-                values,
-                heads=heads,
-                key_heads=heads,
-                feature="unit",
-                d_conv=d_conv,
-                conv_bias=conv_bias,
-                maps=maps,
-                key=qkv_key,
-            ),
             negative=negative,
-            eps=1e-5,
+            **parts,
         )
 
     @checked

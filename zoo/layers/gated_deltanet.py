@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import InputArray, checked
 from .affine import Linear
 from .attention_family import AbstractLinearAttention, Basis, Mapping
-from .checks import check_divides, check_kinds, check_positive, check_steps
+from .attention_parts import check_sizes, common_parts
+from .checks import check_divides, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .query_key_value import QueryKeyValue
 
@@ -46,13 +47,9 @@ class GatedDeltaNetConfig:
     """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
 
     def __post_init__(self):
-        check_kinds(self)
-        for name in ("d_state", "heads", "expand"):
-            check_positive(name, getattr(self, name))
+        check_sizes(self)
         if self.key_heads is not None:
             check_divides("key_heads", self.key_heads, "heads", self.heads)
-        if self.d_conv is not None:
-            check_positive("d_conv", self.d_conv)
         check_steps("dt", self.dt_min, self.dt_max)
 
     @checked
@@ -108,37 +105,28 @@ class GatedDeltaNet(AbstractLinearAttention):
         exp(A_log) is uniform in [1, 16], the steps softplus(dt_bias) log-uniform in [dt_min,
         dt_max] samples.
         """
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
-        check_divides("heads", heads, "expand * d_model", expand * d_model)
-        key_heads = heads if key_heads is None else key_heads
-        check_divides("key_heads", key_heads, "heads", heads)
         check_steps("dt", dt_min, dt_max)
-        values = expand * d_model // heads
         qkv_key, a_key, b_key, A_key, step_key, gate_key, out_key = jax.random.split(key, 7)
-        gate = Linear.init(d_model, heads * values, use_bias=False, key=gate_key)
+        parts = common_parts(
+            d_model,
+            d_state,
+            (qkv_key, gate_key, out_key),
+            heads=heads,
+            expand=expand,
+            d_conv=d_conv,
+            conv_bias=conv_bias,
+            key_heads=key_heads,
+            feature="unit",
+            gated=gated,
+            maps=maps,
+        )
         return cls(
             a_proj=Linear.init(d_model, heads, use_bias=False, key=a_key),
             b_proj=Linear.init(d_model, heads, use_bias=False, key=b_key),
             A_log=jnp.log(jax.random.uniform(A_key, (heads,), minval=1.0, maxval=16.0)),
             dt_bias=inverse_softplus(jnp.exp(log_uniform(step_key, (heads,), dt_min, dt_max))),
-            g_proj=gate if gated else None,
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
-            qkv=QueryKeyValue.init(
-                d_model,
-                d_state,
-                values,
-                heads=heads,
-                key_heads=key_heads,
-                feature="unit",
-                d_conv=d_conv,
-                conv_bias=conv_bias,
-                maps=maps,
-                key=qkv_key,
-            ),
             negative=negative,
-            eps=1e-5,
+            **parts,
         )
 
     @checked

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import InputArray, checked
 from .affine import Linear
 from .attention_family import AbstractLinearAttention, Basis, Mapping
-from .checks import check_divides, check_kinds, check_positive
+from .attention_parts import check_sizes, common_parts
 from .query_key_value import QueryKeyValue
 
 
@@ -37,11 +37,7 @@ class GLAConfig:
     """What the logarithms of the decays are divided by: the larger, the longer the memory."""
 
     def __post_init__(self):
-        check_kinds(self)
-        for name in ("d_state", "heads", "expand", "gate_rank"):
-            check_positive(name, getattr(self, name))
-        if self.d_conv is not None:
-            check_positive("d_conv", self.d_conv)
+        check_sizes(self, "gate_rank")
         if self.gate_normalizer <= 0:
             raise ValueError(f"`gate_normalizer` must be more than 0, got {self.gate_normalizer}")
 
@@ -90,31 +86,21 @@ class GLA(AbstractLinearAttention):
         gate_normalizer: float = GLAConfig.gate_normalizer,
     ) -> "GLA":
         """`heads` heads of `d_state` keys and expand * d_model / heads values."""
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
-        check_divides("heads", heads, "expand * d_model", expand * d_model)
-        values = expand * d_model // heads
         qkv_key, down_key, up_key, gate_key, out_key = jax.random.split(key, 5)
+        parts = common_parts(
+            d_model,
+            d_state,
+            (qkv_key, gate_key, out_key),
+            heads=heads,
+            expand=expand,
+            d_conv=d_conv,
+            conv_bias=conv_bias,
+        )
         return cls(
             gk_down=Linear.init(d_model, gate_rank, use_bias=False, key=down_key),
             gk_up=Linear.init(gate_rank, heads * d_state, key=up_key),
-            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
-            qkv=QueryKeyValue.init(
-                d_model,
-                d_state,
-                values,
-                heads=heads,
-                key_heads=heads,
-                feature="identity" if d_conv is None else "silu",
-                d_conv=d_conv,
-                conv_bias=conv_bias,
-                maps=False,
-                key=qkv_key,
-            ),
             gate_normalizer=gate_normalizer,
-            eps=1e-5,
+            **parts,
         )
 
     @checked

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import InputArray, checked
 from .affine import Linear
 from .attention_family import AbstractLinearAttention, Basis, Mapping
-from .checks import check_divides, check_kinds, check_positive
+from .attention_parts import check_sizes, common_parts
 from .query_key_value import QueryKeyValue
 
 
@@ -36,11 +36,7 @@ class RetNetConfig:
     """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
 
     def __post_init__(self):
-        check_kinds(self)
-        for name in ("d_state", "heads", "expand"):
-            check_positive(name, getattr(self, name))
-        if self.d_conv is not None:
-            check_positive("d_conv", self.d_conv)
+        check_sizes(self)
 
     @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "RetNet":
@@ -80,29 +76,18 @@ class RetNet(AbstractLinearAttention):
         maps: bool = RetNetConfig.maps,
     ) -> "RetNet":
         """`heads` heads of `d_state` keys and expand * d_model / heads values."""
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
-        check_divides("heads", heads, "expand * d_model", expand * d_model)
-        values = expand * d_model // heads
         qkv_key, gate_key, out_key = jax.random.split(key, 3)
-        return cls(
-            g_proj=Linear.init(d_model, heads * values, use_bias=False, key=gate_key),
-            o_norm=jnp.ones(values),
-            o_proj=Linear.init(heads * values, d_model, use_bias=False, key=out_key),
-            qkv=QueryKeyValue.init(
-                d_model,
-                d_state,
-                values,
-                heads=heads,
-                key_heads=heads,
-                feature="identity" if d_conv is None else "silu",
-                d_conv=d_conv,
-                conv_bias=conv_bias,
-                maps=maps,
-                key=qkv_key,
-            ),
-            eps=1e-5,
+        parts = common_parts(
+            d_model,
+            d_state,
+            (qkv_key, gate_key, out_key),
+            heads=heads,
+            expand=expand,
+            d_conv=d_conv,
+            conv_bias=conv_bias,
+            maps=maps,
         )
+        return cls(**parts)
 
     @checked
     def log_decay(

@@ -45,12 +45,10 @@ class AbstractNorm(eqx.Module):
         """What this norm does at inference, sample by sample, with the statistics in `state`."""
 
 
-class BatchNorm(AbstractNorm):
-    """Each channel by its mean and variance over batch and length, running ones at inference.
+class AbstractBatchNorm(AbstractNorm):
+    """Each channel by a mean and a variance over batch and length, running ones at inference.
 
-    The numbers of `eqx.nn.BatchNorm(mode="batch")`, without its transposes: running sums start at
-    mean 0 and variance 1 and decay by `MOMENTUM`; at inference they are divided by the weight that
-    they have gathered. Padding does not count.
+    Running sums start at mean 0 and variance 1. Padding does not count.
     """
 
     weight: Float[Array, " d_model"] | None
@@ -75,6 +73,27 @@ class BatchNorm(AbstractNorm):
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         if self.inference:
             return self.fixed(state)(x, state)
+        return self.trained(x, state, length)
+
+    @abc.abstractmethod
+    def trained(
+        self, x: Float[InputArray, "length d_model"], state: eqx.nn.State, length: Count | None
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
+        """The normalised sequence and the next state while training."""
+
+
+class BatchNorm(AbstractBatchNorm):
+    """Each channel by its mean and variance over batch and length, running ones at inference.
+
+    The numbers of `eqx.nn.BatchNorm(mode="batch")`, without its transposes: running sums start at
+    mean 0 and variance 1 and decay by `MOMENTUM`; at inference they are divided by the weight that
+    they have gathered. Padding does not count.
+    """
+
+    @checked
+    def trained(
+        self, x: Float[InputArray, "length d_model"], state: eqx.nn.State, length: Count | None
+    ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         count, mean, variance = state.get(self.running)
         now_mean = _mean_over_batch(x, length)
         now_variance = _mean_over_batch(_square_about(now_mean, x), length)
@@ -91,7 +110,7 @@ class BatchNorm(AbstractNorm):
         return _fixed(self, mean / gathered, variance / gathered)
 
 
-class EMABatchNorm(AbstractNorm):
+class EMABatchNorm(AbstractBatchNorm):
     """BatchNorm that normalises by running statistics in training too.
 
     The numbers of `eqx.nn.BatchNorm(mode="ema")`, Equinox's default and what the paper's code uses:
@@ -100,28 +119,10 @@ class EMABatchNorm(AbstractNorm):
     it. Padding does not count.
     """
 
-    weight: Float[Array, " d_model"] | None
-    bias: Float[Array, " d_model"] | None
-    running: eqx.nn.StateIndex
-    inference: bool
-    eps: float = eqx.field(static=True)
-
     @checked
-    def __init__(self, d_model: int, *, affine: bool = True, eps: float = NORM_EPSILON):
-        self.weight, self.bias = _affine(d_model, affine)
-        start = jnp.zeros((), jnp.int32), jnp.zeros(d_model), jnp.ones(d_model)
-        self.running = eqx.nn.StateIndex(start)
-        self.inference, self.eps = False, eps
-
-    @checked
-    def __call__(
-        self,
-        x: Float[InputArray, "length d_model"],
-        state: eqx.nn.State,
-        length: Count | None = None,
+    def trained(
+        self, x: Float[InputArray, "length d_model"], state: eqx.nn.State, length: Count | None
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
-        if self.inference:
-            return self.fixed(state)(x, state)
         count, mean, variance = state.get(self.running)
         now_mean = _mean_over_batch(x, length)
         now_variance = _mean_over_batch((x - now_mean) ** 2, length)
@@ -141,13 +142,13 @@ def _affine(d_model: int, affine: bool) -> tuple[Array, Array] | tuple[None, Non
     return (jnp.ones(d_model), jnp.zeros(d_model)) if affine else (None, None)
 
 
-def _fixed(norm: BatchNorm | EMABatchNorm, mean: Array, variance: Array) -> "SampleNorm":
+def _fixed(norm: AbstractBatchNorm, mean: Array, variance: Array) -> "SampleNorm":
     weight = jnp.ones_like(mean) if norm.weight is None else norm.weight
     bias = jnp.zeros_like(mean) if norm.bias is None else norm.bias
     return SampleNorm(FixedNorm(mean, weight * jax.lax.rsqrt(variance + norm.eps), bias))
 
 
-def _normalized(norm: BatchNorm | EMABatchNorm, x: Array, mean: Array, variance: Array) -> Array:
+def _normalized(norm: AbstractBatchNorm, x: Array, mean: Array, variance: Array) -> Array:
     weight = jnp.ones_like(mean) if norm.weight is None else norm.weight
     bias = jnp.zeros_like(mean) if norm.bias is None else norm.bias
     return _normalize(x, mean, variance + norm.eps, weight, bias)

@@ -4,6 +4,7 @@
 #define ZOO_CPP_LANES_H_
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -131,13 +132,22 @@ __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) void OnSi
   work.template On<16>();
 }
 
+// Lanes of this CPU's widest vectors; COMPRESSM_LANES in the environment allows fewer.
+inline int WidestLanes() {
+  const char* said = std::getenv("COMPRESSM_LANES");
+  const int most = said == nullptr ? 16 : std::atoi(said);
+  const bool eight =
+      most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool sixteen = most >= 16 && eight && __builtin_cpu_supports("avx512f") &&
+                       __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return sixteen ? 16 : eight ? 8 : 4;
+}
+
 template <typename Work>
 void OnWidest(const Work& work) {
-  static const bool eight = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  static const bool sixteen =
-      eight && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  sixteen ? OnSixteen(work) : eight ? OnEight(work) : OnFour(work);
+  static const int lanes = WidestLanes();
+  lanes == 16 ? OnSixteen(work) : lanes == 8 ? OnEight(work) : OnFour(work);
 }
 
 #else
