@@ -220,7 +220,7 @@ def test_sequences_of_the_user_are_read_as_those_of_the_training(tmp_path, made)
     np.save(tmp_path / "one.npy", REAL)
     np.testing.assert_array_equal(read_inputs(tmp_path / "one.npy", run)["inputs"], REAL)
     with pytest.raises(UsageError, match=r"must be a file of \.npz"):
-        read_inputs(tmp_path / "new.md", run)
+        read_inputs(tmp_path / "new.bin", run)
 
 
 def test_a_series_is_forecast_in_its_own_units(tmp_path, small):

@@ -90,6 +90,7 @@ LAYERS = {
     "s5": S5Config(d_state=6),
     "s4d": S4DConfig(d_state=6),
     "linoss": LinOSSConfig(d_state=6),
+    "imex": LinOSSConfig(d_state=6, scheme="imex"),
     "d_linoss": DLinOSSConfig(d_state=6),
     "mamba": MambaConfig(d_state=6),
 }
@@ -100,7 +101,7 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
     return RunConfig(
         layer=LAYERS[model],
         data=DigitsConfig(),  # not read: the task is given
-        model=model,
+        model="linoss" if model == "imex" else model,
         task="digits",
         steps=STEPS,
         batch_size=8 if kind == "regression" else 16,  # its convolutions are slow here
@@ -139,6 +140,7 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
         ("s4d", "classification", False),
         pytest.param("s4d", "language", False, marks=pytest.mark.slow),
         pytest.param("linoss", "classification", False, marks=pytest.mark.slow),
+        pytest.param("imex", "classification", False, marks=pytest.mark.slow),
         pytest.param("d_linoss", "classification", True, marks=pytest.mark.slow),
         pytest.param("d_linoss", "language", False, marks=pytest.mark.slow),
     ],

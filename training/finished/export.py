@@ -166,8 +166,8 @@ MEANING = {
     "classification": "logits of the classes",
     "pair": "logits of the classes",
     "multilabel": "logits of the labels",
-    "values": "the values",
-    "regression": "values at each sample",
+    "values": "the values, in the units of the data",
+    "regression": "values at each sample, in the units of the data",
     "language": "logits of the next token",
     "recall": "logits of the next token",
 }

@@ -187,18 +187,6 @@ class Mamba(AbstractMambaSSM):
         return -jnp.exp(self.A_log.full() if isinstance(self.A_log, TiedLog) else self.A_log)
 
     @checked
-    def __call__(
-        self,
-        u: Float[InputArray, "length {self.d_model}"],
-        length: Count | None = None,
-        *,
-        dt: Float[InputArray, " length"] | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "length {self.d_model}"]:
-        """From a zero state; a padded sequence has its own `length`; `dt` multiply its steps."""
-        return self.run(self.init_state(), u, length, dt)[1]
-
-    @checked
     def init_state(self) -> MambaState:
         return MambaState(
             self.conv1d.init_state(),

@@ -238,18 +238,6 @@ class Mamba2(AbstractMambaSSM):
         return self.n_groups
 
     @checked
-    def __call__(
-        self,
-        u: Float[InputArray, "length {self.d_model}"],
-        length: Count | None = None,
-        *,
-        dt: Float[InputArray, " length"] | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "length {self.d_model}"]:
-        """From a zero state; a padded sequence has its own `length`; `dt` multiply its steps."""
-        return self.run(self.init_state(), u, length, dt)[1]
-
-    @checked
     def init_state(self) -> Mamba2State:
         shape, dtype = (
             (self.heads, self.headdim, self.d_state),
