@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,7 +39,7 @@ class BankSpectrum(AbstractSpectrum):
         """`weighing(h)` weighs channel h."""
         self.layer = layer
         self._planned: dict[int, LayerPlan] = {}
-        self._reduced: dict[int, list[Truncation]] = {}
+        self._reduced: dict[int, list[_Reduced]] = {}
         self.systems = double_bank(layer)
         with one_blas_thread():
             self._channels = [
@@ -59,10 +59,14 @@ class BankSpectrum(AbstractSpectrum):
         return True
 
     def raised(self, rank: int, allowed: float) -> int:
-        """`rank`, raised until the values that all channels drop add up to `allowed` at most."""
+        """`rank`, raised until the values that all channels drop add up to `allowed` at most.
+
+        What a channel drops is a share of its own values: one that would be unstable is cut by
+        others, which are in other units.
+        """
         while rank < self.layer.d_state:
-            dropped = [float(np.sum(cut.sigma[cut.order :])) for cut in self._truncated(rank)]
-            if sum(dropped) <= allowed:
+            pairs = zip(self._channels, self._truncated(rank), strict=True)
+            if sum(channel.total * cut.share for channel, cut in pairs) <= allowed:
                 break
             rank += 1
         return rank
@@ -78,14 +82,22 @@ class BankSpectrum(AbstractSpectrum):
             return LayerPlan(path, self.sigma, n, n, 0.0, 0.0, self.gramians)
         with one_blas_thread():
             pairs = zip(self._channels, self._truncated(rank), strict=True)
-            parts = [_ChannelCut.made(channel, reduced) for channel, reduced in pairs]
+            parts = [_ChannelCut.made(channel, reduced.cut) for channel, reduced in pairs]
         after = max(part.rank for part in parts)
         if after >= n:
             return LayerPlan(path, self.sigma, n, n, 0.0, 0.0, self.gramians)
         cut = BankCut.made(self.layer, tuple(parts), after)
         check_parameters((), cut.after)
-        bound, floor = self._errors(self._truncated(rank))
-        return LayerPlan(path, self.sigma, n, after, bound, floor, self.gramians, cut)
+        bound, floor = self._errors([reduced.cut for reduced in self._truncated(rank)])
+        return LayerPlan(path, self.sigma, n, after, bound, floor, self._said(rank), cut)
+
+    def _said(self, rank: int) -> str:
+        """What the cut is made from."""
+        others = [reduced.words for reduced in self._truncated(rank) if reduced.words]
+        if not others:
+            return self.gramians
+        count = f"{len(others)} of {self.layer.d_model} channels"
+        return f"{self.gramians}; {count} by {others[0]}: they would be unstable"
 
     def _errors(self, reduced: list[Truncation]) -> tuple[float, float]:
         """Bounds of the error's gain, that of the worst channel."""
@@ -97,13 +109,27 @@ class BankSpectrum(AbstractSpectrum):
             floors.append(float(cut.sigma[most]) if most < len(cut.sigma) else 0.0)
         return max(cut.bound for cut in reduced), max(floors)
 
-    def _truncated(self, rank: int) -> list[Truncation]:
+    def _truncated(self, rank: int) -> list["_Reduced"]:
         if rank not in self._reduced:
             rounding = rounding_of(self.layer)
             self._reduced[rank] = [
                 channel.truncated(rank, rounding, self.layer.d_state) for channel in self._channels
             ]
         return self._reduced[rank]
+
+
+class _Reduced(NamedTuple):
+    """One channel with fewer states."""
+
+    cut: Truncation
+    words: str
+    """What it was weighed by in the place of what was asked for; nothing mostly."""
+
+    @property
+    def share(self) -> float:
+        """The share of its values that has been dropped."""
+        sigma = self.cut.sigma
+        return float(np.sum(sigma[self.cut.order :]) / max(np.sum(sigma), TINY))
 
 
 @dataclass(frozen=True)
@@ -131,7 +157,12 @@ class _Channel:
     def values(self, n: int) -> Float[np.ndarray, " k"]:
         return all_values(self.weighing.form, self.svd, n)
 
-    def truncated(self, rank: int, rounding: float, n: int) -> Truncation:
+    @property
+    def total(self) -> float:
+        """The sum of its values."""
+        return float(np.sum(self.svd.sigma))
+
+    def truncated(self, rank: int, rounding: float, n: int) -> _Reduced:
         """The channel with `rank` states; by what comes instead where it would be unstable."""
         weighing = self.weighing
         reduced = truncate(
@@ -148,8 +179,8 @@ class _Channel:
             reduced = weighing.improve(self.system, reduced)
         if weighing.instead is not None and reduced.radius >= 1:
             instead = _Channel.weighed("a channel", self.system, weighing.instead)
-            return instead.truncated(rank, rounding, n)
-        return reduced
+            return _Reduced(instead.truncated(rank, rounding, n).cut, weighing.instead.words)
+        return _Reduced(reduced, "")
 
 
 @dataclass(frozen=True)
@@ -183,6 +214,9 @@ class _ChannelCut:
             return lti
         of_C, of_D = self.fitted
         return DiagonalLTI(lti.log_lam, lti.B, lti.C + of_C, np.asarray(lti.D) + of_D)
+
+
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)

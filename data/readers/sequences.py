@@ -1,7 +1,9 @@
 """Sequences without labels, out of the files that labelled ones are read from."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from .audio import AudioConfig, read_recordings
 from .libraries import SAVED, DatasetConfig, read_saved
 from .series import SeriesConfig, read_windows
 from .text import SUFFIXES as TEXTS
-from .text import TextConfig, read_text
+from .text import read_text
 from .ts import read_series
 
 FORMATS = (*READERS, ".ts", ".csv", *TEXTS, ".wav")
@@ -29,24 +31,35 @@ def read_sequences(path: Path, config: Any, task: Task) -> dict[str, np.ndarray]
     """
     suffix, kind = path.suffix.lower(), task.input_kind
     if path.is_dir() and any((path / name).is_file() for name in SAVED):
-        own = config if isinstance(config, DatasetConfig) else DatasetConfig()
-        return _padded(read_saved(path, own), path, kind)
-    if suffix in TEXTS or (path.is_dir() and isinstance(config, TextConfig)):
+        return _padded(read_saved(path, _options(DatasetConfig, config)), path, kind)
+    if suffix in TEXTS or (path.is_dir() and task.kind == "language"):
         if kind != "tokens":
             raise ValueError(f"{path} must hold numbers for a model of real inputs, got text")
         return read_text(path, task)
-    if suffix == ".csv" or (path.is_dir() and isinstance(config, SeriesConfig)):
-        if not isinstance(config, SeriesConfig):
+    if suffix == ".csv" or (path.is_dir() and task.targets is not None):
+        if task.targets is None:
             raise ValueError(f"{path} must be another file for a model of no series, got CSV")
-        return read_windows(path, config, task)
+        return read_windows(path, _options(SeriesConfig, config), task)
     if path.is_dir() or suffix == ".wav":
-        own = config if isinstance(config, AudioConfig) else AudioConfig()
-        return _padded(read_recordings(path, own), path, kind)
+        return _padded(read_recordings(path, _options(AudioConfig, config)), path, kind)
     if suffix == ".ts":
         return _padded(read_series(path), path, kind)
     if suffix not in READERS:
         raise ValueError(f"{path} must be a file of {' '.join(FORMATS)}, got {suffix or 'none'}")
     return _arrays(path, suffix, kind)
+
+
+T = TypeVar("T")
+
+
+def _options(kind: Callable[..., T], config: Any) -> T:
+    """The options of a format with the values that `config` has for them.
+
+    A run whose data are gone keeps them in a class of no name.
+    """
+    known: Any = kind
+    values = {f.name: getattr(config, f.name) for f in fields(known) if hasattr(config, f.name)}
+    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})
 
 
 def _arrays(path: Path, suffix: str, kind: InputKind) -> dict[str, np.ndarray]:

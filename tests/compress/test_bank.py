@@ -18,7 +18,9 @@ from compress import (
     plan,
     verify,
 )
+from compress.linear.balance import truncate
 from compress.linear.bank import double_bank
+from compress.model.record import LayerData
 from zoo import S4D, S5, DiagonalLTI
 from zoo.layers.base import as_linear
 
@@ -181,6 +183,27 @@ def test_one_bad_channel_makes_the_layer_bad(layer):
     (found,) = verify(layer, bad).layers
     assert [channel.holds for channel in found.channels] == [True, False, True]
     assert not found.holds
+
+
+def test_a_channel_that_would_be_unstable_drops_a_share_of_its_own_values(layer, monkeypatch):
+    """Its values by white noise are in other units than those of data."""
+    u = 1e-3 * np.asarray(jax.random.normal(jax.random.key(2), (4, 12, H)))
+    method, data = Data(inputs=[u], gradients=[u]), LayerData(u, u, None)
+
+    def ranks(spectrum):
+        return [spectrum.raised(rank, 0.1 * spectrum.sigma.sum()) for rank in (2, 4)]
+
+    stable = ranks(method.spectrum("layer", layer, data))
+
+    def unstable_by_data(*args, svd, **settings):
+        cut = truncate(*args, svd=svd, **settings)
+        return eqx.tree_at(lambda cut: cut.radius, cut, 1.0 if svd.sigma[0] < 1e-2 else 0.5)
+
+    monkeypatch.setattr("compress.linear.bank.truncate", unstable_by_data)
+    spectrum = method.spectrum("layer", layer, data)
+    assert np.abs(np.subtract(ranks(spectrum), stable)).max() <= 2
+    said = spectrum.planned("", 4).gramians
+    assert said.endswith("3 of 3 channels by white noise, real: they would be unstable")
 
 
 def test_what_needs_one_system_says_so(layer):

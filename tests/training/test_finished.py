@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -237,8 +238,10 @@ def test_a_series_is_forecast_in_its_own_units(tmp_path, small):
     config = replace(small("s5", "pendulum"), data=SeriesConfig(window=12, horizon=2))
     run = trained_run(config, task, *build_model(config, task), {})
     write(tmp_path / "new.csv", ["heat", "more", "hour", "load"], heat, heat, hours, load)
-    for about in (task, blank_task(json.loads(json.dumps(describe_task(task))))):
-        again = replace(run, task=about)
+    kept = blank_task(json.loads(json.dumps(describe_task(task))))
+    options = SimpleNamespace(window=12, horizon=2, columns=[], time="hour")  # as a run keeps them
+    for about, data in ((task, config.data), (kept, options)):
+        again = replace(run, task=about, config=replace(config, data=data))
         found = predictions(again, read_inputs(tmp_path / "new.csv", again))
         assert found["outputs"].shape == (400 - 11, 2)
         assert abs(found["outputs"].mean() - 500) < 40
