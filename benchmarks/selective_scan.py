@@ -23,18 +23,18 @@ BATCH, L, D_MODEL, BLOCKS, VOCABULARY = 16, 256, 64, 2, 65
 D_INNER = 2 * D_MODEL
 
 
-def training_step(config):
+def training_step(config, batch: int = BATCH, length: int = L, d_model: int = D_MODEL):
     """A jitted AdamW step and its arguments."""
     model, state = language_model(
-        lambda key: config.build(D_MODEL, key=key),
+        lambda key: config.build(d_model, key=key),
         vocabulary=VOCABULARY,
-        d_model=D_MODEL,
+        d_model=d_model,
         blocks=BLOCKS,
         key=jax.random.key(0),
     )
     params, static = eqx.partition(model, eqx.is_inexact_array)
     optimizer = optax.adamw(1e-3)
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (BATCH, L + 1)))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (batch, length + 1)))
 
     def loss_of(params):
         logits, _ = jax.vmap(
