@@ -13,7 +13,6 @@
 
 #include <cmath>
 
-#include "handlers.h"
 #include "lanes.h"
 #include "share.h"
 
@@ -403,7 +402,34 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats q, Floats k, Floats v, Floa
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_outputs, RunOutputs,
-                              (zoo::Bound<Floats, 6, 3>().Attr<int64_t>("chunk")));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // q
+                                  .Arg<Floats>()  // k
+                                  .Arg<Floats>()  // v
+                                  .Arg<Floats>()  // g
+                                  .Arg<Floats>()  // beta
+                                  .Arg<Floats>()  // S0
+                                  .Ret<Floats>()  // o
+                                  .Ret<Floats>()  // last
+                                  .Ret<Floats>()  // before
+                                  .Attr<int64_t>("chunk"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradients, RunGradients,
-                              (zoo::Bound<Floats, 8, 6>().Attr<int64_t>("chunk")));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // q
+                                  .Arg<Floats>()  // k
+                                  .Arg<Floats>()  // v
+                                  .Arg<Floats>()  // g
+                                  .Arg<Floats>()  // beta
+                                  .Arg<Floats>()  // before
+                                  .Arg<Floats>()  // d_o
+                                  .Arg<Floats>()  // dlast
+                                  .Ret<Floats>()  // dq
+                                  .Ret<Floats>()  // dk
+                                  .Ret<Floats>()  // dv
+                                  .Ret<Floats>()  // dg
+                                  .Ret<Floats>()  // dbeta
+                                  .Ret<Floats>()  // dS0
+                                  .Attr<int64_t>("chunk"));

@@ -9,7 +9,6 @@
 
 #include <numeric>
 
-#include "handlers.h"
 #include "lanes.h"
 #include "share.h"
 
@@ -512,7 +511,31 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Fl
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_outputs, RunOutputs,
-                              (zoo::Bound<Floats, 5, 3>().Attr<int64_t>("chunk")));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // lam
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // u
+                                  .Arg<Floats>()  // x0
+                                  .Ret<Floats>()  // y
+                                  .Ret<Floats>()  // last
+                                  .Ret<Floats>()  // before
+                                  .Attr<int64_t>("chunk"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_gradients, RunGradients,
-                              (zoo::Bound<Floats, 7, 5>().Attr<int64_t>("chunk")));
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // lam
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // u
+                                  .Arg<Floats>()  // before
+                                  .Arg<Floats>()  // dy
+                                  .Arg<Floats>()  // dlast
+                                  .Ret<Floats>()  // dlam
+                                  .Ret<Floats>()  // dB
+                                  .Ret<Floats>()  // dC
+                                  .Ret<Floats>()  // du
+                                  .Ret<Floats>()  // dx0
+                                  .Attr<int64_t>("chunk"));

@@ -4,7 +4,6 @@
 // through the samples of a block of states, reads what drives them once and writes them once; no
 // less can be moved. Python's side, which says what each argument is: compiled.py.
 
-#include "handlers.h"
 #include "lanes.h"
 #include "share.h"
 
@@ -269,13 +268,28 @@ ffi::Error RunAdjoint(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer sta
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrence_states, RunStates,
-                              (zoo::Bound<ffi::AnyBuffer, 3, 2>()
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()  // a
+                                  .Arg<ffi::AnyBuffer>()  // b
+                                  .Arg<ffi::AnyBuffer>()  // x
+                                  .Ret<ffi::AnyBuffer>()  // states
+                                  .Ret<ffi::AnyBuffer>()  // last
                                   .Attr<bool>("before")
                                   .Attr<bool>("reverse")
-                                  .Attr<bool>("split")));
+                                  .Attr<bool>("split"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrence_adjoint, RunAdjoint,
-                              (zoo::Bound<ffi::AnyBuffer, 5, 3>()
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()  // a
+                                  .Arg<ffi::AnyBuffer>()  // states
+                                  .Arg<ffi::AnyBuffer>()  // x
+                                  .Arg<ffi::AnyBuffer>()  // dstates
+                                  .Arg<ffi::AnyBuffer>()  // dlast
+                                  .Ret<ffi::AnyBuffer>()  // da
+                                  .Ret<ffi::AnyBuffer>()  // db
+                                  .Ret<ffi::AnyBuffer>()  // dx
                                   .Attr<bool>("before")
                                   .Attr<bool>("reverse")
-                                  .Attr<bool>("split")));
+                                  .Attr<bool>("split"));

@@ -10,7 +10,6 @@
 // are kept; the gradient makes the others again, one chunk at a time, from the last one on.
 // Python's side: compiled.py.
 
-#include "handlers.h"
 #include "lanes.h"
 #include "share.h"
 
@@ -310,11 +309,36 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_outputs, RunOutputs,
-                              (zoo::Bound<Floats, 6, 3>()
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // A
+                                  .Arg<Floats>()  // x
+                                  .Arg<Floats>()  // dt
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // h0
+                                  .Ret<Floats>()  // y
+                                  .Ret<Floats>()  // last
+                                  .Ret<Floats>()  // before
                                   .Attr<int64_t>("chunk")
-                                  .Attr<int64_t>("width")));
+                                  .Attr<int64_t>("width"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_gradients, RunGradients,
-                              (zoo::Bound<Floats, 8, 6>()
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()  // A
+                                  .Arg<Floats>()  // x
+                                  .Arg<Floats>()  // dt
+                                  .Arg<Floats>()  // B
+                                  .Arg<Floats>()  // C
+                                  .Arg<Floats>()  // before
+                                  .Arg<Floats>()  // dy
+                                  .Arg<Floats>()  // dlast
+                                  .Ret<Floats>()  // dA
+                                  .Ret<Floats>()  // dx
+                                  .Ret<Floats>()  // ddt
+                                  .Ret<Floats>()  // dB
+                                  .Ret<Floats>()  // dC
+                                  .Ret<Floats>()  // dh0
                                   .Attr<int64_t>("chunk")
-                                  .Attr<int64_t>("width")));
+                                  .Attr<int64_t>("width"));
