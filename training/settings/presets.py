@@ -283,7 +283,7 @@ def preset(
     per_channel = layer_class.states_per_channel
     d_state = chosen.d_state
     if per_channel and chosen.selective_state is not None:
-        d_state = chosen.selective_state
+        d_state = max(chosen.selective_state, LEAST_STATES.get(model, 0))
     compression = chosen.compression
     if scale == "paper" and not per_channel:
         compression = replace(compression, method="paper")
@@ -300,6 +300,11 @@ def preset(
         compression=compression,
         loop=chosen.loop,
     )
+
+
+LEAST_STATES = {"s4d": 32}
+"""States at the start, where a cut would find little in fewer: a bank keeps as many in each channel
+as the channel that needs most."""
 
 
 def _preset_of(task: str, scale: str, start: Preset | None = None) -> Preset:
