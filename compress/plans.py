@@ -118,7 +118,7 @@ class AbstractSpectrum(abc.ABC):
 
 
 class AbstractMeasuredSpectrum(AbstractSpectrum):
-    """The states of a layer that follows its input, weighed by what they do on data.
+    """The states of a layer that follows its input, weighed on data.
 
     A class sets its settings and then calls `measure`.
     """

@@ -244,7 +244,7 @@ def impulse_loss(form):
 
 
 @FORMS
-@pytest.mark.parametrize("copies", [2, 3, 5])
+@pytest.mark.parametrize("copies", [2, pytest.param(3, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("shared", ["B", "C"])
 @pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-5])
 def test_gradients_by_a_shared_eigenvalue(form, copies, shared, distance, x64):

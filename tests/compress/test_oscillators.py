@@ -26,7 +26,7 @@ def test_damped_oscillators_keep_their_bound(getkey):
     assert 0 < error <= row.bound
 
 
-@pytest.mark.parametrize("scheme", ["im", "imex"])
+@pytest.mark.parametrize("scheme", [pytest.param("im", marks=pytest.mark.slow), "imex"])
 def test_undamped_oscillators_come_back_damped(scheme, getkey):
     layer = LinOSSConfig(N, scheme=scheme).build(H, key=getkey())
     u = np.asarray(jax.random.normal(getkey(), (4, 60, H)))

@@ -37,7 +37,7 @@ def logits(model, x):
     [
         (LRUConfig(10), "batch", False),
         pytest.param(S5Config(10), "layer", True, marks=pytest.mark.slow),
-        (S5Config(10), "rms", False),
+        pytest.param(S5Config(10), "rms", False, marks=pytest.mark.slow),
     ],
     ids=["lru", "s5", "rms"],
 )

@@ -1,5 +1,8 @@
-"""scripts/tasks.py from outside."""
+"""scripts/tasks.py: once as a process of its own, else by its `main`, which is quicker."""
 
+import contextlib
+import importlib.util
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +13,42 @@ from PIL import Image
 SCRIPT = Path(__file__).parents[2] / "scripts" / "tasks.py"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def in_a_process(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120
     )
 
 
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("tasks_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def run(main, monkeypatch):
+    """A function that runs the script with these arguments, as in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        out, error = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            try:
+                code = main(list(arguments))
+            except SystemExit as ended:
+                code = ended.code
+        return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), error.getvalue())
+
+    return run
+
+
 def test_inspect_shows_splits_labels_and_a_picture(tmp_path):
     picture = tmp_path / "sheet.png"
-    done = run("inspect", "digits", "--test", "250", "--picture", str(picture))
+    done = in_a_process("inspect", "digits", "--test", "250", "--picture", str(picture))
     assert done.returncode == 0, done.stderr
     for text in (
         "digits (classification): 64 steps of 1 channels, 10 classes",
@@ -32,7 +62,7 @@ def test_inspect_shows_splits_labels_and_a_picture(tmp_path):
         assert sheet.width > 700
 
 
-def test_prepare_makes_the_data(tmp_path):
+def test_prepare_makes_the_data(run, tmp_path):
     options = [
         "--resolution",
         "16",
@@ -51,7 +81,7 @@ def test_prepare_makes_the_data(tmp_path):
     assert list(tmp_path.rglob("dataset_info.json"))
 
 
-def test_inspect_tells_of_lengths_and_tokens(tmp_path):
+def test_inspect_tells_of_lengths_and_tokens(run, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abab cdcd\n" * 300)
     done = run("inspect", "charlm", "--text", str(path), "--length", "20")
@@ -85,14 +115,14 @@ def test_inspect_tells_of_lengths_and_tokens(tmp_path):
         ((), "usage"),
     ],
 )
-def test_bad_arguments_end_with_code_2(arguments, message):
+def test_bad_arguments_end_with_code_2(run, arguments, message):
     done = run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_data_of_the_users_can_be_looked_at(tmp_path):
+def test_data_of_the_users_can_be_looked_at(run, tmp_path):
     import numpy as np
 
     inputs = np.random.default_rng(0).normal(size=(40, 6, 2))

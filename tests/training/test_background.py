@@ -154,7 +154,7 @@ def compiled_in(folder, compression):
     return names
 
 
-@pytest.mark.parametrize("rehearsal", [0, 1000])
+@pytest.mark.parametrize("rehearsal", [0, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_program_is_compiled_once_for_each_shape(rehearsal, tmp_path):
     names = compiled_in(tmp_path / "run", replace(FIXED, rehearsal=rehearsal))
     sizes = {tuple(e["d_state"]) for e in named(tmp_path / "run", "train")}
@@ -192,7 +192,9 @@ def test_priced_hsvs_are_never_padded(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [SLOW_FIXED, "tolerance"], indirect=True)
-@pytest.mark.parametrize("method", ["_rehearse", "_compile_own_size"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("_rehearse", marks=pytest.mark.slow), "_compile_own_size"]
+)
 def test_what_goes_wrong_in_the_background_is_told_and_harms_nothing(
     compression, ahead, tmp_path, monkeypatch, method
 ):

@@ -136,7 +136,7 @@ def config_of(model: str, kind: str, bidirectional: bool = False) -> RunConfig:
         pytest.param("s5", "regression", True, marks=pytest.mark.slow),
         pytest.param("lru", "regression", True, marks=pytest.mark.slow),
         pytest.param("lru", "language", False, marks=pytest.mark.slow),
-        ("mamba", "language", False),
+        pytest.param("mamba", "language", False, marks=pytest.mark.slow),
         ("s4d", "classification", False),
         pytest.param("s4d", "language", False, marks=pytest.mark.slow),
         pytest.param("linoss", "classification", False, marks=pytest.mark.slow),

@@ -332,7 +332,14 @@ def test_interrupts_restore_what_was_there():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("line", ["--model foo", "--compression.tolerance 2", "--task foo"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--model foo",
+        pytest.param("--compression.tolerance 2", marks=pytest.mark.slow),
+        pytest.param("--task foo", marks=pytest.mark.slow),
+    ],
+)
 def test_the_script_says_what_is_wrong_and_exits_with_2(line, tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *line.split()],
