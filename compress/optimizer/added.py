@@ -33,7 +33,7 @@ def added_part(
             extra = np.ndim(x) - len(like)
             kept = np.shape(x)[:extra] if extra > 0 and np.shape(x)[extra:] == like else ()
             return narrow_array(np.zeros((*kept, *np.shape(new))), x)
-        if tree.meaning in ("parameter", "start"):
+        if tree.meaning in ("parameter", "start", "displaced"):
             return narrow_array(new, x)
         meaning = as_comes_in(tree, trees, leaves).meaning
         smallest = least(tree.arrays(leaves))

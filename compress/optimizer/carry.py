@@ -103,7 +103,11 @@ def _carry_layer(trees: list[Tree], cut: AbstractCut, mode: str) -> dict[KeyPath
 def _fixed(tree: Tree, cut: AbstractCut, mode: str) -> Leaves | None:
     """What the mode does not decide, or a zero would not do for."""
     leaves = jax.tree.leaves(cut.before)
-    if tree.meaning == "parameter" or (tree.meaning == "start" and mode != "reset"):
+    if (
+        tree.meaning == "parameter"
+        or (tree.meaning == "start" and mode != "reset")
+        or (tree.meaning == "displaced" and mode != "transport")
+    ):
         arrays = tree.arrays(leaves)
         if not tree.field:
             _check_copy(tree, arrays, leaves)

@@ -10,6 +10,7 @@ MEANINGS: Mapping[str, str] = {
     "maximum": "the largest |gradient|, or a decaying one",
     "curvature": "the diagonal of the Hessian",
     "parameter": "a copy or an average of the parameters",
+    "displaced": "a copy of the parameters that lies some of the optimizer's steps from them",
     "start": "the parameters that the run, or the state, began with",
     "update": "linear in the steps that go out, which are free of the gradients' scale",
     "step": "the size of each entry's step",
@@ -48,4 +49,4 @@ class Declaration:
     alone: bool = True
     """Whether it is what it says also where it stands alone or beside a whole optimizer's state."""
     shared: bool = False
-    """Whether another transformation, whose `nu` is a maximum, has the same class of states."""
+    """Whether transformations with other meanings have the same class of states."""

@@ -55,7 +55,7 @@ WRAPPERS: dict[str, Declaration] = {
     "SplitRealAndImaginaryState": _declared(inner_state="nested"),
     "MonitorState": _declared(measurements="reset", measure_states="nested"),
     "SAMState": _scalars(
-        "steps_since_sync", opt_state="nested", adv_state="nested", cache="parameter"
+        "steps_since_sync", opt_state="nested", adv_state="nested", cache="displaced"
     ),
     "ScheduleFreeState": _scalars(
         "b1",
@@ -63,7 +63,7 @@ WRAPPERS: dict[str, Declaration] = {
         "step_count",
         "max_lr",
         base_optimizer_state="nested",
-        z="parameter",
+        z="displaced",
     ),
     "MechanicState": Declaration(
         {"base_optimizer_state": "nested", "x0": "start"}

@@ -20,8 +20,8 @@ def register_state(state_class: type, /, **fields: str) -> None:
 
     `fields` are from a field's name to one of `MEANINGS`. A field that is not named may hold no
     array of a layer. Say it once, before `compress`; what is said last holds, also of optax's own
-    classes, say `register_state(optax.ScaleByAdamState, count="scalar", mu="gradient",
-    nu="maximum")` where `optax.adamax` is used and `optax.adam` is not.
+    classes. Those of `optax.ScaleByAdamState` are declared as Adam's; where `optax.adamax` is used,
+    call `register_state(optax.ScaleByAdamState, count="scalar", mu="gradient", nu="maximum")`.
 
     ValueError if the class has no such field, or for another meaning.
     """

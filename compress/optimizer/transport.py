@@ -10,6 +10,10 @@
   that they were divided by, carried as gradients, and divided by the scale after the cut. Their
   size does not depend on coordinates, so each array keeps its root mean square, or with
   Adafactor its share of the parameters'.
+- Copies that lie a few steps from the parameters, as those of schedule-free training do, keep these
+  steps: carried as gradients where the optimizer inside is linear in them, and else as updates. A
+  copy cut as the parameters were would lie several times as far away as this optimizer goes in the
+  new coordinates.
 - Steps have a size, and no direction: those of states that go are averaged, along the axis that
   becomes shorter.
 
@@ -64,7 +68,9 @@ class _Squares:
 
 def transport(trees: Sequence[Tree], cut: AbstractCut) -> dict[KeyPath, Leaves]:
     """The layer's moments after the cut, by the key path of the tree."""
-    leaves = jax.tree.leaves(cut.before)
+    leaves, after = jax.tree.leaves(cut.before), jax.tree.leaves(cut.after)
+    displaced = [tree.keys for tree in trees if tree.meaning == "displaced"]
+    trees = [_steps_away(tree, trees, leaves) for tree in trees]
     trees = [as_comes_in(tree, trees, leaves) for tree in trees]
     values: dict[KeyPath, Leaves] = {}
     moved: list[tuple[_Group, Leaves]] = []
@@ -80,7 +86,8 @@ def transport(trees: Sequence[Tree], cut: AbstractCut) -> dict[KeyPath, Leaves]:
     for group in _groups(trees, leaves, ("update",)):
         new = _updates(group, scales, cut)
         values |= {tree.keys: _own(new, tree, leaves) for tree in group.trees}
-    after = jax.tree.leaves(cut.after)
+    for keys in displaced:
+        values[keys] = {k: x + np.asarray(after[k]) for k, x in values[keys].items()}
     for tree in trees:
         if tree.meaning in ("step", "step_square"):
             power = 2 if tree.meaning == "step" else 1
@@ -89,6 +96,22 @@ def transport(trees: Sequence[Tree], cut: AbstractCut) -> dict[KeyPath, Leaves]:
                 k: _averaged(x, np.shape(after[k]), power) for k, x in arrays.items()
             }
     return values
+
+
+def _steps_away(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
+    """A displaced copy as its steps from the parameters, other trees as they are."""
+    if tree.meaning != "displaced":
+        return tree
+    places, depth = tree.places(leaves), len(tree.state)
+    rescaled = any(
+        other.declared.rescales
+        and other.keys[:depth] == tree.state
+        and places & other.places(leaves)
+        for other in trees
+    )
+    steps = {k: x - np.asarray(leaves[k], np.float64) for k, x in tree.arrays(leaves).items()}
+    parts = [steps.get(k, part) for k, part in enumerate(tree.parts)]
+    return replace(tree, meaning="update" if rescaled else "gradient", parts=parts)
 
 
 def as_comes_in(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
