@@ -129,7 +129,7 @@ def _pair(before: System, after: System, form: Form) -> tuple[_Operator, _Operat
 
 def _check_equal(what: str, before: Any, after: Any) -> None:
     if before != after:
-        raise ValueError(f"before has {what} {before}, after has {after}")
+        raise ValueError(f"`after` must have {what} = {before}, as `before`, got {after}")
 
 
 def _followed(sigma, rows):

@@ -113,7 +113,10 @@ def record(
     sizes = {path_name(keys): stack_size(layer) for keys, layer in layers_of(model)}
     missing = [name for name in sizes if name not in pieces[0][0]]
     if missing:
-        raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
+        raise ValueError(
+            f"`batch` must go to a model that calls all its layers, got one that does not call "
+            f"{missing[0]}"
+        )
     inputs, gradients_by_layer = (
         _by_layer([piece for piece in part if piece], sizes, count)
         for part in zip(*pieces, strict=True)
@@ -233,7 +236,7 @@ def _recorded(
         def combination(perturbations):
             parts = [y for y in jax.tree.leaves(result(x, perturbations)[0]) if _is_real(y)]
             if not parts:
-                raise ValueError("batch: the model's result holds no real numbers to differentiate")
+                raise ValueError("the model's result must hold real numbers on `batch`, got none")
             if len(parts) == 1 and parts[0].ndim == 0:
                 return parts[0]
             return sum(
@@ -254,9 +257,10 @@ def _run(model: PyTree, x: Any) -> Any:
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
         return eqx.nn.inference_mode(model[0])(x, model[1])[0]
     if isinstance(model, Classifier):
-        raise ValueError("batch: with a Classifier goes its state, pass model=(classifier, state)")
+        raise ValueError("`model` must be (classifier, state) with `batch`, got a Classifier alone")
     if not callable(model):
         raise ValueError(
-            f"batch: a {type(model).__name__} cannot be run, pass inputs= instead (`layer_inputs`)"
+            f"`model` must be callable with `batch`, got a {type(model).__name__}: pass `inputs`, "
+            "as `layer_inputs` gives them"
         )
     return model(x)

@@ -55,12 +55,13 @@ def parts_of(name: str, node: AbstractSSM, layer: AbstractSSM) -> list[Any]:
         parts = treedef.flatten_up_to(node)
     except ValueError:
         raise ValueError(
-            f"opt_state: {name} is not like the model's {type(layer).__name__} there"
+            f"opt_state: {name} must have the structure of the model's {type(layer).__name__}, got "
+            "another one"
         ) from None
     for part, x in zip(parts, leaves, strict=True):
         if is_inexact(part) and part.ndim == x.ndim and part.size > 1 and part.shape != x.shape:
             raise ValueError(
-                f"opt_state: {name} holds an array of shape {part.shape} for a "
-                f"parameter of shape {x.shape}, it belongs to another model"
+                f"opt_state: {name} must be of this model, whose parameter has shape {x.shape}, "
+                f"got an array of shape {part.shape}"
             )
     return parts

@@ -155,7 +155,9 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             if self.recipe.progress is not None and (count % 500 == 0 or count == total):
                 self.recipe.progress(count, total, self.work)
         if key + 1 != records.count:
-            raise RuntimeError(f"split {name} has {key + 1} samples, promised: {records.count}")
+            raise RuntimeError(
+                f"split {name} must have {records.count} samples, as announced, got {key + 1}"
+            )
 
     def _log_download_bytes(self) -> None:
         """Nothing: the base class prints, and tells of downloads that there are not."""

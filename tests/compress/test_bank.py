@@ -158,6 +158,6 @@ def test_a_channel_without_output_is_filled_up(layer):
 
 
 def test_what_needs_one_system_says_so(layer):
-    with pytest.raises(ValueError, match="a S4D is a system for each channel"):
+    with pytest.raises(ValueError, match="got a S4D, which has one for each channel"):
         verify(layer, layer)
     assert all(isinstance(lti, DiagonalLTI) for lti in double_bank(layer))

@@ -418,7 +418,7 @@ def test_what_trains_nothing_costs_nothing_and_what_is_priced_is_timed_itself(mo
 
 
 def test_a_study_names_what_does_not_fit():
-    with pytest.raises(ValueError, match="does not stand"):
+    with pytest.raises(ValueError, match="must stand before"):
         replace(TINY, variants=(TINY.variants[0], TINY.variants[2]))
     with pytest.raises(ValueError, match="two variants"):
         replace(TINY, variants=(TINY.variants[0], TINY.variants[0]))

@@ -195,7 +195,7 @@ def test_bad_regressors_are_refused(getkey):
         key=getkey(),
     )
     assert model.interval is not None
-    with pytest.raises(ValueError, match="dt is missing"):
+    with pytest.raises(ValueError, match="`dt` must be given"):
         model(jnp.zeros((L, 3)), state)
 
 

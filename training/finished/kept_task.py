@@ -48,7 +48,7 @@ def blank_task(kept: Mapping[str, Any]) -> Task:
         about = {name: _value(value) for name, value in kept["task"].items()}
         return Task(**about, splits=dict.fromkeys(SPLITS, Split(**columns, **settings)))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the task must be told as by this version, got {error}") from None
+        raise ValueError(f"the task must be described as this version does, got {error}") from None
 
 
 def keep_task(folder: Path, task: Task) -> None:

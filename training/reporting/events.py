@@ -103,17 +103,17 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     # Arrays on a device are refused on purpose: converting them would hide a synchronisation.
     raise TypeError(
-        f"{where} has the type {type(value).__name__}; "
-        "an event holds numbers, strings, lists, dictionaries and NumPy arrays only"
+        f"{where} must be a number, a string, a list, a dictionary or a NumPy array to stand in an "
+        f"event, got a {type(value).__name__}"
     )
 
 
 def _line(event: Event) -> str:
     name, step = event.get("event"), event.get("step")
     if not isinstance(name, str):
-        raise ValueError(f"an event needs its name under 'event'; got {name!r}")
+        raise ValueError(f"an event must have its name under 'event', got {name!r}")
     if isinstance(step, bool) or not isinstance(step, numbers.Integral):
-        raise ValueError(f"a {name!r} event needs a whole number under 'step'; got {step!r}")
+        raise ValueError(f"a {name!r} event must have a whole number under 'step', got {step!r}")
     return json.dumps(_plain(event, name), allow_nan=False, separators=(",", ":")) + "\n"
 
 

@@ -123,5 +123,5 @@ def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) 
     keeps the same share.
     """
     if config.rank is None:
-        raise ValueError("rank_at is for modes fixed and budget; compression.rank is None")
+        raise ValueError("`compression.rank` must be given for modes fixed and budget, got None")
     return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / shrinks)))

@@ -209,7 +209,7 @@ def _agreed(
     if not command.ask:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked whether to start it: give --yes to start it unasked")
+        raise UsageError("a study must be confirmed on a terminal: give --yes to start without one")
     return Confirm.ask("start?", console=console, default=False)
 
 

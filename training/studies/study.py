@@ -88,12 +88,14 @@ class Study:
             for needed in variant.needs:
                 if needed not in names[:k]:
                     raise ValueError(
-                        f"study {self.name}: {variant.name} needs {needed!r}, which does not stand "
-                        f"before it"
+                        f"study {self.name}: {needed!r} must stand before {variant.name}, which "
+                        "needs it"
                     )
         for reference in (self.reference, *(v.reference for v in self.variants)):
             if reference is not None and reference not in names:
-                raise ValueError(f"study {self.name}: reference {reference!r} is no variant")
+                raise ValueError(
+                    f"study {self.name}: `reference` must be a variant, got {reference!r}"
+                )
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`."""

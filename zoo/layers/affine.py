@@ -13,8 +13,8 @@ from ..typing import InputArray, checked
 class Linear(eqx.Module):
     """x -> weight x + bias.
 
-    Unlike Equinox's it does not keep its sizes beside the arrays, so a layer whose states have
-    become fewer is a tree of the same structure.
+    Unlike Equinox's, it does not store its sizes beside the arrays. A layer with fewer states is
+    therefore a tree of the same structure.
     """
 
     weight: Float[Array, "outputs inputs"]
@@ -62,7 +62,8 @@ def _rows_times(
 ) -> list[Array]:
     """weight x for all rows of a batch, as one product of matrices: x W^T, and dW = dy^T x.
 
-    Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
+    Products of arrays with more axes give the same result, but XLA then transposes dy to compute
+    dW.
     """
     b, k, m = x.shape
     return [(x.reshape(b * k, m) @ weight.T).reshape(b, k, len(weight))]

@@ -1,4 +1,4 @@
-"""Networks that are told of the time before each sample."""
+"""Intervals between samples as an input of networks."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def interval_encoder(
     *,
     key: PRNGKeyArray,
 ) -> eqx.nn.Linear | None:
-    """What makes intervals an input of layers that do not take them; None where none is needed."""
+    """The encoder of intervals for layers that do not take them; None if none is needed."""
     if not intervals or make_ssm(key).takes_intervals:
         return None
     return eqx.nn.Linear(1, d_model, key=key)
@@ -31,14 +31,13 @@ def with_intervals(
     h: Float[InputArray, "length d_model"],
     dt: Float[InputArray, " length"] | None,
 ) -> tuple[Float[Array, "length d_model"], Float[InputArray, " length"] | None]:
-    """The residual stream before the first block, and the intervals that its layers are given.
-
-    ValueError where a model that was made for intervals is given none.
+    """The residual stream before the first block, and the intervals for its layers. ValueError if a
+    model that was made for intervals gets none.
     """
     if encoder is None:
         return h, dt
     if dt is None:
-        raise ValueError("dt is missing: this model was made for sequences with intervals")
+        raise ValueError("`dt` must be given, since this model was made for intervals, got None")
     return h + jax.vmap(encoder)(dt[:, None]), None
 
 
@@ -48,9 +47,8 @@ def step_interval(
     h: Float[InputArray, " d_model"],
     dt: Float[InputArray, ""] | None,
 ) -> Float[Array, " d_model"]:
-    """The residual stream of one sample, told of the interval before it.
-
-    A ValueError if that is missing, or if there is no such input.
+    """The residual stream of one sample with the interval before it. ValueError if the interval is
+    missing, or if the model has no such input.
     """
     if (dt is None) != (encoder is None):
         allowed = "None" if encoder is None else "the interval before the sample"

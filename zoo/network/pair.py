@@ -1,4 +1,4 @@
-"""Which class do two sequences have together: two towers that are one, and the dual head."""
+"""Classification of pairs of sequences: one shared tower for both, and a head for pairs."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
@@ -31,7 +31,7 @@ class PairClassifier(eqx.Module):
     hidden: eqx.nn.Linear
     head: eqx.nn.Linear
     interval: eqx.nn.Linear | None = None
-    """Intervals as input; None where the layers take them, or where there are none."""
+    """Encoder of intervals as input; None if the layers take intervals, or without intervals."""
     pooling: PoolName = eqx.field(static=True, default="mean")
 
     @checked
@@ -58,7 +58,8 @@ class PairClassifier(eqx.Module):
 
     @checked
     def init_state(self) -> NoReturn:
-        """A ValueError: of two sequences, one is over before the other begins."""
+        """A ValueError: a pair of sequences cannot stream, since one ends before the other
+        begins."""
         raise ValueError(CANNOT_STREAM)
 
     @checked
@@ -68,7 +69,7 @@ class PairClassifier(eqx.Module):
 
 
 CANNOT_STREAM = "a PairClassifier cannot stream: call it with both sequences, which it compares"
-"""Why there is no carry."""
+"""Raises the ValueError of `init_state`."""
 
 
 @checked

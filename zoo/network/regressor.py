@@ -1,4 +1,4 @@
-"""Values at every sample, also of sequences that are sampled at irregular times."""
+"""Regression: values at every sample, also for irregular sampling."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ from .intervals import interval_encoder, step_interval, with_intervals
 
 
 class FrameEncoder(eqx.Module):
-    """Pictures, one a sample: Float[L, height * width] -> Float[L, H].
+    """One picture per sample: Float[L, height * width] -> Float[L, H].
 
     The encoder of the pendulum in S5 (appendix G.3, after CRU, arXiv 2111.11344): 12 filters of
     5x5, 12 of 3x3 at every second pixel, each with ReLU and 2x2 max pooling, and a linear map.
@@ -61,20 +61,20 @@ FILTERS = 12
 
 
 class Regressor(eqx.Module):
-    """A sequence in, k values at each of its samples out: encoder, blocks, linear head.
+    """Maps a sequence to k values at each of its samples: encoder, blocks, linear head.
 
     `dt` are the intervals before each sample, in units of a usual one. Layers in continuous time
-    (S5) advance by them; for other layers they are one more channel of the input. Otherwise called
-    like `zoo.Classifier`; values from `length` on mean nothing.
+    (S5) advance by them; for other layers they are one more input channel. Otherwise it is called
+    like `zoo.Classifier`. Values at and after `length` are undefined.
     """
 
     encoder: LinearEncoder | FrameEncoder
     interval: eqx.nn.Linear | None
-    """Intervals as input; None where the layers take them, or where there are none."""
+    """Encoder of intervals as input; None if the layers take intervals, or without intervals."""
     blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
     targets: tuple[int, ...] | None = eqx.field(static=True)
-    """Of a forecast: the channels whose next values come out, as changes from the present ones."""
+    """The channels that a forecast predicts, as changes from their present values."""
 
     @checked
     def __call__(

@@ -80,7 +80,7 @@ class ExpressionJob:
         rounds = 0
         while sum(len(part.labels) for part in parts) < count:
             if rounds == _ROUNDS and not parts:
-                raise self.too_few(f"none in {_ROUNDS * _TREES} trees")
+                raise self.too_few(f"{_ROUNDS * _TREES} trees gave none")
             rounds += 1
             levels = grow_trees(
                 rng, _TREES, self.min_length, self.max_length, self.max_depth, self.max_args
