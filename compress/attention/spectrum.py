@@ -21,16 +21,15 @@ from .moments import key_moments
 
 
 class AttentionSpectrum(AbstractSpectrum):
-    """What the keys of a layer of linear attention are worth, and the layer with fewer of them.
-
-    Which bases keep the form, the layer says. With one decay for each head it is any, and the
-    balanced one is taken; by the delta rule orthonormal ones, and the one in which both P and Q are
-    large is (`compress.numerics.moments.orthonormal`). The basis is written into what makes queries
-    and keys where they are linear in that, else into `maps` behind it. `sigma` are the square roots
-    of the eigenvalues of P Q (`compress.attention.moments`).
+    """The values of the keys of a linear attention layer, and the layer with fewer keys. The layer
+    says which bases keep its form. With one decay for each head any basis does, and the balanced
+    one is taken. With the delta rule orthonormal bases do, and the one in which both P and Q are
+    large is taken (`compress.numerics.moments.orthonormal`). The basis is written into the
+    parameters of queries and keys if these are linear in them, otherwise into `maps` after them.
+    `sigma` are the square roots of the eigenvalues of P Q (`compress.attention.moments`).
 
     Where each key has a decay of its own, or without `maps`, keys are selected, and `sigma` are the
-    roots of what each by itself contributes. Heads add up.
+    roots of the keys' individual contributions. Contributions of heads are added.
     """
 
     def __init__(
@@ -57,11 +56,11 @@ class AttentionSpectrum(AbstractSpectrum):
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is written into the states, and anything read from them matters."""
+        """Whether the states receive anything and affect the result."""
         return bool(self.sigma[0] > 0)
 
     def raised(self, rank: int, allowed: float) -> int:
-        """`rank`: a key holds the value that `sigma` has for it."""
+        """`rank` itself: the values are exact for keys."""
         return rank
 
     def planned(self, path: str, rank: int) -> LayerPlan:
