@@ -1,4 +1,4 @@
-"""One selective layer's states weighed by data, and its cuts."""
+"""The spectrum of one selective layer on data, and its cuts."""
 
 import math
 from dataclasses import replace
@@ -23,14 +23,13 @@ from .refit import refitted
 
 
 class SelectiveSpectrum(AbstractSpectrum):
-    """What the states of a selective layer are worth on data, and the layer with fewer of them.
-
-    Where B and C are linear in the parameters, the states are mapped to a shared basis
-    (`compress.selective.basis.galerkin`; balanced where all of a channel decay alike), and
+    """The values of a selective layer's states on data, and the layer with fewer of them. If B and
+    C are linear in the parameters, the states are mapped to a shared basis
+    (`compress.selective.basis.galerkin`; balanced if all states of a channel have one decay), and
     `sigma` are the square roots of the eigenvalues of P Q, both summed over the channels that share
-    B and C. Else states are selected (`least_missed`), and `sigma` are the roots of what each by
-    itself contributes. Groups of channels add up. With `maps` such a layer keeps all that makes B
-    and C, and maps both to a shared basis behind it.
+    B and C. Otherwise states are selected (`least_missed`), and `sigma` are the roots of their
+    individual contributions. Groups of channels are added. With `maps` such a layer keeps all
+    parameters of B and C, and maps both to a shared basis.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class SelectiveSpectrum(AbstractSpectrum):
 
     @property
     def is_known(self) -> bool:
-        """Whether anything reaches the states, and anything from them the model's result."""
+        """Whether the states receive anything and affect the model's result."""
         return bool(self.sigma[0] > 0)
 
     def raised(self, rank: int, allowed: float) -> int:
-        """`rank`: a state holds the value that `sigma` has for it."""
+        """`rank` itself: the values are exact for these states."""
         return rank
 
     def planned(self, path: str, rank: int) -> LayerPlan:
-        """The plan that leaves the layer `rank` states."""
+        """The plan that leaves the layer with `rank` states."""
         if rank not in self._planned:
             with one_blas_thread():
                 self._planned[rank] = self._plan(path, rank)
