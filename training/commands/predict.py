@@ -1,4 +1,4 @@
-"""What a trained model says of the sequences in a file."""
+"""Predictions of a trained model for the sequences in a file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,8 +32,8 @@ def read_inputs(file: Path, run: TrainedRun) -> dict[str, np.ndarray]:
 def predictions(run: TrainedRun, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The `outputs` of the model for `inputs`, `lengths` and `intervals`.
 
-    Where they are logits, the `labels` and the `probabilities` too: the likeliest class of each
-    sequence, or which of several labels it has.
+    For logits also the `labels` (the likeliest class of each sequence, or its labels in a
+    multi-label task) and the `probabilities`.
     """
     outputs = run.predict(arrays["inputs"], arrays.get("lengths"), arrays.get("intervals"))
     if run.task.kind == "multilabel":
@@ -53,7 +53,7 @@ def write_predictions(
 ) -> None:
     """Write what `predictions` gives, as arrays (.npz) or as a table (.csv).
 
-    The table has a row for each sequence, or for each of its samples that is no padding.
+    The table has a row for each sequence, or for each of its samples that is not padding.
     """
     if file.suffix == ".csv":
         rows = _rows(found, lengths)

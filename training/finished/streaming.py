@@ -15,18 +15,18 @@ from .inputs import as_sample
 
 @dataclass(frozen=True)
 class Stream:
-    """A model that is fed one sample at a time.
+    """A model that takes one sample at a time.
 
         carry = stream.init_state()
         carry, outputs = stream.step(carry, sample)
 
-    The carry is a pytree of arrays; whoever holds it can go back to it, keep it or hand it on.
+    The carry is a pytree of arrays. You can store it, pass it on, or return to an earlier one.
     """
 
     model: Any
     """The model at inference, with norms of one sample."""
     task: Task
-    """What the samples are of."""
+    """The task of the samples."""
 
     def init_state(self) -> Any:
         """The carry before the first sample."""
@@ -44,7 +44,7 @@ class Stream:
 
 
 def stream_of(model: Any, state: eqx.nn.State, task: Task) -> Stream:
-    """`model` as a stream. A ValueError in one sentence for one that cannot be."""
+    """`model` as a stream. ValueError if the model cannot stream."""
     stream = Stream(fixed_norms(model, state), task)
     jax.eval_shape(stream.init_state)
     timed = task.splits["train"].intervals is not None

@@ -14,9 +14,8 @@ from .words import (
 
 
 def line_about(event: Event, total: int | None, objective: Objective) -> str | None:
-    """One line about `event`, or None where there is nothing to say to a person.
-
-    `total` are the steps of the whole run, where they are known.
+    """One line about `event`, or None for events without a line. `total` are the steps of the whole
+    run, if known.
     """
     at = f"step {event['step']}" + (f"/{total}" if total is not None else "")
     match event["event"]:
@@ -68,7 +67,7 @@ _SHORT = {
     "interrupt": "interrupted",
     "end": "finished",
 }
-"""What is said of events that have no numbers."""
+"""The lines of events without numbers."""
 
 
 def _start(event: Event, objective: Objective) -> str:
@@ -113,7 +112,7 @@ def _shrink(event: Event) -> str:
 def verdict(
     closing: str, test: Event, before: list[int], after: list[int], objective: Objective
 ) -> str:
-    """What a run came to, in one line of up to 76 characters: its measure, and its states.
+    """The result of a run in one line of up to 76 characters: its measure and its states.
 
     `test` is the event of the last evaluation on the test split, empty if there was none.
     """

@@ -1,11 +1,11 @@
-"""What the automatic mode did in a run, and why, in plain words."""
+"""The section of a report on the automatic mode: its decisions and their reasons."""
 
 from .history import History
 from .page import format_short, section, table
 from .words import format_sizes
 
 WHAT = {"wait": "nothing cut", "cut": "cut", "held": "the cut holds"}
-"""What is said of the decisions."""
+"""The wording of the decisions."""
 
 
 def looks_section(history: History) -> str:
@@ -30,7 +30,7 @@ def looks_section(history: History) -> str:
 
 
 def left_whole(history: History) -> str | None:
-    """A sentence about a model that no look has cut; None where there was no look."""
+    """A sentence about a model that no look has cut; None without a look."""
     looks = history.named("look")
     if not looks:
         return None

@@ -1,4 +1,4 @@
-"""A run in MLflow: what the sink of that name repeats there."""
+"""The sink that logs a run to MLflow."""
 
 import time
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from .trackers import Scalars
 EXPERIMENT = "compressm-zoo"
 
 RUN_ID = "mlflow.txt"
-"""The file of a run directory that says which run of MLflow it is."""
+"""The file of a run directory with the identifier of its MLflow run."""
 
 
 class MLflowSink:
     """The sink that repeats a run's scalars in MLflow, with its options as parameters.
 
-    `uri` is where MLflow keeps its runs: a folder (`file:mlruns`), or a server. A run that resumes
-    goes on with its own run of MLflow, which takes nothing back: what was logged after the
-    checkpoint is logged again. `UsageError` where the package mlflow is missing.
+    `uri` is where MLflow keeps its runs: a folder (`file:mlruns`), or a server. A resumed run
+    continues its own MLflow run. MLflow deletes nothing: events after the checkpoint are logged
+    again. `UsageError` if the package mlflow is missing.
     """
 
     def __init__(self, uri: str, folder: Path, options: Mapping[str, Any]):
@@ -60,7 +60,7 @@ class MLflowSink:
         self._client.log_batch(self._run, metrics=metrics)
 
     def rewind(self, step: int) -> None:
-        """Notes that the run has gone back: MLflow keeps what it has."""
+        """Logs that the run has gone back. MLflow keeps earlier values."""
         self._client.set_tag(self._run, "gone back to step", str(step))
 
     def close(self) -> None:

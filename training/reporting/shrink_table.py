@@ -1,4 +1,4 @@
-"""The table of a report that says what every shrink did to every layer."""
+"""The table of a report with the effect of every shrink on every layer."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def _rows(history: History, event: Any) -> list[tuple[Any, ...]]:
 
 
 def _cells(row: Any) -> tuple[str, ...]:
-    """States, what weighed them, and the errors of one layer that was cut."""
+    """States, their weighing, and the errors of one layer that was cut."""
     bounded = row.get("bounded", row.get("holds") is not False) and row["bound"] is not None
     return (
         f"{row['before']} → {row['after']}",

@@ -1,4 +1,4 @@
-"""What `--help` of `scripts/train.py` says: the options that matter on one screen, or all."""
+"""The help of `scripts/train.py`: the most important options on one screen, or all options."""
 
 from functools import reduce
 from typing import Any, get_args
@@ -18,7 +18,7 @@ EXAMPLES = """\
 
 
 def page(config: RunConfig[Any, Any]) -> str:
-    """The options that matter most, with the values of `config`."""
+    """The most important options, with the values of `config`."""
     groups = {
         title: [(option(name, _value(config, name)), words) for name, words in names.items()]
         for title, names in _main().items()
@@ -27,7 +27,7 @@ def page(config: RunConfig[Any, Any]) -> str:
 
 
 def page_of_all(config: RunConfig[Any, Any]) -> str:
-    """All options, with the values of `config`, and what its classes say of them."""
+    """All options, with the values of `config` and the docstrings of its classes."""
     groups = all_rows(config)
     about = {
         "model": f"Kind of state-space layer: {', '.join(LAYERS)}.",
@@ -44,7 +44,7 @@ def page_of_all(config: RunConfig[Any, Any]) -> str:
 
 
 def _main() -> dict[str, dict[str, str]]:
-    """The options that matter most, and what they are in a few words."""
+    """The most important options, with a few words on each."""
     return {
         "What learns what": {
             "model": f"layer: {', '.join(LAYERS)}",
