@@ -46,9 +46,9 @@ in [0, 1]):
     end         step
 
 MEASURES are those of the kind of the task (`training.model.objective`), by their keys, such as
-accuracy. Numbers that JSON cannot hold (NaN and infinity) are written as null. An event may have further
-keys. A resumed run continues its log, which begins with its "start" event. The other sinks get this
-event again, since they need its names and sizes.
+accuracy. Numbers that JSON cannot hold (NaN and infinity) are written as null. An event may have
+further keys. A resumed run continues its log, which begins with its "start" event. The other sinks
+get this event again, since they need its names and sizes.
 """
 
 import json
