@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cut the model of a finished run after its training, and measure what is left.
+"""Cut the model of a finished run after its training, and measure the result.
 
 scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let a pretrained Mamba or Mamba-2 go on from a text.
+"""Continue a text with a pretrained Mamba or Mamba-2.
 
 scripts/generate.py --checkpoint FOLDER --prompt "The state of a system is"
 """

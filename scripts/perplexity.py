@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how well a pretrained Mamba or Mamba-2 foretells a text.
+"""Measure the perplexity of a pretrained Mamba or Mamba-2 on a text.
 
 scripts/perplexity.py --checkpoint FOLDER --text FILE
 """

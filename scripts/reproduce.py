@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a study: many training runs, and the table and figures made of them.
+"""Run a study: many training runs, and their table and figures.
 
 scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
 scripts/reproduce.py --list
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _command(argv: list[str], console: Any) -> Any:
-    """What `argv` asks for; None where that is done: the list of the studies."""
+    """The command in `argv`; None after `--list`."""
     from rich.table import Table
 
     from training.settings.errors import UsageError

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _work(out: Path) -> Path:
-    """Where a run keeps what another one can go on from."""
+    """The folder with the recordings of an interrupted run."""
     return out.with_name(f"{out.name}.partial")
 
 

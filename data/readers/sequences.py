@@ -1,4 +1,4 @@
-"""Sequences without labels, out of the files that labelled ones are read from."""
+"""Sequences without labels, from the same kinds of files as labelled ones."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ FORMATS = (*READERS, ".ts", ".wav")
 def read_sequences(path: Path, config: Any, input_kind: InputKind) -> dict[str, np.ndarray]:
     """`inputs`, padded at their ends, and `lengths` and `intervals` where there are any.
 
-    Arrays are called so in their file; what else it holds, labels say, is left aside. `config` are
-    the settings that the data of the training were read with: how recordings become steps. Missing
-    values are NaN. ValueError in one sentence for another file, and for one without sequences.
+    Arrays have these names in their file; other arrays, such as labels, are ignored. `config` are
+    the settings of the training data, such as the features of recordings. Missing values are NaN.
+    ValueError for another kind of file, and for one without sequences.
     """
     suffix = path.suffix.lower()
     if path.is_dir() or suffix == ".wav":
