@@ -174,8 +174,8 @@ ASKED = {
     "multilabel": ("labels", "test accuracy"),
     "values": ("values", "test mean squared error"),
     "regression": ("values at each step", "test mean squared error"),
-    "language": ("tokens that may follow", "test bits per token"),
-    "recall": ("tokens that may be asked for", "test accuracy"),
+    "language": ("possible next tokens", "test bits per token"),
+    "recall": ("possible answers", "test accuracy"),
 }
 """The labels of each kind of task, and the measure of its baselines."""
 
@@ -187,7 +187,7 @@ VALUED = ("values", "regression")
 def _labels_title(task: "Task") -> str:
     if task.classes is not None:
         return "samples of each label"
-    return "mean of each value" if task.kind in VALUED else "commonest tokens"
+    return "mean of each value" if task.kind in VALUED else "most frequent tokens"
 
 
 def _labels(task: "Task", labels: np.ndarray) -> str:

@@ -35,7 +35,7 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
             why = f": {event['why']}" if "why" in event else ""
             return (
                 f"{at}  rolled back from step {event['from_step']}: state "
-                f"{format_sizes(event['tried'])} did not hold, on with "
+                f"{format_sizes(event['tried'])} did not hold, continuing with "
                 f"{format_sizes(event['d_state'])}{why}"
             )
         case "best":
@@ -53,7 +53,8 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
             return f"{at}  the shrink could not be rehearsed: {event['error']}"
         case "takeover":
             failed = "" if event["error"] is None else f" (in the background: {event['error']})"
-            return f"{at}  on in programs for state {format_sizes(event['d_state'])}{failed}"
+            sizes = format_sizes(event["d_state"])
+            return f"{at}  training continues in programs for state {sizes}{failed}"
         case "resume" if event.get("damaged"):
             lost = ", ".join(map(str, event["damaged"]))
             return f"{at}  resumed; later checkpoints could not be read (steps {lost})"

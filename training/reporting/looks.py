@@ -26,7 +26,7 @@ def looks_section(history: History) -> str:
         "at every look."
     )
     drawn = table(head, rows, numeric=(0, 2, 3), wide=True)
-    return section("What was decided, and why", f"{drawn}<p>{said}</p>")
+    return section("Decisions and their reasons", f"{drawn}<p>{said}</p>")
 
 
 def left_whole(history: History) -> str | None:
@@ -35,6 +35,6 @@ def left_whole(history: History) -> str | None:
     if not looks:
         return None
     return (
-        f"The model was looked at {len(looks)} times while it trained, and was left whole; at the "
+        f"The model was inspected {len(looks)} times while it trained, and was not cut; at the "
         f"last look: {looks[-1]['why']}."
     )

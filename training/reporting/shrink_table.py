@@ -23,7 +23,7 @@ HEAD = (
 _NUMERIC = (*range(4, len(HEAD)),)
 _CAPTION = (
     "Errors are gains from a layer's input to its output (H-infinity norms). The bound is twice "
-    "the sum of the dropped values σ by white noise. It holds for balanced truncation alone: where "
+    "the sum of the dropped values σ by white noise. It holds for balanced truncation only: where "
     "data weighs the states there is no bound, and the error is measured. No system of so few "
     "states comes closer than the least possible error. Losses are those on the calibration "
     "sequences just before and just after the cut. Plan, cut and compile are wall times."

@@ -105,13 +105,13 @@ def _wall_time(history: History) -> str:
     rows = [(PHASES.get(name, name), format_seconds(value)) for name, value in seconds.items()]
     bars = [(value / longest, value / longest) for value in seconds.values()]
     if total is not None:
-        rows.append(("in all", format_seconds(total)))
+        rows.append(("total", format_seconds(total)))
     share = history.summary.get("host_share")
     if share is not None:
-        rows.append(("share of it without training or evaluation", f"{share:.1%}"))
+        rows.append(("share without training or evaluation", f"{share:.1%}"))
     waited = history.summary.get("data_share")
     if waited is not None:
-        rows.append(("share of training that waits for batches", f"{waited:.2%}"))
+        rows.append(("share of training spent waiting for batches", f"{waited:.2%}"))
     return table((), rows, numeric=(1,), bars=bars)
 
 

@@ -91,7 +91,7 @@ def _speed(history: History) -> tuple[str, str] | None:
         return None
     first, last = speeds[0], speeds[-1]
     if first.rate is None or last.rate is None:
-        return "not measured", "speed-up: one of the two programs never ran alone"
+        return "not measured", "speed-up: one of the two programs has never run alone"
     return (
         f"{last.rate / first.rate:.2f} x",
         f"speed of the program for {last.states} states against that for {first.states}, each "

@@ -31,8 +31,8 @@ def page_of_all(config: RunConfig[Any, Any]) -> str:
     groups = all_rows(config)
     about = {
         "model": f"Kind of state-space layer: {', '.join(LAYERS)}.",
-        "task": f"What is learned: {', '.join(TASKS)}; or your own data, a file or a function.",
-        "scale": f"Settings to start from: {', '.join(SCALES)}.",
+        "task": f"Task: {', '.join(TASKS)}; or your own data, a file or a function.",
+        "scale": f"Preset: {', '.join(SCALES)}.",
     }
     first, *rest = groups
     own = [row for row in groups[first] if not row[0].startswith("--plugins")]
@@ -49,13 +49,13 @@ def _main() -> dict[str, dict[str, str]]:
         "What learns what": {
             "model": f"layer: {', '.join(LAYERS)}",
             "task": f"{', '.join(TASKS)}, or your own data: a file, a folder, a function",
-            "scale": f"settings to start from: {', '.join(SCALES)}",
+            "scale": f"preset: {', '.join(SCALES)}",
             "steps": "optimizer steps",
             "batch_size": "sequences in a batch",
             "seed": "of parameters, batches and dropout",
             "data_dir": "folder with the task's official files",
         },
-        "How large it starts": {
+        "Size at the start": {
             "layer.d_state": "states of each layer",
             "network.d_model": "channels between the layers",
             "network.blocks": "blocks, with one layer each",
@@ -63,29 +63,29 @@ def _main() -> dict[str, dict[str, str]]:
         },
         "How it shrinks": {
             "compression.mode": ", ".join(get_args(Mode)),
-            "compression.tolerance": "share of the singular values that may go",
+            "compression.tolerance": "share of the singular values that may be dropped",
             "compression.rank": "states at the end (fixed, budget)",
             "compression.method": f"weighs states: {', '.join(METHODS)}",
-            "compression.shrinks": "how often, in the first tenth of the run",
+            "compression.shrinks": "number of cuts, in the first tenth of the run",
         },
     }
 
 
 FILES: list[Row] = [
     ("--out DIR", "run directory (default: a new one in runs/)"),
-    ("--resume DIR", "go on with an interrupted run"),
-    ("--config FILE", "YAML with any options, a config.yaml say"),
-    ("--plugin FILE", "file with layers or tasks of your own"),
+    ("--resume DIR", "continue an interrupted run"),
+    ("--config FILE", "YAML with any options, such as a config.yaml"),
+    ("--plugin FILE", "file with your own layers or tasks"),
 ]
 
 TOGETHER: list[Row] = [
     (
         "--coordinator HOST:PORT",
         "For several processes that train together: the address of process 0, the same for all; "
-        "auto on a cluster that JAX knows. They need one --out on a shared disk.",
+        "auto on a cluster that JAX supports. --out must be on a shared disk.",
     ),
-    ("--processes N", "How many they are."),
-    ("--process N", "Which one this is, from 0."),
+    ("--processes N", "Number of processes."),
+    ("--process N", "Number of this process, from 0."),
 ]
 
 DEFAULTS = """\

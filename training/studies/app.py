@@ -93,8 +93,8 @@ def _execute(
     done = finished_runs(runner.records)
     if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):
         raise UsageError(
-            f"{study.name} was begun before ({len(done)} runs finished, {runner.runs} holds the "
-            f"others): go on with --resume, or {_elsewhere(command)}"
+            f"{study.name} was started before ({len(done)} runs finished, {runner.runs} holds the "
+            f"others): continue with --resume, or {_elsewhere(command)}"
         )
     runner.check(planned)
     tasks = _prepared(planned, console)
@@ -141,7 +141,7 @@ def _elsewhere(command: StudyCommand) -> str:
     if command.again:
         return "choose --out and --runs instead of --again"
     if command.out is None and command.runs is None:
-        return "make all runs anew with --again"
+        return "repeat all runs with --again"
     return "choose another --out and --runs"
 
 
@@ -205,7 +205,7 @@ def _agreed(
     left = len([run for run in planned if run.name not in done])
     console.print(
         f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "
-        "machine, if compression saved nothing"
+        "machine, without savings by compression"
     )
     if not command.ask:
         return True

@@ -128,9 +128,9 @@ def _protocol(scale: Scale, rows: Sequence[Row], runs: Sequence[Record]) -> str:
     told = [is_best_told(run) for run in runs]
     said = " Scores are those at the best validation step since the last cut"
     if not all(told):
-        said = " Scores are those at the last step" if not any(told) else said + " (where told)"
+        said = " Scores are those at the last step" if not any(told) else said + " (where recorded)"
     if any(are_best_seeds(row.seeds, scale) for row in rows):
-        said += f", means of the best {PUBLISHED_BEST} where that is said"
+        said += f", means of the best {PUBLISHED_BEST} where marked"
     return said + "."
 
 
