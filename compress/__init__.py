@@ -15,15 +15,15 @@ values: nothing is changed in place. Compiled functions compile again for the ne
 A shrink has four parts:
 
 - A **method** gives each state of a layer a value. `WhiteNoise` (the default) takes the layer's
-Hankel singular values, which bound the error of the cut. `Data` measures the states on a batch;
-Mamba and linear attention need it. `Horizon` takes Gramians over a finite time. `H2Optimal`
-searches the nearest system in the H2 norm.
+  Hankel singular values, which bound the error of the cut. `Data` measures the states on a batch;
+  Mamba and linear attention need it. `Horizon` takes Gramians over a finite time. `H2Optimal`
+  searches the nearest system in the H2 norm.
 - A **policy** decides how many states stay: `Tolerance(0.01)` (the default) drops a hundredth of
   the sum of the values; `Rank`, `Ranks`, `Energy`, `Fraction`, `ErrorBudget`, `GlobalBudget` and
   `LossBudget` are others. `.rounded(8)` and `.gated(0.95)` modify any of them.
 - The **cut** makes the smaller layer, of the same class.
 - The optimizer's state is **carried** into the basis of the smaller layer. The class of a state
-declares the meaning of its fields (`register_state`).
+  declares the meaning of its fields (`register_state`).
 
 `verify(before, after)` measures the error of a cut and compares it with the bound.
 `balanced_truncation`, `optimal_reduction`, `hankel_singular_values`, `error_bound`, `hinf_error`

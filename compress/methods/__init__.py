@@ -151,16 +151,16 @@ class Data(AbstractMethod):
     - `gradients`: with `batch`, whether gradients count; with `inputs`, what the gradients by the
       layers' outputs are, in the same form (`output_gradients` records them), or False;
     - `lengths` [b]: of padded sequences, the number of samples of each before its padding. Padding
-    is ignored;
+      is ignored;
     - `refit`: whether C and D are fitted to the layer's own outputs after the cut, by least
       squares; None for layers of Mamba alone (not Mamba-2). It helps most after cuts by white
       noise;
     - `states`: False keeps the white-noise controllability Gramian of a linear layer. With
       `gradients=False` too, data serve to refit alone and `form` counts, as in `WhiteNoise`;
     - `maps`: for layers whose parameters cannot absorb a change of basis, because their states'
-    inputs are not linear in them: True keeps these parameters and adds maps to fewer states, False
-    selects states. None means maps for linear attention, where they cost little and save much, and
-    a selection for Mamba-2. Other layers ignore it.
+      inputs are not linear in them: True keeps these parameters and adds maps to fewer states,
+      False selects states. None means maps for linear attention, where they cost little and save
+      much, and a selection for Mamba-2. Other layers ignore it.
 
     Linear layers are reduced as the real map. There are no error bounds, and where the result would
     be unstable, or all sigma are zero (as with the gradients behind a head that starts at zero), a

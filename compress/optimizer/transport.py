@@ -1,20 +1,20 @@
 """The moments of one layer in the coordinates of the layer after its cut.
 
 - Gradients go through the adjoint of the lift of a change of the reduced layer to the full one,
-given by the cut (`compress.linear.cut`, `compress.selective.cut`).
+  given by the cut (`compress.linear.cut`, `compress.selective.cut`).
 - Squares of gradients go through the squares of the same coefficients, as if gradients of different
   entries were uncorrelated, and are raised where needed so that no entry's |gradient| /
   sqrt(square) exceeds the largest one before. So do maxima, as roots of squares. A start that all
   entries share, as Adagrad has it, is left out and added again.
 - Updates are gradients divided by their scale. They are multiplied by it, the root of the squares
   that they were divided by, carried as gradients, and divided by the scale after the cut. Their
-  size does not depend on coordinates, so each array keeps its root mean square, or with
-  Adafactor its share of the parameters'.
+  size does not depend on coordinates, so each array keeps its root mean square, or with Adafactor
+  its share of the parameters'.
 - Copies that lie a few steps from the parameters, as in schedule-free training, keep these steps.
-The steps are carried as gradients if the optimizer inside is linear in them, otherwise as updates.
-If the copy was cut like the parameters, its distance could be several times the optimizer's steps
-in the new coordinates. - Step sizes have no direction: they are averaged along the axis that
-becomes shorter.
+  The steps are carried as gradients if the optimizer inside is linear in them, otherwise as
+  updates. If the copy was cut like the parameters, its distance could be several times the
+  optimizer's steps in the new coordinates.
+- Step sizes have no direction: they are averaged along the axis that becomes shorter.
 
 Masked fields count as gradients of zero.
 """

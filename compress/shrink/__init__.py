@@ -96,7 +96,7 @@ def compress(
     `moments` says what happens to the optimizer's moments of a layer that is cut:
 
     - "transport": carried into the new coordinates with the same meaning
-    (`compress.optimizer.carry`);
+      (`compress.optimizer.carry`);
     - "reset": zero;
     - "slice": the first entries of the old ones, as the public reference implementation does it.
 

@@ -113,8 +113,7 @@ class Mamba2(AbstractMambaSSM):
     """The most samples that the parallel call takes at once. It does not change the results."""
     B_map: Float[Array, "groups convolved d_state"] | None = None
     C_map: Float[Array, "groups convolved d_state"] | None = None
-    """Maps of B and C after the convolution and its SiLU, B <- B B_map; None in the standard
-    Mamba-2."""
+    """Maps of B and C after the convolution and its SiLU, B <- B B_map; None in Mamba-2."""
 
     def __check_init__(self):
         low, high = self.dt_limit
