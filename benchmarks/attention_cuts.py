@@ -5,12 +5,12 @@
     python -m benchmarks.attention_cuts --part mamba2
 
 Two layers of d_model 64 with two heads of 32 keys learn a text, and associative recall. `after`
-cuts the finished models by every method of `benchmarks.attention_methods`: by how much loss and
-accuracy suffer at once. `during` cuts at a tenth, and for recall at half of the steps too, with
-the optimizer's state carried along, against models that are never cut and models that are small
-from the start.
-`mamba2` does both to Mamba-2 with and without maps. The text is that of the task `charlm`: its
-official file, or `--data-dir`. Parts add what they find to `results/attention_cuts.json`.
+cuts the finished models by every method of `benchmarks.attention_methods`, and measures the change
+of loss and accuracy. `during` cuts at a tenth, and for recall also at half of the steps, with the
+optimizer's state carried along, and compares with models that are never cut and models trained at
+the small size from the start. `mamba2` does both to Mamba-2 with and without maps. The text is that
+of the task `charlm`: its official file, or `--data-dir`. Parts add their results to
+`results/attention_cuts.json`.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Bench:
         return split.take(np.sort(rows))
 
     def seen(self, model: Any, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Inputs of the layers, and the gradients by their outputs, where something is asked."""
+        """Inputs of the layers, and the gradients by their outputs, at the steps with labels."""
         batch = self.calibration()
         asked = OBJECTIVES[self.task.kind].asked
         weights = np.ones(batch.labels.shape) if asked is None else np.asarray(asked(batch.labels))
@@ -165,7 +165,7 @@ def after(benches: Mapping[str, Bench], seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def during(benches: Mapping[str, Bench], seeds: int) -> Iterator[dict[str, Any]]:
-    """Whole trainings: never cut, cut on the way, small from the start."""
+    """Whole trainings: never cut, cut in training, small from the start."""
     ways: dict[str, Any] = {"whole": (KEYS, None)}
     for share, when in ((0.1, "a tenth"), (0.5, "half")):
         for maps in (True, False):

@@ -1,7 +1,7 @@
 """The ways to cut a layer of linear attention that `benchmarks/attention_cuts.py` compares.
 
-`compress` has what came out best; the others live here, each a function from what was seen of a
-layer and a rank to another layer.
+`compress` has the best ones; the others are here, each a function from a layer's recordings and a
+rank to another layer.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Moments = Float[np.ndarray, "K K"]
 
 @dataclass(frozen=True)
 class Observed:
-    """A layer, and what its keys do on calibration data."""
+    """A layer, and the moments of its keys on calibration data."""
 
     layer: AbstractLinearAttention
     moments: KeyMoments

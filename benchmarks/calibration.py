@@ -1,4 +1,4 @@
-"""What calibration data are good for: how many sequences, how many samples, refit, refinement.
+"""The use of calibration data: number of sequences, number of samples, refit, refinement.
 
     python benchmarks/calibration.py                                # digits
     python benchmarks/calibration.py --data-dir FOLDER --task smnist
@@ -6,7 +6,7 @@
 Trains the LRU classifiers of `benchmarks/reduction.py` and measures the rise of the loss right
 after all layers are cut to n / 4 and n / 8 states,
 
-- with so many calibration sequences;
+- by the number of calibration sequences;
 - with the moments taken over so many samples (`compress.linear.data_gramians.sample_count`);
 - with C and D refitted after cuts by white noise and by data;
 - with every parameter of a cut layer refined after that, by Adam steps on the squared difference

@@ -1,4 +1,4 @@
-"""Whole runs with compression and without: what shrinking saves by the end, all costs included.
+"""Whole runs with and without compression: the time that shrinking saves, with all costs.
 
     python benchmarks/end_to_end.py [--model s5] [--task pathfinder] [--repeats 3]
     python benchmarks/end_to_end.py --steps 4000

@@ -1,4 +1,4 @@
-"""What a GPU makes of the recurrence and of whole training steps, at the paper's sizes.
+"""The recurrence and whole training steps on a GPU, at the paper's sizes.
 
     python benchmarks/gpu.py [--quick]
     python benchmarks/gpu.py --tables-from results/gpu.json
@@ -7,8 +7,8 @@ Forms of the recurrence over a grid, forward and backward pass, each against dou
 the cost model that fits their times; the time-varying recurrence; whole training steps against the
 same network on an associative scan. Programs are compiled several at a time, since that takes most
 of the time, and measured one at a time, taking turns. Writes `results/gpu.json` and
-`results/gpu.md`, as far as it has come. With `--tables-from`, what was measured before, perhaps in
-parts, and what the cost model chooses now; nothing is measured.
+`results/gpu.md`, also after an early end. With `--tables-from`, the tables are made from earlier
+measurements and the present cost model; nothing is measured.
 """
 
 import argparse
@@ -60,7 +60,7 @@ PROGRAMS = ("ours", "public")
 
 
 def at_once(workers: int, jobs: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Results of all jobs, or what they raised."""
+    """Results of all jobs, or their errors."""
 
     def attempt(job: Callable[[], Any]) -> Any:
         try:
@@ -94,7 +94,7 @@ def problem(batch: int, L: int, H: int, N: int) -> list[jax.Array]:
 
 
 def compiler(size: tuple[int, int, int, int], choice: Choice | None) -> Callable[[], Any]:
-    """What compiles a form for this size; None for the outputs in double precision."""
+    """A function that compiles a form for this size; None gives the outputs in double precision."""
     batch, L, H, N = size
     double = choice is None
 

@@ -1,4 +1,5 @@
-"""What the benchmarks share: alternating timings in one process, agreement, and result files."""
+"""Shared parts of the benchmarks: alternating timings in one process, agreement, and result
+files."""
 
 import json
 import os
@@ -38,8 +39,8 @@ def alternate(
 ) -> dict[Any, dict[str, float]]:
     """Median, lower and upper quartile of each job's seconds, the jobs taking turns.
 
-    A turn is one call that is not measured, since memory that another job gave back has to be
-    found again, and then as many as fill `turn` seconds, whose mean counts.
+    A turn is one call that is not measured, since memory that another job has freed must be
+    allocated again, and then as many as fill `turn` seconds, of which the mean is taken.
     """
     seconds: dict[Any, list[float]] = {name: [] for name in jobs}
     calls = {}
@@ -57,7 +58,8 @@ def alternate(
 
 
 def _seconds(job: Callable[[], Any], calls: int) -> float:
-    """Mean seconds of a call. A CPU's are waited for, one by one; a GPU has the next ones ready."""
+    """Mean seconds of a call. On a CPU each call is waited for; on a GPU the next ones are
+    queued."""
     start, result = time.perf_counter(), None
     for _ in range(calls):
         result = job()

@@ -1,4 +1,4 @@
-"""All forms of the recurrence over a grid of sizes: is the chosen one the fastest?
+"""All forms of the recurrence over a grid of sizes, compared with the chosen one.
 
     python benchmarks/layer.py [--quick]
     python benchmarks/layer.py --recurrence
@@ -47,7 +47,7 @@ ORACLE = Choice("associative", 2**30)
 FUSED = native("float32")
 MACHINE = on_cores(usable_cores()) if KIND == "cpu" else GPU
 CORES = "_one_core" if usable_cores() == 1 and KIND == "cpu" else ""
-"""A process held on one core, by taskset say, writes files of its own."""
+"""A process on one core, for example by taskset, writes separate files."""
 BASELINE = "associative scan over L"
 """Its name in results."""
 GRID = list(itertools.product([(1, 4096), (16, 512)], [8, 32, 128, 512], [16, 64, 256]))

@@ -1,6 +1,6 @@
 """Linear time-invariant stand-ins for a selective layer, channel by channel, from data.
 
-A selective layer is no linear time-invariant system; which one stands for it is a choice:
+A selective layer is not a linear time-invariant system. Several systems can replace it:
 
 - "mean": every coefficient by its average over the data, decay E[exp(dt A)], input E[dt B], output
   E[C], as CompreSSM proposes for Mamba (arXiv 2510.02823, section 5). Averages of B and C of

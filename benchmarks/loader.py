@@ -1,12 +1,12 @@
-"""Batches a second out of memory, by how a split is stored.
+"""Batches per second from memory, by the storage of a split.
 
     python benchmarks/loader.py
 
-Draws shuffled batches of 64 sequences of 1024 samples by `data.train_batch`, as a run does, 25 at
-a time, from 16384 sequences (64 MiB as bytes, 256 MiB as floats), and writes
-`results/loader.json` and `results/loader.md`. What comes out is float32 [64 1024 1] (262 144 bytes)
-unless the row says otherwise. Stored float32 is copied row by row, stored bytes are converted as
-well, so they cost more here and a quarter of the memory.
+Draws shuffled batches of 64 sequences of 1024 samples by `data.train_batch`, as a run does, 25 at a
+time, from 16384 sequences (64 MiB as bytes, 256 MiB as floats), and writes `results/loader.json`
+and `results/loader.md`. Batches are float32 [64 1024 1] (262 144 bytes) unless the row says
+otherwise. Stored float32 is copied row by row, stored bytes are converted as well, so they cost
+more here and a quarter of the memory.
 """
 
 import time

@@ -6,10 +6,10 @@
     python -m benchmarks.mamba --text tinyshakespeare.txt --part runs
 
 Two layers of 128 channels and 64 states learn the bytes of a text. Then every method of
-`benchmarks.mamba_methods` cuts them to 4, 8, 16 and 32 states: by how much the loss rises at once,
-and after 100 more steps over that of the uncut model after as many, both on text that neither
-training nor calibration has seen. `runs` are whole trainings, cut to 16 states at a tenth, with the
-optimizer's state carried along, against uncut ones of the same seed. Parts add what they find to
+`benchmarks.mamba_methods` cuts them to 4, 8, 16 and 32 states: the rise of the loss at once, and
+after 100 more steps over that of the uncut model after as many, both on text that neither training
+nor calibration has used. `runs` are whole trainings, cut to 16 states at a tenth, with the
+optimizer's state carried along, against uncut ones of the same seed. Parts add their results to
 `results/mamba.json`.
 """
 

@@ -1,7 +1,7 @@
 """The ways to cut a selective layer that `benchmarks/mamba.py` compares.
 
-`compress` has what came out best; the others live here, each a function from a layer, its moments
-and a rank to another layer.
+`compress` has the best ones; the others are here, each a function from a layer, its moments and a
+rank to another layer.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Inputs = Float[np.ndarray, "b L H"]
 
 @dataclass(frozen=True)
 class Observed:
-    """A layer, and what was seen of it on calibration data."""
+    """A layer, and its recordings on calibration data."""
 
     layer: AbstractMambaSSM
     inputs: Inputs

@@ -1,12 +1,11 @@
-"""What it is worth that the process keeps freed memory for its next step.
+"""The effect of keeping freed memory in the process for its next step.
 
     python benchmarks/memory.py [--quick]
 
 The same work in processes of two kinds, in turns: in one, `training.run.memory.keep_freed_memory`
-has the C library keep what arrays give back; in the other it goes back to the system, glibc's
-habit. Training steps of ours, one to a dispatch, and the time-varying recurrence, with their page
-faults and the time that the system took for them. Writes `results/memory.json` and
-`results/memory.md`.
+lets the C library keep freed memory; in the other it returns to the system, as by glibc's default.
+Training steps of ours, one to a dispatch, and the time-varying recurrence, with their page faults
+and the time that the system took for them. Writes `results/memory.json` and `results/memory.md`.
 """
 
 import argparse

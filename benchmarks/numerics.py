@@ -5,7 +5,7 @@
 
 Accuracy is measured against the truth set in `../shared/truth`, time on random systems of the sizes
 that layers have; the H2 error of truncations and of H2-optimal reductions on the truth set and on
-layers as they are born. (pyMOR's H2-optimal reductors are for continuous time.) Writes
+new layers. (pyMOR's H2-optimal reductors are for continuous time.) Writes
 `results/numerics.json` (with versions and hardware) and `results/numerics.md` (the tables).
 """
 
@@ -219,8 +219,8 @@ def nearest() -> list[dict]:
         name: lti for name, lti, _, form, _ in truth_systems() if form == "real" and lti.d_state > 1
     }
     for layer in (LRU, S5):
-        born = layer.init(8, 256, key=jax.random.key(0)).to_lti()
-        systems[f"{layer.__name__}, 256 states, 8 channels"] = born
+        new = layer.init(8, 256, key=jax.random.key(0)).to_lti()
+        systems[f"{layer.__name__}, 256 states, 8 channels"] = new
     rows = []
     for name, lti in systems.items():
         nothing = DiagonalLTI(lti.log_lam[:1], lti.B[:1] * 0, lti.C[:, :1] * 0, lti.D)

@@ -1,4 +1,4 @@
-"""How fast Pathfinder pictures are drawn, and what gives their labels away.
+"""The speed of drawing Pathfinder pictures, and shortcuts to their labels.
 
 benchmarks/pathfinder.py [--seconds 5] [--out results/pathfinder.json]
 

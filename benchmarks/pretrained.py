@@ -5,9 +5,9 @@
 
 Weights are drawn at random in the shape of mamba-130m (24 layers, 768 channels, 16 states, 50 280
 tokens). Each job is a process of its own, with an empty compilation cache, in turns. Its peak is
-that of the whole process (`ru_maxrss`), of which what the imports take is told beside it. Shrinking
-is as `scripts/shrink.py` does it by default, on texts of two lengths. Writes
-`results/pretrained.json` (with versions and hardware) and `results/pretrained.md`.
+that of the whole process (`ru_maxrss`); the memory of the imports is listed beside it. Shrinking is
+as `scripts/shrink.py` does it by default, on texts of two lengths. Writes `results/pretrained.json`
+(with versions and hardware) and `results/pretrained.md`.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def text(shape: dict[str, int], tokens: int) -> np.ndarray:
 
 
 def do_nothing(folder: Path, shape: dict[str, int]) -> dict[str, float]:
-    """What imports and JAX itself take."""
+    """The memory of imports and JAX itself."""
     jax.block_until_ready(jnp.zeros(1))
     return {}
 

@@ -1,4 +1,4 @@
-"""What a cut costs a trained model, by Gramians, and what carried moments are worth after it.
+"""The cost of a cut of a trained model, by Gramians, and the effect of carried moments after it.
 
     python benchmarks/reduction.py --data-dir FOLDER      # the folder with MNIST's files
 
@@ -128,7 +128,7 @@ class _Losses:
 
 
 def moments(run: Run) -> dict[str, float]:
-    """The jump of the mean loss over the steps after a cut, by what becomes of the moments."""
+    """The jump of the mean loss over the steps after a cut, by the handling of the moments."""
     state = jax.tree.map(jnp.copy, run.state)
     batch = run.session.task.splits["train"].take(np.arange(CALIBRATION)).inputs
     uncut = followed(run, state, FOLLOWED)

@@ -1,4 +1,4 @@
-"""How long a shrink stalls training: with and without work in the background, first run and later.
+"""The stall of training by a shrink: with and without background work, first run and later.
 
     python benchmarks/shrink.py [--model s5] [--task pathfinder] [--repeats 3]
     python benchmarks/shrink.py --quick     # the digits, once; writes no results
@@ -71,7 +71,7 @@ class Stalls:
 
 
 class AtStep(Interrupt):
-    """Asks a run to stop once it has come to a step."""
+    """Stops a run after a given step."""
 
     def __init__(self, run: Run, step: int):
         self._run, self._step = run, step

@@ -14,18 +14,18 @@ values: nothing is changed in place. Compiled functions compile again for the ne
 
 A shrink has four parts:
 
-- A **method** weighs the states of each layer. `WhiteNoise` (the default) is the theory's: the
-  Hankel singular values of the layer, and a bound on the error of the cut. `Data` measures what the
-  states do on a batch, and is the one for Mamba and for linear attention. `Horizon` sums over a
-  finite time, `H2Optimal` goes on to the nearest system.
+- A **method** gives each state of a layer a value. `WhiteNoise` (the default) takes the layer's
+  Hankel singular values, which bound the error of the cut. `Data` measures the states on a batch;
+  Mamba and linear attention need it. `Horizon` takes Gramians over a finite time. `H2Optimal`
+  searches the nearest system in the H2 norm.
 - A **policy** decides how many states stay: `Tolerance(0.01)` (the default) drops a hundredth of
   the sum of the values; `Rank`, `Ranks`, `Energy`, `Fraction`, `ErrorBudget`, `GlobalBudget` and
-  `LossBudget` are others. `.rounded(8)` and `.gated(0.95)` change any of them.
+  `LossBudget` are others. `.rounded(8)` and `.gated(0.95)` modify any of them.
 - The **cut** makes the smaller layer, of the same class.
-- The optimizer's state is **carried** along, in the basis of the smaller layer; what the fields of
-  a state mean is declared by its class (`register_state`).
+- The optimizer's state is **carried** into the basis of the smaller layer. The class of a state
+  declares the meaning of its fields (`register_state`).
 
-`verify(before, after)` measures the error of a cut and holds it against the bound.
+`verify(before, after)` measures the error of a cut and compares it with the bound.
 `balanced_truncation`, `optimal_reduction`, `hankel_singular_values`, `error_bound`, `hinf_error`
 and `h2_error` do the same for a single system, a `zoo.DiagonalLTI`.
 
@@ -152,7 +152,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-"""The version of the distribution, compressm-zoo, that the four packages come with."""
+"""The version of the distribution compressm-zoo, which holds the four packages."""
 
 
 def __dir__() -> list[str]:

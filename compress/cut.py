@@ -1,4 +1,4 @@
-"""What every cut of a layer can say: the layer before and after, and how moments follow it."""
+"""The interface of cuts: the layer before and after, and how moments follow."""
 
 import abc
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Added:
     """A parameter that a layer has only after its cut."""
 
     like: int
-    """The place of a parameter of the layer before: what is trained, masked or averaged there is
-    so here."""
+    """The place of a parameter of the layer before: if it is trained, masked or averaged, so is
+    this one."""
     square: float
     """About the mean square of its gradient, as a multiple of that of the other's."""
 
@@ -41,7 +41,7 @@ class AbstractCut(abc.ABC):
 
     @property
     def added(self) -> tuple[Added, ...]:
-        """The parameters that only `after` has: its last leaves. None, mostly."""
+        """The parameters that only `after` has, its last leaves. Most cuts have none."""
         return ()
 
     @abc.abstractmethod
@@ -54,13 +54,12 @@ class AbstractCut(abc.ABC):
 
     @abc.abstractmethod
     def copies(self, arrays: Leaves) -> Leaves:
-        """Another layer's parameters, an average of these say, cut as these were."""
+        """Another set of parameters, such as an average of these, cut in the same way."""
 
     def filled(self, rank: int) -> "AbstractCut":
-        """The same cut with states that do nothing yet behind the others, `rank` in all.
-
-        For the layers of a stack, which keep one number of states. ValueError where a cut always
-        leaves as many states as it is asked for.
+        """The same cut with idle states after the others, `rank` in all. It is used for the layers
+        of a stack, which keep one number of states. ValueError if this kind of cut always leaves
+        the requested number of states.
         """
         raise ValueError(
             f"`rank` must be {self.after.d_state} for a {type(self).__name__}, got {rank}"
@@ -73,7 +72,7 @@ class AbstractCut(abc.ABC):
 
 @dataclass(frozen=True)
 class MapsCut(AbstractCut):
-    """A layer that keeps all its parameters, and gets maps to fewer states beside them."""
+    """A layer that keeps all its parameters and gets additional maps to fewer states."""
 
     maps: tuple[Added, ...]
 
@@ -95,10 +94,9 @@ class MapsCut(AbstractCut):
 
 
 def added_maps(opened: AbstractSSM, like: Sequence[int], inputs: Any, gradients: Any) -> Any:
-    """The maps of a layer, its last leaves, as `Added`; each goes by the leaf at a place of `like`.
-
-    `opened` is the layer before its cut with maps that change nothing. How their gradients compare
-    with the others' is measured on a few sequences [b L d_model] and the gradients by the outputs.
+    """The maps of a layer, its last leaves, as `Added`; each refers to the leaf at a place of
+    `like`. `opened` is the layer before its cut with identity maps. The ratio of their gradients to
+    the others' is measured on a few sequences [b L d_model] and the gradients by the outputs.
     """
     count = len(inputs)
     rows = np.linspace(0, count - 1, min(count, SEQUENCES)).round().astype(int)

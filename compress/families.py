@@ -1,8 +1,6 @@
-"""What `compress` has to know of a family of layers, registered once by the family.
-
-A family is a base class of layers: linear time-invariant ones (`compress.linear`), those of Mamba
-(`compress.selective`). How a layer is weighed, cut and carried follows from it, and nothing outside
-the family's own files asks for the class of a layer.
+"""The registry of families of layers. A family is a base class of layers, such as linear
+time-invariant ones (`compress.linear`) or those of Mamba (`compress.selective`). It determines how
+a layer is weighed, cut and carried. Only the family's own files test for the class of a layer.
 """
 
 from collections.abc import Callable
@@ -17,32 +15,32 @@ from .plans import AbstractSpectrum
 
 @dataclass(frozen=True)
 class Family:
-    """A family of layers, as `compress` sees it."""
+    """The functions of a family of layers that `compress` uses."""
 
     on_data: Callable[..., AbstractSpectrum]
-    """`on_data(name, layer, data, states=, refit=, form=, maps=)`: the layer weighed on
+    """`on_data(name, layer, data, states=, refit=, form=, maps=)`: the spectrum of the layer on
     `LayerData`; the settings are those of the method `Data`."""
     needs_data: bool
-    """Whether its layers can be weighed on data alone."""
+    """Whether its layers can be weighed by data only."""
     has_bound: bool
     """Whether theory bounds the error of a cut, so that `verify` can certify it."""
     system: Callable[..., Any] | None
-    """`system(layer, data)`: what has the layer's Hankel operator, to follow its values by; None
-    where they are not followed."""
+    """`system(layer, data)`: the system whose Hankel operator is the layer's, to follow its values
+    over time; None if values are not followed."""
     has_maps: Callable[..., bool] = lambda layer: False
-    """Whether `layer` keeps what drives its states, and maps that to them behind."""
+    """Whether `layer` has maps from its inputs to the states that are kept as parameters."""
     with_maps: Callable[..., Any] = lambda layer: layer
-    """`layer` with such maps, which change nothing yet."""
+    """`layer` with such maps, which are the identity at first."""
     weighed: Callable[..., AbstractSpectrum] | None = None
     """`weighed(name, layer, weighing)`: the layer by Gramians of its own system, a
-    `compress.Weighing`; None where there is no such system."""
+    `compress.Weighing`; None if there is no such system."""
     is_one_system: bool = True
     """Whether its layers, if they are linear, are one system each."""
 
 
 @checked
 def register_family(base: type[AbstractSSM], family: Family) -> None:
-    """Make `family` that of all layers that derive from `base`.
+    """Register `family` for all layers that derive from `base`.
 
     ValueError if `base` has one already.
     """

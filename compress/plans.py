@@ -1,4 +1,4 @@
-"""What a shrink does to a model: a row for each layer, and the table of them."""
+"""The plan of a shrink: a row for each layer, and their table."""
 
 import abc
 import math
@@ -18,37 +18,37 @@ from .numerics.threads import one_blas_thread
 
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
-    """What a shrink does to one layer. Equal to itself alone: it holds arrays and a layer."""
+    """The plan for one layer. It equals only itself, since it holds arrays and a layer."""
 
     path: str
-    """Where the layer is in the model, as one would write it: `blocks[0].ssm`."""
+    """The layer's path in the model: `blocks[0].ssm`."""
     sigma: Float[np.ndarray, " n"]
-    """Hankel singular values, descending; of the real map in sums of two, one for each state."""
+    """Hankel singular values, descending; for the real map sums of two, one for each state."""
     rank_before: int
     """States now."""
     rank_after: int
-    """States after the shrink, or fewer where fewer reproduce the layer."""
+    """States after the shrink, or fewer if fewer reproduce the layer."""
     bound: float
-    """The error's gain is at most this: 2 * (sum of the dropped HSVs); infinite if not known."""
+    """Upper bound of the error's gain: 2 * (sum of the dropped HSVs); infinite if not known."""
     floor: float
-    """No system of so many states has an error of less gain: the HSV after all that they could
-    hold, two each of the real map (real modes hold one each, and drop more); 0 if not known."""
+    """Lower bound of the error's gain for any system with as many states: the first HSV beyond
+    those that they can hold, two each for the real map (real modes hold one each); 0 if not
+    known."""
     gramians: str
-    """What `sigma` and the cut are made from."""
+    """The source of `sigma` and the cut."""
     cut: AbstractCut | None = field(default=None, repr=False)
-    """The cut itself; None where the layer stays as it is."""
+    """The cut itself; None if the layer stays unchanged."""
     change: float | None = None
-    """How far the cut of this layer moves the model's result on a batch, to first order; None where
-    nobody has asked (`whole_model`)."""
+    """The change of the model's result on a batch by this layer's cut, to first order; None unless
+    computed by `whole_model`."""
     change_bound: float | None = None
-    """What no sequence of that batch is moved further than; None where nobody has asked."""
+    """Upper bound of this change for every sequence of the batch; None unless computed."""
 
 
 @dataclass(frozen=True, repr=False)
 class Plan(Table):
-    """What a shrink does to a model, layer by layer, in the order of the model's leaves.
-
-    Prints as a table. Errors are gains from a layer's input to its output (H-infinity norms).
+    """The plan of a shrink, layer by layer, in the order of the model's leaves. It prints as a
+    table. Errors are gains from a layer's input to its output (H-infinity norms).
     """
 
     layers: tuple[LayerPlan, ...]
@@ -92,21 +92,20 @@ class Plan(Table):
 
 
 class AbstractSpectrum(abc.ABC):
-    """The states of one layer, weighed: what each is worth, and the layer with fewer of them.
-
-    A method makes one for each layer; a policy reads `sigma` and says how many states stay;
-    `planned` then makes the cut.
+    """The spectrum of one layer: the values of its states, and the way to the layer with fewer of
+    them. A method computes one for each layer, a policy decides from `sigma` how many states stay,
+    and `planned` makes the cut.
     """
 
     layer: Any
     """An `AbstractSSM`."""
     sigma: Float[np.ndarray, " n"]
-    """What each state is worth, descending."""
+    """The value of each state, descending."""
 
     @property
     @abc.abstractmethod
     def is_known(self) -> bool:
-        """Whether `sigma` says anything. A policy leaves a layer as it is where it does not."""
+        """Whether `sigma` is meaningful. Otherwise a policy leaves the layer unchanged."""
 
     @abc.abstractmethod
     def raised(self, rank: int, allowed: float) -> int:

@@ -4,9 +4,8 @@
     task.splits["train"]                                  # a Split: inputs, labels, lengths
     batch = train_batch(task.splits["train"], 32, seed=0, step=0)
 
-`TASKS` has the tasks by name, each with a configuration class; a file or a function of your own
-does as well. `register_task` adds one to the names. What has to be prepared is kept in
-`default_cache_dir()`.
+`TASKS` maps names to tasks, each with a configuration class. `load_task` also takes a file or a
+function of your own. `register_task` adds a task. Prepared data is kept in `default_cache_dir()`.
 """
 
 from .builtin.aan import AANConfig
@@ -80,7 +79,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-"""The version of the distribution, compressm-zoo, that the four packages come with."""
+"""The version of the distribution compressm-zoo, which holds the four packages."""
 
 
 def __dir__() -> list[str]:

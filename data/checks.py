@@ -1,13 +1,13 @@
-"""What the tasks' configs check alike."""
+"""Checks that the tasks' configurations share."""
 
 from typing import Any
 
 TOO_MANY = 2**31
-"""Where sizes end that an array can have."""
+"""Bound of the sizes that an array can have."""
 
 
 def check_at_least(config: Any, **lowest: int) -> None:
-    """ValueError naming the first field that is below what is given for it here, or absurd."""
+    """ValueError for the first field that is below its given minimum, or absurdly large."""
     for name, low in lowest.items():
         value = getattr(config, name)
         if value < low:

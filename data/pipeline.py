@@ -1,4 +1,4 @@
-"""From a split to batches, with no state but (seed, step)."""
+"""Batches of a split as a function of (seed, step)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .typing import checked
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of every batch a process reads, of several that train together.
+    """The part of every batch that one of several processes reads.
 
     Process `index` of `count` has rows index * B / count onwards of each batch of B, so that the
     parts of all processes, in order, are the batch that one process alone would have.
@@ -45,9 +45,9 @@ def train_batch(
 
     The samples form one endless stream of epochs, each a permutation drawn from (seed, epoch), and
     batch `k` is the stream's samples `k * batch_size` onwards. So within an epoch no sample is lost
-    or repeated, an epoch's tail joins the next one's head in a batch, and a resumed run sees what
-    an undisturbed one would have seen. Every process of a run draws the same stream and takes the
-    rows of its `shard`.
+    or repeated, a batch may span two epochs, and a resumed run sees the same batches as an
+    uninterrupted one. Every process of a run draws the same stream and takes the rows of its
+    `shard`.
 
     Returns arrays [count, B, ...], with B = batch_size / shard.count. Raises ValueError when
     `batch_size` is not in 1..len(split) or not a multiple of the processes, `count` < 1, or `seed`
@@ -82,11 +82,10 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 def eval_batches(
     split: Split, batch_size: int, shard: Shard = Shard()
 ) -> Iterator[tuple[Batch, Bool[np.ndarray, " B"]]]:
-    """The split in order, once, as (batch, mask), all of one shape.
-
-    The last batch is filled up with copies of the last sample; only rows where `mask` is true
-    count. Of each batch a process has the rows of its `shard`, B = batch_size / shard.count.
-    Raises ValueError when `batch_size` < 1 or not a multiple of the processes.
+    """The split in order, once, as pairs (batch, mask) of one shape. The last batch is filled up
+    with copies of the last sample; only rows where `mask` is true are valid. Each process has the
+    rows of its `shard`, B = batch_size / shard.count. Raises ValueError when `batch_size` < 1 or
+    not a multiple of the processes.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

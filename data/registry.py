@@ -39,18 +39,16 @@ _ENTRIES: dict[str, TaskEntry] = {
 }
 
 TASKS: Mapping[str, TaskEntry] = MappingProxyType(_ENTRIES)
-"""All tasks by name: those that are built in, and those that `register_task` has added."""
+"""All tasks by name: built-in ones, and those that `register_task` has added."""
 
 
 def register_task(name: Any, config_class: Any, load: Any) -> None:
     """Add a task of your own to `TASKS`, for this process.
 
     `config_class` is a dataclass whose fields all have defaults; the fields are the task's options
-    on the command line. `load(config, places)` gives the task; `places` says where its files are
-    and where it may keep what it prepares.
-
-    ValueError for a name that is taken or cannot be typed as an option, TypeError for a
-    `config_class` or a `load` of another kind.
+    on the command line. `load(config, places)` returns the task; `places` holds the folders of its
+    files and of prepared data. ValueError for a name that is taken or not valid, TypeError for
+    another kind of `config_class` or `load`.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ValueError(f"`name` must be small letters, digits, - and _, got {name!r}")
@@ -74,7 +72,7 @@ def register_task(name: Any, config_class: Any, load: Any) -> None:
 def task_entry(name: str) -> TaskEntry:
     """The entry of the task `name`, which may be the user's own data (docs/how-to/data.md).
 
-    ValueError listing the names when there is none.
+    ValueError with a list of the names if there is none.
     """
     if name not in TASKS:
         if is_own(name):
@@ -94,13 +92,13 @@ def check_task(name: str) -> None:
 
 @checked
 def kept_name(name: str) -> str:
-    """The name of a task as a run keeps it: that of own data does not depend on the folder."""
+    """The name of a task in a run's configuration: names of own data become absolute."""
     return name if name in TASKS or not is_own(name) else full_name(name)
 
 
 @checked
 def task_label(name: str) -> str:
-    """The name of a task for people and for folders: of own data the last part."""
+    """The display name of a task, also for folders: the last part of own data."""
     return name if name in TASKS else short_name(name)
 
 
@@ -108,7 +106,7 @@ def task_label(name: str) -> str:
 def import_builders() -> None:
     """Import what prepares data (tensorflow-datasets, 0.5 s), if that has not happened.
 
-    To be called before `load_task` wherever a live display refreshes itself meanwhile: the import
+    Call it before `load_task` if a live display refreshes itself in another thread: the import
     replaces `builtins.__import__` for a moment, in which no other thread can import anything.
     """
     from .store import builder  # noqa: F401
@@ -122,17 +120,14 @@ def load_task(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """The task `name` with its data in memory, prepared first where that has not been done before.
+    """The task `name` with its data in memory, which is prepared on first use. `config` is the
+    task's configuration (None: its defaults). `data_dir` is a folder with the task's official raw
+    files. Without it, data that has been prepared before is used; otherwise files are downloaded or
+    data is generated. `cache_dir` is where prepared data is kept (None:
+    `store.default_cache_dir()`). `progress(done, total, what)` is called during long work.
 
-    `config` is the task's config dataclass (None: its defaults). `data_dir` is a folder with the
-    task's official raw files; without it what has been prepared before is taken, else the files are
-    downloaded or the data is made. `cache_dir` is where
-    prepared data is kept (None: `store.default_cache_dir()`). `progress(done, total, what)` is
-    called during long work.
-
-    Raises ValueError for an unknown name, a config of another task or damaged files,
-    FileNotFoundError when `data_dir` lacks files, or without it nothing is there and nothing can be
-    downloaded.
+    Raises ValueError for an unknown name, a configuration of another task or damaged files,
+    FileNotFoundError if `data_dir` lacks files, or without it if nothing can be downloaded.
     """
     entry = task_entry(name)
     config = entry.config_class() if config is None else config

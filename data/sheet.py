@@ -29,9 +29,9 @@ def write_sheet(
     """Writes a PNG with the first test samples of every class, for tasks by caption.
 
     Square pictures come in rows, with `columns` of them; so do the first pictures of sequences of
-    pictures, with what is asked in red. Of texts the beginning is shown. `zoom` is the side of a
-    pixel in the sheet (None: pictures become about 100 wide). Raises ValueError for a task that is
-    none of these.
+    pictures, with their labels in red. Texts are shown by their beginning. `zoom` is the side of a
+    pixel in the sheet (None: pictures become about 100 wide). Raises ValueError for other kinds of
+    tasks.
     """
     from PIL import Image, ImageDraw  # needed for sheets alone
 

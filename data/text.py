@@ -11,12 +11,12 @@ from .typing import checked
 BYTES = tuple(
     chr(byte) if 32 <= byte < 127 or byte == 10 else f"\\x{byte:02x}" for byte in range(256)
 )
-"""How each byte is shown. Padding is zeros; how long a text is, is told apart from them."""
+"""The text of each byte. Padding is zeros; lengths are stored separately."""
 
 
 @checked
 def padded(text: bytes, length: int) -> tuple[UInt8[np.ndarray, " length"], np.int32]:
-    """The first `length` bytes, filled up with zeros, and how many they are."""
+    """The first `length` bytes, padded with zeros, and their number."""
     row = np.zeros(length, np.uint8)
     cut = text[:length]
     row[: len(cut)] = np.frombuffer(cut, np.uint8)

@@ -1,4 +1,4 @@
-"""The decorator that compares what functions are given and return with their annotations."""
+"""The decorator that compares arguments and results of functions with their annotations."""
 
 from beartype import beartype
 from jaxtyping import jaxtyped

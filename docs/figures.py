@@ -4,7 +4,9 @@
 docs/figures.py
 """
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import matplotlib as mpl
@@ -18,6 +20,7 @@ from compress import balanced_truncation, hankel_singular_values, hinf_error
 from training.studies import RECORDS, STUDIES, finished_runs
 from training.studies.figures import ranks, score_against_state, spectra
 from training.studies.rows import rows_of, score_name
+from training.studies.stability import stability
 from training.studies.style import looks, paper_style, write_figure
 from zoo import LRU
 
@@ -112,6 +115,19 @@ def bounds() -> None:
     _write(figure, "bounds")
 
 
+def steadiness() -> None:
+    """The moves of the values in the study `stability`, as `scripts/reproduce.py` draws them."""
+    kept = json.loads((ROOT / "results" / "stability" / "stability.json").read_text())
+    moves = {
+        name: [
+            SimpleNamespace(**dict(zip(run, row, strict=True)))
+            for row in zip(*run.values(), strict=True)
+        ]
+        for name, run in kept.items()
+    }
+    _write(stability(moves), "stability")
+
+
 def _write(figure, name: str) -> None:
     write_figure(figure, PICTURES, name)
     plt.close(figure)
@@ -122,3 +138,4 @@ if __name__ == "__main__":
         of_studies()
         shrinking()
         bounds()
+        steadiness()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cut the model of a finished run after its training, and measure what is left.
+"""Cut the model of a finished run after its training, and measure the result.
 
 scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
 """
@@ -36,20 +36,20 @@ def main(argv: list[str]) -> int:
         help="{choices}: the rank is that of each layer, or of all on average",
     )
     parser.add_argument(
-        "--method", choices=tuple(METHODS), default="data", help="what weighs states: {choices}"
+        "--method", choices=tuple(METHODS), default="data", help="method: {choices}"
     )
     parser.add_argument(
         "--calibration",
         type=int,
         default=CompressionConfig.calibration,
-        help="training sequences that data measures, and whose loss is taken before and after",
+        help="training sequences for the method data and for the loss before and after",
     )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
     parser.add_argument(
         "--at",
         choices=("best", "last"),
         default="best",
-        help="{choices}: the state that validation likes best, or that of the last step",
+        help="{choices}: the best step by validation, or the last step",
     )
     parser.add_argument("--out", type=Path, required=True, help="new run directory")
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let a pretrained Mamba or Mamba-2 go on from a text.
+"""Continue a text with a pretrained Mamba or Mamba-2.
 
 scripts/generate.py --checkpoint FOLDER --prompt "The state of a system is"
 """
@@ -23,13 +23,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="folder with config.json and safetensors"
     )
-    parser.add_argument("--prompt", required=True, help="text to go on from")
-    parser.add_argument("--tokens", type=int, default=100, help="tokens that are written")
+    parser.add_argument("--prompt", required=True, help="text to continue")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens to generate")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token")
     parser.add_argument(
         "--top-p", type=float, default=0.95, help="share of the probability that is drawn from"
     )
-    parser.add_argument("--seed", type=int, default=0, help="which text")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the text")
     began = False
     try:
         options = parser.read(argv)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how well a pretrained Mamba or Mamba-2 foretells a text.
+"""Measure the perplexity of a pretrained Mamba or Mamba-2 on a text.
 
 scripts/perplexity.py --checkpoint FOLDER --text FILE
 """
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     text.add_argument("--text", type=Path, help="text, read by the checkpoint's tokenizer.json")
     text.add_argument("--tokens", type=Path, help="token numbers of a text (.npy)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
-    parser.add_argument("--pieces", type=int, help="pieces that are judged (default: all)")
+    parser.add_argument("--pieces", type=int, help="pieces to evaluate (default: all)")
     console = Console()
     try:
         options = parser.read(argv)

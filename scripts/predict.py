@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write what the model of a finished run says of the sequences in a file.
+"""Write the predictions of a finished run's model for the sequences in a file.
 
 scripts/predict.py --run runs/NAME --data new.npz --out predictions.csv
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a study: many training runs, and the table and figures made of them.
+"""Run a study: many training runs, and their table and figures.
 
 scripts/reproduce.py smnist --data-dir FOLDER_WITH_MNIST
 scripts/reproduce.py --list
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; go on with the same command and --resume", file=sys.stderr)
+        print("stopped; continue with the same command and --resume", file=sys.stderr)
         return 130
     for name, why in outcome.failed.items():
         print(f"error: {name}: {why}", file=sys.stderr)
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _command(argv: list[str], console: Any) -> Any:
-    """What `argv` asks for; None where that is done: the list of the studies."""
+    """The command in `argv`; None after `--list`."""
     from rich.table import Table
 
     from training.settings.errors import UsageError
@@ -59,16 +59,16 @@ def _command(argv: list[str], console: Any) -> Any:
     os.environ.update(SHARED_GPU)  # which is its runs'; this process only asks what there is
     parser = Parser(__doc__)
     parser.add_argument("study", nargs="?", choices=sorted(STUDIES), help="{choices}")
-    parser.add_argument("--list", action="store_true", help="the studies, and what each asks")
+    parser.add_argument("--list", action="store_true", help="list the studies and their questions")
     parser.add_argument(
         "--scale", choices=("cpu", "paper"), default="cpu", help="size of the runs: {choices}"
     )
     parser.add_argument("--seeds", type=int, help="seeds 0 to N-1 (default: the study's number)")
-    parser.add_argument("--resume", action="store_true", help="go on with what was begun")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted study")
     parser.add_argument(
         "--again",
         action="store_true",
-        help="all runs anew, beside those that the repository holds: in runs/again/STUDY",
+        help="repeat all runs in runs/again/STUDY, beside the repository's records",
     )
     parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
@@ -77,10 +77,8 @@ def _command(argv: list[str], console: Any) -> Any:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
     )
-    parser.add_argument("--only", nargs="+", help="these variants alone, with what they need")
-    parser.add_argument(
-        "--yes", action="store_true", help="start without asking, whatever it costs"
-    )
+    parser.add_argument("--only", nargs="+", help="only these variants, and those that they need")
+    parser.add_argument("--yes", action="store_true", help="start without confirmation")
     options = parser.read(argv)
     if options.list:
         table = Table("study", "runs", "question")

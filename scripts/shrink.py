@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _work(out: Path) -> Path:
-    """Where a run keeps what another one can go on from."""
+    """The folder with the recordings of an interrupted run."""
     return out.with_name(f"{out.name}.partial")
 
 
@@ -86,14 +86,16 @@ def _options(argv: list[str]) -> Any:
     text.add_argument(
         "--text", type=Path, help="text, read by the checkpoint's tokenizer.json, else as bytes"
     )
-    text.add_argument("--tokens", type=Path, help="token numbers of a text (.npy), for any other")
+    text.add_argument("--tokens", type=Path, help="text as token numbers (.npy)")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--tolerance", type=float, help="share of the sum of HSVs that may go")
+    size.add_argument(
+        "--tolerance", type=float, help="share of the sum of HSVs that may be dropped"
+    )
     size.add_argument("--rank", type=int, help="states of each layer")
     parser.add_argument(
         "--guard",
         type=float,
-        help="largest rise of the loss [nats per token] that the cut may cause on text of its own",
+        help="largest rise of the loss by the cut [nats per token], on separate text",
     )
     parser.add_argument("--out", type=Path, help="folder for the smaller checkpoint")
     parser.add_argument(
@@ -101,7 +103,7 @@ def _options(argv: list[str]) -> Any:
     )
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
     parser.add_argument("--generate", type=int, default=128, help="tokens generated for the speed")
-    parser.add_argument("--seed", type=int, default=0, help="which pieces")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pieces")
     return parser.read(argv)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepare a task's data, or show what is in it.
+"""Prepare a task's data, or show its content.
 
 scripts/tasks.py prepare pathfinder --resolution 16 --contour-length 3
 scripts/tasks.py inspect digits --picture digits.png
@@ -174,24 +174,25 @@ ASKED = {
     "multilabel": ("labels", "test accuracy"),
     "values": ("values", "test mean squared error"),
     "regression": ("values at each step", "test mean squared error"),
-    "language": ("tokens that may follow", "test bits per token"),
-    "recall": ("tokens that may be asked for", "test accuracy"),
+    "language": ("possible next tokens", "test bits per token"),
+    "recall": ("possible answers", "test accuracy"),
 }
-"""What is asked by each kind of task, and the measure of its baselines."""
+"""The labels of each kind of task, and the measure of its baselines."""
 
 
 VALUED = ("values", "regression")
-"""Kinds that ask for values."""
+"""Kinds with values as labels."""
 
 
 def _labels_title(task: "Task") -> str:
     if task.classes is not None:
         return "samples of each label"
-    return "mean of each value" if task.kind in VALUED else "commonest tokens"
+    return "mean of each value" if task.kind in VALUED else "most frequent tokens"
 
 
 def _labels(task: "Task", labels: np.ndarray) -> str:
-    """How often each label occurs; of many, the commonest; of values, their mean."""
+    """The frequency of each label; for many labels, the most frequent ones; for values, their
+    mean."""
     if task.kind in VALUED or labels.dtype == np.float32:
         means = labels.reshape(-1, labels.shape[-1]).mean(axis=0)
         return " ".join(f"{mean:.3f}" for mean in means[:6]) + (" ..." if len(means) > 6 else "")

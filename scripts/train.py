@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
-"""Train a model of the zoo on a task, compressing it on the way.
-
-`--help` lists the options that matter, `--help-all` all of them, `--list` the settings that every
-task starts with.
+"""Train a model of the zoo on a task, with compression during training. `--help` lists the most
+important options, `--help-all` all options, `--list` the presets of all tasks.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Training with compression on the way, and what comes out of it.
+"""Training with in-training compression, and the use of trained models.
 
     trained = training.fit(task, "lru")           # train on a task of yours, and shrink meanwhile
     trained = training.load_run("runs/NAME")      # or take what a run has trained
     trained.predict(inputs)
 
-What stands here is imported when it is asked for: most commands need only a part.
+The names here are imported on first use, since most commands need only a part of the package.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ check_names("zoo", "data", "compress")
 __all__ = ["Stream", "TrainedRun", "fit", "load_run"]
 
 __version__ = "0.1.0"
-"""The version of the distribution, compressm-zoo, that the four packages come with."""
+"""The version of the distribution compressm-zoo, which holds the four packages."""
 
 
 def __dir__() -> list[str]:
@@ -35,7 +35,7 @@ _PLACES = {
     ".finished.streaming": "Stream",
     ".finished.trained": "TrainedRun",
 }
-"""Where each public name is made."""
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:

@@ -3,13 +3,13 @@
     layer = LRU.init(d_model=32, d_state=64, key=jax.random.key(0))
     y = layer(u)                                # u: [length, d_model]; batches by jax.vmap
     carry, y = layer.run(layer.init_state(), u)      # the same, in pieces
-    layer.to_lti()                              # the linear system that it is
+    layer.to_lti()                              # its linear system
 
     model, state = classifier(lambda key: LRUConfig(64).build(32, key=key), ...)
 
-`LAYERS` has the configurations of all layers by name, `register_layer` adds your own. `classifier`,
-`pair_classifier`, `regressor` and `language_model` build networks around them. `zoo.pretrained`
-reads checkpoints of Hugging Face.
+`LAYERS` maps names to the configuration classes of all layers. `register_layer` adds your own.
+`classifier`, `pair_classifier`, `regressor` and `language_model` build networks around them.
+`zoo.pretrained` reads and writes checkpoints in Hugging Face's format.
 """
 
 from typing import TYPE_CHECKING
@@ -125,7 +125,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-"""The version of the distribution, compressm-zoo, that the four packages come with."""
+"""The version of the distribution compressm-zoo, which holds the four packages."""
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,9 @@
 """Functions with a derivative of their own that serves both directions.
 
-`jax.custom_vjp` gives a function a backward pass and takes forward mode away: `jax.jvp`,
+`jax.custom_vjp` gives a function its own backward pass, but removes forward mode: `jax.jvp`,
 `jax.jacfwd`, `jax.linearize` and Hessians by forward over reverse all fail. `jax.custom_jvp` leaves
-the backward pass to the transpose of the forward one, which keeps more than it has to. Here the
-derivative is one linear map that says both what it does and what its transpose does.
+the backward pass to the transpose of the forward one, which stores more than necessary. Here the
+derivative is one linear map with its own transpose.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Backward = Callable[[Any, Any], tuple[Any, ...]]
 def both_ways(forward: Forward, tangent: Tangent, backward: Backward) -> Callable[..., Any]:
     """A function of arrays, differentiable in forward and in reverse mode.
 
-    `forward(*arrays)` returns the results and what is kept for the derivative, both any tree of
+    `forward(*arrays)` returns the results and the residuals for the derivative, each as any tree of
     arrays. `tangent(kept, tangents)` returns the tangents of the results, from one tangent for each
     array; JAX must be able to differentiate it. `backward(kept, cotangents)` is its transpose: it
     returns one cotangent for each array. As everywhere in JAX, cotangents of complex numbers

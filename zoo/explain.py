@@ -1,4 +1,4 @@
-"""What does not fit a function's annotations, in one sentence."""
+"""One-sentence explanations of arguments that do not match a function's annotations."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ _LONGEST = 60
 def explained(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
 ) -> str | None:
-    """What is wrong with a call that ended in `error`; None where it was not the call."""
+    """What is wrong with a call that raised `error`; None if the call itself is not the cause."""
     signature = inspect.signature(function)
     try:
         given = signature.bind(*args, **kwargs).arguments
@@ -52,7 +52,7 @@ def _unbound(
     kwargs: dict[str, Any],
     error: TypeError,
 ) -> str:
-    """Of a call without an argument that it needs, or with one too many."""
+    """The explanation for a call with a missing argument or one too many."""
     try:
         given = signature.bind_partial(*args, **kwargs).arguments
     except TypeError:
@@ -135,7 +135,7 @@ def _has_dtype(value: Any, hint: Any) -> bool:
 
 
 def _dims(hint: Any, given: Mapping[str, Any]) -> list[str]:
-    """The dimensions of an annotation, those that other arguments say as numbers."""
+    """The dimensions of an annotation, as numbers where other arguments determine them."""
     try:
         return hint.dim_str.format(**given).split()
     except (AttributeError, KeyError, IndexError, ValueError):
@@ -143,7 +143,7 @@ def _dims(hint: Any, given: Mapping[str, Any]) -> list[str]:
 
 
 def _matched(shape: tuple[int, ...], dims: list[str], sizes: Sizes) -> Sizes | None:
-    """What dimensions are with this shape; None where they cannot be."""
+    """The sizes of the dimensions for this shape; None where they do not match."""
     variadic = [k for k, dim in enumerate(dims) if dim.startswith("*") or dim == "..."]
     if variadic:
         before, after = variadic[0], len(dims) - variadic[0] - 1

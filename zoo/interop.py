@@ -12,9 +12,10 @@ from .typing import checked
 def to_control(lti: DiagonalLTI, *, delayed: bool = False) -> Any:
     """`lti` as a discrete `control.StateSpace` of one sample per step.
 
-    Its convention has the input in the next state. The same map is then (A, B, C A, C B + D), whose
-    Hankel singular values differ from those of `lti`. With `delayed` it is (A, B, C, D) instead:
-    the states' share of the output comes one sample late, the Hankel singular values are ours.
+    In its convention the input enters the next state. The same map is then (A, B, C A, C B + D),
+    whose Hankel singular values differ from those of `lti`. With `delayed` it is (A, B, C, D)
+    instead: the states' share of the output comes one sample late, the Hankel singular values are
+    ours.
     """
     import control  # optional
 

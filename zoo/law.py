@@ -1,7 +1,7 @@
-"""What every layer promises, as functions that a stranger can run on a layer of their own.
+"""The laws that every layer keeps, as functions that you can run on a layer of your own.
 
-Each takes a layer and a sequence of inputs, and raises a `BrokenLaw` that says in one sentence what
-does not hold. `check_layer` runs all that concern the layer.
+Each takes a layer and a sequence of inputs, and raises a `BrokenLaw` with one sentence if the law
+does not hold. `check_layer` runs all laws that apply to the layer.
 """
 
 from functools import partial
@@ -18,19 +18,19 @@ from .lti import DiagonalLTI
 from .typing import InputArray, checked
 
 TOLERANCE = 2e-4
-"""How far two ways to compute the same may lie apart, as a share of the largest value."""
+"""Largest difference of two ways to compute the same result, as a share of the largest value."""
 
 Inputs = Float[InputArray, "length {layer.d_model}"]
 """A sequence for the layer, of 4 samples or more."""
 
 
 class BrokenLaw(AssertionError):
-    """A layer does not do what every layer promises."""
+    """A layer breaks one of the laws."""
 
 
 @checked
 def check_layer(layer: AbstractSSM, u: Inputs) -> None:
-    """All laws that concern `layer`, the quick ones first."""
+    """Check all laws that apply to `layer`, the quick ones first."""
     check_sizes(layer)
     check_step(layer, u)
     check_pieces(layer, u)
@@ -45,7 +45,7 @@ def check_layer(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_step(layer: AbstractSSM, u: Inputs) -> None:
-    """Sample by sample, `step` gives what the call gives, and leaves the state that `run` does."""
+    """`step`, sample by sample, gives the outputs of the call and the final state of `run`."""
 
     @eqx.filter_jit
     def stream(layer: AbstractSSM, u: Any) -> Any:
@@ -59,7 +59,7 @@ def check_step(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_pieces(layer: AbstractSSM, u: Inputs) -> None:
-    """In two pieces, `run` gives what the call gives."""
+    """`run` on two pieces gives the outputs of the call."""
     middle = len(u) // 2
     carry, first = _run(layer, layer.init_state(), u[:middle])
     carry, second = _run(layer, carry, u[middle:])
@@ -71,7 +71,7 @@ def check_pieces(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_padding(layer: AbstractSSM, u: Inputs) -> None:
-    """Samples from `length` on change neither the outputs before them nor the state."""
+    """Samples at and after `length` change neither the earlier outputs nor the state."""
     u = jnp.asarray(u)
     for length in (1, len(u) // 2):
         after, y = _run(layer, layer.init_state(), u[:length])
@@ -84,7 +84,7 @@ def check_padding(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_sizes(layer: AbstractSSM) -> None:
-    """`resized` and `first_states` make layers of the same kind, of the sizes that they should."""
+    """`resized` and `first_states` make layers of the same kind, of the requested sizes."""
     name, structure = type(layer).__name__, jax.tree.structure(layer)
     for n in sorted({1, max(1, layer.d_state // 2), layer.d_state}):
         like, first = layer.resized(n), layer.first_states(n)
@@ -104,12 +104,12 @@ def check_sizes(layer: AbstractSSM) -> None:
                     f"resized({n}) has {np.shape(x)}"
                 )
             if not np.isin(y, whole).all():
-                raise BrokenLaw(f"{name}.first_states({n}) has entries that the layer has not")
+                raise BrokenLaw(f"{name}.first_states({n}) has entries that are not the layer's")
 
 
 @checked
 def check_gradients(layer: AbstractSSM, u: Inputs) -> None:
-    """The outputs have a finite derivative by every parameter, and one that is not zero by some."""
+    """The gradient is finite for every parameter, and not zero for all of them."""
     weights = jnp.cos(jnp.arange(np.size(u))).reshape(np.shape(u))
 
     @eqx.filter_jit
@@ -123,7 +123,7 @@ def check_gradients(layer: AbstractSSM, u: Inputs) -> None:
             field = jax.tree_util.keystr(path).removeprefix(".")
             raise BrokenLaw(f"the gradient of {type(layer).__name__} by {field} is not finite")
     if not any(np.any(x) for _, x in found):
-        raise BrokenLaw(f"the gradient of {type(layer).__name__} is zero by all parameters")
+        raise BrokenLaw(f"the gradient of {type(layer).__name__} is zero for all parameters")
 
 
 @checked
@@ -149,7 +149,8 @@ def check_intervals(layer: AbstractSSM, u: Inputs) -> None:
 
 @checked
 def check_inverse(layer: AbstractLinearSSM | AbstractBankSSM, u: Inputs) -> None:
-    """The system of `to_lti` is the layer, and `from_lti` makes the layer of it again."""
+    """The system of `to_lti` computes the layer's map, and `from_lti` restores the layer from
+    it."""
     lti, y = layer.to_lti(), _called(layer, u)
     _same(layer, _simulated(layer, lti, u), y, "the outputs of its `to_lti`", "those of the call")
     again = layer.from_lti(lti)
@@ -159,7 +160,8 @@ def check_inverse(layer: AbstractLinearSSM | AbstractBankSSM, u: Inputs) -> None
 
 @checked
 def check_truncation(layer: AbstractLinearSSM | AbstractBankSSM, u: Inputs) -> None:
-    """A system of fewer states is a layer of the same kind and dtype, which computes it."""
+    """`from_lti` of a system with fewer states gives a layer of the same kind and dtype that
+    computes it."""
     lti = layer.to_lti()
     for n in sorted({1, max(1, layer.d_state // 2)}):
         first = partial(_first_of_system, n=n)

@@ -1,4 +1,4 @@
-"""The linear time-invariant system that every layer of the zoo can say it is, and be made from."""
+"""The linear time-invariant system of the layers: `to_lti` gives it, `from_lti` takes it."""
 
 import equinox as eqx
 import jax
@@ -15,9 +15,9 @@ class DiagonalLTI(eqx.Module):
         x_k = diag(exp(log_lam)) x_{k-1} + B u_k
         y_k = Re(C x_k) + D u_k
 
-    The current input is in the current state. `log_lam` holds the logarithms of the discrete
+    The current input enters the current state. `log_lam` holds the logarithms of the discrete
     eigenvalues, decay + i * rotation, per sample: next to the unit circle 1 - lam_i conj(lam_j)
-    = -expm1(log_lam_i + conj(log_lam_j)) keeps the digits that `lam` itself has lost.
+    = -expm1(log_lam_i + conj(log_lam_j)) keeps the digits that are lost in `lam` itself.
 
     `D` is a vector (feed-through channel by channel, m = p) or a full matrix. The arrays may be
     NumPy's: a system in double precision stays exact even while JAX runs in single.
@@ -31,9 +31,9 @@ class DiagonalLTI(eqx.Module):
     def __check_init__(self):
         n = self.log_lam.shape[0]
         if self.B.shape[0] != n:
-            raise ValueError(f"B has {self.B.shape[0]} rows, but log_lam has {n} states")
+            raise ValueError(f"`B` must have {n} rows, as log_lam has, got {self.B.shape[0]}")
         if self.C.shape[1] != n:
-            raise ValueError(f"C has {self.C.shape[1]} columns, but log_lam has {n} states")
+            raise ValueError(f"`C` must have {n} columns, as log_lam has, got {self.C.shape[1]}")
         m, p = self.B.shape[1], self.C.shape[0]
         if self.D.shape not in ([(p,), (p, m)] if m == p else [(p, m)]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Which samples of a padded sequence are its own: the one place where such masks are made."""
+"""Masks of the valid samples of padded sequences. All masks are made here."""
 
 from typing import Any
 
@@ -12,9 +12,8 @@ from .typing import Count, InputArray, Size, checked
 
 @checked
 def within(length: Count | Int[InputArray, "*lead"], samples: Size) -> Bool[Array, "*lead length"]:
-    """Which of `samples` samples are no padding, where `length` are a sequence's own.
-
-    Several lengths make a row each. Raises as `check_length`.
+    """Mask of the first `length` of `samples` samples, those that are not padding. Several lengths
+    give one row each. Raises as `check_length`.
     """
     check_length(length, samples)
     if np.ndim(length) == 0:
@@ -26,16 +25,15 @@ def within(length: Count | Int[InputArray, "*lead"], samples: Size) -> Bool[Arra
 def rows_within(
     lengths: Int[InputArray, " batch"] | None, batch: int, samples: int
 ) -> Bool[np.ndarray, "{batch} {samples}"]:
-    """`within` for each of `batch` sequences, as an array of NumPy; None for no padding at all."""
+    """`within` for each of `batch` sequences, as a NumPy array; None if there is no padding."""
     own = np.full(batch, samples) if lengths is None else np.asarray(lengths)
     return np.arange(samples) < own[:, None]
 
 
 @checked
 def check_length(length: Any, samples: Size) -> None:
-    """ValueError unless `length` is a whole number from 1 to `samples`, or several of these.
-
-    Traced ones are trusted.
+    """ValueError unless `length` is a whole number from 1 to `samples`, or an array of such
+    numbers. Traced numbers are not checked.
     """
     if isinstance(length, Tracer):
         return

@@ -1,4 +1,4 @@
-"""The layers by name, each with the dataclass that configures it; others can be added."""
+"""The registry of layers: names, and the dataclass that configures each layer."""
 
 import dataclasses
 import difflib
@@ -28,7 +28,7 @@ class LayerConfig(Protocol):
     """Settings of a kind of layer, a frozen dataclass; `build` makes one."""
 
     states_per_channel: ClassVar[bool]
-    """Whether `d_state` counts the states of each channel (Mamba), or those of the layer (LRU)."""
+    """Whether `d_state` counts the states of each channel (Mamba) or of the whole layer (LRU)."""
 
     @property
     def d_state(self) -> int: ...
@@ -51,16 +51,17 @@ _layers: dict[str, type[Any]] = {
 }
 
 LAYERS: Mapping[str, type[Any]] = MappingProxyType(_layers)
-"""The configuration class of every layer by its name; a view, to which `register_layer` adds."""
+"""The configuration class of every layer by its name: a read-only view; `register_layer` adds
+entries."""
 
 
 @checked
 def register_layer(name: str, config_class: Any) -> None:
-    """Let a layer be called by `name`, as on the command line's --model.
+    """Register a layer under `name`, which the command line's --model then accepts.
 
     `config_class` is a frozen dataclass like `LRUConfig`: a field `d_state`, defaults for all other
     fields, the ClassVar `states_per_channel`, and `build(d_model, *, key)`, which makes the layer.
-    A ValueError says what is wrong with the name or the class.
+    ValueError if the name or the class is not valid.
     """
     if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
         raise ValueError(f"`name` must be a lower-case identifier, got {name!r}")
@@ -82,7 +83,7 @@ def layer_config(name: str) -> type[Any]:
 
 
 def _problem(config_class: Any) -> str | None:
-    """What a configuration class must do and does not."""
+    """The requirement that a configuration class does not meet; None if it meets all."""
     settings = getattr(config_class, "__dataclass_params__", None)
     if not isinstance(config_class, type) or settings is None or not settings.frozen:
         return "be a frozen dataclass"

@@ -1,8 +1,8 @@
-"""The words that shapes are written in, and the decorator that checks them where they are used.
+"""The names of dimensions in annotations, and the decorator that checks shapes.
 
-`@checked` compares what a function is given and what it returns with its annotations: while it is
-traced, and where it is called outside `jit`. A compiled program has nothing of it. What does not
-fit is said in one sentence, by an error that is both a TypeError and a ValueError.
+`@checked` compares a function's arguments and results with its annotations, during tracing and in
+calls outside `jit`. Compiled programs contain no checks. A mismatch raises one sentence, in an
+error that is both a TypeError and a ValueError.
 """
 
 import functools
@@ -25,61 +25,60 @@ DIMENSIONS: Mapping[str, str] = {
     "outputs": "what comes out: outputs p of a system, entries of what a vector is mapped to",
     "channels": "channels inside a layer, of its recurrence or convolution; real ones of the data",
     "convolved": "channels of a layer that pass through its convolution",
-    "groups": "groups of neighbouring channels or heads, each with B and C of its own",
-    "oscillators": "oscillators, as others count them or as there are already",
-    "heads": "heads of a layer, each with a decay of its own",
+    "groups": "groups of neighbouring channels or heads, each with its own B and C",
+    "oscillators": "oscillators of a layer",
+    "heads": "heads of a layer, each with its own decay",
     "headdim": "channels of a head",
     "key_heads": "heads of queries and keys, each shared by neighbouring heads of values",
     "keys": "keys of a head of linear attention, before a map to the stored ones, if there is one",
     "values": "values of a head of linear attention",
-    "window": "samples that attention sees",
+    "window": "samples in the window of attention",
     "past": "samples before the present one that are carried along",
-    "taps": "samples under a convolution",
+    "taps": "samples in the window of a convolution",
     "kept": "channels of B or C, for each group, that a map takes to the states",
-    "rank": "states that are left, or the rank of a map",
+    "rank": "states after a cut, or the rank of a map",
     "spectra": "rows of eigenvalues: one for each channel, or one for all",
     "order": "states of a real system, twice as many as complex ones at most",
-    "frequencies": "frequencies at which a response is asked for",
+    "frequencies": "frequencies of a response",
     "chunks": "chunks of equal length that a sequence is cut into",
     "chunk": "samples of a chunk",
     "parts": "real and imaginary part of a number, or the real one alone",
-    "rows": "rows of a matrix, whatever they stand for",
-    "vocabulary": "tokens that there are",
-    "tokens": "tokens that are made",
-    "classes": "classes that there are",
+    "rows": "rows of a matrix",
+    "vocabulary": "tokens in all",
+    "tokens": "generated tokens",
+    "classes": "classes in all",
     "pixels": "pixels of a picture",
-    "lead": "axes in front, any number of them",
-    "rest": "axes behind, any number of them",
+    "lead": "any number of leading axes",
+    "rest": "any number of trailing axes",
     "shape": "all axes of an array, any number of them",
 }
-"""Every name that stands for a size in an annotation of the zoo, and what it counts."""
+"""Every name of a size in the zoo's annotations, and its meaning."""
 
 Array = jax.Array
-"""An array of JAX, traced or not: what functions return and layers hold."""
+"""A JAX array, traced or not: functions return these, and layers hold them."""
 
 AnyArray = jax.Array | np.ndarray
-"""An array of JAX or of NumPy: systems are of either."""
+"""A JAX or NumPy array: systems hold either."""
 
 if TYPE_CHECKING:
     InputArray = jax.Array
 else:
     InputArray = AnyArray
-"""What functions and layers take: an array of JAX, for which one of NumPy does as well."""
+"""The arrays that functions and layers accept: JAX arrays, at run time also NumPy arrays."""
 
 Count = Int[InputArray, ""] | int | np.integer
 """A number of samples, which may be traced."""
 
 Size = Any
-"""A size of an array: a whole number, or a symbol of JAX where a program is for any size."""
+"""A size of an array: a whole number, or a JAX symbol in programs for any size."""
 
 Function = TypeVar("Function")
 
 
 @functools.cache
 def checker() -> Callable[..., Any]:
-    """Where a number is wanted, NumPy's are as good, and an integer is as good as a real one.
-
-    It is loaded for the first function that is called, which an import need not wait for.
+    """The type checker. It accepts NumPy's numbers as numbers, and integers as real numbers. It is
+    loaded at the first call of a checked function, to keep imports fast.
     """
     from beartype import BeartypeConf, FrozenDict, beartype
 
@@ -92,7 +91,7 @@ class ArgumentError(TypeError, ValueError):
 
 
 def checked(function: Function) -> Function:
-    """`function`, or method, with what it takes and returns checked against its annotations.
+    """`function` (or method) whose arguments and results are checked against its annotations.
 
     Names of sizes are those of `DIMENSIONS`; "{self.d_model}" is the size that the layer has.
     Raises an `ArgumentError` that names the argument, what it is, and what is expected. Works for
@@ -123,7 +122,8 @@ def checked(function: Function) -> Function:
 
 
 def _without_hook(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What jaxtyping's import hook, as in tests, has wrapped: to check twice is once too often."""
+    """The function under the wrapper of jaxtyping's import hook, which tests use, so that nothing
+    is checked twice."""
     code = getattr(function, "__code__", None)
     by_hook = code is not None and code.co_filename == inspect.getfile(jaxtyped)
     return function.__wrapped__ if by_hook else function  # pyright: ignore[reportFunctionMemberAccess]

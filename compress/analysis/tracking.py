@@ -1,10 +1,10 @@
 """Hankel singular values followed from one moment of training to another.
 
-A Hankel singular value is a number; what carries it is a pair of functions of time, the Hankel
-operator's singular vectors. Two systems' values belong together where these overlap, whatever their
-order. How far a value can have moved is bounded by the change of the operator (Weyl; CompreSSM,
-lemma 3.1). All of this holds for the operator of a linear system, and for that of a selective layer
-on data (`compress.selective.operator`).
+Each Hankel singular value belongs to a pair of functions of time, the Hankel operator's singular
+vectors. Values of two systems are matched by the overlap of these vectors, not by their order. The
+change of a value is bounded by the change of the operator (Weyl; CompreSSM, lemma 3.1). All of this
+holds for the operator of a linear system, and for that of a selective layer on data
+(`compress.selective.operator`).
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ from ..numerics.threads import one_blas_thread
 from ..selective.operator import SampledStates
 
 System = DiagonalLTI | SampledStates
-"""What has a Hankel operator. `form` is for linear systems; of samples there is but one."""
+"""Systems with a Hankel operator. `form` applies to linear systems only."""
 
 FLOOR = 1e-6
-"""Least share of the largest value that is followed: smaller ones' vectors are mostly rounding."""
+"""Smallest share of the largest value that is followed. The vectors of smaller values are mostly
+rounding."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,16 @@ class Match:
     before: Float[np.ndarray, " k"]
     """Values of the first system, descending, as many as are followed."""
     after: Float[np.ndarray, " k"]
-    """Of each, the value of the second system that it has become."""
+    """For each of them, the matched value of the second system."""
     overlap: Float[np.ndarray, " k"]
     """|inner product| of their right singular vectors, 0 to 1."""
     rank: Int[np.ndarray, " k"]
     """Place of each `after` among all values of the second system, from 0."""
 
     def crossings(self, least: float = 0.5) -> int:
-        """Pairs of values that have changed their order, of those whose overlap is `least` or more.
-
-        Less overlap means that a vector has turned into a mixture, and its place means nothing.
+        """The number of pairs of values that have changed their order, among those with an overlap
+        of `least` or more. With less overlap a vector has become a mixture, and its place is
+        meaningless.
         """
         rank = self.rank[self.overlap >= least]
         return int(np.sum(np.triu(rank[:, None] > rank[None, :], 1)))
@@ -54,7 +55,7 @@ class Match:
 
 @runtime_checkable
 class _Operator(Protocol):
-    """A Hankel operator; its right singular vectors are told by rows of some kind."""
+    """A Hankel operator, whose right singular vectors are represented by rows."""
 
     def values(self) -> Float[np.ndarray, " k"]:
         """The singular values, descending."""
@@ -81,7 +82,8 @@ def values(system: System, *, form: Form = "real") -> Float[np.ndarray, " k"]:
 
 @checked
 def weyl_bound(before: System, after: System, *, form: Form = "real") -> float:
-    """The largest |sigma_i(before) - sigma_i(after)| that the change of the system allows, any i.
+    """The largest |sigma_i(before) - sigma_i(after)|, over all i, that the change of the system
+    allows.
 
     That is the norm of the difference of the two Hankel operators, for linear systems the first
     Hankel singular value of the system `before` - `after` (Weyl's inequality; lemma 3.1 of
@@ -94,10 +96,9 @@ def weyl_bound(before: System, after: System, *, form: Form = "real") -> float:
 
 @checked
 def match(before: System, after: System, *, form: Form = "real") -> Match:
-    """Which Hankel singular value of `after` each one of `before` has become.
-
-    The pairs are those of most overlap in all (linear sum assignment). Values below `FLOOR` times
-    the first are left out. ValueError as for `weyl_bound`.
+    """Match the Hankel singular values of `before` and `after`. The pairs maximise the total
+    overlap (linear sum assignment). Values below `FLOOR` times the first are left out. ValueError
+    as for `weyl_bound`.
     """
     a, b = _pair(before, after, form)
     with one_blas_thread():
@@ -113,7 +114,7 @@ def match(before: System, after: System, *, form: Form = "real") -> Match:
 
 
 def _pair(before: System, after: System, form: Form) -> tuple[_Operator, _Operator]:
-    """The operators of two systems that belong together."""
+    """The operators of two comparable systems."""
     if isinstance(before, SampledStates) and isinstance(after, SampledStates):
         _check_equal("(groups, samples)", *(x.H.shape[::2] for x in (before, after)))
         return before, after
@@ -129,7 +130,7 @@ def _pair(before: System, after: System, form: Form) -> tuple[_Operator, _Operat
 
 def _check_equal(what: str, before: Any, after: Any) -> None:
     if before != after:
-        raise ValueError(f"before has {what} {before}, after has {after}")
+        raise ValueError(f"`after` must have {what} = {before}, as `before`, got {after}")
 
 
 def _followed(sigma, rows):

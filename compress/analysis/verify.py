@@ -1,4 +1,4 @@
-"""Measures the error that the bound of a truncation promises."""
+"""Measures the error of a truncation and compares it with its bound."""
 
 from dataclasses import dataclass
 
@@ -22,21 +22,22 @@ from ..numerics.threads import one_blas_thread
 
 @dataclass(frozen=True)
 class Certificate:
-    """What truncation theory promises of a smaller layer, and what was measured."""
+    """The theoretical bounds for a smaller layer, and the measured error."""
 
     path: str
-    """Where the layer is in the model."""
+    """The layer's path in the model."""
     rank_before: int
     rank_after: int
     floor: float
-    """No system of this size has an error of less gain: the first HSV beyond it."""
+    """Lower bound of the error's gain for any system of this size: the first dropped HSV."""
     error: float
     """The measured gain of the error, an H-infinity norm."""
     bound: float
-    """Balanced truncation to this size has no error of more gain: 2 * (sum of those HSVs)."""
+    """Upper bound of the error's gain for balanced truncation to this size: 2 * (sum of the dropped
+    HSVs)."""
 
     rounding: float = 0.0
-    """The gain that the rounding of the smaller layer's own parameters can make, to first order
+    """The gain of the rounding of the smaller layer's parameters, to first order
     (`compress.linear.hankel.rounding_gain`), and the computation in double precision."""
 
     channels: tuple["Certificate", ...] = ()
@@ -89,7 +90,7 @@ def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verificatio
     since they aim at other inputs. Of a bank every channel is measured. `form` as for `hinf_error`.
     In double precision.
 
-    ValueError if the layers do not belong together, hold NaN or infinity, or are not stable.
+    ValueError if the layers do not match, hold NaN or infinity, or are not stable.
     """
     if isinstance(before, DiagonalLTI) and isinstance(after, DiagonalLTI):
         return Verification((_certificate("", before, after, rounding_of(after), form),))
@@ -286,7 +287,7 @@ def _matrix(lti: DiagonalLTI):
 
 
 STEPS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Distances from a pole's angle that the first sweep looks at, in units of its decay."""
+"""Distances from a pole's angle in the first sweep, in units of its decay."""
 
 UNIFORM = 513
 """Frequencies of the uniform grid."""

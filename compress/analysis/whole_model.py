@@ -1,11 +1,10 @@
-"""How much a layer's cut changes what the whole model says: a first-order estimate, and a bound.
+"""How much a layer's cut changes the result of the whole model: a first-order estimate, and a
+bound. On a batch, the change dy of a cut layer's output is known: both layers are run on the
+layer's inputs. To first order the logits then change by J dy, and with a random combination v of
+the logits, whose gradient g = J^T v is recorded, E |<g, dy>|^2 = |J dy|^2.
 
-On a batch, the change dy of a cut layer's output is known: both layers are run on what the layer is
-fed. To first order the logits then change by J dy, and with a random combination v of the logits,
-whose gradient g = J^T v is recorded, E |<g, dy>|^2 = |J dy|^2.
-
-The bound follows dy through what comes after. All constants hold for the batch as it is, whatever
-the perturbed side does:
+The bound follows dy through the rest of the model. All constants hold for the unperturbed batch,
+for any perturbation:
 
     x + after(ssm(norm(x)))   1 + product of the gains of its parts,
     norm by fixed numbers     the largest scale; by the sample's own, 2 max |weight| / min(s), with
@@ -15,7 +14,7 @@ the perturbed side does:
     GLU  W z * sigmoid(V z)   |W| + max |W z + w| |V| / 4,
     mean and linear head      |head| / sqrt(samples); of the last sample |head|.
 
-Of other blocks (norm behind the layer, half a GLU, attention) no bound is known.
+For other blocks (norm after the layer, half GLU, attention) no bound is known.
 """
 
 from collections.abc import Sequence
@@ -46,22 +45,21 @@ from ..numerics.threads import one_blas_thread
 from ..plans import Plan
 
 GELU_SLOPE = 1.13
-"""The steepest that GELU gets, in the tanh approximation: 1.1290."""
+"""The largest slope of GELU in the tanh approximation: 1.1290."""
 
 
 @checked
 def whole_model(plan: Plan, model: PyTree, batch: Any, *, seed: int = 0) -> Plan:
-    """`plan` with two more columns: how far each layer's cut moves the result of `model`.
-
-    `model` is what the plan was made for: a layer, a function of one sequence, or a pair of a
-    `zoo.Classifier` and its state, run as in inference; `batch` has sequences along its first axis.
+    """`plan` with two more columns: how far each layer's cut moves the result of `model`. `model`
+    is the model of the plan: a layer, a function of one sequence, or a pair of a `zoo.Classifier`
+    and its state, run as in inference; `batch` has sequences along its first axis.
 
     - `change` is the root of the mean over the batch of the squared change of the result (its
       Euclidean norm, of logits say), to first order, by one random combination for each sequence;
     - `change_bound` is above the change of every sequence of the batch; infinite unless the model
       is a pair with a `Classifier` of linear layers.
 
-    Each is for the cut of that layer alone. ValueError for a plan of another model, and as for
+    Both are for the cut of that layer alone. ValueError for a plan of another model, and as for
     `layer_inputs`.
     """
     layers = [(path_name(keys), layer) for keys, layer in layers_of(model)]
@@ -127,7 +125,7 @@ def _tails(model: PyTree, batch: Any) -> list[float] | None:
 
 
 def _is_known(block: Any) -> bool:
-    """Whether it is the block that the module speaks of: norm first, and a full GLU."""
+    """Whether a bound for this kind of block is known: norm first, and a full GLU."""
     return isinstance(block, Block) and block.norm_first and isinstance(block.glu, GLU)
 
 

@@ -1,9 +1,10 @@
-"""The cut of a layer of linear attention, written into what makes its keys, and how moments follow.
+"""The cut of a layer of linear attention, written into the parameters of its keys, and how moments
+follow.
 
 With S near U W^T S the reduced layer's keys are W^T k, its queries U^T q. The lift of a change of
-the reduced layer to the full one is dk = U dk_r and dq = W dq_r, so gradients by all that makes
-keys go through U^T, those by what makes queries through W^T. Selections, of which U and W hold unit
-vectors, go the same way, and take the rows of a decay of each key along.
+the reduced layer to the full one is dk = U dk_r and dq = W dq_r, so gradients of the parameters of
+keys are multiplied by U^T, those of queries by W^T. For selections, U and W hold unit vectors, and
+the rows of each key's decay are selected too.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def _times(matrices: Float[np.ndarray, "G K r"]) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class KeysCut(AbstractCut):
-    """A layer before and after its keys were mapped to fewer, in what makes them."""
+    """A layer before and after its keys were mapped to fewer, by a change of their parameters."""
 
     before: AbstractLinearAttention
     after: AbstractLinearAttention
@@ -80,7 +81,7 @@ class KeysCut(AbstractCut):
         return jax.tree.leaves(small)[place]
 
     def _through(self, arrays: Leaves, U: Any, W: Any) -> Leaves:
-        """The adjoint of the lift, or what it is for the squares of its coefficients."""
+        """The adjoint of the lift, or the same with the squares of its coefficients."""
         leaves, structure = jax.tree.flatten(self.before)
         with jax.enable_x64(True):
             given = [

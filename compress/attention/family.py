@@ -1,4 +1,4 @@
-"""The layers of linear attention, as `compress` sees them."""
+"""The family of linear attention layers."""
 
 from typing import Any
 

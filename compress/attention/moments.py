@@ -1,9 +1,10 @@
-"""What the states of linear attention do on data: second moments of states, queries and keys.
+"""Second moments of states, queries and keys of linear attention on data.
 
 With the state S_t of a head, K keys times V values, and o_t = S_t^T q_t, putting U W^T S in the
 place of S changes the loss by q^T (I - U W^T) S g, g being the gradient by o. So P = E[S S^T]
-stands for controllability, and Q = E[q q^T |g|^2] for observability: what is written, and what is
-read and matters. Leaving out the keys D changes the loss by the sum over D of c_n = q_n (S g)_n.
+replaces the controllability Gramian (what is written), and Q = E[q q^T |g|^2] the observability
+Gramian (what is read and changes the loss). Dropping the keys D changes the loss by the sum over D
+of c_n = q_n (S g)_n.
 """
 
 from typing import Any, NamedTuple
@@ -22,11 +23,12 @@ from ..model.record import SLICE
 from ..numerics.precision import widen
 
 SAMPLES = 4096
-"""Samples that moments are taken over; of more, one at random of each stretch of equal length."""
+"""Most samples that moments are taken over. From more samples, one is drawn from each stretch of
+equal length."""
 
 SEQUENCES = 32
-"""Sequences that the layer is run on, at least; of more, those spread evenly, until there are twice
-as many samples as are looked at."""
+"""Fewest sequences that the layer is run on. From more sequences, evenly spread ones are taken
+until they have twice as many samples as are needed."""
 
 
 class KeyMoments(NamedTuple):
@@ -40,8 +42,8 @@ class KeyMoments(NamedTuple):
     keys: Float[np.ndarray, "G K K"]
     """E[k k^T]."""
     parts: Float[np.ndarray, "G K K"]
-    """E[c c^T], c = q * (S g): the sum of all entries in D is the mean square of what the keys D
-    do to the loss."""
+    """E[c c^T], c = q * (S g). The sum of all entries in D is the mean square of the keys' effect
+    on the loss."""
 
 
 def key_moments(
@@ -52,8 +54,8 @@ def key_moments(
 ) -> KeyMoments:
     """The moments of `layer` on `inputs` [b L d_model].
 
-    `gradients` [b L d_model] are those by its outputs; without them all outputs are taken to matter
-    alike. Of padded sequences the first `lengths` samples count.
+    `gradients` [b L d_model] are those by its outputs; without them all outputs have equal weight.
+    Of padded sequences the first `lengths` samples are used.
     """
     u = np.asarray(inputs, np.float64)
     if gradients is None:
@@ -125,7 +127,7 @@ def _at_one(
     do: Float[Array, "b heads V"],
     count: Float[Array, " b"],
 ) -> tuple[tuple[Array, ...], Float[Array, ""]]:
-    """What one sample of each sequence adds."""
+    """The contribution of one sample of each sequence."""
     b, heads, K, _ = S.shape
     G = q.shape[1]
     S, do = S.reshape(b, G, heads // G, K, -1), do.reshape(b, G, heads // G, -1)

@@ -26,7 +26,7 @@ class AttentionSpectrum(AbstractMeasuredSpectrum):
     of the eigenvalues of P Q (`compress.attention.moments`).
 
     Where each key has a decay of its own, or without `maps`, keys are selected, and `sigma` are the
-    roots of what each by itself contributes. Heads add up.
+    roots of the keys' individual contributions. Contributions of heads are added.
     """
 
     def __init__(

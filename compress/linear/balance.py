@@ -33,12 +33,12 @@ from .selection import StateChoice
 __all__ = ["Truncation", "balanced_truncation", "check_system", "project", "truncate"]
 
 FACTOR_TOLERANCE = 1e-40
-"""Where the Gramians' factors stop. What is left out changes no sigma by more than 1e-20 of
-sqrt(trace(P) trace(Q)), mostly by far less: the square of it."""
+"""Tolerance at which the Gramians' factors stop. The omitted part changes no sigma by more than
+1e-20 of sqrt(trace(P) trace(Q)), usually far less: the square of it."""
 
 
 class Truncation(eqx.Module):
-    """A reduced system and how it came about.
+    """A reduced system and its projection.
 
     `lti` is diagonal again, of `rank` stored states and in the precision of the full one. In its
     own coordinates x_r, a full state x is near V x_r + V_conj x_r*, and x_r = W x + W_conj x*.
@@ -60,12 +60,13 @@ class Truncation(eqx.Module):
     rank: int
     order: int
     radius: float
-    """Spectral radius of the reduced system before eigenvalues past the circle were moved in."""
+    """Spectral radius of the reduced system, before eigenvalues outside the circle were moved
+    inside."""
     rounding: float = 0.0
     """What rounding can add to the error, to first order (`rounding_gain`): that of the numbers of
     `lti` as it is stored, and of the full system's numbers in double precision, in which the
-    reduction is computed. Next to nothing, but for modes next to the unit circle and for large ones
-    that cancel."""
+    reduction is computed. It is negligible except for modes next to the unit circle and for large
+    modes that cancel."""
 
 
 @checked
@@ -79,16 +80,16 @@ def balanced_truncation(
     real modes fit into `rank` stored ones (see `project_real`): at best 2 `rank`.
 
     sigma[order] <= H-infinity error <= 2 * sum(sigma[order:]) for this form, up to the rounding
-    that `bound` counts in, and the result is stable. A cut that would part equal sigma moves down
-    to the next gap, unless that would cost half of the rank. States that only rounding tells from
-    unreachable or unobservable ones do not come back: the order is at most the number of sigma
-    above k eps sigma[0] (k = n or 2n), and at least 1. Only `rank` >= n returns the system itself,
-    with V = W = I. D is kept.
+    that `bound` counts in, and the result is stable. A cut between equal sigma moves down to the
+    next gap, unless that would cost half of the rank. States that differ from unreachable or
+    unobservable ones only by rounding are dropped: the order is at most the number of sigma above k
+    eps sigma[0] (k = n or 2n), and at least 1. Only `rank` >= n returns the system itself, with V =
+    W = I. D is kept.
 
-    The Gramians' factors stop where what remains is below `tolerance` times their largest
-    diagonal entry, so the time is proportional to n (m + p) times the numerical rank; `sigma` is
-    zero beyond it. Computed in double precision on the host for each rank, so another rank
-    compiles nothing.
+    The Gramians' factors stop where what remains is below `tolerance` times their largest diagonal
+    entry, so the time is proportional to n (m + p) times the numerical rank; `sigma` is zero beyond
+    it. Computed in double precision on the host for each rank, so that another rank needs no
+    compilation.
 
     Raises ValueError if `rank` < 1 or `lti` holds NaN or infinity or is not stable.
     """
@@ -112,12 +113,12 @@ def truncate(
 
     form="complex": E[x x^H] = Lp Lp^H, and Lq Lq^H for the outputs. form="real": E[x x^H] = Lp Lp^H
     and E[x x^T] = Lp Lp^T, that is (Re Lp, Im Lp) factors the covariance of (Re x, Im x); Lq the
-    same with conj(C^T)/2 for B and conj(lam) for lam. `bound` holds for the system's own
-    Gramians only, and so does stability: look at `radius`. `rounding` is that of the parameters
-    which the result is stored in (None: that of `lti`); nearly defective results heed it.
-    `select` keeps other balanced states than the leading ones, of the complex system; `bound` is
-    then twice the sum of all sigma that are not kept. `svd` is `hankel_svd(form, Lp, Lq)`, if it is
-    at hand already.
+    same with conj(C^T)/2 for B and conj(lam) for lam. `bound` and stability hold for the system's
+    own Gramians only; check `radius`. `rounding` is that of the parameters which the result is
+    stored in (None: that of `lti`); it matters for nearly defective results. `select` keeps other
+    balanced states of the complex system than the leading ones; `bound` is then twice the sum of
+    all sigma that are not kept. `svd` is `hankel_svd(form, Lp, Lq)`, if it has been computed
+    before.
     """
     if rank < 1:
         raise ValueError(f"`rank` must be 1 or more, got {rank}")
@@ -203,7 +204,7 @@ def _truncate(
 def gramian_factors(
     lti: DiagonalLTI, form: Form = "real", tolerance: float = FACTOR_TOLERANCE
 ) -> tuple[Complex[np.ndarray, "n k"], Complex[np.ndarray, "n l"]]:
-    """Lp and Lq, as `truncate` wants them, without their empty columns, in double precision."""
+    """Lp and Lq for `truncate`, without their empty columns, in double precision."""
     n = lti.d_state
     log_lam, B, C = double_arrays(lti)
     # States without input and output are never a pivot: rows and columns in use are the system's.
@@ -228,7 +229,7 @@ _factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1, 2))
 
 
 class _Basis:
-    """The balancing bases of the leading singular vectors, as many as are asked for."""
+    """The balancing bases of the requested number of leading singular vectors."""
 
     def __init__(self, form: Form, Lp, Lq, U, sigma, Vh, most: int):
         root = np.sqrt(sigma[:most])
@@ -240,8 +241,9 @@ class _Basis:
     def leading(self, order: int):
         """V and W with W V = I (2 Re(W V) = I for the real form).
 
-        Divide and conquer leaves eps sigma_1 / sigma_r of the first vectors in the last ones. That
-        is a change of basis within the kept space, undone by a solve with W V, close to I.
+        Divide and conquer leaves a share eps sigma_1 / sigma_r of the first vectors in the last
+        ones. This is a change of basis within the kept space. A solve with W V, which is close to
+        I, undoes it.
         """
         return self.of(np.arange(order))
 
@@ -251,7 +253,7 @@ class _Basis:
 
 
 def _times(L, X):
-    """L @ X; where X is real, in half of the time that it takes as a complex matrix."""
+    """L @ X, which takes half of the time if X is real."""
     return L @ X if np.iscomplexobj(X) else L.real @ X + 1j * (L.imag @ X)
 
 
@@ -272,7 +274,8 @@ def _largest_order(lti: DiagonalLTI, basis: _Basis, sigma, rank: int) -> int:
 
 
 def _above_tie(sigma, order: int) -> int:
-    """The largest cut at or below `order` that parts no equal sigma; `order` if none is near."""
+    """The largest cut at or below `order` that does not separate equal sigma; `order` if none is
+    near."""
     for cut in range(order, order // 2, -1):
         if cut == sigma.size or sigma[cut] < (1 - TIE) * sigma[cut - 1]:
             return cut
@@ -280,7 +283,7 @@ def _above_tie(sigma, order: int) -> int:
 
 
 def count_numerical(sigma: Float[np.ndarray, " k"]) -> int:
-    """How many of the descending values are more than rounding."""
+    """How many of the descending values are above rounding."""
     return int(np.sum(sigma > sigma.size * np.finfo(float).eps * sigma[0]))
 
 
@@ -292,7 +295,7 @@ def all_values(form: Form, svd: HankelSVD, n: int) -> Float[np.ndarray, " k"]:
 
 
 def _one_state(lti: DiagonalLTI):
-    """V and W that keep one state, the heaviest, of a system whose output is always zero."""
+    """V and W that keep one state, the largest, of a system whose output is always zero."""
     _, B, C = double_arrays(lti)
     weight = np.sum(np.abs(B) ** 2, axis=1) + np.sum(np.abs(C) ** 2, axis=0)
     V = np.zeros((lti.d_state, 1), np.complex128)
@@ -301,7 +304,7 @@ def _one_state(lti: DiagonalLTI):
 
 
 GRADED = 1e-4
-"""sigma_last / sigma_1 below which the singular values are computed once more, by themselves."""
+"""sigma_last / sigma_1 below which the singular values are computed again without vectors."""
 
 TIE = 1e-9
-"""Relative difference of sigma, or of eigenvalues, that counts as none."""
+"""Relative difference of sigma, or of eigenvalues, up to which they are equal."""

@@ -1,8 +1,7 @@
-"""A bank of systems, one for each channel: weighed, cut and carried channel by channel.
-
-Every channel is balanced by itself. All of them keep one number of states, so that arrays stay
-rectangular: `sigma` are the sums over the channels, and a channel that fewer states reproduce gets
-some that do nothing yet behind its own.
+"""Banks of systems, one for each channel, which are weighed, cut and carried channel by channel.
+Every channel is balanced by itself. All channels keep the same number of states, so that arrays
+stay rectangular: `sigma` are the sums over the channels, and a channel that needs fewer states gets
+idle ones after its own.
 """
 
 import math
@@ -33,7 +32,7 @@ from .weighing import Weighing
 
 
 class BankSpectrum(AbstractSpectrum):
-    """The channels of one layer in double precision, what each is weighed by, and their cuts."""
+    """The channels of one layer in double precision, their weighing, and their cuts."""
 
     def __init__(self, name: str, layer: AbstractSSM, weighing: Callable[[int], Weighing]):
         """`weighing(h)` weighs channel h."""
@@ -55,7 +54,7 @@ class BankSpectrum(AbstractSpectrum):
 
     @property
     def is_known(self) -> bool:
-        """Always, as for one linear system."""
+        """Always True, as for one linear system."""
         return True
 
     def raised(self, rank: int, allowed: float) -> int:
@@ -100,7 +99,7 @@ class BankSpectrum(AbstractSpectrum):
         return f"{self.gramians}; {count} by {others[0]}: they would be unstable"
 
     def _errors(self, reduced: list[Truncation]) -> tuple[float, float]:
-        """Bounds of the error's gain, that of the worst channel."""
+        """Bounds of the error's gain, for the worst channel."""
         if not all(channel.has_bound for channel in self._channels):
             return math.inf, 0.0
         floors = [0.0]
@@ -134,7 +133,7 @@ class _Reduced(NamedTuple):
 
 @dataclass(frozen=True)
 class _Channel:
-    """One channel's system, and what its states are weighed by."""
+    """One channel's system and its weighing."""
 
     system: DiagonalLTI
     weighing: Weighing
@@ -242,7 +241,7 @@ class BankCut(AbstractCut):
         return self._through(arrays, "squares")
 
     def _through(self, arrays: Leaves, what: str) -> Leaves:
-        """Channel by channel through the lift; states that fill a channel up have zeros."""
+        """Channel by channel through the lift. Filled-up states get zeros."""
         rows: dict[int, list[Any]] = {}
         rank = self.after.d_state
         for h, (part, full, reduced) in enumerate(zip(self.parts, *self._parameters, strict=True)):
@@ -305,8 +304,8 @@ def from_double_bank(layer: AbstractSSM, systems: list[DiagonalLTI]) -> Abstract
 def bank_derivatives(layer: AbstractSSM) -> list[Parameters]:
     """The derivatives of every channel's system by its parameters, in double precision.
 
-    Fields of the shape [d_model d_state] act on their own state; the others, step sizes say, are
-    left out: they keep their shape, and what they mean.
+    Fields of the shape [d_model d_state] act on their own state; other fields, such as step sizes,
+    are left out: they keep their shape and meaning.
     """
     leaves, structure = jax.tree.flatten(layer)
     size = (layer.d_model, layer.d_state)

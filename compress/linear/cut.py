@@ -30,7 +30,7 @@ class LinearCut(AbstractCut):
     """Of the layer before, in double precision."""
     projection: Projection
     fitted: tuple[Any, Any] | None = None
-    """What a refit has added to C [p r] and to D."""
+    """The change of C [p r] and D by a refit."""
 
     @cached_property
     def _parameters(self) -> tuple[Parameters, Parameters]:
@@ -49,8 +49,8 @@ class LinearCut(AbstractCut):
     def copies(self, arrays: Leaves) -> Leaves:
         """The copy's system, projected.
 
-        Its states are matched to those of the layer, in order and in scale, so that the two can be
-        averaged further; what a refit has added to the layer's C and D is added to the copy's.
+        Its states are matched to those of the layer, in order and in scale, so that averaging can
+        continue. A refit's change of the layer's C and D is added to the copy's.
         """
         leaves, structure = jax.tree.flatten(self.before)
         after = jax.tree.leaves(self.after)
@@ -78,7 +78,7 @@ class LinearCut(AbstractCut):
 
 @dataclass(frozen=True)
 class FilledCut(AbstractCut):
-    """A cut with states behind the others that see no input; moments of theirs are zero."""
+    """A cut with additional states without input. Their moments are zero."""
 
     cut: LinearCut
 
@@ -107,15 +107,14 @@ class FilledCut(AbstractCut):
 
 
 def _filled(layer: AbstractSSM, rank: int) -> AbstractSSM:
-    """`layer` with copies of its last state that see no input behind its own, `rank` in all.
-
-    They change nothing, and as their outputs count, their inputs have gradients.
+    """`layer` with `rank` states in all: its own, then copies of its last state without input. They
+    do not change the outputs. Their C is not zero, so their B has gradients.
     """
     return from_double_lti(layer, filled_system(double_lti(layer), rank))
 
 
 def filled_system(lti: DiagonalLTI, rank: int) -> DiagonalLTI:
-    """`lti` with such states behind its own."""
+    """`lti` with such additional states."""
     more = rank - lti.d_state
     return DiagonalLTI(
         log_lam=np.pad(lti.log_lam, (0, more), mode="edge"),

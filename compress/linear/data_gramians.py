@@ -1,15 +1,14 @@
-"""Gramians of what a layer really does: from data, and over a finite number of samples.
-
-White noise is far from what a trained layer is fed. Its controllability Gramian is then replaced by
-the covariance of the states themselves, and that of the real map, of which y = Re(C x) is one half:
-with x and its conjugate as states,
+"""Gramians from data, and over a finite number of samples. The inputs of a trained layer are far
+from white noise. Its controllability Gramian is then replaced by the covariance of the states
+themselves, and that of the real map, of which y = Re(C x) is one half: with x and its conjugate as
+states,
 
     E[x x^H] = L L^H  and  E[x x^T] = L L^T,  the factor of the doubled system being [L; conj(L)].
 
-Likewise the observability Gramian, by the covariance of the gradient that comes back to the states
-from what is made of the layer's output. All factors here are of this kind, and
-`compress.linear.balance.truncate` cuts with them. There is no error bound then and no theorem that
-the result is stable: it has to be checked.
+Likewise the observability Gramian is replaced by the covariance of the gradient by the states,
+which comes back from the layer's output. All factors here are of this kind, and
+`compress.linear.balance.truncate` cuts with them. There is then no error bound, and no guarantee
+that the result is stable: it must be checked.
 """
 
 from functools import partial
@@ -28,10 +27,10 @@ from ..model.record import SLICE
 from ..numerics.padding import padded
 
 CHUNK = 128
-"""Samples whose states exist at the same time."""
+"""Samples whose states are in memory at the same time."""
 
 MOST = 64
-"""Sequences whose states exist at the same time, of layers with up to `WIDE` states."""
+"""Sequences whose states are in memory at the same time, for layers with up to `WIDE` states."""
 
 WIDE = 512
 
@@ -44,8 +43,8 @@ def data_factor(
 ) -> Complex[np.ndarray, "n k"]:
     """The factor of the states' second moments under the inputs `u`, k <= 2n.
 
-    Each sequence starts from zero; the mean is over all samples of all sequences. Of padded ones,
-    `lengths` of them count.
+    Each sequence starts from zero; the mean is over all samples of all sequences. Of padded
+    sequences the first `lengths` samples are used.
     """
     return _factor(second_moments(lti.log_lam, lti.B, u, counted(u, lengths)))
 
@@ -84,7 +83,8 @@ def horizon_factors(
 
 
 def sample_count(n: int) -> int:
-    """Samples that the moments of n states are taken over: of more, a random part, spread evenly.
+    """Number of samples for the moments of n states. From more samples, a random part is taken,
+    spread evenly.
 
     With 128 states, 2048 lost no more than all 19 200 of the digits
     (`results/calibration_digits.md`): 16 for each state, of two real numbers. These are four times
@@ -94,7 +94,8 @@ def sample_count(n: int) -> int:
 
 
 def counted(u: Any, lengths: Int[Array | np.ndarray, " b"] | None) -> Bool[np.ndarray, "b L"]:
-    """Which samples of `u` [b L ...] are no padding: the first `lengths` of each sequence."""
+    """Mask of the samples of `u` [b L ...] that are not padding: the first `lengths` of each
+    sequence."""
     own: Any = lengths
     return rows_within(own, *np.shape(u)[:2])
 
@@ -104,7 +105,7 @@ def second_moments(
 ) -> Float[np.ndarray, "k k"]:
     """The mean of z z^T over samples that count, z = (Re x, Im x), or (Re x, Im x, u).
 
-    The others are silent.
+    The other samples have zero input.
     """
     n, m = B.shape
     log_lam, B = padded(np.asarray(log_lam), np.asarray(B))
@@ -166,7 +167,8 @@ def _sum_of_squares(log_lam, B, u, at, counts, with_inputs):
 def white_moments(
     log_lam: Complex[np.ndarray, " n"], B: Complex[np.ndarray, "n m"], horizon: int | None = None
 ) -> Float[np.ndarray, "k k"]:
-    """E[z z^T] of z = (Re x, Im x), k = 2n, after `horizon` samples of white noise, or for ever."""
+    """E[z z^T] of z = (Re x, Im x), k = 2n, after `horizon` samples of white noise, or in the
+    limit."""
     sums = []
     for other, log_other in ((B.conj(), log_lam.conj()), (B, log_lam)):
         rate = log_lam[:, None] + log_other

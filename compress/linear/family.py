@@ -1,4 +1,4 @@
-"""Linear time-invariant layers, as `compress` sees them."""
+"""The family of linear time-invariant layers."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,8 +37,8 @@ def _on_data(
 def _weighed(name: str, layer: AbstractSSM, weighing: Weighing) -> LinearSpectrum:
     """The layer's spectrum.
 
-    Without any decay there are no Gramians of white noise to fall back on, but any orthonormal
-    basis keeps such a layer stable.
+    Without any decay there are no Gramians of white noise as a fallback, but any orthonormal basis
+    keeps such a layer stable.
     """
     if as_linear(layer).keeps_forever:
         if weighing.is_white:
@@ -78,10 +78,9 @@ def _both_ways_on_data(
 
 
 def _as_read(data: LayerData) -> LayerData:
-    """What the system of a layer that reads both ways is fed: every sequence, and its reverse.
-
-    The gradients by its outputs, 2 H of them, are those by the layer's own in the half that makes
-    them, and zero in the other.
+    """The inputs of the system of a layer that reads both ways: every sequence, and its reverse.
+    The gradients by its 2 H outputs are those by the layer's outputs in the half that produces
+    them, and zero in the other half.
     """
     turned = [
         reversing(np.shape(data.inputs)[1], None if data.lengths is None else int(length))
@@ -138,7 +137,7 @@ def _bank_weighed(name: str, layer: AbstractSSM, weighing: Weighing) -> BankSpec
 
 
 def _bank_system(layer: AbstractSSM, data: Any) -> DiagonalLTI:
-    """One system with all channels beside one another."""
+    """One block-diagonal system of all channels."""
     systems = double_bank(layer)
     return DiagonalLTI(
         log_lam=np.concatenate([lti.log_lam for lti in systems]),

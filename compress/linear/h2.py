@@ -7,9 +7,9 @@ with <a, b> = sum_k tr(h_a,k^T h_b,k), h the impulse responses,
 
     J = <f - r, f - r>,    dJ = -2 <f - r, dr>.
 
-A state whose two parts nearly undo one another is no use to a layer that is trained on in single
-precision, so the size of each state by itself has a price (`PRICE`). Where the descent ends, the
-reduced system is a projection of the full one (Wilson 1970), with
+States that nearly cancel are useless in a layer that trains on in single precision, so the
+objective has a penalty on the size of each state's own response (`PRICE`). Where the descent ends,
+the reduced system is a projection of the full one (Wilson 1970), with
 
     V = E[x z^H] E[z z^H]^-1
 
@@ -36,34 +36,44 @@ from .refit import RESOLUTION, least_squares
 from .two_sided import two_sided, without_real_modes
 
 ROUNDS = 12
-"""Descents, at most: each starts from the last one's end, in variables scaled anew."""
+"""Most descents in a row: each starts at the end of the last one, with rescaled variables."""
 
 STEPS = 100
-"""Steps of a descent, at most."""
+"""Most steps of a descent."""
 
 STALLED = 1e-8
-"""Share of what remained at its start below which a step's gain ends a descent."""
+"""A descent ends when a step's gain is below this share of the objective at its start."""
 
 GAIN = 1e-3
-"""Share of the error that a descent must take away for another one to follow."""
+"""Another descent follows if the last one has reduced the error by this share."""
+
+SAME = 1e-6
+"""Relative difference of errors below which two descents count as one."""
+
+FAR = 1.1
+"""The last start is given up if its error is above this multiple of the lowest one."""
 
 PRICE = 1e-3
-"""Added to J: the sum of |c_j|^2 |b_j|^2 / (1 - |lam_j|^2) over the states, as a share of <f, f>,
-times this share of the J at the start."""
+"""Weight of the penalty added to J, the sum of |c_j|^2 |b_j|^2 / (1 - |lam_j|^2) over the states as
+a share of <f, f>: this share of J at the start."""
+
+DIGITS = 1e10
+"""How far a sum must exceed the rounding of its terms to be taken for the norm's square."""
 
 NOTHING = 1e-7
-"""Share of the norm below which an error is rounding: <f - r, f - r> is a difference."""
+"""Share of the norm below which an error counts as rounding, since <f - r, f - r> is computed as a
+difference."""
 
 
 @checked
 def optimal_reduction(lti: DiagonalLTI, rank: int) -> Truncation:
     """A system of `rank` stored states near `lti` in the H2 norm of the real map y = Re(C x).
 
-    Descents from the balanced truncation, and from where the two-sided iteration ends, to local
-    minima, of which the lowest counts: never worse than the truncation, and stable.
-    `bound` is infinite, there is none for it. `sigma` are those of the real map, and `order` is
-    2 `rank`; V and W are those of the module, W scaled so that the projection is one. Where the
-    truncation is exact already, it is returned itself.
+    Descents from the balanced truncation, from where the two-sided iteration ends, and from the
+    states of `lti` with the most energy, end in local minima, of which the lowest is returned. It
+    is stable and never worse than the truncation. `bound` is infinite, since no bound is known.
+    `sigma` are those of the real map, and `order` is 2 `rank`; V and W are those of the module, W
+    scaled so that the projection is one. If the truncation is exact, it is returned itself.
 
     Raises ValueError as `balanced_truncation`.
     """
@@ -71,7 +81,7 @@ def optimal_reduction(lti: DiagonalLTI, rank: int) -> Truncation:
 
 
 def nearest(lti: DiagonalLTI, start: Truncation) -> Truncation:
-    """`optimal_reduction` from another reduction of the real map to begin with."""
+    """`optimal_reduction` with another reduction of the real map as its start."""
     full = double_arrays(lti)
     norm = inner(full, full)[0]
     error = h2_error(lti, start.lti)
@@ -82,60 +92,117 @@ def nearest(lti: DiagonalLTI, start: Truncation) -> Truncation:
         projected = two_sided(full, reduced)
         starts = [reduced] if projected is None else [reduced, projected]
         price = PRICE * error**2 / norm
-        ends = [_lowest(full, norm, begin, price) for begin in starts]
-        best = min(ends, key=itemgetter(1))[0]
+        best = _lowest(full, norm, [*starts, _strongest(full, start.rank)], price)
         found = _as_truncation(lti, _upper_half(best), start)
         return found if h2_error(lti, found.lti) < error else start
 
 
-def _lowest(full, norm: float, reduced, price: float):
-    """Where descents one after the other end, and what remains there as a share of `norm`."""
-    remains = np.inf
+def _lowest(full, norm: float, starts, price: float):
+    """The best end of the descents from all `starts`. The starts advance in parallel, one descent
+    each per round. A start ends when it gains little more or has reached the same error as another.
+    The last start, a speculative one, also ends when it is far above the best.
+    """
+    places = [(np.inf, start) for start in starts]
+    ended, active = [], list(range(len(starts)))
     for _ in range(ROUNDS):
-        before, (reduced, remains) = remains, _descend(full, norm, reduced, price)
-        if np.sqrt(remains) > (1 - GAIN) * np.sqrt(before):
+        for k in list(active):
+            before, reduced = places[k]
+            reduced, remains = _descend(full, norm, reduced, price)
+            places[k] = remains, reduced
+            error, lowest = np.sqrt(remains), np.sqrt(min(places, key=itemgetter(0))[0])
+            others = [np.sqrt(places[j][0]) for j in (*active, *ended) if j != k]
+            if (
+                error > (1 - GAIN) * np.sqrt(before)
+                or any(abs(error - other) <= SAME * error for other in others)
+                or (k == len(starts) - 1 and error > FAR * lowest)
+            ):
+                active.remove(k)
+                ended.append(k)
+        if not active:
             break
-    return reduced, remains
+    return min(places, key=itemgetter(0))[1]
+
+
+def _strongest(full, rank: int):
+    """The `rank` states of `full` that by themselves have the largest outputs on white noise."""
+    log_lam, B, C = full
+    energy = _sizes(log_lam, B) * np.sum(np.abs(C) ** 2, axis=0)
+    kept = np.sort(np.argsort(-energy)[:rank])
+    return without_real_modes((log_lam[kept], B[kept], C[:, kept]))
 
 
 @checked
 def h2_error(lti: DiagonalLTI, reduced: DiagonalLTI) -> float:
-    """The H2 norm of the difference of two real maps, D apart.
+    """The H2 norm of the difference of two real maps, without D.
 
     That is the root of the mean square of the difference of their outputs on white noise, summed
     over outputs: |Re(C L)| in the Frobenius norm, P = L L^H the Gramian of the difference, a system
-    of its own. Nothing is subtracted but the outputs themselves, so that an error keeps its digits
-    down to about 1e-15 of the norms.
+    of its own. Only the outputs themselves are subtracted, so an error keeps its digits down to
+    about 1e-15 of the norms. If the sum over pairs of states is accurate enough, it is used
+    instead, since it needs no compilation.
 
     Raises ValueError if the systems do not fit, hold NaN or infinity, or are not stable.
     """
     check_pair(lti, reduced, "lti", "reduced")
-    log_lam, B, C = _difference(double_arrays(lti), double_arrays(reduced))
+    log_lam, B, C = difference = _difference(double_arrays(lti), double_arrays(reduced))
+    summed = _summed_norm(difference)
+    if summed is not None:
+        return summed
     D = np.zeros((C.shape[0], B.shape[1]))
     L, _ = gramian_factors(DiagonalLTI(log_lam, B, C, D), "real")
     with one_blas_thread():
         return float(np.linalg.norm(np.real(C @ L)))
 
 
+def _summed_norm(system) -> float | None:
+    """The H2 norm as a sum over all pairs of states; None if rounding affects its digits."""
+    log_lam, B, C = system
+    sizes = np.linalg.norm(B, axis=1) * np.linalg.norm(C, axis=0)
+    square, terms = 0.0, 0.0
+    with one_blas_thread():
+        for log_a, B_a, C_a in ((log_lam.conj(), B.conj(), C.conj()), (log_lam, B, C)):
+            sums = -1 / np.expm1(log_a[:, None] + log_lam)
+            square += float(np.sum(np.real((B_a @ B.T) * (C_a.T @ C) * sums))) / 2
+            terms += float(sizes @ np.abs(sums) @ sizes) / 2
+    return float(np.sqrt(square)) if square > DIGITS * np.finfo(float).eps * terms else None
+
+
 def inner(a, b) -> tuple[float, PerEntry]:
     """<a, b> of two systems (log_lam, B, C), and its gradient by `b`."""
-    (log_a, B_a, C_a), (log_b, B_b, C_b) = a, b
-    by_b = PerEntry(*(np.zeros_like(x) for x in b))
+    return _by_reduced(_pairings(a, *b[:2]), b)
+
+
+def _pairings(a, log_b, B_b):
+    """Of `a` and of its conjugate: B, C, the sums of lam_a^k lam_b^k, and these times B_a B_b^T."""
+    (log_a, B_a, C_a), found = a, []
     for log_lam, B, C in ((log_a.conj(), B_a.conj(), C_a.conj()), (log_a, B_a, C_a)):
         sums = -1 / np.expm1(log_lam[:, None] + log_b)
-        into, out = (B @ B_b.T) * sums, (C.T @ C_b) * sums
-        by_lam = np.sum(into * out * (1 - 1 / sums), axis=0)
-        by_b = PerEntry(by_b.log_lam + by_lam, by_b.B + out.T @ B, by_b.C + C @ into)
-    by_b = PerEntry(*(x.conj() / 2 for x in by_b))
+        found.append((B, C, sums, (B @ B_b.T) * sums))
+    return found
+
+
+def _by_C(pairings):
+    """The gradient of <a, b> by b's C. It does not depend on C."""
+    return sum(C @ into for _, C, _, into in pairings).conj() / 2
+
+
+def _by_reduced(pairings, b) -> tuple[float, PerEntry]:
+    """`inner` from the pairings of `a` and `b`."""
+    _, B_b, C_b = b
+    by_lam, by_B = np.zeros(len(B_b), complex), np.zeros_like(B_b)
+    for B, C, sums, into in pairings:
+        out = (C.T @ C_b) * sums
+        by_lam = by_lam + np.sum(into * out * (1 - 1 / sums), axis=0)
+        by_B = by_B + out.T @ B
+    by_b = PerEntry(by_lam.conj() / 2, by_B.conj() / 2, _by_C(pairings))
     return float(np.sum(np.real(by_b.C.conj() * C_b))), by_b
 
 
 def _descend(full, norm: float, start, price: float):
-    """Where a descent from `start` ends, and what remains, price included, as a share of `norm`.
-
-    Steps are judged by shares of what remains at the start: errors may be small. Variables are the
-    logarithms of the decays, the angles in units of the decay, and B, with rows of length one; C is
-    the best one.
+    """The end of a descent from `start`, and the objective there with the penalty, as a share of
+    `norm`. The objective is scaled by its value at the start, since errors may be small. Variables
+    are the logarithms of the decays, the angles in units of the decay, and B, with rows of length
+    one; C is the best one.
     """
     log_lam, B, _ = start
     B = B / np.linalg.norm(B, axis=1, keepdims=True)
@@ -147,10 +214,12 @@ def _descend(full, norm: float, start, price: float):
         return _with_best_C(full, now, (re + 1j * im).reshape(B.shape), price)
 
     def remains(x):
-        now, explained = reduced(x)
-        by, by_size = inner(_difference(now, full), now)[1], _by_size(now)
-        by_lam = by.log_lam + price * by_size.log_lam
-        by_B = by.B + price * by_size.B
+        now, explained, pairings = reduced(x)
+        _, own = inner(now, now)
+        _, by_full = _by_reduced(pairings, now)
+        by_size = _by_size(now)
+        by_lam = own.log_lam - by_full.log_lam + price * by_size.log_lam
+        by_B = own.B - by_full.B + price * by_size.B
         by_decay, by_angle = np.real(by_lam) * np.real(now[0]), np.imag(by_lam) * decay
         gradient = 2 * np.concatenate([by_decay, by_angle, *_parts(by_B)])
         return (1 - explained / norm) / unit, gradient / norm / unit
@@ -175,17 +244,17 @@ def _parts(z):
 
 
 def _with_best_C(full, log_lam, B, price: float):
-    """The system of these eigenvalues and inputs with the C that is best, and <f, r> of it."""
-    r = len(B)
-    to_C = inner(full, (log_lam, B, np.zeros((len(full[2]), r), complex)))[1].C
+    """The system of these eigenvalues and inputs with the C that is best, <f, r>, and pairings."""
+    r, pairings = len(B), _pairings(full, log_lam, B)
+    to_C = _by_C(pairings)
     both = np.concatenate([np.real(to_C), -np.imag(to_C)], axis=1)
     of_states = np.diag(np.tile(price * _sizes(log_lam, B), 2))
     C = least_squares(white_moments(log_lam, B) + of_states, both)
-    return (log_lam, B, C[:, :r] - 1j * C[:, r:]), float(np.sum(both * C))
+    return (log_lam, B, C[:, :r] - 1j * C[:, r:]), float(np.sum(both * C)), pairings
 
 
 def _by_size(system) -> PerEntry:
-    """Half of the gradient of what has a price."""
+    """Half of the gradient of the penalty."""
     log_lam, B, C = system
     of_B, of_C = _sizes(log_lam, B), _sizes(log_lam, C.T)
     growth = -np.exp(2 * np.real(log_lam)) / np.expm1(2 * np.real(log_lam))

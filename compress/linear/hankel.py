@@ -1,4 +1,4 @@
-"""Hankel singular values: how much each state of a balanced realisation matters."""
+"""Hankel singular values: the importance of each state of a balanced realisation."""
 
 from functools import partial
 from typing import Literal
@@ -55,13 +55,13 @@ def error_bound(sigma: Float[Array, " n"], rank: int) -> Float[Array, ""] | floa
 
 
 def rounding_gain(lti: DiagonalLTI, eps: float) -> float:
-    """The gain, to first order, of what rounding by `eps` the numbers of `lti` adds to its outputs.
+    """The gain, to first order, of the error from rounding the numbers of `lti` by `eps`.
 
     A mode's largest gain is g = |c| |b| / (1 - |lam|). Rounding b, c and the decay changes it by
     some eps g. Rounding log_lam also moves lam by eps |log_lam| along the circle, and the mode's
     resonance is only 1 - |lam| wide: eps |log_lam| / (1 - |lam|) of g, all of it at the circle.
-    Numbers are taken to lose `LOST` eps each, as those do that are stored as logarithms, and
-    those of a computation of some steps. The sum over all modes.
+    Each number is assumed to lose `LOST` eps, as numbers stored as logarithms or computed in
+    several steps do. The result is the sum over all modes.
     """
     log_lam, B, C = (np.asarray(x).astype(np.complex128) for x in (lti.log_lam, lti.B, lti.C))
     decay = -np.expm1(log_lam.real)
@@ -105,7 +105,7 @@ def check_pair(one: DiagonalLTI, other: DiagonalLTI, name: str, other_name: str)
 
 
 def is_traced(lti: DiagonalLTI) -> bool:
-    """Whether `lti` is seen from within jit, vmap or grad."""
+    """Whether `lti` is traced by jit, vmap or grad."""
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(lti))
 
 
@@ -123,8 +123,8 @@ def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, lo
     """One of these factors, the number of its columns in use, and the scale.
 
     For form="real" it is a factor of the doubled system, without the conjugates' rows. Scaling by
-    powers of two is exact; it makes the order of pivots, and what `tolerance` means, the same
-    for every scaling of the states. Computed in double precision.
+    powers of two is exact. It makes the order of pivots and the effect of `tolerance` independent
+    of the scaling of the states. Computed in double precision.
 
     Only inside `jax.enable_x64(True)`.
     """
@@ -147,8 +147,8 @@ def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, lo
 def _power_of_two(k):
     """2**k, exactly, for whole numbers k as floats, |k| < 512.
 
-    Not `jnp.ldexp`: that works on the bits of 64-bit integers, and what is traced within
-    `enable_x64` may be lowered outside of it, as under jit, where there are none.
+    Not `jnp.ldexp`: it works on 64-bit integers, and a trace made within `enable_x64` may be
+    lowered outside of it, as under jit, where they do not exist.
     """
     size, power = jnp.abs(k), jnp.ones_like(k)
     for bit in reversed(range(9)):
@@ -179,8 +179,8 @@ _singular_values_jit = jax.jit(_singular_values, static_argnums=0)
 
 
 def _traced_values(form, log_lam, B, C):
-    """The rules cover the way into double precision and back: what JAX would transpose by itself,
-    it would transpose after `enable_x64` has ended.
+    """The rules include the conversion to double precision and back, since JAX would transpose it
+    only after `enable_x64` has ended.
     """
     rules = (_traced_forward, _traced_tangent, _traced_backward)
     return both_ways(*(partial(rule, form) for rule in rules))(log_lam, B, C)
@@ -214,7 +214,7 @@ def _gradient(form, primals, cotangent):
 
 
 def _near(form, primals):
-    """What has the derivative of the values at `primals`, by sums and products alone.
+    """A function with the derivative of the values at `primals`, of sums and products only.
 
     d sigma_i = ((W dP W^H)_ii + (V^H dQ V)_ii) / 2 with the balancing W = V^-1.
     """

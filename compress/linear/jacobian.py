@@ -1,4 +1,4 @@
-"""How the parameters of a layer act on its linear system: gradients there and back."""
+"""The derivatives of a layer's system by its parameters, and gradients in both directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a change of a reduced system is in the full one, and the gradient's way back.
+"""The lift of a change of a reduced system to the full one, and its adjoint for gradients.
 
 The reduced system is lam_r, B_r = W B, C_r = C V. The lift takes a change of it to the change
 dA = V diag(dlam_r) W, dB = V dB_r, dC = dC_r W of the full system, which is then made diagonal
@@ -33,7 +33,7 @@ from .modal import REAL_MODE_PHASE
 
 @dataclass(frozen=True)
 class Projection:
-    """How states of a full system x and of a reduced one x_r belong together.
+    """The relation of the states x of a full system and x_r of a reduced one.
 
     x is near V x_r + V_conj conj(x_r), and x_r = W x + W_conj conj(x). The reduction of the complex
     system has zeros for the last two.
@@ -68,7 +68,7 @@ def real_basis(
 
 
 def is_real(log_lam: Complex[np.ndarray, " r"]):
-    """Which states are real modes."""
+    """Mask of the states that are real modes."""
     return np.isin(np.imag(log_lam), (0.0, np.pi))
 
 
@@ -152,11 +152,12 @@ def pull_back_squares(squares: PerEntry, lti: DiagonalLTI, projection: Projectio
 
 
 RESOLUTION = 1e-2
-"""X is damped, as Tikhonov would, between eigenvalues closer than this share of their distance from
-the circle: over the length of their memory they are one, and X would be made of rounding."""
+"""X has a Tikhonov damping between eigenvalues closer than this share of their distance from the
+circle. Such eigenvalues are indistinguishable over the length of their memory, and X would be
+mostly rounding."""
 
 RESOLUTION_OF_SQUARES = 1.0
-"""The same for squares, where gradients of eigenvalues that close are anything but uncorrelated."""
+"""The same for squares, since gradients of such close eigenvalues are strongly correlated."""
 
 
 CHANNELS = 64
@@ -192,8 +193,8 @@ def _shared(lam, B, C, *, doubled: bool) -> list[Block]:
 
 
 def _shares(v, w, shared: list[Block]) -> Complex[np.ndarray, " k"]:
-    """What of each eigenvalue's change is in that of a reduced state: the other way round, the
-    coefficients of its gradient.
+    """The share of each eigenvalue's change in that of a reduced state; for gradients, the
+    coefficients of the adjoint.
 
     Of the reduced state, `v` is the column of V, zero for conjugates, and `w` the row of W.
     """
@@ -219,7 +220,7 @@ def _diagonal(A, B, C):
 
 
 def _reciprocal(lam: Complex[np.ndarray, " n"]) -> Complex[np.ndarray, " n"]:
-    """1 / lam, but zero for states that forget at once: nothing depends on their eigenvalue."""
+    """1 / lam, but zero for states without memory: nothing depends on their eigenvalue."""
     return lam.conj() / (np.abs(lam) ** 2 + 1e-12)
 
 

@@ -1,8 +1,6 @@
-"""Projected systems, made diagonal again.
-
-A layer of the zoo is diagonal, and what a projection leaves of it is not: its matrix
-W diag(lam) V is diagonalised here, with answers for the eigenvalues and the eigenvectors that a
-diagonal layer cannot have.
+"""Diagonalisation of projected systems. Layers of the zoo are diagonal, but their projections are
+not: the matrix W diag(lam) V is diagonalised here, with special treatment of eigenvalues and
+eigenvectors that a diagonal layer cannot have.
 """
 
 from typing import NamedTuple
@@ -51,7 +49,7 @@ def project_complex(
     W: Complex[np.ndarray, "r n"],
     rounding: float | None = None,
 ) -> Projected:
-    """`project`, with all that is known of the result; V_conj and W_conj are zero.
+    """`project` as a `Truncation`; V_conj and W_conj are zero.
 
     `rounding` is that of the parameters in which the result is stored (None: that of `lti`).
     """
@@ -75,9 +73,9 @@ def project_real(
     eigenvalue, so each real mode takes a state of its own: r = k - (number of pairs).
 
     A real mode's b_i is turned by REAL_MODE_PHASE rad and its c_i back, which changes nothing. In
-    the phase where both are real their imaginary parts, and with them the angle, have no
-    gradient, and no update would ever leave the real line; turned, an optimizer that scales
-    entry by entry (Adam) moves b_i and c_i off it, and the angle's gradient appears.
+    the phase where both are real their imaginary parts, and with them the angle, have no gradient,
+    and no update would ever leave the real line. After the turn, an optimizer that scales entry by
+    entry (Adam) moves b_i and c_i off it, and the angle gets a gradient.
     """
     log_lam, _, _ = double_arrays(lti)
     A = 2 * np.real((W * np.expm1(log_lam)) @ V)

@@ -1,4 +1,4 @@
-"""One linear layer's modes, weighed one by one, and the cuts that drop some of them.
+"""Modal truncation: one linear layer's modes, their scores, and the cuts that drop some of them.
 
 Modal truncation keeps modes as they are and mixes none, unlike balanced truncation. Of a mode with
 eigenvalue lam, row b of B and column c of C, whose impulse response is c lam^k b^T,
@@ -33,7 +33,7 @@ def mode_energies(system: DiagonalLTI) -> Float[np.ndarray, " n"]:
 def layer_adapted(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Each score over the sum of those that are not smaller, in the order of `scores`.
 
-    The largest comes to 1: a layer's last state goes last. Zero where all are.
+    The largest becomes 1, so a layer's last state is dropped last. Zero if all scores are zero.
     """
     order = np.argsort(-scores, kind="stable")
     sums = np.cumsum(scores[order])
@@ -43,7 +43,7 @@ def layer_adapted(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 class ModalSpectrum(AbstractSpectrum):
-    """The modes of a layer by their scores, which `score` makes of its system."""
+    """The modes of a layer with their scores, which `score` computes from its system."""
 
     def __init__(self, name: str, layer: AbstractSSM, score, words: str):
         self.layer, self.gramians = layer, words

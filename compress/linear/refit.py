@@ -1,4 +1,4 @@
-"""C and D of a reduced system, fitted to the outputs of the whole one on data."""
+"""Fit of C and D of a reduced system to the outputs of the full one on data."""
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -19,7 +19,7 @@ def refit(
     """`reduced` with C and D such that its outputs are closest to those of `lti` on `u`.
 
     Least squares over all samples, each output by itself: of Re(C z) + D u to Re(C x) + D u. Where
-    D is a vector, so is the result's. What the data do not show stays as it is in `reduced`.
+    D is a vector, so is the result's. Directions that the data do not show stay as in `reduced`.
     `lengths` are as in `data_factor`. Double precision, NumPy arrays.
     """
     n, r, m = lti.d_state, reduced.d_state, lti.B.shape[1]
@@ -50,7 +50,7 @@ def _output(lti: DiagonalLTI):
 
 
 def least_squares(moments, right):
-    """X with X `moments` = `right`; directions that `moments` hardly show are left out."""
+    """X with X `moments` = `right`; directions with very small `moments` are left out."""
     scale = np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(moments / scale / scale[:, None])
     kept = values > RESOLUTION * values[-1]

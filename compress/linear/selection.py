@@ -1,7 +1,5 @@
-"""Which balanced states stay, once it is known how many.
-
-Balanced truncation keeps those of the largest Hankel singular values. The others are the paper's
-ablation: they show what the values are worth.
+"""The choice of the balanced states to keep, for a given number. Balanced truncation keeps those
+with the largest Hankel singular values. The other choices are the paper's ablations.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One linear layer's states weighed, and its cuts."""
+"""The spectrum of one linear layer, and its cuts."""
 
 import math
 from dataclasses import replace
@@ -48,9 +48,8 @@ class LinearSpectrum(AbstractSpectrum):
 
     @property
     def is_known(self) -> bool:
-        """A system whose values by white noise are zero has no output, and one state will do.
-
-        Values of data that are zero say nothing.
+        """A system whose values by white noise are zero has no output, and one state is enough.
+        Values by data that are zero carry no information.
         """
         return self._weighing.is_white or bool(self._svd.sigma[0] > 0)
 
@@ -124,7 +123,7 @@ class LinearSpectrum(AbstractSpectrum):
 
 
 def projection_of(reduced: Truncation) -> Projection:
-    """How the states before and after a truncation belong together."""
+    """The relation of the states before and after a truncation."""
     log_lam, V, W = np.asarray(reduced.lti.log_lam), reduced.V, reduced.W
     if not (np.any(reduced.V_conj) or np.any(reduced.W_conj)):
         return Projection(log_lam, V, W)

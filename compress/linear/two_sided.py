@@ -6,7 +6,7 @@ At the optimum the reduced system is the projection of the full one (Wilson 1970
 
 of the states x, z of both under white noise, and w, v of their duals. Iterating that is TSIA (Xu &
 Zeng 2011), in discrete time MIRIAm (Bunse-Gerstner et al. 2010). Its fixed points are stationary
-points of the error. Nothing says that it converges: what it ends at has to be judged by its error.
+points of the error. It need not converge, so its result must be judged by its error.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from .lift import is_real
 
 STEPS = 50
-"""Steps of the iteration, at most."""
+"""Most steps of the iteration."""
 
 STILL = 1e-6
 """Relative change of 1 - lam below which the eigenvalues stand still."""
@@ -30,10 +30,9 @@ class RealModes(NamedTuple):
 
 
 def two_sided(full, reduced):
-    """Where the iteration from `reduced` ends: a system of as many stored states, or None.
-
-    Both are (log_lam, B, C) of maps y = Re(C x). It stops where eigenvalues stand still, are not
-    stable, or are no more numbers; the last stable system counts, None if there was none.
+    """The end of the iteration from `reduced`: a system with as many stored states, or None. Both
+    are (log_lam, B, C) of maps y = Re(C x). It stops when eigenvalues do not change, are not
+    stable, or are not finite. The last stable system is returned, None if there was none.
     """
     log_lam, B, C = without_real_modes(reduced)
     size = len(log_lam)

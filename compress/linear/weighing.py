@@ -1,4 +1,4 @@
-"""How the states of one linear layer are weighed, and what is done to the truncated system."""
+"""Gramians of one linear layer, and the steps after its truncation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,9 +27,9 @@ class Weighing:
     """Gramians of a linear layer, and the way from its truncation to the layer that is kept."""
 
     words: str
-    """What the Gramians are made from, for people."""
+    """A description of the Gramians for readers."""
     form: Form
-    """What is truncated: the real map, or the complex system."""
+    """Whether the real map or the complex system is truncated."""
     factors: Callable[[DiagonalLTI], Factors]
     """From the layer's system to factors of its Gramians."""
     is_white: bool = False
@@ -41,7 +41,7 @@ class Weighing:
     refit: Callable[[DiagonalLTI, DiagonalLTI], DiagonalLTI] | None = None
     """From the layer's system and the reduced one to that with C and D fitted."""
     instead: "Weighing | None" = None
-    """What takes its place where all values are zero, or the reduced system would be unstable."""
+    """The fallback if all values are zero or the reduced system would be unstable."""
 
 
 def white_noise(form: Form, **more: Any) -> Weighing:
@@ -51,7 +51,7 @@ def white_noise(form: Form, **more: Any) -> Weighing:
 
 
 def h2_optimal() -> Weighing:
-    """White noise and the real map, and from there to the nearest system in the H2 norm."""
+    """White noise and the real map, then the nearest system in the H2 norm."""
     return Weighing(
         "white noise, real, H2-optimal", "real", gramian_factors, is_white=True, improve=nearest
     )
@@ -88,7 +88,7 @@ def one_basis(weighing: Weighing) -> Weighing:
 
 
 def on_data(data: LayerData, *, states: bool, fitted: bool, form: Form) -> Weighing:
-    """The covariance of what the states do on `data`, and of the gradients that come back to them.
+    """The covariance of the states on `data`, and of the gradients by the states.
 
     Without `states`, and where `data` has no gradients, the Gramian is that of white noise. `form`
     counts where both are. With `fitted`, C and D are fitted to the layer's outputs.

@@ -1,13 +1,13 @@
-"""What states are weighed by: methods, values that make the spectrum of a layer.
+"""Methods: frozen values that compute the spectrum of a layer.
 
     compress(model, opt_state, method=Data(batch=x))
 
-`WhiteNoise` is the theory's answer, and in its complex form the paper's. `Data` measures what the
-states do. `Horizon` sums over a finite time, `H2Optimal` goes on from the truncated system to the
-nearest one. `SmallestValues` and `RandomValues` are ablations.
+`WhiteNoise` is balanced truncation, in its complex form the paper's method. `Data` measures the
+states on data. `Horizon` takes Gramians over a finite time. `H2Optimal` goes on from the truncated
+system to the nearest one. `SmallestValues` and `RandomValues` are ablations.
 
-A method of one's own derives from `AbstractMethod` and says `spectrum`; one that knows other
-Gramians of a linear layer derives from `AbstractLinearMethod` and says `weighing`.
+A method of your own derives from `AbstractMethod` and defines `spectrum`. A method with other
+Gramians of a linear layer derives from `AbstractLinearMethod` and defines `weighing`.
 """
 
 import abc
@@ -34,20 +34,21 @@ Inputs = Sequence[Any] | Mapping[str, Any]
 
 
 class AbstractMethod(abc.ABC):
-    """What the states of layers are weighed by."""
+    """A method, which gives the states of layers their values."""
 
     needs_data: ClassVar[bool] = False
-    """Whether `spectrum` reads what the layer does on data."""
+    """Whether `spectrum` needs recordings of the layer on data."""
 
     def record(
         self, model: PyTree, layers: Mapping[KeyPath, AbstractSSM]
     ) -> Mapping[KeyPath, LayerData | None]:
-        """What the method has to know of each layer besides the layer. Nothing by default."""
+        """The recordings that the method needs of each layer. None by default."""
         return dict.fromkeys(layers)
 
     @abc.abstractmethod
     def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
-        """The states of `layer`, weighed. `name` is for messages, `data` what `record` gave."""
+        """The spectrum of `layer`. `name` is for messages, `data` is the layer's part of
+        `record`."""
 
 
 class AbstractLinearMethod(AbstractMethod):
@@ -55,7 +56,7 @@ class AbstractLinearMethod(AbstractMethod):
 
     @abc.abstractmethod
     def weighing(self, name: str) -> Weighing:
-        """The Gramians, and what is done to the truncated system, of the layer called `name`."""
+        """The Gramians of the layer called `name`, and the steps after its truncation."""
 
     def spectrum(self, name: str, layer: AbstractSSM, data: LayerData | None) -> AbstractSpectrum:
         weighed = family_of(layer).weighed
@@ -87,7 +88,8 @@ class WhiteNoise(AbstractLinearMethod):
 
 @dataclass(frozen=True)
 class Horizon(AbstractLinearMethod):
-    """Both Gramians of the real map, summed over so many samples. There is no error bound.
+    """Both Gramians of the real map, summed over a finite number of samples. There is no error
+    bound.
 
     Where the result would be unstable the layer falls back to white noise; the plan says so.
     """
@@ -104,7 +106,7 @@ class Horizon(AbstractLinearMethod):
 
 @dataclass(frozen=True)
 class H2Optimal(AbstractLinearMethod):
-    """White noise and the real map, and from the truncated system on to the nearest one.
+    """White noise and the real map, and a search for the nearest system from the truncated one.
 
     Nearest in the H2 norm (`compress.optimal_reduction`); there is no error bound.
     """
@@ -115,7 +117,7 @@ class H2Optimal(AbstractLinearMethod):
 
 @dataclass(frozen=True)
 class SmallestValues(AbstractLinearMethod):
-    """An ablation: of the balanced states of the complex system, those of the smallest values."""
+    """An ablation: keeps the balanced states of the complex system with the smallest values."""
 
     def weighing(self, name: str) -> Weighing:
         return white_noise("complex", select=smallest_values)
@@ -123,7 +125,7 @@ class SmallestValues(AbstractLinearMethod):
 
 @dataclass(frozen=True)
 class RandomValues(AbstractLinearMethod):
-    """An ablation: balanced states of the complex system, drawn at random.
+    """An ablation: keeps random balanced states of the complex system.
 
     Each layer draws from a stream of its own, which follows from `seed` and the layer's path.
     """
@@ -137,27 +139,28 @@ class RandomValues(AbstractLinearMethod):
 
 @dataclass(frozen=True, eq=False)
 class Data(AbstractMethod):
-    """What the states do on data, in the place of white noise.
+    """Second moments on data in the place of white noise.
 
     The covariance of each layer's states replaces its controllability Gramian, and that of the
     gradients that come back to the states from the model's result its observability Gramian.
 
     - `batch`: sequences along the first axis, on which the model is run. The model is then a layer,
       a function of one sequence, or a pair of a `zoo.Classifier` and its state;
-    - `inputs`: in its place, for any other model, what the layers are fed, [b L d_model] each, as a
+    - `inputs`: in its place, for any other model, the layers' inputs, [b L d_model] each, as a
       list in the order of the layers or a mapping from paths (`layer_inputs` records them);
     - `gradients`: with `batch`, whether gradients count; with `inputs`, what the gradients by the
       layers' outputs are, in the same form (`output_gradients` records them), or False;
-    - `lengths` [b]: of padded sequences, how many samples of each are no padding, which comes after
-      them; it then weighs nothing;
+    - `lengths` [b]: of padded sequences, the number of samples of each before its padding. Padding
+      is ignored;
     - `refit`: whether C and D are fitted to the layer's own outputs after the cut, by least
-      squares; None for layers of Mamba alone (not Mamba-2). It does most for cuts by white noise;
-    - `states`: False leaves the controllability Gramian of a linear layer as it is. With
+      squares; None for layers of Mamba alone (not Mamba-2). It helps most after cuts by white
+      noise;
+    - `states`: False keeps the white-noise controllability Gramian of a linear layer. With
       `gradients=False` too, data serve to refit alone and `form` counts, as in `WhiteNoise`;
-    - `maps`: whether layers into whose parameters no change of basis can be folded, since what
-      drives their states is not linear in them, keep all of them and map it to fewer states behind
-      (True), or have states selected (False). None: maps for linear attention, which cost little
-      and save much, and a selection for Mamba-2. No other layers ask.
+    - `maps`: for layers whose parameters cannot absorb a change of basis, because their states'
+      inputs are not linear in them: True keeps these parameters and adds maps to fewer states,
+      False selects states. None means maps for linear attention, where they cost little and save
+      much, and a selection for Mamba-2. Other layers ignore it.
 
     Linear layers are reduced as the real map. There are no error bounds, and where the result would
     be unstable, or all sigma are zero (as with the gradients behind a head that starts at zero), a
@@ -219,7 +222,7 @@ class Data(AbstractMethod):
 
 @dataclass(frozen=True, eq=False)
 class Recorded(AbstractMethod):
-    """Another method, on what the layers have been seen to do, by their paths."""
+    """Another method, on given recordings of the layers by their paths."""
 
     method: AbstractMethod
     data: Mapping[str, LayerData]

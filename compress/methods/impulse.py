@@ -1,4 +1,4 @@
-"""AIRE-Prune: modes weighed by the energy of their impulse responses."""
+"""AIRE-Prune: scores of modes by the energy of their impulse responses."""
 
 from dataclasses import dataclass
 from typing import ClassVar

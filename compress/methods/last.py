@@ -1,4 +1,4 @@
-"""LAST: modes weighed by their H-infinity norms."""
+"""LAST: scores of modes by their H-infinity norms."""
 
 from dataclasses import dataclass
 from typing import ClassVar

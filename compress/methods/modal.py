@@ -1,4 +1,4 @@
-"""Methods that weigh the modes of a layer as they are, one by one."""
+"""Methods that score the modes of a layer one by one."""
 
 import abc
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class AbstractModalMethod(AbstractMethod):
     """A method that scores modes and drops those of the smallest scores. It mixes none of them."""
 
     words: ClassVar[str]
-    """What the scores are, for people."""
+    """A description of the scores for readers."""
 
     @abc.abstractmethod
     def scores(self, system: DiagonalLTI) -> Float[np.ndarray, " n"]:

@@ -1,4 +1,4 @@
-"""Find the state-space layers of a pytree, and put others in their place."""
+"""Find the state-space layers of a pytree, and replace them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,12 +29,12 @@ def replace_layers(tree: PyTree, layers: Mapping[KeyPath, Any]) -> PyTree:
 
 
 def path_name(keys: KeyPath) -> str:
-    """A key path as one would write it: `blocks[0].ssm`."""
+    """A key path in Python's notation: `blocks[0].ssm`."""
     return jax.tree_util.keystr(keys).removeprefix(".")
 
 
 def check_parameters(keys: KeyPath, layer: AbstractSSM) -> None:
-    """ValueError, naming the field, if a parameter is NaN, infinite, traced or not there."""
+    """ValueError with the field's name if a parameter is NaN, infinite, traced or missing."""
     for inner, x in jax.tree_util.tree_flatten_with_path(layer)[0]:
         name = path_name((*keys, *inner))
         if not eqx.is_array_like(x):

@@ -1,7 +1,6 @@
-"""What the layers of a model see when it runs on data: their inputs, and what their outputs matter.
-
-Layers are wrapped so that they write down their input and take a perturbation of their output; the
-rest of the model is run as it is.
+"""Recordings of a model's layers on data: their inputs, and the gradients by their outputs. Layers
+are wrapped so that they record their input and add a perturbation to their output. The rest of the
+model runs unchanged.
 """
 
 from collections.abc import Callable
@@ -24,23 +23,23 @@ from .layers import layers_of, path_name, replace_layers
 from .stacks import stack_size, stacks_of
 
 SLICE = 16
-"""Sequences that run through the model at the same time."""
+"""Number of sequences that run through the model at the same time."""
 
 Records = dict[str, Float[np.ndarray, "..."]]
-"""By the path of each layer, an array [b L d_model], or [b * calls L d_model] for a layer that the
-model calls several times: the calls of a sequence follow one another."""
+"""For each layer's path, an array [b L d_model], or [b * calls L d_model] for a layer that the
+model calls several times. The calls of one sequence are consecutive."""
 
 
 @dataclass(frozen=True)
 class LayerData:
-    """What a layer does on data."""
+    """Recordings of one layer on data."""
 
     inputs: Any
-    """What the layer is fed [b L d_model]."""
+    """The layer's inputs [b L d_model]."""
     gradients: Any = None
-    """The gradients by its outputs [b L d_model]; None where all outputs count alike."""
+    """The gradients by its outputs [b L d_model]; None gives all outputs equal weight."""
     lengths: Any = None
-    """Of padded sequences, the samples that count [b]; padding comes after them."""
+    """The lengths of padded sequences [b]; padding comes after them."""
 
 
 def check_gradients(name: str, data: LayerData) -> None:
@@ -57,7 +56,7 @@ def check_gradients(name: str, data: LayerData) -> None:
 def layer_inputs(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """What every layer of `model` is fed when it runs on `batch`, by the layer's path.
+    """The inputs of every layer of `model` on `batch`, by the layer's path.
 
     `batch` has the sequences along its first axis. `forward(model, x)` runs one of them; it must
     call the layers in plain Python (not in a `vmap`, `jit` of its own or a `checkpoint`), or a
@@ -73,11 +72,11 @@ def layer_inputs(
 def output_gradients(
     model: PyTree, batch: Any, forward: Callable[..., Any] | None = None, *, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """How the result of `forward` depends on the output of every layer, by the layer's path.
-
-    A scalar result, a loss say, is differentiated as it is. Of any other, such as logits, a random
-    combination with normal weights is, another for each sequence: the mean of g g^T is then that of
-    J^T J, J the derivative of the result by the layer's output. The rest is as for `layer_inputs`.
+    """The gradients of the result of `forward` by the output of every layer, by the layer's path. A
+    scalar result, such as a loss, is differentiated itself. For any other, such as logits, a random
+    combination with normal weights is differentiated, with new weights for each sequence: the mean
+    of g g^T is then that of J^T J, J the derivative of the result by the layer's output. The rest
+    is as for `layer_inputs`.
     """
     return record(model, batch, forward, gradients=True, seed=seed)[1]
 
@@ -90,7 +89,7 @@ def record(
     gradients: bool,
     seed: int = 0,
 ) -> tuple[Records, Records]:
-    """`layer_inputs`, and `output_gradients` if they are wanted, in one pass."""
+    """`layer_inputs`, and `output_gradients` if requested, in one pass."""
     sizes = {len(x) for x in jax.tree.leaves(batch)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
@@ -113,7 +112,10 @@ def record(
     sizes = {path_name(keys): stack_size(layer) for keys, layer in layers_of(model)}
     missing = [name for name in sizes if name not in pieces[0][0]]
     if missing:
-        raise ValueError(f"batch: the model does not call its layer {missing[0]} on it")
+        raise ValueError(
+            f"`batch` must go to a model that calls all its layers, got one that does not call "
+            f"{missing[0]}"
+        )
     inputs, gradients_by_layer = (
         _by_layer([piece for piece in part if piece], sizes, count)
         for part in zip(*pieces, strict=True)
@@ -122,7 +124,7 @@ def record(
 
 
 def _by_layer(pieces: list[Any], sizes: dict[str, int | None], count: int) -> Records:
-    """Recordings of the first `count` sequences, by layer; of a stack's layers one by one."""
+    """Recordings of the first `count` sequences, by layer. The layers of a stack are separate."""
     joined: Records = {}
     for name, size in sizes.items() if pieces else ():
         calls = [piece[name] for piece in pieces]
@@ -152,7 +154,8 @@ def _joined(pieces: list[Any], count: int) -> Float[np.ndarray, "..."]:
 
 
 def _rows(tree: PyTree, first: int) -> PyTree:
-    """`SLICE` rows from `first`, the last one again where there are fewer: shapes repeat."""
+    """`SLICE` rows from `first`. The last row is repeated if there are fewer, so that shapes stay
+    equal."""
 
     def rows(x):
         at = np.minimum(np.arange(first, first + SLICE), len(x) - 1)
@@ -162,7 +165,7 @@ def _rows(tree: PyTree, first: int) -> PyTree:
 
 
 class Recorder(AbstractSSM):
-    """A layer that writes down its input and adds a perturbation to its output."""
+    """A layer that records its input and adds a perturbation to its output."""
 
     dynamics = ()
     layer: AbstractSSM
@@ -184,7 +187,7 @@ class Recorder(AbstractSSM):
         return self.layer(u, *args, **kwargs) + self.record(u)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the model asks of its layer, its feedthrough say."""
+        """Other attributes of the layer that the model uses, such as its feedthrough."""
         if name == "layer" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.layer, name)
@@ -233,7 +236,7 @@ def _recorded(
         def combination(perturbations):
             parts = [y for y in jax.tree.leaves(result(x, perturbations)[0]) if _is_real(y)]
             if not parts:
-                raise ValueError("batch: the model's result holds no real numbers to differentiate")
+                raise ValueError("the model's result must hold real numbers on `batch`, got none")
             if len(parts) == 1 and parts[0].ndim == 0:
                 return parts[0]
             return sum(
@@ -254,9 +257,10 @@ def _run(model: PyTree, x: Any) -> Any:
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
         return eqx.nn.inference_mode(model[0])(x, model[1])[0]
     if isinstance(model, Classifier):
-        raise ValueError("batch: with a Classifier goes its state, pass model=(classifier, state)")
+        raise ValueError("`model` must be (classifier, state) with `batch`, got a Classifier alone")
     if not callable(model):
         raise ValueError(
-            f"batch: a {type(model).__name__} cannot be run, pass inputs= instead (`layer_inputs`)"
+            f"`model` must be callable with `batch`, got a {type(model).__name__}: pass `inputs`, "
+            "as `layer_inputs` gives them"
         )
     return model(x)

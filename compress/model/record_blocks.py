@@ -1,8 +1,7 @@
-"""What the layers of a language model see, block by block, with little in memory at a time.
-
-`record` runs the whole model forward and backward in one program, which grows with its depth, and
-keeps what every block makes. Here one program runs one block, forward, and later backward from the
-stream that came in. The numbers are those of `record`.
+"""Recordings of a language model's layers, block by block, with little memory. `record` runs the
+whole model forward and backward in one program, which grows with its depth and stores the outputs
+of every block. Here one program runs one block, forward, and later backward from the stream that
+came in. The numbers are those of `record`.
 """
 
 from typing import Any, NamedTuple
@@ -19,12 +18,12 @@ from .record import Recorder
 
 
 class BlockRecord(NamedTuple):
-    """What one layer does on some sequences."""
+    """Recordings of one layer on some sequences."""
 
     inputs: Float[np.ndarray, "b L d_model"]
-    """What it is fed."""
+    """Its inputs."""
     gradients: Float[np.ndarray, "b L d_model"]
-    """How a random combination of the logits depends on its outputs."""
+    """The gradients of a random combination of the logits by its outputs."""
 
 
 def record_blocks(
@@ -72,7 +71,8 @@ def _from_head(
 def _backward(
     block: Any, h: Float[Array, "b L d_model"], dh: Float[Array, "b L d_model"]
 ) -> tuple[Array, Array, Array]:
-    """What the layer is fed, the gradient by its output, and that by the stream before."""
+    """The layer's inputs, the gradient by its output, and the gradient by the stream before the
+    block."""
 
     def one(h: Array, dh: Array) -> tuple[Array, Array, Array]:
         def run(h: Array, added: Array) -> tuple[Array, Array]:

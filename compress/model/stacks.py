@@ -1,4 +1,4 @@
-"""Stacks: layers made by `vmap` and run by `scan`, whose arrays have one leading axis more.
+"""Stacks: layers made by `vmap` and run by `scan`, whose arrays have an additional leading axis.
 
 Compression takes a stack apart, cuts each of its layers to one common rank, and puts them together
 again; the same with an optimizer's state of it.
@@ -36,7 +36,7 @@ class Members:
 
 
 def stack_size(layer: AbstractSSM) -> int | None:
-    """How many layers `layer` is a stack of; None for a single one.
+    """The number of layers in the stack `layer`; None for a single layer.
 
     A stack's fields have one axis more than its class says. ValueError for more than one.
     """
@@ -85,7 +85,7 @@ def _members(layer: AbstractSSM, size: int) -> Members:
 def restacked(tree: PyTree, before: PyTree) -> PyTree:
     """`tree` with stacks again where `before`, which it was made from, has them.
 
-    Dtypes and placement are those of `before`; a stack of which nothing was cut is the same object.
+    Dtypes and placement are those of `before`; a stack without a cut stays the same object.
     """
     stacks = stacks_of(before)
     if not stacks:

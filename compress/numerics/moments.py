@@ -1,4 +1,4 @@
-"""What two second moments say of the states between them, and which of these to keep.
+"""Bases and selections of states from two second moments.
 
 P are the moments of the states, Q those of the gradients by them: putting V W h in the place of h
 changes the result by mu^T (1 - V W) h.
@@ -14,16 +14,14 @@ Basis = tuple[Float[np.ndarray, "N r"], Float[np.ndarray, "r N"]]
 
 
 def hankel_values(P: Gramian, Q: Gramian) -> Float[np.ndarray, " N"]:
-    """The square roots of the eigenvalues of P Q, descending: how much is lost with each state."""
+    """The square roots of the eigenvalues of P Q, descending: the loss from dropping each state."""
     return np.asarray(scipy.linalg.svdvals(root(Q).T @ root(P)))
 
 
 def balanced(P: Gramian, Q: Gramian, rank: int) -> Basis:
-    """The balancing basis, by the square root method, for layers that let any basis be.
-
-    What P or Q does not show at all counts as if it showed a little of everything, so that there
-    are `rank` states whatever the data. Both are taken in units of their traces: V and W are then
-    of one size.
+    """The balancing basis, by the square root method, for layers that allow any basis. A small
+    multiple of the identity is added to P and Q, so that there are `rank` states for any data. Both
+    are taken in units of their traces: V and W are then of one size.
     """
     P, Q = (x / max(np.trace(x), TINY) + UNSEEN / len(x) * np.eye(len(x)) for x in (P, Q))
     Lp, Lq = root(P), root(Q)
@@ -41,11 +39,10 @@ def orthonormal(P: Gramian, Q: Gramian, rank: int) -> Basis:
 
 
 def least_missed(K: Gramian, rank: int) -> list[int]:
-    """States to keep where none can be mixed: one after the other goes that is missed least.
-
-    `K` are the contributions' moments (`compress.selective.contributions`), of which those between
-    the states that have gone add up to what is missed, so that states that make up for each other
-    go together.
+    """The states to keep if states cannot be mixed: the state with the smallest loss is dropped,
+    one after another. `K` are the moments of contributions (`compress.selective.contributions`).
+    The loss is the sum of the moments between dropped states, so that states that cancel each other
+    are dropped together.
     """
     kept = list(range(len(K)))
     missed = np.zeros(len(K))  # twice what each shares with those that have gone

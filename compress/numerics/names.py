@@ -1,4 +1,4 @@
-"""Whether the packages that this one needs are ours: their names are common words."""
+"""Checks that the packages that this one imports are ours, since their names are common words."""
 
 import sys
 from importlib.machinery import PathFinder

@@ -1,14 +1,13 @@
-"""Few programs for many sizes: systems padded with states that do nothing.
-
-Compiling takes seconds, running milliseconds, and every shrink brings new numbers of states. So one
-program serves all numbers between two sizes: a power of two or 1.5 times one, at least `SMALLEST`.
+"""Few programs for many sizes: systems are padded with idle states. Compilation takes seconds,
+running milliseconds, and every shrink gives new numbers of states. So one program serves all
+numbers between two sizes: a power of two or 1.5 times one, at least `SMALLEST`.
 """
 
 import numpy as np
 from jaxtyping import Complex
 
 SMALLEST = 64
-"""Size of the smallest program; what is done with 64 states takes milliseconds."""
+"""Size of the smallest program. Any computation with 64 states takes milliseconds."""
 
 
 def padded_size(n: int) -> int:

@@ -1,4 +1,5 @@
-"""Layers in double precision and back: reductions are computed so, whatever the model is in."""
+"""Conversion of layers to double precision and back. Reductions are computed in double precision
+for models of any precision."""
 
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -62,9 +63,8 @@ def narrow_array(x: Any, like: Any) -> Any:
 
 
 def jit_for_once(function: Callable[P, T]) -> Callable[P, T]:
-    """`eqx.filter_jit`, unoptimised, for what runs about once for each shape.
-
-    Compiling then takes half the time, and that is nearly all.
+    """`eqx.filter_jit` without most optimisations, for functions that run about once for each
+    shape. Compilation, which takes most of their time, is then twice as fast.
     """
     jit: Any = eqx.filter_jit
     return jit(function, compiler_options={"xla_backend_optimization_level": 0})

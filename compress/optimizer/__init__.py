@@ -1,4 +1,4 @@
-"""What the parts of an optimizer's state mean, and how they follow a cut."""
+"""The meaning of an optimizer's state, and how it follows a cut."""
 
 from .meanings import MEANINGS
 from .registry import register_state

@@ -1,7 +1,8 @@
 """Adafactor's factored squares, multiplied out and factored again.
 
-Shazeer & Stern (2018), and `optax.scale_by_factored_rms`: of a parameter's squares, where its two
-longest axes are long enough, only the means over each of the two are kept; `v` keeps all others.
+Shazeer & Stern (2018), and `optax.scale_by_factored_rms`: if the two longest axes of a parameter
+are long enough, only the means of its squares over each of the two are stored; `v` stores the
+squares of all other parameters.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float
 FIELDS = ("v_row", "v_col", "v")
 
 MIN_SIZE = 128
-"""Length of the second longest axis from which optax factors, if not told otherwise."""
+"""Smallest length of the second longest axis for which optax factors by default."""
 
 
 def multiply_out(
@@ -35,7 +36,7 @@ def is_factored(shape: tuple[int, ...], min_size: int) -> bool:
 
 
 def min_size(factored: list[tuple[int, ...]], whole: list[tuple[int, ...]]) -> int:
-    """The setting of that name, as far as the shapes of what is factored and what is not tell."""
+    """The setting of that name, as far as the shapes of factored and whole squares determine it."""
     most = min((sorted(shape)[-2] for shape in factored), default=MIN_SIZE)
     least = max((sorted(shape)[-2] + 1 for shape in whole if len(shape) >= 2), default=1)
     return max(least, min(MIN_SIZE, most))

@@ -1,11 +1,10 @@
 """Moments of parameters that a layer has only after its cut.
 
-No moments of theirs have been kept. They follow a parameter of the layer before: where that is
-masked out, they are. Averages of gradients, and of updates, begin at zero. Squares begin at the
-other's mean, times what the cut says of the two gradients (`compress.cut.Added`): first steps are
-then of a usual size, neither those of a fresh state, whose squares are zero while its count says
-that they are not, nor very small. Steps begin at the other's mean. Copies of parameters begin with
-the parameter itself.
+They have no moments yet. They follow a parameter of the layer before: if that is masked out, so are
+they. Averages of gradients, and of updates, begin at zero. Squares begin at the other's mean, times
+the ratio of the two gradients' squares (`compress.cut.Added`). First steps then have a usual size.
+With squares of zero and a large count they would be very large. Steps begin at the other's mean.
+Copies of parameters begin with the parameter itself.
 """
 
 from collections.abc import Sequence

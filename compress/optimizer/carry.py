@@ -1,20 +1,19 @@
 """Carry the optimizer's state across a shrink.
 
-What an array of the state means, the class of the state around it has declared
-(`compress.optimizer.registry`, `compress.optimizer.find`); numbers are never asked. Counts,
-schedules, and all that lies outside the layers that are cut stay as they are; so do fields that do
-not act on the states (D).
+The class of the state around an array declares its meaning (`compress.optimizer.registry`,
+`compress.optimizer.find`). It is never inferred from numbers. Counts, schedules, and everything
+outside the layers that are cut stay unchanged; so do fields that do not act on the states (D).
 
 In mode "transport" moments go into the new coordinates (`compress.optimizer.transport`). "reset"
-makes them what a fresh state has: zero, and where they cannot be zero their smallest or their
-average. "slice" keeps the first entries. Copies of parameters are layers of their own, cut as the
-parameters were, in every mode; the parameters that a run began with are with "reset" those of
-the layer after its cut.
+gives them the values of a fresh state: zero or, for kinds that cannot be zero, their smallest value
+or average. "slice" keeps the first entries. Copies of parameters are layers of their own, cut as
+the parameters were, in every mode; with "reset", stored initial parameters become those of the
+layer after its cut.
 
 Parameters that a layer has only after its cut (`compress.optimizer.added`) begin with no average of
 gradients, and with squares that are those of a parameter beside them, scaled.
 
-What cannot be carried becomes zero: memories with further axes, sums over some of the axes.
+Arrays that cannot be carried become zero: memories with further axes, sums over some of the axes.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,8 +38,8 @@ from .transport import least, transport
 MODES = ("transport", "reset", "slice")
 
 CLOSE = 0.5
-"""Distance of a copy of the parameters from them, at most, as a share of their size, where only its
-place says that it is one."""
+"""Largest distance of a copy from the parameters, as a share of their size, if only its place marks
+it as a copy."""
 
 
 @checked
@@ -101,7 +100,7 @@ def _carry_layer(trees: list[Tree], cut: AbstractCut, mode: str) -> dict[KeyPath
 
 
 def _fixed(tree: Tree, cut: AbstractCut, mode: str) -> Leaves | None:
-    """What the mode does not decide, or a zero would not do for."""
+    """Values that do not depend on the mode, or that must not be zero."""
     leaves = jax.tree.leaves(cut.before)
     if (
         tree.meaning == "parameter"

@@ -1,15 +1,17 @@
-"""Find the trees like a layer's parameters inside an optimizer's state, and what each of them is.
+"""Find the trees like a layer's parameters inside an optimizer's state, and their meanings.
 
 **Where.** Wherever a state holds a tree like the parameters, it holds nodes of the layers' own
-classes, with numbers as their leaves; so masked, chained, injected and per-group states are all
-the same. A node belongs to the layer with which it shares the longest end of its key path; of
-several such, with which it shares most keys, and then the longest start.
+classes, with numbers as their leaves; so masked, chained, injected and per-group states are treated
+alike. A node belongs to the layer with which it shares the longest end of its key path; of several
+such, with which it shares most keys, and then the longest start.
 
-**What.** The field of the declared state around it says it (`compress.optimizer.registry`). A node
-that stands in no such state, only in tuples, lists and dicts, is a copy of the parameters by its
-place: an average of the model beside its optimizer's state, `(opt_state, average)`.
+**What.** The field of the declared state around it gives its meaning
+(`compress.optimizer.registry`). A node that stands in no such state, only in tuples, lists and
+dicts, is a copy of the parameters by its place: an average of the model beside its optimizer's
+state, `(opt_state, average)`.
 
-**Order.** A tuple of states is a chain: what a state is given, those before it have given out.
+**Order.** A tuple of states is a chain: the input of a transformation is the output of those before
+it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,11 +48,11 @@ class Tree:
     state: KeyPath
     """The key path of what has that field."""
     declared: Declaration
-    """What is declared of that state, nothing where no state is."""
+    """The declaration of that state; empty without a state."""
     chain: tuple[tuple[KeyPath, int], ...]
     """The tuples of states that it is in, and the state's place in each."""
     parts: list[Any]
-    """By the places of the layer's leaves: an array, or what stands in its stead."""
+    """For each of the layer's leaves, an array or its replacement (such as a MaskedNode)."""
 
     def arrays(self, leaves: Sequence[Any]) -> Leaves:
         """The parts that have the shape of the parameter at the same place."""
@@ -67,7 +69,7 @@ class Tree:
         return {k for k, (part, x) in pairs if is_inexact(part) and part.shape == np.shape(x)}
 
     def comes_after(self, other: "Tree") -> bool:
-        """Whether what `other`'s transformation gives out comes into this one's, in a chain."""
+        """Whether the output of `other`'s transformation is the input of this one's in a chain."""
         places = dict(other.chain)
         return any(keys in places and places[keys] < place for keys, place in self.chain)
 
@@ -265,7 +267,8 @@ def _linear(declared: Declaration) -> str:
 
 
 def _check_alone(around: Any, node: Any, mode: str) -> None:
-    """What must not stand beside a whole optimizer's state: the two might be no chain."""
+    """Refuse states whose meaning depends on their place if they stand beside a whole optimizer's
+    state, since the two might not be a chain."""
     declared = declaration(node)
     if declared is None or declared.alone or mode != "transport":
         return

@@ -1,4 +1,4 @@
-"""Squares that a state keeps in fewer numbers, put in the shape of the parameters and back.
+"""Squares that a state stores in fewer numbers, converted to the shape of the parameters and back.
 
 Adafactor keeps means over two axes, SM3 the largest along each axis, Novograd one norm for each
 array. They are multiplied out, carried as squares are, and put together again.
@@ -17,11 +17,11 @@ from . import adafactor
 from .find import Tree
 
 Whole = list[tuple[Tree, list[Tree]]]
-"""A tree with whole arrays, and the trees of the state that it stands for."""
+"""A tree with whole arrays, and the trees of the state that it represents."""
 
 
 def multiplied_out(trees: Sequence[Tree], leaves: list[Any]) -> tuple[list[Tree], Whole]:
-    """`trees` with whole squares in the place of others, and for each of these what it was."""
+    """`trees` with whole squares in the place of factored ones, and the originals of each."""
     whole: Whole = []
     for tree in trees:
         if tree.meaning == "row_square":
@@ -43,8 +43,8 @@ def put_together(
 ) -> None:
     """The trees of the state in the place of whole squares, in `done`.
 
-    `leaves` are those of the layer before; behind their squares are those of parameters `added`,
-    which are kept as those of the parameters that they are like.
+    `leaves` are those of the layer before; after their squares come those of parameters `added`,
+    stored in the layout of the parameters that they refer to.
     """
     leaves = [*leaves, *(np.zeros(0) for _ in added)]
     for tree, own in whole:
@@ -113,7 +113,7 @@ def _factored_again(
 
 
 def _sm3(part: Any, x: Any) -> Any:
-    """The least over the axes of what each of them says (Anil et al., 2019)."""
+    """The minimum over the axes of their values (Anil et al., 2019)."""
     if not isinstance(part, list | tuple) or not part:
         return part
     shape = np.shape(x)
@@ -138,7 +138,7 @@ def _largest(part: Any, squares: Any) -> Any:
 
 
 def _spread(part: Any, x: Any) -> Any:
-    """One square for each entry, that together are the array's."""
+    """One square for each entry; they add up to the array's."""
     if not is_inexact(part) or not is_inexact(x) or np.size(x) == 0:
         return part
     return narrow_array(np.broadcast_to(np.asarray(part) / np.size(x), np.shape(x)), part)

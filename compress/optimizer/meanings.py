@@ -1,4 +1,4 @@
-"""What an array of an optimizer's state may mean, and the declaration of a class of states."""
+"""The meanings of arrays in an optimizer's state, and the declaration of a class of states."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,34 +19,35 @@ MEANINGS: Mapping[str, str] = {
     "axis_square": "for each array one vector for each axis: largest squares of gradients (SM3)",
     "row_square": "means of squares over the longest axis (Adafactor)",
     "column_square": "means of squares over the second longest axis (Adafactor)",
-    "loss": "the loss at the parameters: not known after a cut, which is told by infinity",
-    "reset": "what is made anew in each step: zero after a cut",
-    "scalar": "counts, rates, keys and other numbers that are not the parameters': left alone",
+    "loss": "the loss at the parameters: infinity after a cut, since it is not known",
+    "reset": "recomputed in each step: zero after a cut",
+    "scalar": "counts, rates, keys and other numbers without the parameters' shapes: unchanged",
     "nested": "states of other transformations",
 }
-"""What a field may mean, and in which words."""
+"""The meanings of a field and their explanations."""
 
 SCALES = {"square", "square_sum", "maximum", "curvature", "step", "step_square"}
 SCALES |= {"norm_square", "axis_square", "row_square", "update"}
-"""Meanings that only a transformation has that divides gradients by their scale."""
+"""Meanings that occur only in transformations that divide gradients by their scale."""
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the fields of a class of states mean."""
+    """The declared meanings of the fields of a class of states."""
 
     fields: Mapping[str, str]
     rescales: bool = False
-    """Whether what leaves the transformation is free of the gradients' scale."""
+    """Whether the transformation's output is independent of the gradients' scale."""
     lags: bool = False
-    """Whether it may divide by squares in which the step's own gradient is not yet."""
+    """Whether it may divide by squares that do not yet include the step's own gradient."""
     relative: bool = False
     """Whether it then scales by the size of the parameters, as Adafactor does."""
     refused: str = ""
-    """Why mode "transport" does not carry it, what follows on the name of the class."""
+    """Why mode "transport" does not carry it: the end of a sentence that begins with the class's
+    name."""
     restarts: bool = False
     """Whether mode "reset" sets the whole state to zero, its counts with it."""
     alone: bool = True
-    """Whether it is what it says also where it stands alone or beside a whole optimizer's state."""
+    """Whether its meaning is the same alone or beside a whole optimizer's state."""
     shared: bool = False
     """Whether transformations with other meanings have the same class of states."""

@@ -1,7 +1,6 @@
-"""What the states of optax and optax.contrib mean, by the names of their classes.
-
-`gradient` is meant of what comes into a transformation. In a chain behind one that `rescales`,
-updates come in, and `compress.optimizer.transport` carries them as such.
+"""The meanings of the states of optax and optax.contrib, by the names of their classes. `gradient`
+refers to the input of a transformation. In a chain after one that `rescales`, the inputs are
+updates, and `compress.optimizer.transport` carries them as such.
 """
 
 from .meanings import SCALES, Declaration
@@ -12,7 +11,7 @@ def _declared(**fields: str) -> Declaration:
 
 
 def _signs(**fields: str) -> Declaration:
-    """Of a transformation that keeps no squares, and yet gives out what is free of scale."""
+    """For a transformation without squares whose output is independent of the gradients' scale."""
     return Declaration(fields, rescales=True)
 
 
@@ -72,7 +71,7 @@ WRAPPERS: dict[str, Declaration] = {
         refused=_NORMS,
     ),
 }
-"""States that hold other states, or stand for a part that is masked out."""
+"""States that hold other states, or that mark a masked part."""
 
 PLAIN: dict[str, Declaration] = {
     "EmptyState": _declared(),
@@ -95,7 +94,7 @@ PLAIN: dict[str, Declaration] = {
     "AccumulateAvgUpdatesState": _scalars("micro_step", "ready", avg_grad="gradient"),
     "EmaState": Declaration({"count": "scalar", "ema": "gradient"}, alone=False),
 }
-"""States of transformations that give out what is linear in what came in."""
+"""States of transformations whose output is linear in their input."""
 
 SCALING: dict[str, Declaration] = {
     "ScaleByAdamState": Declaration(_ADAM.fields, rescales=True, shared=True),
@@ -195,6 +194,6 @@ SCALING: dict[str, Declaration] = {
     ),
     "GaLoreState": _scalars("count", base_optimizer_state="nested", projector="reset"),
 }
-"""States of transformations that divide by the gradients' scale, or give out steps."""
+"""States of transformations that divide by the gradients' scale, or whose output are steps."""
 
 OPTAX: dict[str, Declaration] = WRAPPERS | PLAIN | SCALING

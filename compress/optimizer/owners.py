@@ -1,4 +1,4 @@
-"""Which layer of the model a node of an optimizer's state belongs to."""
+"""Assignment of nodes of an optimizer's state to layers of the model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from ..numerics.precision import is_inexact
 def owners_of(
     keys: KeyPath, node: AbstractSSM, layers: Mapping[KeyPath, AbstractSSM]
 ) -> tuple[list[KeyPath], int]:
-    """The layers whose paths fit best, and how many keys at the paths' ends are the same."""
+    """The layers whose paths fit best, and the number of equal keys at the paths' ends."""
     scores = {
         path: (
             _common_start(keys[::-1], path[::-1]),
@@ -46,21 +46,21 @@ def _common_keys(keys: KeyPath, path: KeyPath) -> int:
 
 
 def parts_of(name: str, node: AbstractSSM, layer: AbstractSSM) -> list[Any]:
-    """What stands in `node` at the places of the layer's leaves.
-
-    ValueError if it is not like the layer, or has arrays of other shapes.
+    """The parts of `node` at the places of the layer's leaves. ValueError if its structure differs
+    from the layer's, or arrays have other shapes.
     """
     leaves, treedef = jax.tree.flatten(layer)
     try:
         parts = treedef.flatten_up_to(node)
     except ValueError:
         raise ValueError(
-            f"opt_state: {name} is not like the model's {type(layer).__name__} there"
+            f"opt_state: {name} must have the structure of the model's {type(layer).__name__}, got "
+            "another one"
         ) from None
     for part, x in zip(parts, leaves, strict=True):
         if is_inexact(part) and part.ndim == x.ndim and part.size > 1 and part.shape != x.shape:
             raise ValueError(
-                f"opt_state: {name} holds an array of shape {part.shape} for a "
-                f"parameter of shape {x.shape}, it belongs to another model"
+                f"opt_state: {name} must be of this model, whose parameter has shape {x.shape}, "
+                f"got an array of shape {part.shape}"
             )
     return parts

@@ -1,7 +1,6 @@
-"""What the fields of an optimizer's state mean, declared by the state's class.
-
-Numbers do not tell what they mean: a momentum may have no negative entry, an average of gradients
-may lie close to the parameters. So each class of states says it, field by field, in the words of
+"""The meanings of the fields of optimizers' states, declared for each class of states. Numbers do
+not reveal their meaning: a momentum may have no negative entry, an average of gradients may be
+close to the parameters. So each class declares its fields with the meanings of
 `compress.optimizer.meanings`: those of optax in `compress.optimizer.optax_states`, others by
 `register_state`.
 """
@@ -16,14 +15,14 @@ _registered: dict[type, Declaration] = {}
 
 
 def register_state(state_class: type, /, **fields: str) -> None:
-    """Say what the fields of a class of optimizer states mean, so that `compress` can carry them.
+    """Declare the fields of a class of optimizer states, so that `compress` can carry them.
+    `fields` maps a field's name to one of `MEANINGS`. Fields that are not named must not hold
+    arrays of a layer. Call it once before `compress`. A later declaration replaces an earlier one,
+    also for optax's own classes. Those of `optax.ScaleByAdamState` are declared as Adam's; where
+    `optax.adamax` is used, call `register_state(optax.ScaleByAdamState, count="scalar",
+    mu="gradient", nu="maximum")`.
 
-    `fields` are from a field's name to one of `MEANINGS`. A field that is not named may hold no
-    array of a layer. Say it once, before `compress`; what is said last holds, also of optax's own
-    classes. Those of `optax.ScaleByAdamState` are declared as Adam's; where `optax.adamax` is used,
-    call `register_state(optax.ScaleByAdamState, count="scalar", mu="gradient", nu="maximum")`.
-
-    ValueError if the class has no such field, or for another meaning.
+    ValueError if the class has no such field, or for an unknown meaning.
     """
     known = field_names(state_class)
     for name, meaning in fields.items():
@@ -48,7 +47,7 @@ def field_names(state_class: type) -> tuple[str, ...]:
 
 
 def declaration(node: Any) -> Declaration | None:
-    """What is declared of the class of `node`, None if nothing is."""
+    """The declaration of the class of `node`; None if there is none."""
     state_class = type(node)
     if state_class in _registered:
         return _registered[state_class]

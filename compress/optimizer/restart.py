@@ -1,6 +1,5 @@
-"""What a cut means for a whole state.
-
-Where it begins anew, and where its numbers contradict what its class declares.
+"""Effects of a cut on a whole state: parts that begin anew, and checks that its numbers fit its
+declaration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ GROWTH = 0.8
 to 1e4 and 5 to 200 steps."""
 
 ENTRIES = 12
-"""The fewest entries that tell a power."""
+"""The fewest entries from which the power is estimated."""
 
 SQUARE = 1e4
 """How far the square of an average of gradients may exceed the average of their squares: (1 - b1)^2
@@ -36,7 +35,8 @@ SQUARE = 1e4
 
 
 def restarted(opt_state: PyTree, found: Sequence[Tree], mode: str) -> PyTree:
-    """`opt_state` with what is not the layers' own: losses that are known no more, and counts."""
+    """`opt_state` after changes outside the layers: unknown losses become infinite, and restarted
+    states zero."""
     for keys in dict.fromkeys(tree.state for tree in found if tree.field):
         state = walk_to(opt_state, keys)
         declared = declaration(state)
@@ -97,7 +97,7 @@ _DECLARE = '`compress.register_state(optax.ScaleByAdamState, count="scalar", mu=
 
 
 def _pairs(trees: Sequence[Tree], layers: Mapping[KeyPath, AbstractSSM]) -> list[Any]:
-    """Of Adam's `mu` and `nu`, the entries where the second is no zero, nor close to underflow."""
+    """The entries of Adam's `mu` and `nu` where `nu` is neither zero nor close to underflow."""
     fields: dict[str, dict[Any, Any]] = {"mu": {}, "nu": {}}
     for tree in trees:
         arrays = tree.arrays(jax.tree.leaves(layers[tree.owner]))
@@ -108,7 +108,7 @@ def _pairs(trees: Sequence[Tree], layers: Mapping[KeyPath, AbstractSSM]) -> list
 
 def _growth(pairs: Sequence[Any]) -> float:
     """The power of `nu` with which `mu` grows, from the medians of the largest and smallest third
-    of the entries; 0.5, Adam's, where these are too few or too much alike to tell."""
+    of the entries; 0.5, Adam's, if these are too few or too similar."""
     mu = np.concatenate([np.ravel(x) for x, _ in pairs] or [np.zeros(0)])
     nu = np.concatenate([np.ravel(x) for _, x in pairs] or [np.zeros(0)])
     mu, nu = np.log(mu[mu > 0]), np.log(nu[mu > 0])

@@ -1,23 +1,22 @@
 """The moments of one layer in the coordinates of the layer after its cut.
 
-- Gradients go through the adjoint of the lift of a change of the reduced layer to the full one, as
-  the cut knows it (`compress.linear.cut`, `compress.selective.cut`).
+- Gradients go through the adjoint of the lift of a change of the reduced layer to the full one,
+  given by the cut (`compress.linear.cut`, `compress.selective.cut`).
 - Squares of gradients go through the squares of the same coefficients, as if gradients of different
   entries were uncorrelated, and are raised where needed so that no entry's |gradient| /
   sqrt(square) exceeds the largest one before. So do maxima, as roots of squares. A start that all
   entries share, as Adagrad has it, is left out and added again.
 - Updates are gradients divided by their scale. They are multiplied by it, the root of the squares
   that they were divided by, carried as gradients, and divided by the scale after the cut. Their
-  size does not depend on coordinates, so each array keeps its root mean square, or with
-  Adafactor its share of the parameters'.
-- Copies that lie a few steps from the parameters, as those of schedule-free training do, keep these
-  steps: carried as gradients where the optimizer inside is linear in them, and else as updates. A
-  copy cut as the parameters were would lie several times as far away as this optimizer goes in the
-  new coordinates.
-- Steps have a size, and no direction: those of states that go are averaged, along the axis that
-  becomes shorter.
+  size does not depend on coordinates, so each array keeps its root mean square, or with Adafactor
+  its share of the parameters'.
+- Copies that lie a few steps from the parameters, as in schedule-free training, keep these steps.
+  The steps are carried as gradients if the optimizer inside is linear in them, otherwise as
+  updates. If the copy was cut like the parameters, its distance could be several times the
+  optimizer's steps in the new coordinates.
+- Step sizes have no direction: they are averaged along the axis that becomes shorter.
 
-Fields that are masked out count as having gradient zero.
+Masked fields count as gradients of zero.
 """
 
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ AFTER_SCALING = {
     "maximum": "step",
     "curvature": "step_square",
 }
-"""What a field means where updates come in, in the place of gradients."""
+"""The meaning of a field if its inputs are updates in the place of gradients."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _steps_away(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
 
 
 def as_comes_in(tree: Tree, trees: Sequence[Tree], leaves: list) -> Tree:
-    """What the field is of gradients, it is of updates behind what has divided by their scale."""
+    """The tree with the meaning for updates if it stands after a transformation that rescales."""
     meaning = AFTER_SCALING.get(tree.meaning)
     if meaning is None:
         return tree
@@ -144,16 +143,16 @@ def _groups(trees: Sequence[Tree], leaves: list, meanings: tuple[str, ...]) -> l
 
 
 def _own(values: Leaves, tree: Tree, leaves: list) -> Leaves:
-    """Of the values for a layer, those that this tree has room for."""
+    """The values for a layer at the places that this tree has."""
     return {k: values[k] for k in tree.places(leaves) if k in values}
 
 
 NOTHING = 1e-9
-"""The share of the mean square of an array below which an entry has none."""
+"""Share of the mean square of an array below which an entry counts as zero."""
 
 
 def _squares(group: _Group, moved: list[tuple[_Group, Leaves]], cut: AbstractCut) -> _Squares:
-    """Squares of gradients, whatever the field keeps of them."""
+    """Squares of gradients, for all layouts of the field."""
     meaning = group.trees[0].meaning
     arrays = group.arrays
     if meaning == "maximum":
@@ -172,8 +171,8 @@ def _squares(group: _Group, moved: list[tuple[_Group, Leaves]], cut: AbstractCut
 
 
 def _without_zeros(squares: np.ndarray) -> np.ndarray:
-    """The mean in the place of what is nothing beside it: the angle of a real mode has no square,
-    and will have a gradient."""
+    """`squares` with the mean in the place of negligible entries: the angle of a real mode has no
+    square yet, but will have a gradient."""
     mean = np.mean(squares)
     return np.where(squares < NOTHING * mean, mean, squares)
 
@@ -206,7 +205,7 @@ def _raised(squares: Leaves, gradients: Leaves, ratio: float) -> Leaves:
 
 
 def _updates(group: _Group, scales: list[_Squares], cut: AbstractCut) -> Leaves:
-    """Updates by way of the gradients that they were made of."""
+    """Updates, carried through the gradients that they were made of."""
     scale = _scale_of(group, scales)
     before, after = ({}, {}) if scale is None else (scale.before, scale.after)
     relative = scale is not None and any(tree.declared.relative for tree in scale.group.trees)
@@ -233,7 +232,7 @@ def _size(x: Any) -> float:
 
 
 def _scale_of(group: _Group, scales: list[_Squares]) -> _Squares | None:
-    """The squares in the same state, or else the last ones before it in the chain."""
+    """The squares in the same state, otherwise the last ones before it in the chain."""
     fitting = [squares for squares in scales if squares.group.overlaps(group.arrays)]
     for squares in fitting:
         if squares.group.states & group.states:
@@ -247,7 +246,7 @@ def _scale_of(group: _Group, scales: list[_Squares]) -> _Squares | None:
 
 
 def _averaged(x: np.ndarray, shape: tuple[int, ...], power: int) -> np.ndarray:
-    """The mean (of what power) along the axes that change, at all places of the new ones."""
+    """The power mean along the axes that change, repeated along the new axes."""
     axes = tuple(k for k, (a, b) in enumerate(zip(x.shape, shape, strict=True)) if a != b)
     if not axes:
         return x

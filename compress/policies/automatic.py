@@ -1,9 +1,8 @@
-"""The decisions of the automatic mode: from what a run has shown so far to what it keeps.
-
-Functions of numbers alone. A run is looked at a few times (`LOOKS`). A look asks whether anything
-has been learned and whether learning has slowed down; then what states can go within the dial, by a
-search that the caller makes; and whether that is what was asked for at the look before. What is cut
-is on trial for a twentieth of the run, and is taken back if the loss on held-back data has risen.
+"""The decisions of the automatic mode, as functions of numbers alone. A run is inspected a few
+times (`LOOKS`). A look checks whether anything has been learned and whether learning has slowed
+down. Then the caller searches for the fewest states within the dial, and the result is compared
+with the look before. A cut is on trial for a twentieth of the run, and is taken back if the loss on
+held-back data has risen.
 
 Early cuts save time and leave room; the late one comes when the loss that it costs is about the
 loss that stays, and makes the model small.
@@ -16,9 +15,9 @@ from itertools import pairwise
 from typing import Any
 
 LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85)
-"""Shares of the run after which it is looked at."""
+"""The looks, as shares of the run."""
 LATE = 0.85
-"""The look from which on a cut has to leave no room for what is still to be learned."""
+"""The look from which on a cut leaves no spare states for further learning."""
 TRIAL = 0.05
 """Share of the run for which a cut is on trial."""
 
@@ -28,25 +27,25 @@ the trivial predictors are beaten, ..."""
 CLEARLY_LEARNED = 0.9
 """... or when it is below this share."""
 AHEAD = 0.15
-"""Learning has slowed when, at the pace since the look before, the rest of the run would gain less
-than this share of what has been gained."""
+"""Learning has slowed if, at the pace since the look before, the rest of the run would gain less
+than this share of the gain so far."""
 SETTLED = 1.15
-"""The states that are asked for may be so many times those of the look before."""
+"""The needed states may be this multiple of those at the look before."""
 ROOM = 1.5
-"""An early cut keeps so many times the states that are asked for."""
+"""An early cut keeps this multiple of the needed states."""
 WORTHWHILE = 0.8
-"""An early cut leaves at most this share of the states: it costs a program; ..."""
+"""An early cut leaves at most this share of the states, since it costs a compilation; ..."""
 WORTHWHILE_AGAIN = 0.6
 """... and a second one at most this share."""
 HARDLY = 0.95
-"""A late cut that leaves more than this share of the states is none."""
+"""A late cut that would leave more than this share of the states is not made."""
 BOLD = 4.0
-"""What training makes good, in units of the dial, where the smallest model is wanted."""
+"""The loss that further training can recover, in units of the dial, with `smallest`."""
 
 
 @dataclass(frozen=True)
 class Dial:
-    """What a run may lose, and what it wants for it.
+    """The loss that a run may cost, and its goal: speed or the smallest model.
 
     ValueError for a loss that is not above 0 and below 1, a speed that is not above 1, and for both
     `smallest` and `speed`.
@@ -55,9 +54,9 @@ class Dial:
     loss: float | int = 0.005
     """How much worse the end may be: a share of the loss, or points of accuracy."""
     smallest: bool = False
-    """Whether the smallest model within the loss is wanted, whatever looking for it costs."""
+    """Whether to find the smallest model within the loss, at any cost of the search."""
     speed: float | int | None = None
-    """How many times fewer operations a step should take; None: as few as are worth a cut."""
+    """By which factor a step's operations should decrease; None cuts whenever it is worth it."""
 
     def __post_init__(self):
         if not 0 < self.loss < 1:
@@ -70,7 +69,7 @@ class Dial:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look sees of a run."""
+    """The numbers of a run at a look."""
 
     step: int
     """Steps done."""
@@ -81,9 +80,9 @@ class Seen:
     loss: float | int
     """On held-back sequences, the same at every look."""
     trivial: float | int
-    """What the best constant answer loses on them."""
+    """The loss of the best constant answer on them."""
     unit: float | int
-    """What 100 % of the dial are, in units of the loss."""
+    """The loss that 100 % of the dial mean."""
     beats_baselines: bool = True
     """Whether the model is better than every trivial predictor that is known."""
 
@@ -111,12 +110,12 @@ class OnTrial:
 
 @dataclass(frozen=True)
 class Memory:
-    """All that decisions depend on besides what is seen. `plain` and `of` go to JSON and back."""
+    """The memory of earlier looks. `plain` and `of` convert it to JSON and back."""
 
     looks: tuple[tuple[int, float], ...] = ()
     """Step and loss of every look."""
     demanded: tuple[int, ...] | None = None
-    """States that were asked for at the last look, if it asked."""
+    """States that were needed at the last look with a search."""
     on_trial: OnTrial | None = None
     cut_at: int | None = None
     """The step of the last cut that has not been taken back."""
@@ -145,20 +144,20 @@ class Memory:
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be searched for: the fewest states within a rise of the loss."""
+    """The search: the fewest states within a rise of the loss."""
 
     rise: float
     """How far the loss on held-back sequences may rise."""
     room: float
-    """How many times the states that are found stay."""
+    """The multiple of the found states that stays."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of the states after a look."""
+    """The decision of a look."""
 
     ranks: tuple[int, ...] | None
-    """What each layer keeps; None where nothing is cut."""
+    """The states that each layer keeps; None without a cut."""
     why: str
     """In words."""
     memory: Memory
@@ -181,7 +180,7 @@ def noted(memory: Memory, seen: Seen) -> Memory:
 
 
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
-    """What to search for at this look, or why not to cut. `memory` is of before the look."""
+    """The search for this look, or the reason not to cut. `memory` is from before the look."""
     if not math.isfinite(seen.loss):
         return "the loss is no number"
     best = min([seen.loss, *(loss for _, loss in memory.looks)])
@@ -214,10 +213,9 @@ def decision(
     demanded: Sequence[int] | None = None,
     multiple: int = 1,
 ) -> Decision:
-    """What is cut at this look. `memory` is of before it, `asked` what `question` said.
-
-    `demanded` are the states that the search has found, None where there was none. What an early
-    cut keeps is rounded up to a `multiple`.
+    """The cut at this look. `memory` is from before the look, `asked` is the result of `question`.
+    `demanded` are the states that the search has found, None without a search. The ranks of an
+    early cut are rounded up to a `multiple`.
     """
     after = replace(noted(memory, seen), demanded=None)
     if isinstance(asked, str):
@@ -243,10 +241,8 @@ def decision(
 
 
 def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
-    """Why the cut on trial does not hold, None if it does or there is none.
-
-    The loss may be above that of before the cut by the dial, and by what it has risen from one look
-    to the next without a cut.
+    """Why the cut on trial fails; None if it holds or there is none. The loss may exceed that
+    before the cut by the dial, plus its rise between looks without a cut.
     """
     trial = memory.on_trial
     if trial is None:

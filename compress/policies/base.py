@@ -1,4 +1,4 @@
-"""What every policy is, and the steps that all of them share."""
+"""The base classes of policies, and the steps that all of them share."""
 
 import abc
 import operator
@@ -23,7 +23,7 @@ Policy = TypeVar("Policy", bound="AbstractJointPolicy")
 
 @dataclass(frozen=True)
 class AbstractPolicy(abc.ABC):
-    """How many states each layer of a model keeps."""
+    """A policy, which decides how many states each layer of a model keeps."""
 
     @abc.abstractmethod
     def ranks(self, spectra: Mapping[str, AbstractSpectrum], cut: Cut) -> list[int]:
@@ -56,19 +56,20 @@ class AbstractJointPolicy(AbstractPolicy):
         """A rank for each layer, from the layers' descending values."""
 
     def allowed(self, sigma: Sigma) -> float | None:
-        """The sum of those of the values that may be dropped; None if that is not how one cuts."""
+        """The sum of values that may be dropped; None if the policy has no such budget."""
         return None
 
     def rounded(self: Policy, multiple: int) -> Policy:
-        """The same with ranks up to the next multiple (vector width, fewer compilations).
+        """The same policy with ranks rounded up to the next multiple (vector width, fewer
+        compilations).
 
         A rank is at most the layer's number of states. A cut of the real map may leave one state
-        fewer, where a pair of modes would be torn apart.
+        fewer, where it would split a pair of modes.
         """
         return replace(self, multiples=(*self.multiples, multiple))
 
     def gated(self: Policy, gate: float | int) -> Policy:
-        """The same with another `gate`; 1 lets every cut pass."""
+        """The same policy with another `gate`; 1 allows every cut."""
         return replace(self, gate=gate)
 
     def ranks(self, spectra: Mapping[str, AbstractSpectrum], cut: Cut) -> list[int]:
@@ -80,7 +81,7 @@ class AbstractJointPolicy(AbstractPolicy):
         return settled(self.choose(sigmas, lambda chosen: cut(settled(chosen))))
 
     def round_up(self, rank: int, n: int) -> int:
-        """`rank`, rounded up as this policy is to, `n` at most."""
+        """`rank`, rounded up by this policy, at most `n`."""
         for multiple in self.multiples:
             rank = next_multiple(rank, multiple, n)
         return rank
@@ -107,7 +108,7 @@ class AbstractLayerPolicy(AbstractJointPolicy):
 
     @abc.abstractmethod
     def rank(self, sigma: Sigma) -> Any:
-        """How many states of a layer stay, from its descending values."""
+        """The number of states of a layer to keep, from its descending values."""
 
     def choose(self, sigmas: Sigmas, cut: Cut) -> list[Any]:
         return [self.rank(check_sigma(sigma)) for sigma in sigmas]

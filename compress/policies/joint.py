@@ -35,10 +35,11 @@ class Alike(AbstractJointPolicy):
 
 @dataclass(frozen=True)
 class GlobalBudget(AbstractJointPolicy):
-    """So many states in all, spent where they matter most; at least one for each layer.
+    """A total number of states, distributed where they matter most, with at least one for each
+    layer.
 
-    A state's worth is its share of its layer's sum(sigma): layers of large gain count no more than
-    others. ValueError for a budget below 1, and when used, for one below the number of layers.
+    The value of a state is its share of its layer's sum(sigma), so layers of large gain have no
+    advantage. ValueError for a budget below 1, and when used, for one below the number of layers.
     """
 
     states: int
@@ -63,7 +64,7 @@ class LossBudget(AbstractJointPolicy):
     """The largest cut after which `loss(model)` is at most `rise` above what it is now.
 
     `along(tau)` gives the policies that are tried, of tau between 1e-4 and 1, by bisection of
-    log(tau) in `steps` steps. The loss is taken to rise with tau. Every trial is a model of other
+    log(tau) in `steps` steps. The loss is assumed to rise with tau. Every trial is a model of other
     shapes, so a jitted loss compiles anew. ValueError if `rise` is below zero or not finite.
     """
 
@@ -96,7 +97,7 @@ class LossBudget(AbstractJointPolicy):
 
 @dataclass(frozen=True)
 class Jointly(AbstractJointPolicy):
-    """A function of one's own, `function(sigmas, cut)`: as `AbstractJointPolicy.choose`."""
+    """A function of your own, `function(sigmas, cut)`, as `AbstractJointPolicy.choose`."""
 
     function: Callable[[Sigmas, Cut], Sequence[Any]]
 
@@ -108,8 +109,9 @@ class Jointly(AbstractJointPolicy):
 class Ranks(AbstractPolicy):
     """The rank of each layer, taken as it is: a list in the order of the layers, or a mapping.
 
-    A mapping goes from paths; layers that it leaves out stay as they are. One number is for all
-    layers. ValueError, when used, for a rank outside 1 to d_state, and for layers that do not fit.
+    A mapping has paths as its keys; layers that it does not name stay unchanged. One number applies
+    to all layers. ValueError, when used, for a rank outside 1 to d_state, and for layers that do
+    not fit.
     """
 
     states: SupportsIndex | Sequence[SupportsIndex] | Mapping[str, SupportsIndex]

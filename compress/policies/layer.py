@@ -67,7 +67,8 @@ class ErrorBudget(AbstractLayerPolicy):
 
 @dataclass(frozen=True)
 class Rank(AbstractLayerPolicy):
-    """So many states in each layer, or n where a layer has fewer. Every cut passes, also in a tie.
+    """The same number of states in each layer, or n if a layer has fewer. Every cut is made, also
+    in a tie.
 
     ValueError for a rank below 1.
     """
@@ -101,7 +102,7 @@ class Fraction(AbstractLayerPolicy):
 
 @dataclass(frozen=True)
 class PerLayer(AbstractLayerPolicy):
-    """A function of one's own, from the descending values of a layer to its rank."""
+    """A function of your own, from the descending values of a layer to its rank."""
 
     function: Callable[[Sigma], Any]
 
@@ -118,7 +119,7 @@ class _OfSeveral(AbstractLayerPolicy):
             raise ValueError("`policies` must hold one policy or more, got ()")
 
     def each(self, sigma: Sigma) -> list[int]:
-        """The policies' ranks, each rounded as its policy is to."""
+        """The policies' ranks, each rounded by its policy."""
         n = len(sigma)
         return [policy.round_up(as_rank(policy.rank(sigma)), n) for policy in self.policies]
 

@@ -33,7 +33,7 @@ def smallest_rank(weights: Float[np.ndarray, " n"], allowed: float) -> int:
 
 
 def above_tie(rank: int, sigma: Float[np.ndarray, " n"], gap: float = 1e-8) -> int:
-    """`rank`, raised until sigma[rank] falls short of sigma[rank - 1] by a share of `gap`.
+    """`rank`, raised until sigma[rank] is smaller than sigma[rank - 1] by a share of `gap`.
 
     Values below n * 2.2e-16 * sigma[0] are rounding, not ties.
     """

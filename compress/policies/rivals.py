@@ -11,10 +11,9 @@ from .ranks import check_sigma
 
 @dataclass(frozen=True)
 class AcrossLayers(AbstractJointPolicy):
-    """So many states in all, those of the largest values, whichever their layers are.
-
-    At least one for each layer. For values that can be compared between layers, as those of `LAST`
-    can. ValueError for a number below 1, and when used, for one below the number of layers.
+    """A total number of states, those with the largest values in all layers, with at least one for
+    each layer. It needs values that are comparable between layers, such as those of `LAST`.
+    ValueError for a number below 1, and when used, for one below the number of layers.
     """
 
     states: int
@@ -33,10 +32,9 @@ class AcrossLayers(AbstractJointPolicy):
 
 @dataclass(frozen=True)
 class ShallowFirst(AbstractJointPolicy):
-    """So many states in all: layers are cut to `rank` from the first one on, until it is reached.
-
-    The last of those that are cut keeps what is left. Source: the order of arXiv 2510.14542, with
-    `H2Optimal`. ValueError for numbers below 1, and when used, for a total below the number of
+    """A total number of states: layers are cut to `rank` from the first one on, until the total is
+    reached. The last of them keeps the remaining states. Source: the order of arXiv 2510.14542,
+    with `H2Optimal`. ValueError for numbers below 1, and when used, for a total below the number of
     layers, or one that `rank` for every layer is above.
     """
 

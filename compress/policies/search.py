@@ -32,10 +32,9 @@ class Above(AbstractJointPolicy):
 
 @dataclass(frozen=True)
 class Decided(AbstractJointPolicy):
-    """What `decide` makes of the fewest states after which `loss` has risen by `rise` at most.
-
-    With `enough(ranks)`, no more go than are needed for it to be true. `decide` gets the states
-    that are needed and says what each layer keeps, or None for all.
+    """The result of `decide` for the fewest states with which `loss` rises by at most `rise`. With
+    `enough(ranks)`, no more states are dropped than needed to make it true. `decide` maps the
+    needed states to the ranks of the layers, or to None for no cut.
     """
 
     loss: Callable[..., float]

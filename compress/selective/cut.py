@@ -6,9 +6,9 @@ the diagonal of W diag(A) V. The lift of a change of the reduced layer to the fu
     dB = V dB_r,    dC = W^T dC_r,    dA = S dA_r,    S[n, m] = V[n, m] W[m, n] / sum over m,
 
 so gradients by B go through V^T, those by C through W, and those by A through S^T: an eigenvalue
-moves with those that it is a part of, by shares that add up to one. Exact where states that are
-merged have equal eigenvalues. Else a change of A_r also couples states that A leaves apart, in each
-channel otherwise, which no change of B and C, the same for all, can stand for.
+moves with its share of each reduced one; the shares add up to one. Exact where states that are
+merged have equal eigenvalues. Otherwise a change of A_r also couples states that A does not couple,
+differently in each channel, and no shared change of B and C can express this.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from ..cut import AbstractCut, Leaves
 from ..numerics.precision import is_inexact, narrow, widen
 
 LEAST_SHARE = 1e-2
-"""How much of a state must be kept for its eigenvalue to move as those kept do."""
+"""Smallest kept share of a state for which its eigenvalue moves with the kept ones."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SharedBasis:
 
     @property
     def couplings(self) -> Float[np.ndarray, "r N"]:
-        """V[n, m] W[m, n] of the first group: how much of A[n] is in A_r[m]."""
+        """V[n, m] W[m, n] of the first group: the share of A[n] in A_r[m]."""
         return self.V[0].T * self.W[0]
 
 
@@ -76,7 +76,7 @@ class FoldedCut(AbstractCut):
     after: AbstractMambaSSM
     basis: SharedBasis
     C: Float[np.ndarray, "G N r"] | None = None
-    """What has made the maps to the outputs in the place of V."""
+    """The basis of the maps to the outputs, if it is not V."""
 
     def gradients(self, arrays: Leaves) -> Leaves:
         return self._through(arrays, lambda coefficients: coefficients)

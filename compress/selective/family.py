@@ -1,4 +1,4 @@
-"""The layers of Mamba, as `compress` sees them."""
+"""The family of Mamba layers."""
 
 from typing import Any
 

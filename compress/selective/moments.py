@@ -1,12 +1,12 @@
-"""What the states of a selective layer do on data: their second moments, channel by channel.
-
-A selective layer has no Gramians: decay, input and output follow the data. What takes their place
-is measured. With h_k the states of a channel and mu_k the gradient that comes back to them,
+"""Second moments of the states of a selective layer on data, channel by channel. A selective layer
+has no Gramians, since decay, input and output depend on the data. Measured moments replace them.
+With h_k the states of a channel and mu_k the gradient that comes back to them,
 
     h_k  = exp(dt_k A) h_{k-1} + dt_k x_k B_k,    mu_k = exp(dt_{k+1} A) mu_{k+1} + C_k dy_k,
 
-P = E[h h^T] stands for controllability and Q = E[mu mu^T] for observability, dy being the gradient
-by the channel's output. Putting V W h in the place of h changes the result by mu^T (1 - V W) h.
+P = E[h h^T] replaces the controllability Gramian and Q = E[mu mu^T] the observability Gramian, dy
+being the gradient by the channel's output. Putting V W h in the place of h changes the result by
+mu^T (1 - V W) h.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,15 +26,15 @@ from ..model.record import SLICE
 from ..numerics.precision import widen
 
 SAMPLES = 4096
-"""Samples that moments are taken over; of more, a random part of this size, spread evenly: each
-is one for all channels together."""
+"""Most samples that moments are taken over. From more samples, a random part of this size is taken,
+spread evenly. A sample counts once for all channels together."""
 
 SEQUENCES = 32
-"""Sequences that the layer is run on, at least; of more, those spread evenly, until there are twice
-as many samples as are looked at."""
+"""Fewest sequences that the layer is run on. From more sequences, evenly spread ones are taken
+until they have twice as many samples as are needed."""
 
 STATES_AT_ONCE = 2**22
-"""States that exist at the same time, over sequences, samples and channels."""
+"""States in memory at the same time, over sequences, samples and channels."""
 
 
 class StateMoments(NamedTuple):
@@ -52,8 +52,8 @@ class StateMoments(NamedTuple):
     def grouped(self) -> list[tuple[Any, Any, Any]]:
         """P, Q [N N] and A [N] of each group: of its channels the sum, for A the average.
 
-        The average is of log(-A), each channel counting with sqrt(tr P tr Q): it is the channels
-        through which most passes whose eigenvalues should be met.
+        The average is that of log(-A), with weights sqrt(tr P tr Q), so that it fits the channels
+        with the largest signals.
         """
         traces = [np.trace(moments, axis1=1, axis2=2) for moments in (self.P, self.Q)]
         weights = np.maximum(np.sqrt(traces[0] * traces[1]), np.finfo(float).tiny)
@@ -78,9 +78,8 @@ def state_moments(
 
     Of padded sequences the first `lengths` samples count.
 
-    `gradients` [b L d_model] are those by its outputs. Without them all outputs are taken to matter
-    alike, at every sample by itself: a channel then weighs what the gate and its row of out_proj
-    make of it.
+    `gradients` [b L d_model] are those by its outputs. Without them all outputs have equal weight
+    at every sample. The weight of a channel then follows from the gate and its row of out_proj.
     """
     with jax.enable_x64(True):
         wide = widen(layer)
@@ -103,7 +102,7 @@ def contributions(
     """E[c c^T], summed over the channels of each group, of the states' parts c_n = dy C_n h_n.
 
     Leaving out the states D changes a channel's output by the sum of their parts, so that the sum
-    of all entries in D is the mean square of what is missed. The other arguments are those of
+    of all entries in D is the mean square of the change. The other arguments are those of
     `state_moments`.
     """
     with jax.enable_x64(True):
@@ -116,7 +115,7 @@ def contributions(
 
 
 class Part(NamedTuple):
-    """Some sequences, and which samples of them count, in chunks of T samples."""
+    """Some sequences in chunks of T samples, with the samples that are used."""
 
     u: Float[np.ndarray, "b L d_model"]
     g: Float[np.ndarray, "b L d_model"]
@@ -146,7 +145,7 @@ def parts(
 ) -> Iterator[Part]:
     """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has.
 
-    About so many `samples` are to be looked at, the same ones for arrays of the same shape.
+    About `samples` samples are used, the same ones for arrays of the same shape.
     """
     inputs = np.asarray(inputs, np.float64)
     if gradients is None:
@@ -281,7 +280,7 @@ def _squares(
 
 
 def of_channels(a: Float[Array, "b G N"], channels: int) -> Float[Array, "b d N"]:
-    """What is one for each group, for each channel."""
+    """An array with one entry for each group, repeated for its channels."""
     return jnp.repeat(a, channels // a.shape[1], axis=1)
 
 

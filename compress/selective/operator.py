@@ -1,8 +1,8 @@
 """The Hankel operator of a selective layer on data, at samples of it.
 
-A selective layer has no impulse response. What takes the place of its Hankel operator is measured:
-with h_j the states at one sample, whatever came before, and mu_i the gradient that comes back to
-them at another, whatever comes after (`compress.selective.moments`), the matrix
+A selective layer has no impulse response. A measured operator replaces its Hankel operator: with
+the states h_j at one sample and the gradient mu_i by the states at another
+(`compress.selective.moments`), the matrix
 
     Gamma_ij = mu_i^T h_j
 
@@ -26,7 +26,8 @@ from ..numerics.precision import widen
 from .moments import Part, backward, channel_gradients, forward, parts
 
 COLUMNS = 2**13
-"""Samples of single channels, about; each is a vector of N states and one of N gradients."""
+"""Approximate number of samples of single channels. Each is a vector of N states and one of N
+gradients."""
 
 
 class SampledStates(NamedTuple):
@@ -44,7 +45,7 @@ class SampledStates(NamedTuple):
     def svd(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k GK"]]:
         """Singular values of Gamma, descending, and its right singular vectors as rows.
 
-        Groups have nothing to do with each other: together they are a block diagonal Gamma.
+        Groups are independent: together they are a block diagonal Gamma.
         """
         H, M = (np.asarray(scipy.linalg.block_diag(*x)) for x in (self.H, self.M))
         Q, R = np.linalg.qr(H.T)
@@ -52,7 +53,7 @@ class SampledStates(NamedTuple):
         return sigma, Vh @ Q.T
 
     def minus(self, other: "SampledStates") -> "SampledStates":
-        """What has the difference of the two operators for its own, with the states of both."""
+        """The difference of the two operators, as an operator with the states of both."""
         H, M = np.concatenate([self.H, other.H], 1), np.concatenate([self.M, -other.M], 1)
         return SampledStates(H, M)
 

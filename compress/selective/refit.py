@@ -6,8 +6,8 @@ normal equations for the N r entries of V are one product of matrices,
 
     sum_k G_k (x) (C_k C_k^T),    G_k = sum_d E[dy^2] g_k g_k^T,
 
-and V is folded into the layer like any other. (Weights for each sample by itself fit the samples
-at hand better, and others worse.)
+and V is folded into the layer like any other. (Separate weights for each sample would fit these
+samples better, but others worse.)
 """
 
 from typing import Any
@@ -25,7 +25,8 @@ from ..numerics.precision import widen
 from .moments import Part, channel_gradients, forward, parts
 
 RIDGE = 1e-2
-"""Share of each entry's own moment that is added to it: what data hardly show stays as it is."""
+"""Share of each entry's own moment that is added to it, so that directions with little data stay
+unchanged."""
 
 
 def refitted(

@@ -1,4 +1,4 @@
-"""One selective layer's states weighed by data, and its cuts."""
+"""The spectrum of one selective layer on data, and its cuts."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ class SelectiveSpectrum(AbstractMeasuredSpectrum):
     Where B and C are linear in the parameters, the states are mapped to a shared basis
     (`compress.selective.basis.galerkin`; balanced where all of a channel decay alike), and
     `sigma` are the square roots of the eigenvalues of P Q, both summed over the channels that share
-    B and C. Else states are selected (`least_missed`), and `sigma` are the roots of what each by
-    itself contributes. Groups of channels add up. With `maps` such a layer keeps all that makes B
-    and C, and maps both to a shared basis behind it.
+    B and C. Otherwise states are selected (`least_missed`), and `sigma` are the roots of their
+    individual contributions. Groups of channels are added. With `maps` such a layer keeps all
+    parameters of B and C, and maps both to a shared basis.
     """
 
     def __init__(

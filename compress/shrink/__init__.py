@@ -1,4 +1,4 @@
-"""Plan a shrink of a model's layers, and carry it out on the model and its optimizer state."""
+"""Plan a shrink of a model's layers, and apply it to the model and its optimizer state."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,13 +34,13 @@ def plan(
     tolerance: float | int | None = None,
     batch: Any = None,
 ) -> Plan:
-    """What `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds some.
+    """Plan what `compress` would do to the `AbstractSSM` layers of `model`, any pytree that holds
+    some. `policy` decides how many states stay (`compress.policies`; `Tolerance(0.01)` if not
+    given). `method` gives the states their values (`compress.methods`; `WhiteNoise()` if not
+    given). `tolerance=tau` is short for `policy=Tolerance(tau)`, `batch=x` for
+    `method=Data(batch=x)`.
 
-    `policy` says how many states stay (`compress.policies`; `Tolerance(0.01)` if not given),
-    `method` by what they are weighed (`compress.methods`; `WhiteNoise()` if not given).
-    `tolerance=tau` is short for `policy=Tolerance(tau)`, `batch=x` for `method=Data(batch=x)`.
-
-    Layers of Mamba and of linear attention are weighed by `Data` only. A stack of layers, as
+    Layers of Mamba and of linear attention need `Data`. A stack of layers, as
     `eqx.filter_vmap` makes it for a `scan`, has a row for each of its layers, which are cut to the
     largest of their ranks.
 
@@ -84,19 +84,19 @@ def compress(
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
 
     `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
-    `policy`, `method`, `tolerance` and `batch` are those of `compress.plan`; a `plan` that has been
-    made already takes their place. With none of them it is the tolerance 0.01 by white noise, and
-    the output of a layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in
-    double precision; classes, dtypes and settings stay, so a jitted training step is traced again
-    once. What is not cut is returned as the same object: model and state themselves if nothing is.
-    A layer object that stands in two places is cut alike in both where it is weighed alike and is
-    to have one rank; by data each place has its own inputs, and becomes a layer of its own. Another
-    version of the model, an average of it say, follows the model's cut where it stands in the
-    state, as in `compress(model, (opt_state, average))`; inside `model` it is cut by itself.
+    `policy`, `method`, `tolerance` and `batch` are those of `compress.plan`; an existing `plan`
+    replaces them. Without any of them the tolerance is 0.01 by white noise, and the output of a
+    layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double precision;
+    classes, dtypes and settings stay, so a jitted training step is traced again once. Parts without
+    a cut are returned as the same objects: model and state themselves if nothing is cut. A layer
+    object in two places of the model is cut once if both have the same spectrum and rank. With data
+    each place has its own inputs, and becomes a separate layer. Another version of the model, such
+    as an average of it, follows the model's cut if it stands in the state, as in `compress(model,
+    (opt_state, average))`; inside `model` it is cut by itself.
 
-    `moments` says what becomes of the optimizer's moments of a layer that is cut:
+    `moments` says what happens to the optimizer's moments of a layer that is cut:
 
-    - "transport": carried into the new coordinates, where they mean what they meant
+    - "transport": carried into the new coordinates with the same meaning
       (`compress.optimizer.carry`);
     - "reset": zero;
     - "slice": the first entries of the old ones, as the public reference implementation does it.
@@ -149,7 +149,7 @@ def _spectra(
     method: AbstractMethod,
     data: Mapping[KeyPath, LayerData | None],
 ) -> dict[KeyPath, AbstractSpectrum]:
-    """The layers' spectra; one for a layer that is in two places and weighed by the same."""
+    """The layers' spectra. A layer object in two places with the same data has one."""
 
     def identity(keys: KeyPath) -> tuple[int, ...]:
         seen = data[keys]
@@ -185,8 +185,8 @@ def _common_in_stacks(
 def _filled(plan: Plan, model: PyTree) -> Plan:
     """`plan`, where the layers of a stack keep one number of states.
 
-    A cut may end a few states below its rank (`balanced_truncation`); states that do nothing yet
-    then fill it up to the largest one.
+    A cut may end a few states below its rank (`balanced_truncation`); idle states then fill it up
+    to the largest one.
     """
     rows = list(plan.layers)
     for keys, size in stacks_of(model).items():

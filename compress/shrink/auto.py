@@ -1,4 +1,4 @@
-"""The automatic mode for a training loop of one's own."""
+"""The automatic mode for your own training loop."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,21 +23,21 @@ from . import compress, plan
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What `auto` has done, and what it needs to go on."""
+    """The decision of `auto`, and its memory for the next call."""
 
     model: PyTree
     opt_state: PyTree
     memory: Any
     """For the next call, as it is."""
     why: str | None
-    """What was decided and why, in words; None where no look was due."""
+    """The decision and its reason in words; None if no look was due."""
     plan: Plan | None = None
-    """What was cut, None where nothing was."""
+    """The plan of the cut; None without a cut."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """The numbers, and what a cut on trial would be taken back to."""
+    """The memory of looks, and the model and state from before a cut on trial."""
 
     numbers: Memory
     before: tuple[PyTree, PyTree] | None = None
@@ -60,17 +60,17 @@ def auto(
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
-    To be called after every step, or every few; it looks at the model nine times in a run, and does
-    nothing between. A look asks whether the model has learned anything, whether learning has slowed
-    down, and how few states keep the loss (`compress.policies.automatic`). What was cut is taken
-    back by a later call, which returns the model and the state of before the cut, if the loss has
-    not come back a twentieth of the run later.
+    Call it after every step or every few steps. It inspects the model nine times in a run, and does
+    nothing in between. A look checks whether the model has learned anything, whether learning has
+    slowed down, and how few states keep the loss (`compress.policies.automatic`). If the loss has
+    not recovered a twentieth of the run later, a later call takes the cut back: it returns the
+    model and the state from before the cut.
 
     - `loss(model)`: on sequences that are neither trained on nor in `batch`, always the same ones;
-    - `trivial`: what the best constant answer loses on them, log(classes) say;
-    - `batch` or `method`: what states are weighed by, as for `compress`; `Data(batch=batch)`;
-    - `memory`: what the call before has returned, None at first;
-    - `dial`: what may be lost, and what for (`Dial()`: 0.5 %);
+    - `trivial`: the loss of the best constant answer on them, such as log(classes);
+    - `batch` or `method`: the method, as for `compress`; `batch` is short for `Data(batch=batch)`;
+    - `memory`: the result of the previous call, None at first;
+    - `dial`: the loss that may be given up (`Dial()`: 0.5 %);
     - `unit`: the loss that 100 % of the dial are: 1 for a cross-entropy where accuracy counts; the
       loss itself by default.
 

@@ -15,28 +15,27 @@ from .supervised import Asked
 
 @dataclass(frozen=True)
 class ArraysConfig:
-    """Sequences in arrays: `inputs` [n, L, c] or [n, L], `labels`, and what else there is.
-
-    A folder has `train`, `validation` and `test` as files of their own, or the names of the arrays;
-    a file has arrays for all, or `train_inputs`, `test_inputs` and so on.
+    """Sequences in arrays: `inputs` [n, L, c] or [n, L], `labels`, and optional arrays. A folder
+    holds `train`, `validation` and `test` as separate files, or one file per array; a file has
+    arrays for all, or `train_inputs`, `test_inputs` and so on.
     """
 
     kind: Asked | None = None
-    """What is asked; None: names and whole numbers are classes, other numbers values."""
+    """The kind of label. None: names and whole numbers are classes, other numbers are values."""
     input_kind: InputKind = "real"
     """Whether inputs are measured values or tokens."""
     missing: Missing = "refuse"
-    """What NaN means: a mistake, or a value that is missing."""
+    """The meaning of NaN: an error, or a missing value."""
     validation: float = 0.15
-    """Share for validation, where there are no files for it."""
+    """Share for validation, if there are no files for it."""
     test: float = 0.2
-    """Share for testing, where there are no files for it."""
+    """Share for testing, if there are no files for it."""
     seed: int = 0
     """Seed of the split."""
     normalize: bool = True
-    """Give each real channel mean 0 and deviation 1 on the training split."""
+    """Whether to scale each real channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
-    """Let each class count the same in the loss, however rare."""
+    """Whether all classes have equal weight in the loss, however rare."""
 
 
 def load_arrays(path: Path, config: ArraysConfig, places: Places) -> Task:
@@ -51,7 +50,7 @@ def array_task(inputs: Any, labels: Any, *, name: str = "arrays", **more: Any) -
     `inputs` are an array [n, L, c] or [n, L], or a list of arrays [L_i, c] of different lengths;
     `labels` one for each: names or whole numbers for classes, other numbers for values. `more` are
     the arrays `lengths`, `intervals`, `mask` and `label_mask`, and the options of `ArraysConfig`.
-    ValueError for what does not go together.
+    ValueError for arrays that do not match.
     """
     given = {"inputs": inputs, "labels": labels}
     given |= {key: more.pop(key) for key in NAMES if key in more}

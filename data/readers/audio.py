@@ -1,4 +1,5 @@
-"""Recordings: a folder of WAV files, with a folder or the beginning of the name for each class."""
+"""Recordings: a folder of WAV files, where the class is a subfolder or the beginning of the file's
+name."""
 
 import warnings
 from collections.abc import Iterable
@@ -23,29 +24,30 @@ from .supervised import Labelled, supervised_task
 class AudioConfig:
     """Recordings of classes: `CLASS/*.wav`, or `CLASS_*.wav` in one folder.
 
-    Folders `train`, `validation` and `test` with such files in them say what is for what.
+    Folders `train`, `validation` and `test` with such files define the splits.
     """
 
     features: Literal["mel", "raw"] = "mel"
-    """Logarithms of the power in mel bands, a step for each hop; or the samples themselves."""
+    """Features: logarithms of the power in mel bands, a step for each hop, or the samples
+    themselves."""
     rate: int = 8000
     """Samples per second that recordings are brought to [1/s]."""
     seconds: float = 1.0
-    """Of longer recordings the beginning is taken [s]."""
+    """Longer recordings are cut to their beginning of this length [s]."""
     bands: int = 32
     """Mel bands: channels."""
     hop: float = 0.016
-    """Time from a step to the next, with mel bands; each looks at two hops [s]."""
+    """Time between steps, with mel bands; each covers two hops [s]."""
     validation: float = 0.15
-    """Share for validation, where there is no folder for it."""
+    """Share for validation, if there is no folder for it."""
     test: float = 0.2
-    """Share for testing, where there is no folder for it."""
+    """Share for testing, if there is no folder for it."""
     seed: int = 0
     """Seed of the split."""
     normalize: bool = True
-    """Give each channel mean 0 and deviation 1 on the training split."""
+    """Whether to scale each channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
-    """Let each class count the same in the loss, however rare."""
+    """Whether all classes have equal weight in the loss, however rare."""
 
     def __post_init__(self):
         check_choice(self, "features", ("mel", "raw"))
@@ -56,7 +58,7 @@ class AudioConfig:
 
 
 def load_audio(path: Path, config: AudioConfig, places: Places) -> Task:
-    """The recordings in a folder as a task: which class is each of?"""
+    """The recordings in a folder as a classification task."""
     if not path.is_dir():
         raise ValueError("recordings must be in a folder, one or more for each class, got a file")
     files = _files(path)
@@ -94,7 +96,7 @@ def _wav(files: Iterable[Path]) -> list[Path]:
 
 
 def _class_of(file: Path, root: Path) -> str:
-    """The folder that a recording is in; of one that is in none, the name up to _ or -."""
+    """The recording's subfolder; without one, its name up to _ or -."""
     parts = file.relative_to(root).parts[:-1]
     if parts and parts[0] in SPLITS:
         parts = parts[1:]

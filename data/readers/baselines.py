@@ -1,4 +1,4 @@
-"""What linear predictors reach on sequences of the user's."""
+"""Scores of linear predictors on the user's sequences."""
 
 import warnings
 from itertools import pairwise
@@ -10,14 +10,14 @@ from ..task import Split
 from ..typing import checked
 
 BINS = 8
-"""Stretches of a sequence, of equal length, whose means a linear predictor sees."""
+"""Number of equal parts of a sequence whose means are a linear predictor's features."""
 MOST_ROWS = 5000
 """Training sequences that a linear predictor is fitted on, at equal distances."""
 
 
 @checked
 def features(split: Split) -> Float[np.ndarray, "n f"]:
-    """The means of each channel over `BINS` stretches of the sequence proper."""
+    """The means of each channel over `BINS` parts of the sequence without padding."""
     n = len(split)
     rows = [_row(split, k) for k in range(n)]
     return np.stack(rows)
@@ -77,7 +77,7 @@ def ridge_baseline(train: Split, test: Split) -> float:
 
 
 def mean_squared_error(answers: np.ndarray, split: Split) -> float:
-    """Of the labels that are known, inside of the sequences."""
+    """Mask of the known labels inside the sequences."""
     known = np.ones(split.labels.shape, bool) if split.label_mask is None else split.label_mask
     known = known & _inside(split)
     errors = np.where(known, answers - np.where(known, split.labels, 0), 0)

@@ -9,12 +9,12 @@ from ..task import InputKind, Missing, Split, Task
 from .supervised import Asked, Labelled, Options, asked, supervised_task
 
 NAMES = ("inputs", "labels", "lengths", "intervals", "mask", "label_mask")
-"""What a split may have."""
+"""The columns that a split may have."""
 
 
 @runtime_checkable
 class ColumnOptions(Options, Protocol):
-    """What the configs of all formats of columns hold."""
+    """The fields that the configurations of all column formats share."""
 
     @property
     def kind(self) -> Asked | None: ...

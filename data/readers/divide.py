@@ -1,4 +1,4 @@
-"""Sequences of the user's as splits: divided, normalised, and with classes by number."""
+"""The user's sequences as splits: divided, normalised, and with numbered classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Shares:
-    """What share of the sequences is for validation and for testing, where that is to be chosen."""
+    """The shares of sequences for validation and testing, if they are not given."""
 
     validation: float
     test: float
@@ -49,10 +49,9 @@ def class_numbers(
 
 
 def divided(parts: Mapping[str, Split], shares: Shares, classify: bool) -> dict[str, Split]:
-    """The three splits, of those that are there: what is missing is drawn from split train.
-
-    With `classify` each has its share of every class. The draw depends on nothing but the seed and
-    the order of the sequences.
+    """The three splits from the given ones: missing ones are drawn from split train. With
+    `classify` each gets its share of every class. The draw depends only on the seed and the order
+    of the sequences.
     """
     unknown = set(parts) - set(SPLITS)
     if unknown or "train" not in parts:
@@ -68,7 +67,7 @@ def divided(parts: Mapping[str, Split], shares: Shares, classify: bool) -> dict[
 
 
 def _drawn(labels: np.ndarray | None, n: int, share: float, seed: int) -> np.ndarray:
-    """Which rows are drawn: a share of every class, at least one row, and not all of any."""
+    """The drawn rows: a share of every class, at least one row in all, and never a whole class."""
     rng = np.random.default_rng([seed, n])
     groups = [np.arange(n)]
     if labels is not None:
@@ -91,7 +90,7 @@ def normalized(splits: Mapping[str, Split]) -> dict[str, Split]:
 
 
 def channel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and 1 / deviation of each channel where a sequence is, and nothing is missing."""
+    """Mean and 1 / deviation of each channel over valid and known entries."""
     n, L, c = split.inputs.shape
     there = np.ones((n, L, 1), bool)
     if split.lengths is not None:
@@ -110,6 +109,6 @@ def channel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
-    """Weights by which each class counts as much as any other, 1 on average."""
+    """Weights that balance the classes, 1 on average."""
     counts = np.bincount(labels, minlength=classes)
     return tuple((len(labels) / (classes * np.maximum(counts, 1))).tolist())

@@ -1,4 +1,4 @@
-"""Windows of one long series, and what comes after them."""
+"""Forecasts from windows of one long series."""
 
 import numpy as np
 from jaxtyping import Float32
@@ -27,10 +27,10 @@ def forecast_task(
     """From `window` rows the next `horizon` values of the columns `targets`.
 
     NaN in `values` is missing. `shares` of the rows, before the end and at the end, are for
-    validation and testing; mean and deviation are those of the rows for training. While training,
-    forecasts are asked for at every step of the second half of a window; a model is judged by those
-    at its end. Windows are views of one array: they take no memory. ValueError for a series that is
-    too short for its windows.
+    validation and testing; mean and deviation are those of the rows for training. In training,
+    every step of the second half of a window has a forecast; evaluations use those at its end.
+    Windows are views of one array: they take no memory. ValueError for a series that is too short
+    for its windows.
     """
     bounds = _bounds(len(values), window, horizon, shares)
     first_validation = bounds["train"][1]
@@ -77,7 +77,7 @@ def forecast_task(
 def _bounds(
     T: int, window: int, horizon: int, shares: tuple[float, float]
 ) -> dict[str, tuple[int, int]]:
-    """The first row that a split asks for, and the row after its last one."""
+    """The first row that a split predicts, and the row after its last one."""
     first_test = T - round(shares[1] * T)
     first_validation = first_test - round(shares[0] * T)
     bounds = {
@@ -122,7 +122,7 @@ class _Series:
         self._intervals, self._offset, self._scale = intervals, offset, scale
 
     def split(self, rows: tuple[int, int], window: int, horizon: int, asked_from: int) -> Split:
-        """The windows that begin at `rows`, asked about from step `asked_from` on."""
+        """The windows that begin at `rows`, with forecasts from step `asked_from` on."""
         first, last = rows
         labels = _ahead(self._ahead, first, last, window, horizon)
         asked = np.zeros((window, 1), bool)
@@ -193,7 +193,7 @@ def _baselines(
 
 
 def _flat(split: Split) -> np.ndarray:
-    """All that a model sees of each window, as one row."""
+    """The inputs of each window as one row."""
     return split.take(np.arange(len(split))).inputs.reshape(len(split), -1)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that a function of the user's makes: `package.module:function` or `file.py:function`."""
+"""Tasks from a function of the user: `package.module:function` or `file.py:function`."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ from ..store.places import Places
 from ..task import Task
 
 PLACES = "places"
-"""A parameter of this name is no option: it is given the `Places` of the run."""
+"""A parameter of this name is not an option: it receives the `Places` of the run."""
 
 
 @cache
@@ -25,7 +25,7 @@ def function_entry(name: str) -> TaskEntry:
 
     Its parameters are the options of the task. Each needs a default, and has the type of its
     annotation, or else of its default. A function of one dataclass has the fields of that class as
-    its options. ValueError in one sentence where there is no such function, or none of this kind.
+    its options. ValueError if there is no such function, or if its signature does not fit.
     """
     where, _, what = name.rpartition(":")
     function: Any = _import(where, name)
@@ -54,7 +54,7 @@ def _import(where: str, name: str) -> ModuleType:
 
 
 def _module(where: str) -> ModuleType:
-    """A module by its name, also of the folder that the user is in."""
+    """A module by its name, also from the current folder."""
     here = str(Path.cwd())
     if here in sys.path or "" in sys.path:
         return importlib.import_module(where)
@@ -82,11 +82,11 @@ def _file_module(path: Path) -> ModuleType:
 
 
 Spread = Callable[[Any, Places], dict[str, Any]]
-"""From a config and the places to the arguments of the function."""
+"""The function's arguments from a configuration and the places."""
 
 
 def _options(function: Callable[..., Any], name: str) -> tuple[type, Spread]:
-    """The config class of a function, and how it is called with one."""
+    """The configuration class of a function, and the way to call the function with it."""
     try:
         hints = get_type_hints(function)
         parameters = list(inspect.signature(function).parameters.values())

@@ -19,28 +19,28 @@ SAVED = ("dataset_dict.json", "dataset_info.json")
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A data set that has a column of sequences and one of labels."""
+    """A data set with a column of sequences and one of labels."""
 
     inputs: str = "inputs"
-    """Column of the sequences: numbers, or text, whose bytes are then its tokens."""
+    """Column of the sequences: numbers, or text, whose bytes are the tokens."""
     labels: str = "labels"
     """Column of the labels."""
     kind: Asked | None = None
-    """What is asked; None: names and whole numbers are classes, other numbers values."""
+    """The kind of label. None: names and whole numbers are classes, other numbers are values."""
     input_kind: InputKind = "real"
     """Whether inputs are measured values or tokens; of text, tokens."""
     missing: Missing = "refuse"
-    """What NaN means: a mistake, or a value that is missing."""
+    """The meaning of NaN: an error, or a missing value."""
     validation: float = 0.15
-    """Share for validation, where there is no split for it."""
+    """Share for validation, if there is no split for it."""
     test: float = 0.2
-    """Share for testing, where there is no split for it."""
+    """Share for testing, if there is no split for it."""
     seed: int = 0
     """Seed of the split."""
     normalize: bool = True
-    """Give each real channel mean 0 and deviation 1 on the training split."""
+    """Whether to scale each real channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
-    """Let each class count the same in the loss, however rare."""
+    """Whether all classes have equal weight in the loss, however rare."""
 
 
 def load_tfds(name: str, config: DatasetConfig, places: Places) -> Task:
@@ -120,7 +120,7 @@ def _task(name: str, found: dict[str, dict[str, list[Any]]], config: DatasetConf
 
 
 def _sequence(value: Any) -> np.ndarray:
-    """Numbers as they are; text as its bytes."""
+    """Numbers unchanged; text as its bytes."""
     if isinstance(value, str):
         value = value.encode()
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""Tasks that are no names but data of the user's: a function, a file, a folder, a data set."""
+"""The user's own data as tasks: a function, a file, a folder, a data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ OWN = (
     "or your own data: package.module:function, FILE.py:function, a file (.npz .npy .parquet .csv "
     ".ts .txt .md), a folder, or tfds:NAME"
 )
-"""What a task may be besides a name, for error messages."""
+"""The forms of a task besides a name, for error messages."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How data of one kind are recognised and read."""
+    """The recognition and the reader of one kind of data."""
 
     suffixes: tuple[str, ...]
     """Of a file, or of files in a folder."""
@@ -49,7 +49,7 @@ FORMATS: tuple[Format, ...] = (
 
 
 def is_own(name: str) -> bool:
-    """Whether `name` is the user's own data: by its form, or since there is such a file."""
+    """Whether `name` is the user's own data: by its form, or because such a file exists."""
     return any(sign in name for sign in (":", "/", ".")) or Path(name).exists()
 
 
@@ -65,17 +65,14 @@ def full_name(name: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of own data, for people: the function, or the file without its suffix."""
+    """The display name of own data: the function, or the file without its suffix."""
     if name.startswith(TFDS):
         return name.removeprefix(TFDS).replace("/", "-").replace(":", "-")
     return name.rpartition(":")[2] if ":" in name else Path(name).stem
 
 
 def own_entry(name: str) -> TaskEntry:
-    """The task that the user's own data `name` is.
-
-    ValueError in one sentence where there is no such thing, or nothing that can be read.
-    """
+    """The user's own data `name` as a task. ValueError if it does not exist or cannot be read."""
     if name.startswith(TFDS):
         return TaskEntry(DatasetConfig, partial(load_tfds, name.removeprefix(TFDS)))
     return function_entry(full_name(name)) if ":" in name else _path_entry(full_name(name))

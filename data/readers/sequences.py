@@ -1,4 +1,4 @@
-"""Sequences without labels, out of the files that labelled ones are read from."""
+"""Sequences without labels, from the same kinds of files as labelled ones."""
 
 from collections.abc import Callable
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""One long series in a table (CSV): what are its next values?"""
+"""Forecasts of one long series in a table (CSV)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ ROWS = "rows"
 WINDOW = 168
 """Hours of a week."""
 CALLED = ("time", "times", "date", "datetime", "timestamp", "ds", "hour")
-"""What a column of times may be called where it holds words or numbers."""
+"""Usual names of a column of times that holds words or numbers."""
 FORMATS = (
     "%Y-%m-%d %H:%M:%S",
     "%Y-%m-%d %H:%M",
@@ -31,7 +31,7 @@ FORMATS = (
     "%d/%m/%Y",
     "%m/%d/%Y",
 )
-"""How times are often written, where Arrow does not know them by itself."""
+"""Usual formats of times that Arrow does not detect."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,26 @@ class SeriesConfig:
     """A series, a row for each time: from a window of it, the next values of some columns."""
 
     time: str | None = None
-    """Column of the times; None: the first that holds times, or is called so (time, date, ...).
-    `rows`: there is none, rows follow each other at equal distances."""
+    """Column of the times. None: the first with times, or with a usual name (time, date, ...).
+    `rows`: there is none, and rows have equal distances."""
     time_format: str | None = None
-    """How times are written, as for strptime; None: in a usual way, or as numbers."""
+    """The format of times, as for strptime. None: a usual format, or numbers."""
     columns: tuple[str, ...] = ()
-    """Columns that the model sees; none: all that hold numbers."""
+    """Input columns; none: all columns of numbers."""
     targets: tuple[str, ...] = ()
-    """Columns whose next values are asked for, among those that the model sees; none: all."""
+    """Columns to predict, among the input columns; none: all."""
     window: int | None = None
-    """Rows that a forecast looks back on; None: 168, or a twentieth of all if that is less."""
+    """Rows of a window; None: 168, or a twentieth of all rows if that is less."""
     horizon: int = 24
-    """Rows ahead that are asked for."""
+    """Rows ahead that are predicted."""
     missing: Missing = "refuse"
-    """What an empty cell means: a mistake, or a value that is missing."""
+    """The meaning of an empty cell: an error, or a missing value."""
     intervals: bool = False
-    """Give the model the time before each row, for times that are irregular."""
+    """Whether the model gets the time before each row, for irregular times."""
     validation: float = 0.1
-    """Share of the rows, before those for testing, that is for validation."""
+    """Share of the rows for validation, before those for testing."""
     test: float = 0.2
-    """Share of the rows, at the end, that is for testing."""
+    """Share of the rows for testing, at the end."""
 
     def __post_init__(self):
         check_at_least(self, horizon=1)
@@ -191,8 +191,8 @@ def _falls(times: np.ndarray) -> np.ndarray:
 def _seconds(column: Any, name: str, form: str | None) -> np.ndarray:
     """Times as numbers: seconds, or numbers as they are.
 
-    Of the usual ways to write times the first is taken that reads all of them, in rising order if
-    there is one: days and months cannot be told apart otherwise.
+    The first usual format that reads all times is taken, preferably one with rising times, since
+    days and months cannot be distinguished otherwise.
     """
     from pyarrow import ArrowException, compute, types
 

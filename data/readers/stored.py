@@ -1,4 +1,4 @@
-"""A task in memory, kept in a folder and read again."""
+"""Tasks in memory, stored in a folder and read again."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from ..typing import checked
 FILE = "stored-task.json"
 FORMAT = 1
 MOST_BYTES = 2**31
-"""More than that is not written: name what makes the task instead."""
+"""Largest task that is stored. For larger ones, name the function or file that makes the task."""
 
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """A task that was kept as it is: it has no options."""
+    """A stored task. It has no options."""
 
 
 @checked
@@ -40,8 +40,8 @@ def check_storable(task: Task) -> None:
 def save_task(task: Task, folder: Path) -> None:
     """Keep `task` in a new folder: its arrays as .npy, all else as JSON. `--task FOLDER` reads it.
 
-    ValueError for a task of more than 2 GB, as text in windows soon is: name the file or the
-    function that it is made from instead.
+    ValueError for a task of more than 2 GB, such as long text in windows: name its file or function
+    instead.
     """
     arrays = {
         f"{name}-{part}.npy": array
@@ -98,7 +98,7 @@ def _number(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings and numbers of NumPy as JSON can hold them."""
+    """Mappings and NumPy numbers as types of JSON."""
     return dict(value) if isinstance(value, Mapping) else value.item()
 
 

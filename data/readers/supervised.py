@@ -1,4 +1,4 @@
-"""From labelled sequences of whatever format to a task."""
+"""Tasks from labelled sequences of any format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ Asked = Literal["classification", "multilabel", "values", "regression"]
 
 @runtime_checkable
 class Options(Protocol):
-    """What the configs of all formats of labelled sequences hold."""
+    """The fields that the configurations of all formats of labelled sequences share."""
 
     @property
     def validation(self) -> float: ...
@@ -31,16 +31,16 @@ class Options(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Sequences as they were read, before classes have numbers."""
+    """Sequences before classes are numbered."""
 
     split: Split
-    """With labels that mean nothing where `names` are given."""
+    """Labels are placeholders if `names` are given."""
     names: np.ndarray | None = None
-    """The class of each sequence, as it is called; None where labels are numbers."""
+    """The name of each sequence's class; None if labels are numbers."""
 
 
 def asked(labels: Any, kind: Asked | None) -> Asked:
-    """What is asked: as the user says, or by the type of the labels.
+    """The kind of task: as configured, or by the type of the labels.
 
     Names and whole numbers, one for each sequence, are classes; other numbers are values.
     """
@@ -64,7 +64,7 @@ def supervised_task(
     symbols: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Task:
-    """The task: divided, normalised on the training split, with what it takes to judge a model."""
+    """The task: divided, normalised on the training split, with baselines."""
     splits = {which: part.split for which, part in parts.items()}
     names: tuple[str, ...] | None = None
     if kind == "classification":
@@ -112,7 +112,7 @@ def _baselines(kind: Asked, train: Split, test: Split) -> dict[str, float]:
 
 
 def _same_length(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """Splits padded to the longest one, with lengths and masks wherever one has them."""
+    """Splits padded to the longest sequence, with lengths and masks in all if one has them."""
     longest = max(split.inputs.shape[1] for split in splits.values())
     lengths = any(split.lengths is not None for split in splits.values()) or any(
         split.inputs.shape[1] != longest for split in splits.values()

@@ -1,4 +1,4 @@
-"""Text and Markdown files: which token comes next?"""
+"""Text and Markdown files as a language modelling task."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,17 @@ SUFFIXES = (".txt", ".md")
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text and Markdown files, one after the other in the order of their names.
+    """Text and Markdown files, concatenated in the order of their names.
 
     Tokens are bytes, or those of a `tokenizer.json` in the folder (Hugging Face's format).
     """
 
     length: int = 256
-    """Tokens that a model sees at once."""
+    """Tokens in a window."""
     validation: float = 0.05
-    """Share of the tokens, before those for testing, that is for validation."""
+    """Share of the tokens for validation, before those for testing."""
     test: float = 0.05
-    """Share of the tokens, at the end, that is for testing."""
+    """Share of the tokens for testing, at the end."""
 
     def __post_init__(self):
         check_at_least(self, length=1)
@@ -97,7 +97,7 @@ def _tokens(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _tokenized(files: list[Path], tokenizer: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The tokens of all files, and how each token is shown."""
+    """The tokens of all files, and the text of each token."""
     try:
         from tokenizers import Tokenizer  # optional: pip install compressm-zoo[text]
     except ImportError:
@@ -116,6 +116,6 @@ def _tokenized(files: list[Path], tokenizer: Path) -> tuple[np.ndarray, tuple[st
 
 
 def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:
-    """Bits per token of `test` by the frequencies in `train`, with one more of each."""
+    """Bits per token of `test` by the frequencies in `train`, with one added to each count."""
     counts = np.bincount(train, minlength=size) + 1
     return float(-np.log2(counts / counts.sum())[test].mean())

@@ -19,20 +19,20 @@ SUFFIXES = {"_TRAIN": "train", "_TEST": "test", "_VALIDATION": "validation"}
 
 @dataclass(frozen=True)
 class TimeSeriesConfig:
-    """Series of the UEA and UCR archives; `NAME_TRAIN.ts` and `NAME_TEST.ts` find each other."""
+    """Series of the UEA and UCR archives; `NAME_TRAIN.ts` and `NAME_TEST.ts` belong together."""
 
     missing: Missing = "mask"
-    """What ? means: a value that is missing, or a mistake."""
+    """The meaning of ?: a missing value, or an error."""
     validation: float = 0.15
-    """Share of the training series that is for validation."""
+    """Share of the training series for validation."""
     test: float = 0.2
-    """Share for testing, where there is no file for it."""
+    """Share for testing, if there is no file for it."""
     seed: int = 0
     """Seed of the split."""
     normalize: bool = True
-    """Give each channel mean 0 and deviation 1 on the training split."""
+    """Whether to scale each channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
-    """Let each class count the same in the loss, however rare."""
+    """Whether all classes have equal weight in the loss, however rare."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _files(path: Path) -> tuple[str, dict[str, Path]]:
 
 
 def _problem(file: Path) -> tuple[str, str]:
-    """The name of the problem and the split that a file is for."""
+    """The name of the problem and the split of a file."""
     for ending, split in SUFFIXES.items():
         if file.stem.upper().endswith(ending):
             return file.stem[: -len(ending)], split
@@ -117,7 +117,7 @@ def _read(file: Path) -> _Cases:
 
 
 def _case(line: str) -> tuple[np.ndarray, str]:
-    """A case [L, channels], and what stands at its end."""
+    """A case [L, channels], and the label at its end."""
     *dimensions, label = line.split(":")
     if not dimensions:
         raise ValueError("a case must have values and a label, separated by a colon")

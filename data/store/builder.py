@@ -1,9 +1,9 @@
-"""What our tensorflow-datasets builders share, and prepared data as arrays.
+"""The base of our tensorflow-datasets builders, and prepared data as arrays.
 
 Nothing here needs TensorFlow: records are array_record, features NumPy arrays. A data set is
-written to a folder of its own beside the final one and renamed when it is complete, so a run that
-is killed leaves nothing that could be taken for prepared data. The arrays are decoded from the
-records once and kept beside them, to be read, or mapped when they are large, from then on.
+written to a temporary folder and renamed when it is complete, so a killed run leaves no incomplete
+data set. The arrays are decoded from the records once and kept beside them, to be read, or mapped
+when they are large, from then on.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Recipe(tfds.core.BuilderConfig):
-    """What is in a data set; `name` must differ wherever any of this does."""
+    """The recipe of a data set; `name` must identify all of its settings."""
 
     settings: Any
     """The task's config."""
     source: Mapping[str, Path] | None = None
-    """The raw files by names of the builder's, none where what has been made of them is there;
-    None: the data is generated."""
+    """The raw files by the builder's names; empty if the prepared data exists; None: the data is
+    generated."""
     progress: Progress | None = None
 
 
@@ -53,7 +53,7 @@ class Prepared:
 
     splits: Mapping[str, Arrays]
     metadata: Mapping[str, Any]
-    """What the builder had to say: `notes` for reports and the SHA-256 of all `files` at least."""
+    """The builder's facts: `notes` for reports and the SHA-256 of all `files` at least."""
 
 
 def tensor(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
@@ -62,7 +62,7 @@ def tensor(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
 
 
 class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder that says what a sample is (`features`) and gives the samples (`records`)."""
+    """A builder that defines samples (`features`) and yields them (`records`)."""
 
     DESCRIPTION: ClassVar[str]
     CITATION: ClassVar[str]
@@ -71,17 +71,17 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     @property
     @abstractmethod
     def work(self) -> str:
-        """What preparing it is, for the progress bar."""
+        """The name of the work, for the progress bar."""
 
     @property
     def recipe(self) -> Recipe:
-        """What is to be prepared."""
+        """The recipe of the data set."""
         assert isinstance(self.builder_config, Recipe)
         return self.builder_config
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The raw files, of a builder that generates nothing."""
+        """The raw files of a builder that does not generate data."""
         assert self.recipe.source is not None
         return self.recipe.source
 
@@ -91,7 +91,7 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     @abstractmethod
     def records(self) -> dict[str, Records]:
-        """The splits. May leave facts in `remember`, such as what was skipped."""
+        """The splits. May store facts with `remember`, such as skipped files."""
 
     def remember(self, **facts: Any) -> None:
         """Keeps facts, as JSON can hold them, in the data set's metadata."""
@@ -105,14 +105,14 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return {path.name: file_digest(path) for path in paths if path.is_file()}
 
     def compare(self, published: Mapping[str, int], found: Mapping[str, int]) -> None:
-        """Remembers whether all the samples that were published have been found."""
+        """Stores whether all published samples have been found."""
         self.remember(complete=dict(published) == dict(found))
         for part, count in published.items():
             if found[part] != count:
                 self.add_note(f"the files hold {found[part]} of the {count} {part} samples")
 
     def add_note(self, note: str) -> None:
-        """Remembers something that reports should repeat."""
+        """Stores a note for reports."""
         assert isinstance(self.info.metadata, dict)
         self.info.metadata["notes"].append(note)
 
@@ -155,13 +155,15 @@ class AbstractTaskBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             if self.recipe.progress is not None and (count % 500 == 0 or count == total):
                 self.recipe.progress(count, total, self.work)
         if key + 1 != records.count:
-            raise RuntimeError(f"split {name} has {key + 1} samples, promised: {records.count}")
+            raise RuntimeError(
+                f"split {name} must have {records.count} samples, as announced, got {key + 1}"
+            )
 
     def _log_download_bytes(self) -> None:
-        """Nothing: the base class prints, and tells of downloads that there are not."""
+        """Does nothing: the base class would print about downloads."""
 
     def _log_download_done(self) -> None:
-        """Nothing, likewise."""
+        """Does nothing, as above."""
 
 
 def prepare(builder_class: type[AbstractTaskBuilder], recipe: Recipe, folder: Path) -> Prepared:

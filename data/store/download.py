@@ -1,4 +1,4 @@
-"""Fetching official files: resumed where a connection broke off, and checked when complete."""
+"""Downloads of official files: resumed after broken connections, and checked when complete."""
 
 import base64
 import fcntl
@@ -25,15 +25,15 @@ _ATTEMPTS = 3  # in a row that bring nothing
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that somebody publishes, and what it must be like."""
+    """A published file, with its size and checksum."""
 
     name: str
     url: str
     size: int
-    """In bytes; without a checksum roughly, for people to read."""
+    """Size in bytes; approximate without a checksum."""
     sha256: str | None = None
-    """None where no checksum is published: then what the server announces must come, its length
-    and, if it tells one as Google Cloud Storage does, its MD5."""
+    """SHA-256. None if none is published: then the length and, if given as by Google Cloud Storage,
+    the MD5 that the server announces are checked."""
 
     def described(self) -> str:
         """The name and the size."""
@@ -53,13 +53,11 @@ def download_all(
 def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -> Path:
     """The file in `folder`, fetched unless it is there already.
 
-    What has arrived is kept as `<name>.part` if the connection breaks off, and the rest is asked
-    for, at once and at the next call. The file gets its name when it is known to be right.
-    `progress` hears of the size before anything is fetched.
-
-    Raises FileNotFoundError, within 5 s when nobody answers, saying where the file may be had and
-    where to put it; OSError when the disk has no room for it; ValueError when what came is another
-    file.
+    If the connection breaks off, the received part is kept as `<name>.part`, and the rest is
+    requested at once and in the next call. The file gets its name after its check. `progress` is
+    called with the size before the download. Raises FileNotFoundError, within 5 s without an
+    answer, with the file's source and place; OSError if the disk is too small; ValueError if
+    another file arrives.
     """
     target = folder / file.name
     if target.is_file():
@@ -91,10 +89,9 @@ def download(file: RemoteFile, folder: Path, progress: Progress | None = None) -
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """One process at a time makes `path`; its folder is made first.
-
-    Without `wait`, a BlockingIOError if another process is at it. An OSError names a lock that is a
-    link, which is not followed, or something else that is no file.
+    """A lock, so that one process at a time makes `path`. Its folder is created first. Without
+    `wait`, a BlockingIOError if another process has the lock. OSError if the lock is a link, which
+    is not followed, or not a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.parent / f"{path.name}.lock"
@@ -122,7 +119,7 @@ def _size(path: Path) -> int:
 
 
 def _announced(file: RemoteFile, folder: Path) -> tuple[RemoteFile, tuple[str, str] | None]:
-    """The file with the size that its server announces, and the MD5, if it tells that."""
+    """The file with the size and, if available, the MD5 that its server announces."""
     try:
         with _open(Request(file.url, method="HEAD")) as answer:
             headers = answer.headers

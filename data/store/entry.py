@@ -1,4 +1,4 @@
-"""What a task is known by: its options, and the function that loads it."""
+"""The entry of a task: its options, and the function that loads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

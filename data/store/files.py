@@ -1,4 +1,4 @@
-"""From official raw files, or from nothing, to prepared data."""
+"""Prepared data from official raw files, or generated."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -11,7 +11,7 @@ from .builder import AbstractTaskBuilder, Prepared, Recipe, find_complete, prepa
 from .places import Places
 
 Fetch = Callable[[Path, Progress | None], Path]
-"""Brings official files below the folder for downloads; gives the folder that holds them."""
+"""A function that downloads official files and returns their folder."""
 
 
 @checked
@@ -25,9 +25,9 @@ def prepare_from_files(
 ) -> Prepared:
     """The data set that `builder_class` makes of the files that `find` finds in a folder.
 
-    The folder is `data_dir`; without it, whatever has been prepared in full before is taken, with
-    these settings, and else `fetch` downloads the files. `settings_name` must differ wherever what
-    the builder makes of the same files does.
+    The folder is `data_dir`. Without it, a complete data set that has been prepared with these
+    settings is used; otherwise `fetch` downloads the files. `settings_name` must identify all
+    settings of the builder.
     """
     folder, progress = places.prepared, places.progress
     if places.data_dir is not None:
@@ -54,9 +54,8 @@ def prepare_without_files(
     why: str,
     places: Places,
 ) -> Prepared:
-    """The data set that `builder_class` makes by itself. `settings_name` must tell all of it.
-
-    ValueError saying `why` there are no files, if `data_dir` names some.
+    """The data set that `builder_class` generates. `settings_name` must identify all of its
+    settings. ValueError with the reason `why` if `data_dir` is given.
     """
     if places.data_dir is not None:
         raise ValueError(f"data_dir must be left out {why}; got {places.data_dir}")
@@ -72,7 +71,7 @@ def is_official(source: Literal["official", "generated"] | None, places: Places)
 
 @checked
 def fingerprint(paths: Mapping[str, Path]) -> str:
-    """Changes when one of the files does, or a file in one of the folders."""
+    """A fingerprint of the files, and of the files in the folders."""
     lines = []
     for path in paths.values():
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Where raw files and prepared data are."""
+"""The folders of raw files and prepared data."""
 
 import os
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ..task import Progress
 
 @dataclass(frozen=True)
 class Places:
-    """Where a task's files are, and who hears of long work on them."""
+    """The folders of a task, and the callback for progress."""
 
     data_dir: Path | None = None
     """The folder with the user's own raw files, if there is one."""
     cache_dir: Path | None = None
-    """Where prepared data is kept; None: `default_cache_dir()`."""
+    """The folder for prepared data; None: `default_cache_dir()`."""
     progress: Progress | None = None
 
     def __post_init__(self):

@@ -12,23 +12,23 @@ import numpy as np
 from jaxtyping import Int
 
 MOST_TIMES = 200
-"""How many times its own size a packed file may hold; texts hold about four times theirs."""
+"""Largest expansion of a packed file; texts expand about four times."""
 FREE = 2**26
-"""Bytes that any packed file may hold."""
+"""Expanded bytes that every packed file may have."""
 
 BOM = b"\xef\xbb\xbf"
-"""What some editors write before a text in UTF-8."""
+"""The byte order mark of UTF-8."""
 
 
 @runtime_checkable
 class Stream(Protocol):
-    """Something to read bytes from."""
+    """A reader of bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Bounded(io.RawIOBase):
-    """What unpacks from a packed file, until that is far too much: a ValueError then."""
+    """A reader of a packed file, with a ValueError if it expands too much."""
 
     def __init__(self, stream: Stream, path: Path):
         self._stream, self._path = stream, path
@@ -51,8 +51,7 @@ class Bounded(io.RawIOBase):
 
 
 def find_file(folder: Path, names: Sequence[str], what: str) -> Path:
-    """The first of `names` in `folder`; FileNotFoundError saying what is wanted when there is
-    none."""
+    """The first of `names` in `folder`; FileNotFoundError with the names if there is none."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -122,9 +121,8 @@ def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 def hold_out(
     count: int, validation: int, seed: int
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " validation"]]:
-    """Which of `count` training samples stay for training, and which are for validation.
-
-    ValueError when none would stay.
+    """The indices of `count` training samples for training and for validation. ValueError if none
+    are left for training.
     """
     if validation >= count:
         raise ValueError(

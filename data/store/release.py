@@ -1,4 +1,4 @@
-"""The release of Long Range Arena: one packed archive, of which each task needs one folder.
+"""The release of Long Range Arena: one packed archive, with one folder for each task.
 
 Tay et al., ICLR 2021, https://github.com/google-research/long-range-arena.
 """

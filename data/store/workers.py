@@ -1,4 +1,4 @@
-"""Making data on several cores, the same data on any number of them."""
+"""Generation of data on several cores, independent of their number."""
 
 import multiprocessing
 import os
@@ -10,12 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, runtime_checkable
 
 Chunk = tuple[int, int]
-"""Which chunk, and how many samples of it."""
+"""The number of a chunk, and how many of its samples are needed."""
 
 
 @runtime_checkable
 class Job(Protocol):
-    """Samples of one kind, in chunks that have random numbers of their own. Must be picklable."""
+    """Samples of one kind, in chunks with separate random numbers. Must be picklable."""
 
     def draw(self, index: int, count: int) -> Any:
         """The first `count` samples of chunk `index`: a pure function of both."""
@@ -31,9 +31,9 @@ def draw_in_parallel(job: Job, chunks: Iterable[Chunk], workers: int | None = No
     """`job.draw` of each chunk, in their order. `chunks` may be endless: it is read as needed.
 
     `workers` processes (None: one per core, but no more than there are chunks, where that is known)
-    are spawned, not forked, because JAX has threads; with 1 the samples are made here. Where no
-    process can be spawned, for want of a `if __name__ == "__main__"` in the main script, say, a
-    warning is given and they are made here as well.
+    are spawned, not forked, because JAX has threads; with 1 the samples are made here. If no
+    process can be spawned, for example without `if __name__ == "__main__"` in the main script, a
+    warning is given and they are made here too.
     """
     workers = workers or len(os.sched_getaffinity(0))
     if isinstance(chunks, list):

@@ -1,4 +1,4 @@
-"""What a task is: splits of labelled sequences, and what is asked of them."""
+"""Tasks: splits of labelled sequences of one kind."""
 
 from .baselines import cell_baseline, majority_baseline
 from .batch import Batch, InputKind, Kind, Progress

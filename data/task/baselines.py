@@ -1,4 +1,4 @@
-"""What predictors that look at one cheap feature score: a model has to beat them."""
+"""Scores of predictors with one cheap feature, which a model has to beat."""
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -9,7 +9,7 @@ from .split import Split
 
 @checked
 def majority_baseline(train: Split, test: Split) -> float:
-    """Accuracy on `test` of always answering the commonest label of `train`."""
+    """Accuracy on `test` of the most frequent label of `train`."""
     return float(np.mean(test.labels == np.bincount(train.labels).argmax()))
 
 
@@ -22,7 +22,7 @@ def cell_baseline(
 ) -> float:
     """Accuracy on `test` of a two-class predictor that sees one small integer per sample.
 
-    It answers the label that is commoner in `train` among the samples with that integer.
+    It answers the more frequent label in `train` among the samples with that integer.
     """
     cells = int(max(train.max(), test.max())) + 1
     vote = np.bincount(train, weights=2.0 * train_labels - 1, minlength=cells)

@@ -1,4 +1,4 @@
-"""What data are known again by."""
+"""The fingerprint of data."""
 
 from hashlib import sha256
 from typing import Any
@@ -10,12 +10,12 @@ from .split import PARTS, Split
 from .task import Task
 
 MOST_BYTES = 2**26
-"""Of an array: what is read of a larger one are rows at equal distances, as many as make this."""
+"""Most bytes that are read of an array; of a larger one, rows at equal distances are read."""
 
 
 @checked
 def fingerprint(task: Task) -> str:
-    """The SHA-256 of the arrays of all splits, and of what is asked, in hexadecimal.
+    """The SHA-256 of the arrays of all splits and of the kind of task, in hexadecimal.
 
     Of arrays of more than 64 MB rows at equal distances are taken, the first and the last among
     them, so that it costs no more than a fraction of a second.

@@ -13,7 +13,7 @@ def padded_sequences(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrays [L_i] or [L_i, c] as one, [n, L, c] of real inputs or [n, L] of tokens; the lengths.
 
-    ValueError where there is none, where one is empty, longer than `length` or of other channels.
+    ValueError if there is none, or if one is empty, longer than `length` or has other channels.
     """
     if not len(sequences):
         raise ValueError("sequences must be one or more, got none")

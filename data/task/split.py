@@ -1,4 +1,4 @@
-"""Labelled sequences in memory, with what is known of their gaps."""
+"""Labelled sequences in memory, with masks of missing values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,22 +12,22 @@ from .batch import Batch, InputKind
 from .sequences import padded_labels, padded_sequences
 
 PARTS = ("inputs", "labels", "lengths", "intervals", "mask", "label_mask")
-"""The arrays of a split, each with a row for each sequence."""
+"""The arrays of a split, with a row for each sequence."""
 
 Missing = Literal["refuse", "mask"]
-"""What NaN means: a mistake, or a value that is missing."""
+"""The meaning of NaN: an error, or a missing value."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled sequences, in the type in which they are cheapest to hold.
+    """Labelled sequences, in the smallest suitable dtype.
 
     Pictures stay uint8 in memory, and so do bytes of text. `take` gives real inputs as
     `scale * (stored - offset)` in float32, so a split says how its values are normalised instead of
     holding a second, four times larger, copy of them; tokens become int32.
 
-    With a `mask`, inputs that are missing reach the model as zeros, and the mask itself follows the
-    channels: one more channel, or as many more as there are.
+    With a `mask`, missing inputs become zeros, and the mask follows as additional channels: one, or
+    as many as there are channels.
     """
 
     inputs: (
@@ -46,21 +46,21 @@ class Split:
         | Int32[np.ndarray, "n L"]
     )
     offset: float | Float32[np.ndarray, " c"] = 0.0
-    """Of real inputs: one for all, or one for each channel."""
+    """For real inputs: one number for all channels, or one for each."""
     scale: float | Float32[np.ndarray, " c"] = 1.0
     lengths: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n 2"] | None = None
-    """Steps before the padding; None where nothing is padded."""
+    """Steps before the padding; None without padding."""
     intervals: Float32[np.ndarray, "n L"] | Float32[np.ndarray, "n 2 L"] | None = None
-    """Time before each step, in units of a usual one; None where all are the same."""
+    """Time before each step, in units of a usual interval; None for regular sampling."""
     input_kind: InputKind = "real"
     """Whether uint8 inputs are measured values or tokens."""
     mask: Bool[np.ndarray, "..."] | None = None
-    """Which real inputs are there, by steps or by steps and channels; None where all are."""
+    """Mask of the known real inputs, by steps or by steps and channels; None if all are known."""
     label_mask: Bool[np.ndarray, "..."] | None = None
-    """Which labels are known, in the shape of the labels; None where all are."""
+    """Mask of the known labels, in the shape of the labels; None if all are known."""
     time_channel: bool = False
-    """Whether real inputs get one channel more, which is not stored: the share of the sequence that
-    lies before each step, 0, 1 / L, 2 / L and so on."""
+    """Whether real inputs get an additional channel, which is not stored: the share of the sequence
+    before each step, 0, 1 / L, 2 / L and so on."""
 
     def __post_init__(self):
         for name in PARTS[1:]:
@@ -94,7 +94,7 @@ class Split:
             )
 
     def _check_masks(self) -> None:
-        """ValueError for masks of another shape, and for NaN where a mask calls it a value."""
+        """ValueError for masks of another shape, and for NaN that a mask marks as known."""
         for name in ("mask", "label_mask"):
             mask = getattr(self, name)
             if mask is not None and mask.dtype != np.bool_:
@@ -143,10 +143,10 @@ class Split:
         """Sequences of different lengths as one split: padded with zeros, their lengths kept.
 
         `sequences` holds arrays [L_i] or [L_i, c], `labels` one entry for each: a class, k values,
-        or an array [L_i, k] of values at every step. `intervals` holds arrays [L_i]. `length` is
-        what all are padded to (None: the longest). With `missing="mask"` NaN is a value that is
-        missing, of inputs and labels alike. ValueError for no or empty sequences, for sequences
-        with different channels, and for those that are longer than `length`.
+        or an array [L_i, k] of values at every step. `intervals` holds arrays [L_i]. All are padded
+        to `length` (None: the longest). With `missing="mask"` NaN marks missing values, in inputs
+        and labels. ValueError for no or empty sequences, for sequences with different channels, and
+        for those that are longer than `length`.
         """
         inputs, lengths = padded_sequences(sequences, length, input_kind)
         stored, per_step = padded_labels(labels, lengths, inputs.shape[1])
@@ -204,7 +204,7 @@ class Split:
 
     @checked
     def select(self, rows: Int[np.ndarray, " m"] | slice) -> "Split":
-        """A split of these rows, stored and normalised like this one."""
+        """A split of these rows, with the same storage and normalisation."""
         parts = {name: getattr(self, name) for name in PARTS}
         return replace(self, **{k: None if x is None else x[rows] for k, x in parts.items()})
 
@@ -231,9 +231,9 @@ def text_split(
 ) -> Split:
     """Windows of `length` tokens that begin every `stride` tokens, labelled with the next tokens.
 
-    Inputs and labels are views of `text`: stride 1 costs nothing, and gives training every window
-    there is; stride `length` asks for every token once. A text that is shorter than one window and
-    its last label is refused.
+    Inputs and labels are views of `text`: stride 1 takes no memory, and gives every window for
+    training; stride `length` predicts every token once. ValueError for a text that is shorter than
+    one window and its last label.
     """
     if length < 1 or stride < 1:
         raise ValueError(f"length and stride must be at least 1, got {length} and {stride}")

@@ -1,4 +1,4 @@
-"""What a task is: splits of labelled sequences, and what trivial predictors score on them."""
+"""Tasks: splits of labelled sequences, and scores of trivial predictors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,20 +14,17 @@ CLASSIFIES: tuple[Kind, ...] = ("classification", "pair", "multilabel")
 
 @dataclass(frozen=True)
 class Task:
-    """Sequences of `length` steps and what is asked of them, with the data in memory.
-
-    `baselines` holds what predictors that look at one cheap feature score on the test split, in the
-    measure of the kind: accuracy (classification, pair, multilabel, recall), mean squared error
-    (values, regression), bits per token (language); a model has learned the task only as far as it
-    is better than all of them.
-    `notes` are things a report should repeat, such as files that were skipped.
+    """Labelled sequences of `length` steps, with the data in memory. `baselines` holds the scores
+    of predictors with one cheap feature on the test split, in the measure of the kind: accuracy
+    (classification, pair, multilabel, recall), mean squared error (values, regression), bits per
+    token (language); a model has learned the task only if it is better than all of them. `notes`
+    are facts for reports, such as skipped files.
 
     By kind, each sample of a split holds: "classification" [L c] or tokens [L], and an int32 label;
     "pair" tokens [2 L], and an int32 label; "multilabel" as "classification", and float32 labels
     [k], 0 or 1; "values" as "classification", and float32 labels [k]; "regression" [L c], and
     float32 labels [L k]; "language" tokens [L], and as labels the token that comes after each
-    (`text_split`); "recall" tokens [L], and as labels the token that is asked for at each step, -1
-    where none is.
+    (`text_split`); "recall" tokens [L], and as labels the token at queried steps, -1 at others.
     """
 
     name: str
@@ -38,22 +35,23 @@ class Task:
     splits: Mapping[str, Split]
     """Under "train", "validation" and "test"."""
     classes: int | None = None
-    """Of kinds "classification", "pair" and "multilabel"; None for the others."""
+    """Number of classes or labels for the kinds "classification", "pair" and "multilabel"; None for
+    others."""
     kind: Kind = "classification"
     frame: tuple[int, int] | None = None
-    """Height and width where the channels of a step are the pixels of a picture, row by row."""
+    """Height and width, if the channels of a step are the pixels of a picture, row by row."""
     symbols: tuple[str, ...] | None = None
-    """How each token is shown, for people to read; None where inputs are no tokens."""
+    """The text of each token; None if inputs are not tokens."""
     baselines: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
-    """Of kind "classification": what a sequence of each class counts in the loss. None: all 1."""
+    """For the kind "classification": the weight of each class in the loss. None: all 1."""
     output_names: tuple[str, ...] | None = None
-    """What each class, label or value is called, for people to read; None: by its number."""
+    """The name of each class, label or value; None: its number."""
     output_offset: tuple[float, ...] | None = None
-    """Of each value: in the units of the data it is `offset + scale * output`. None: 0."""
+    """Offset of each value: in the units of the data it is `offset + scale * output`. None: 0."""
     output_scale: tuple[float, ...] | None = None
-    """Of each value; None: 1."""
+    """Scale of each value; None: 1."""
     targets: tuple[int, ...] | None = None
     """Of kind "regression", where it is a forecast: the channels whose next values are asked for,
     ordered by the step that they are for, then as here. None: it is none."""
@@ -94,7 +92,7 @@ class Task:
         self._check_outputs()
 
     def _check_outputs(self) -> None:
-        """ValueError where what is said of the outputs does not go with their number or kind."""
+        """ValueError if settings of the outputs do not fit their number or kind."""
         if self.class_weights is not None and (
             self.kind != "classification"
             or len(self.class_weights) != self.outputs

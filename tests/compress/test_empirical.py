@@ -228,7 +228,7 @@ def test_bad_data_is_named(model_and_state, getkey):
             plan(layer, policy=Ranks(4), method=Data(**arguments))
     with pytest.raises(ValueError, match="pass model="):
         plan(model, batch=u[..., :1])
-    with pytest.raises(ValueError, match="a dict cannot be run, pass inputs="):
+    with pytest.raises(ValueError, match="`model` must be callable with `batch`, got a dict"):
         plan({"a": layer}, batch=u)
     planned = plan(layer, policy=Ranks(4), batch=u)
     other = eqx.tree_at(lambda m: m.C_re, layer, layer.C_re + 1)

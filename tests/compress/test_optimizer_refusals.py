@@ -90,7 +90,9 @@ def test_a_layer_of_another_make_can_be_cut_but_not_transported(getkey):
 
 def test_states_of_another_model_are_refused(getkey):
     layer, other = lru(getkey()), LRU.init(H, N - 4, key=getkey())
-    with pytest.raises(ValueError, match=r"\[0\].mu holds an array of shape \(20,\) for a param"):
+    with pytest.raises(
+        ValueError, match=r"\[0\].mu must be of this model, .* got an array of shape \(20,\)"
+    ):
         compress(layer, optax.adam(1e-3).init(other), policy=Ranks(5))
 
 

@@ -169,5 +169,5 @@ def test_kinds_and_samples_that_do_not_belong_together_are_refused():
     states = states_of(selective())
     with pytest.raises(ValueError, match="of one kind, got DiagonalLTI and SampledStates"):
         match(system(0), states)
-    with pytest.raises(ValueError, match=r"before has \(groups, samples\) \(1, 576\), after"):
+    with pytest.raises(ValueError, match=r"`after` must have \(groups, samples\) = \(1, 576\)"):
         weyl_bound(states, states_of(selective(), 64))

@@ -70,7 +70,9 @@ def test_large_sets_are_mapped(tmp_path, monkeypatch):
 
 
 def test_a_split_must_hold_what_was_promised(tmp_path):
-    with pytest.raises(RuntimeError, match="split train has 20 samples, promised: 3000"):
+    with pytest.raises(
+        RuntimeError, match="split train must have 3000 samples, as announced, got 20"
+    ):
         prepare(Numbers, Recipe(name="few", settings=20), tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
     assert not list(tmp_path.rglob("dataset_info.json"))

@@ -22,7 +22,7 @@ from training.run.compilation import missing_kernels
 from training.run.interrupt import Interrupt, Interrupted, Stopped
 from training.run.placement import check_devices
 from training.run.programs import Programs
-from training.run.together import PeerLost, alert
+from training.run.together import PeerLost, _client, alert
 from training.settings.command import Command
 from training.settings.config import CompressionConfig, LoopConfig, NetworkConfig
 from training.settings.errors import UsageError
@@ -298,3 +298,11 @@ def test_kernels_that_are_missing_are_named_with_what_to_do(monkeypatch):
     assert said is not None
     assert "install a C++ compiler" in said
     assert "\n" not in said
+
+
+def test_a_jax_whose_client_takes_no_callback_keeps_its_own():
+    def of_now(address, *, missed_heartbeat_callback=None):
+        return address, missed_heartbeat_callback is not None
+
+    assert _client(of_now, "host:1") == ("host:1", True)
+    assert _client(lambda address: (address, False), "host:1") == ("host:1", False)

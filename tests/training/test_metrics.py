@@ -101,7 +101,7 @@ def test_numbers_json_lacks_are_null(tmp_path, value):
         (
             train(1, layers=[{"model": object()}]),
             TypeError,
-            r"train\.layers\[0\]\.model has the type object",
+            r"train\.layers\[0\]\.model must be a number, .* got a object",
         ),
     ],
 )

@@ -160,9 +160,9 @@ def test_text_goes_through_the_tokenizer_of_the_checkpoint(tmp_path):
     copy_text_files(tmp_path, tmp_path / "copy")
     assert text_of(tmp_path / "copy", 300).encode("small").tolist() == [4]
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json must be a tokenizer"):
         text_of(tmp_path, 300)
-    with pytest.raises(ValueError, match="bytes are tokens where the vocabulary is 256"):
+    with pytest.raises(ValueError, match="only one of 256 is read as bytes"):
         text_of(tmp_path / "nothing", 300)
 
 

@@ -50,9 +50,9 @@ def record(seed, last, best=None) -> dict[str, Any]:
     [
         ("cpu", 10, True, 45.0, ""),
         ("paper", 9, True, 50.0, "best validation step since the last cut."),
-        ("paper", 10, True, 90.0, "means of the best 3 where that is said"),
+        ("paper", 10, True, 90.0, "means of the best 3 where marked"),
         ("paper", 9, False, 40.0, "Scores are those at the last step."),
-        ("paper", 10, False, 80.0, "means of the best 3 where that is said"),
+        ("paper", 10, False, 80.0, "means of the best 3 where marked"),
     ],
 )
 def test_which_figures_a_table_has(scale, seeds, told, score, said):

@@ -321,7 +321,7 @@ def test_time_and_speed_of_every_program_are_there(finished):
     assert page.row("training steps")[1] == "2:00"
     assert page.row("compilation")[1] == "26 s"
     assert page.row("start, end and the report")[1] == "3.8 s"
-    assert page.row("in all")[1] == "3:05"
+    assert page.row("total")[1] == "3:05"
     assert page.row("192")[:2] == ["192", "0 to 100"]
     assert page.row("106")[:2] == ["106", "300 to 2000"]
     assert "everything else" not in page.all_text

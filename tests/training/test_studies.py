@@ -347,7 +347,7 @@ def test_all_runs_are_made_again_beside_those_that_are_there(tmp_path, console, 
     study = replace(TINY, variants=TINY.variants[:1])
     Path("runs/studies/tiny/uncompressed-seed0").mkdir(parents=True)
     Path("runs/studies/tiny/uncompressed-seed0/config.yaml").touch()
-    with pytest.raises(UsageError, match="with --resume, or make all runs anew with --again"):
+    with pytest.raises(UsageError, match="with --resume, or repeat all runs with --again"):
         execute_study(StudyCommand(study), console)
     command = StudyCommand(study, again=True, jobs=1)
     outcome = execute_study(command, console)
@@ -418,7 +418,7 @@ def test_what_trains_nothing_costs_nothing_and_what_is_priced_is_timed_itself(mo
 
 
 def test_a_study_names_what_does_not_fit():
-    with pytest.raises(ValueError, match="does not stand"):
+    with pytest.raises(ValueError, match="must stand before"):
         replace(TINY, variants=(TINY.variants[0], TINY.variants[2]))
     with pytest.raises(ValueError, match="two variants"):
         replace(TINY, variants=(TINY.variants[0], TINY.variants[0]))

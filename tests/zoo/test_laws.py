@@ -187,7 +187,7 @@ class Stuck(Leaky):
         ),
         (Stretched, check_truncation, "a truncated layer of Stretched and its system must agree"),
         (Stuck, check_sizes, r"Stuck.resized\(1\) has d_state=4 and d_model=8, expected 1 and 8"),
-        (Stuck, check_gradients, "the gradient of Stuck is zero by all parameters"),
+        (Stuck, check_gradients, "the gradient of Stuck is zero for all parameters"),
     ],
 )
 def test_a_broken_law_is_said(kind, law, message, getkey):

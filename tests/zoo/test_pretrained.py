@@ -174,7 +174,7 @@ def test_pieces_are_read(getkey, tmp_path):
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert eqx.tree_equal(load(tmp_path), model)
     (tmp_path / "model-1.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors, which .* is not there"):
+    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors is missing, although"):
         load(tmp_path)
 
 
@@ -313,7 +313,7 @@ def test_an_index_that_is_none_is_named(text, message, saved, tmp_path):
 
 
 def test_files_that_are_not_there_or_broken_are_named(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.json is not there"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load(tmp_path)
     shutil.copy(saved / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")

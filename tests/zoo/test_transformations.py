@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from zoo import LAYERS, linear_recurrence, lti_apply
 from zoo.derivative import both_ways
 from zoo.recurrence.choice import recurrence_form
 from zoo.recurrence.forms import FORMS
+from zoo.recurrence.plain import plainly
 
-H, N = 8, 4
+H, N = 4, 3
 ALL = pytest.mark.parametrize("name", LAYERS)
 QUICK = ("lru", "mamba")
 """One of each family that the quick tests take; the slow ones take all layers."""
@@ -54,7 +56,7 @@ def close(one, other, tolerance=1e-4):
 @ALL
 def test_forward_mode_is_the_transpose_of_the_backward_pass(name, getkey):
     f, parameters = built(name, getkey())
-    u = jax.random.normal(getkey(), (2, 11, H))
+    u = jax.random.normal(getkey(), (2, 6, H))
     at, along = (parameters, u), some(getkey(), (parameters, u))
     y, dy = jax.jit(lambda at, along: jax.jvp(f, at, along))(at, along)
     weights = some(getkey(), y)
@@ -65,7 +67,7 @@ def test_forward_mode_is_the_transpose_of_the_backward_pass(name, getkey):
 @EACH
 def test_jacobians_of_both_modes_are_equal(name, getkey):
     f, parameters = built(name, getkey())
-    u = jax.random.normal(getkey(), (1, 5, H))
+    u = jax.random.normal(getkey(), (1, 3, H))
     forward = jax.jit(jax.jacfwd(lambda u: f(parameters, u)[:, -1, :2]))(u)
     close(forward, jax.jit(jax.jacrev(lambda u: f(parameters, u)[:, -1, :2]))(u))
 
@@ -73,7 +75,7 @@ def test_jacobians_of_both_modes_are_equal(name, getkey):
 @EACH
 def test_hessians_by_forward_over_reverse_are_symmetric(name, getkey):
     f, parameters = built(name, getkey())
-    u = jax.random.normal(getkey(), (2, 7, H))
+    u = jax.random.normal(getkey(), (2, 5, H))
     a, b = some(getkey(), parameters), some(getkey(), parameters)
     slope = jax.grad(lambda p: jnp.sum(f(p, u) ** 2))
     bend = jax.jit(lambda p, along: jax.jvp(slope, (p,), (along,))[1])
@@ -85,7 +87,7 @@ def test_layers_stacked_by_vmap_and_run_by_scan_are_each_one(name, getkey):
     keys = jax.random.split(getkey(), 3)
     stack = eqx.filter_vmap(lambda key: LAYERS[name](N).build(H, key=key))(keys)
     arrays, static = eqx.partition(stack, eqx.is_array)
-    u = jax.random.normal(getkey(), (9, H))
+    u = jax.random.normal(getkey(), (6, H))
 
     def scanned(arrays, u):
         def one(y, layer):
@@ -110,7 +112,7 @@ def test_layers_stacked_by_vmap_and_run_by_scan_are_each_one(name, getkey):
 
 @EACH
 def test_members_of_a_vmap_over_parameters_are_each_one(name, getkey):
-    u = jax.random.normal(getkey(), (2, 9, H))
+    u = jax.random.normal(getkey(), (2, 6, H))
     pairs = [built(name, key) for key in jax.random.split(getkey(), 2)]
     f, each = pairs[0][0], [parameters for _, parameters in pairs]
     together = jax.tree.map(lambda *x: jnp.stack(x), *each)
@@ -126,7 +128,7 @@ def test_members_of_a_vmap_over_parameters_are_each_one(name, getkey):
 @EACH
 def test_shards_of_a_batch_and_given_away_arguments_change_nothing(name, getkey):
     f, parameters = built(name, getkey())
-    u = jax.random.normal(getkey(), (2, 9, H))
+    u = jax.random.normal(getkey(), (2, 6, H))
     y = jax.jit(f)(parameters, u)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     whole, share = PartitionSpec(), PartitionSpec("batch")
@@ -136,11 +138,26 @@ def test_shards_of_a_batch_and_given_away_arguments_change_nothing(name, getkey)
 
 
 @EACH
+def test_an_exported_program_is_the_layer_for_any_batch_and_length(name, getkey):
+    """Written, read again, and run: `jax.export` with symbols for both sizes."""
+    f, parameters = built(name, getkey())
+    b, L = jax.export.symbolic_shape("b, L")
+    with plainly():
+        exported = jax.export.export(jax.jit(f))(
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters),
+            jax.ShapeDtypeStruct((b, L, H), jnp.float32),
+        )
+    again = jax.export.deserialize(exported.serialize())
+    u = jax.random.normal(getkey(), (2, 5, H))
+    close(again.call(parameters, u), f(parameters, u))
+
+
+@EACH
 @pytest.mark.usefixtures("x64")
 def test_double_precision_agrees_in_both_modes(name, getkey):
     f, parameters = built(name, getkey())
     wide = jax.tree.map(lambda x: x.astype(jnp.result_type(x, jnp.float64)), parameters)
-    u = jax.random.normal(getkey(), (2, 7, H))
+    u = jax.random.normal(getkey(), (2, 5, H))
     along = some(getkey(), wide)
     y, dy = jax.jit(lambda p, dp: jax.jvp(lambda p: f(p, u), (p,), (dp,)))(wide, along)
     assert y.dtype == jnp.float64

@@ -1,6 +1,5 @@
-"""What the layers of a large model do on a text, kept in files until the model has been cut.
-
-A run that is interrupted finds there what has been recorded, and goes on from it.
+"""Recordings of a large model's layers on a text, kept in files until the model has been cut. An
+interrupted run continues from the recordings in these files.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ LAYERS_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """An array of float32 in a file, in memory only while it is used as one of NumPy."""
+    """A float32 array in a file, in memory only while NumPy uses it."""
 
     file: Path
     shape: tuple[int, ...]
@@ -60,7 +59,7 @@ class Kept:
 class Recordings:
     """Inputs of all layers, and gradients by their outputs, in the files of `folder`.
 
-    `batch` are the sequences. What is there of the same model and sequences is taken over.
+    `batch` are the sequences. Existing recordings of the same model and sequences are reused.
     """
 
     def __init__(self, folder: Path, model: LanguageModel, batch: Int[np.ndarray, "k L"]):
@@ -103,7 +102,8 @@ class Recordings:
         return self._folder / f"{part}.{layer}.f32"
 
     def _append(self, layer: int, part: str, rows: np.ndarray, first: int) -> None:
-        """Write rows where the first `first` have been; what an interrupted run left is lost."""
+        """Write rows after the first `first` ones. Later rows of an interrupted run are
+        overwritten."""
         path = self._file(layer, part)
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(first * int(np.prod(self._row)) * 4)
@@ -111,7 +111,7 @@ class Recordings:
 
 
 class Watched(AbstractMethod):
-    """A method that says how many of the `layers` it has weighed, only a few of them at a time."""
+    """A method that reports how many of the `layers` it has weighed, a few of them at a time."""
 
     needs_data: ClassVar[bool] = True
 
@@ -130,7 +130,7 @@ class Watched(AbstractMethod):
 
 
 def _fingerprint(model: LanguageModel, batch: Int[np.ndarray, "k L"]) -> str:
-    """What recordings are known again by."""
+    """The fingerprint of recordings."""
     digest = hashlib.sha256(np.ascontiguousarray(batch).tobytes())
     digest.update(repr(batch.shape).encode())
     for x in jax.tree.leaves(eqx.filter(model, eqx.is_array)):

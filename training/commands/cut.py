@@ -1,4 +1,4 @@
-"""Reduction after training: a finished run's model, cut and measured, as a run of its own."""
+"""Reduction after training: a finished run's model is cut and measured, as a new run."""
 
 import time
 from dataclasses import replace
@@ -36,7 +36,8 @@ def cut_run(
     refit: bool = False,
     at: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
-    """Cut the model that the run in `folder` has trained on `task`; the summary, in `out` too.
+    """Cut the model that the run in `folder` has trained on `task`. Returns the summary, which
+    `out` holds too.
 
     Every layer is cut to `compression.rank` states by `compression.method`, or in mode `budget` all
     of them to so many on average; nothing is trained afterwards. `out` becomes the directory of a
@@ -97,7 +98,7 @@ def _check(compression: CompressionConfig, fewest: int, folder: Path, refit: boo
 def _taken_over(
     trained: Run, config: RunConfig[Any, Any], task: Task, out: Path, clock: Clock
 ) -> Run:
-    """A run in `out` that stands where `trained` does, and is to be cut as `config` says."""
+    """A run in `out` at the end of `trained`, to be cut as `config` says."""
     run, before = Run(config, task, out, clock), trained.session
     run.session.held.hold(before.state)
     run.session.step, run.session.phases = before.step, before.phases

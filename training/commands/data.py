@@ -1,4 +1,4 @@
-"""The data of a run: loaded as its configuration says, and known again by their fingerprint."""
+"""The data of a run: loaded as its configuration says, and identified by a fingerprint."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ FILE = "data.json"
 
 
 def load_data(config: RunConfig[Any, Any], progress: Progress | None = None) -> Task:
-    """The task of a run; whatever is wrong with its data is a `UsageError` in one line."""
+    """The task of a run. Errors in its data become a `UsageError` in one line."""
     try:
         return load_task(
             config.task,
@@ -28,7 +28,7 @@ def load_data(config: RunConfig[Any, Any], progress: Progress | None = None) -> 
 
 
 def note_data(folder: Path, config: RunConfig[Any, Any], task: Task) -> None:
-    """Write down in `folder` what the data of its run are known by."""
+    """Write the fingerprint of the run's data to `folder`."""
     counts = {name: len(split) for name, split in task.splits.items()}
     about = {"task": config.task, "fingerprint": fingerprint(task), "sequences": counts}
     write_json(folder / FILE, about)
@@ -37,7 +37,7 @@ def note_data(folder: Path, config: RunConfig[Any, Any], task: Task) -> None:
 def check_data(folder: Path, task: Task) -> None:
     """`UsageError` if the run in `folder` has other data than `task`.
 
-    Runs of versions that did not note their data pass.
+    Runs of older versions without a fingerprint are accepted.
     """
     file = folder / FILE
     if not file.exists():

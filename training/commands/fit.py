@@ -30,13 +30,13 @@ def fit(
     console: Console | None = None,
     **settings: Any,
 ) -> TrainedRun:
-    """Train `model` on `task`, compressing it on the way; what has been trained.
+    """Train `model` on `task` with compression, and return the trained model.
 
-    `task` is a task in memory, which the run directory keeps a copy of, or what `--task` takes: the
+    `task` is a task in memory, of which the run directory keeps a copy, or a value of `--task`: the
     name of a task, a file, a folder, `module:function`. `settings` are those of the command line,
-    `steps=500` or `network={"d_model": 32}`; where nobody has tuned a task, the others follow from
-    the size of its data. `out` is the run directory (None: a new one under runs/), which holds all
-    that `scripts/train.py` leaves. Progress is told on `console` (None: standard output).
+    `steps=500` or `network={"d_model": 32}`; for a task without presets, the others follow from the
+    size of its data. `out` is the run directory (None: a new one under runs/), with the same files
+    as from `scripts/train.py`. Progress is shown on `console` (None: standard output).
 
     Raises `UsageError`, a ValueError, in one sentence before anything is trained, and `Interrupted`
     on Ctrl-C, after saving: `scripts/train.py --resume` goes on.

@@ -10,10 +10,10 @@ from zoo import LanguageModel, generate, scanned
 from zoo.pretrained.text import Text
 
 AT_ONCE = 16
-"""Tokens that are made between two pieces of text."""
+"""Tokens that are generated between two pieces of text."""
 
 UNSURE = "\N{REPLACEMENT CHARACTER}"
-"""What stands for bytes that make no character, or not yet."""
+"""The sign for bytes that are not, or not yet, a character."""
 
 
 def continued(
@@ -26,10 +26,9 @@ def continued(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> Iterator[str]:
-    """How `model` goes on from `prompt`, piece by piece, `tokens` tokens in all.
-
-    A piece ends where its text cannot change any more. ValueError for a prompt without tokens and
-    for arguments that `zoo.generate` refuses.
+    """The continuation of `prompt` by `model`, piece by piece, `tokens` tokens in all. The text of
+    a finished piece does not change any more. ValueError for a prompt without tokens and for
+    arguments that `zoo.generate` refuses.
     """
     if tokens < 1:
         raise ValueError(f"`tokens` must be 1 or more, got {tokens}")

@@ -1,4 +1,4 @@
-"""What a trained model says of the sequences in a file."""
+"""Predictions of a trained model for the sequences in a file."""
 
 import csv
 import io

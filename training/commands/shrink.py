@@ -1,4 +1,4 @@
-"""A pretrained language model with fewer states: weighed, cut, and held against what it was."""
+"""Reduction of a pretrained language model: weighed, cut, and compared with the original."""
 
 import math
 import tempfile
@@ -24,13 +24,13 @@ from zoo.pretrained.text import BYTES, Text
 from .calibration import Recordings, Watched
 
 HELD_OUT = 0.1
-"""Share of the text, at its end, on which the model is judged."""
+"""Share of the text, at its end, on which the model is evaluated."""
 
 AT_ONCE = 8
-"""Sequences that are judged at the same time, at most."""
+"""Most sequences that are evaluated at the same time."""
 
 LOGITS_AT_ONCE = 2**24
-"""Logits that exist at the same time, about."""
+"""Approximate number of logits in memory at the same time."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Standing:
     bits: float
     """Bits per token on held-out text: per byte where tokens are bytes."""
     tokens_per_second: float
-    """Tokens generated one after the other, one sequence."""
+    """Tokens per second in generation, one sequence."""
     parameters: int
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A smaller model, how it was cut, and what became of its standing."""
+    """A smaller model, its cut, and its quality before and after."""
 
     model: LanguageModel
     plan: Plan
@@ -63,9 +63,8 @@ def read_tokens(
 ) -> Int[np.ndarray, " n"]:
     """The tokens in a text file, by `reader`, or in a .npy file of token numbers.
 
-    Without a reader tokens are the bytes of the file. ValueError unless just one is given, where
-    there is no reader for a vocabulary that is not the 256 bytes, and for numbers outside of the
-    vocabulary.
+    Without a reader tokens are the bytes of the file. ValueError unless exactly one is given, if a
+    vocabulary other than the 256 bytes has no reader, and for numbers outside the vocabulary.
     """
     if (text is None) == (tokens is None):
         raise ValueError("just one of `text` and `tokens` must be given")
@@ -122,16 +121,15 @@ def shrink_language_model(
 ) -> Shrunk:
     """`model` with layers of one smaller size, weighed by `sequences` pieces of the text.
 
-    `tau` is the tolerance of the layer that needs the most states, `rank` the size itself; just one
-    is given. The pieces, of `length` tokens, come from anywhere before the last tenth of `tokens`;
-    `judged` pieces of that tenth say how good the model is. With `guard`, the largest rise of the
-    loss [nats per token] right after the cut, layers keep as many states more as it takes on up to
-    `judged` pieces of the tenth before, which the states are then not weighed on.
-
-    What the layers do on the pieces is kept in the folder `work` (or a temporary one) until the cut
-    is made: another call for the same pieces goes on from there. Of many pieces those are weighed
-    that are spread evenly over them, until there are some thousand tokens (`moments.SAMPLES`): more
-    would not be looked at. ValueError for a text too short and for a guard that is not positive.
+    `tau` is the tolerance of the layer that needs the most states, `rank` the size itself; exactly
+    one is given. The pieces, of `length` tokens, are drawn from the text before the last tenth of
+    `tokens`; `judged` pieces of that tenth evaluate the model. With `guard`, the largest rise of
+    the loss [nats per token] right after the cut, layers keep as many more states as needed on up
+    to `judged` pieces of the tenth before, which are then excluded from the weighing. The
+    recordings of the layers are kept in the folder `work` (or a temporary one) until the cut is
+    made: another call for the same pieces continues from them. From many pieces, evenly spread ones
+    with some thousand tokens (`moments.SAMPLES`) are used. ValueError for a text too short and for
+    a guard that is not positive.
     """
     if (tau is None) == (rank is None):
         raise ValueError("just one of `tau` and `rank` must be given")
@@ -202,7 +200,7 @@ def _guarded(
 ) -> Jointly:
     """The ranks of `policy`, or the least above them that raise the loss by no more than `most`.
 
-    By bisection, as if more states never were worse.
+    By bisection, assuming that more states are never worse.
     """
 
     def ranks(sigmas, cut):

@@ -51,13 +51,10 @@ def execute(
     method: AbstractMethod | None = None,
     policy: AbstractPolicy | None = None,
 ) -> Path:
-    """Do what `command` asks and return the run directory, which then holds the report.
-
-    `method` and `policy`, where given, take the place of the configured ones. The run directory
-    does not keep them: whoever resumes the run gives them again.
-
-    Everything that can be wrong with the command is found before the directory exists:
-    `UsageError`. Raises `Interrupted` after saving, and `Diverged`.
+    """Run `command` and return the run directory, which then holds the report. `method` and
+    `policy`, if given, replace the configured ones. The run directory does not store them: pass
+    them again to resume the run. Mistakes in the command raise a `UsageError` before the directory
+    exists. Raises `Interrupted` after saving, and `Diverged`.
     """
     config, clock = command.config, Clock()
     placement = _placed(command)
@@ -105,7 +102,8 @@ def _placed(command: Command) -> Placement:
 
 
 def _note(command: Command, config: RunConfig[Any, Any], task: Task, folder: Path) -> None:
-    """Write down what the run in `folder` is, on which data, and what it runs on."""
+    """Write the configuration of the run in `folder`, its data's fingerprint and its
+    environment."""
     if not command.resume:
         write_atomically(folder / "config.yaml", write_yaml(config))
         keep_task(folder, task)
@@ -126,7 +124,7 @@ def _check_places(command: Command, folder: Path) -> None:
 
 
 def _say_expired(folder: Path, console: Console) -> None:
-    """What is said where SIGTERM ends the process in the middle of something."""
+    """The message if SIGTERM ends the process during other work."""
     console.show_cursor(True)
     console.print(
         f"stopped by SIGTERM; go on from the last checkpoint: scripts/train.py --resume {folder}",
@@ -136,7 +134,7 @@ def _say_expired(folder: Path, console: Console) -> None:
 
 @contextmanager
 def _as_usage_error() -> Iterator[None]:
-    """What is wrong with a file of a run directory, in one line."""
+    """The error in a file of a run directory, in one line."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -145,9 +143,8 @@ def _as_usage_error() -> Iterator[None]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Inside, the run directory is this process's alone; a UsageError while it is another's.
-
-    A process that dies, however it dies, lets go of it.
+    """Inside this context, the run directory is locked for this process; a UsageError if another
+    process has it. The lock ends with the process, also after a crash.
     """
     with ExitStack() as lock:
         try:
@@ -160,7 +157,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) -> dict[str, Any]:
-    """Train, or go on training; the summary."""
+    """Train, or resume training, and return the summary."""
     session, restored = run.session, run.saves.restore()
     log = session.folder / "metrics.jsonl"
     if not session.placement.is_first:  # the first process reports
@@ -189,7 +186,7 @@ def _train(run: Run, display: LiveDisplay | PlainDisplay, interrupt: Interrupt) 
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """Close the run and its sinks after what is inside; at once where another process is gone."""
+    """Close the run and its sinks after the context; at once if another process is lost."""
     lost = False
     try:
         with alert(str(run.session.folder)):
@@ -219,9 +216,8 @@ def _start_of(log: Path, step: int) -> dict[str, Any]:
 
 
 def _check_nothing_lost(log: Path) -> None:
-    """`UsageError` if the run that would begin anew has had checkpoints, which are gone.
-
-    The log tells of a checkpoint when it is complete; before that, nothing is lost.
+    """`UsageError` if the run would begin anew although its log names a checkpoint, which is gone.
+    The log names complete checkpoints only.
     """
     if not log.exists():
         return
@@ -238,7 +234,7 @@ def _check_nothing_lost(log: Path) -> None:
 
 
 def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State] | None:
-    """The model that this run learns from, if there is one."""
+    """The teacher of this run, if there is one."""
     folder = config.distillation.teacher
     try:
         return None if folder is None else load_trained(folder, task)
@@ -247,7 +243,8 @@ def _teacher(config: RunConfig[Any, Any], task: Task) -> tuple[Any, eqx.nn.State
 
 
 def _settled(command: Command, task: Task, console: Console | None) -> RunConfig[Any, Any]:
-    """The configuration, now that the data are known; what was chosen by them is told."""
+    """The configuration after the data are loaded. Settings that follow from the data are
+    reported."""
     if command.settle is None:
         return command.config
     config = command.settle(task)
@@ -278,7 +275,7 @@ def _check_fits(config: RunConfig[Any, Any], task: Task, method: AbstractMethod 
 
 @contextmanager
 def _preparation_progress(console: Console) -> Iterator[Progress]:
-    """A bar for each thing that is prepared, on a terminal; elsewhere a line when it begins."""
+    """A progress bar for each preparation on a terminal; elsewhere a line at its beginning."""
     import_builders()
     with rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(),

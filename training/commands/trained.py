@@ -1,4 +1,4 @@
-"""Models that earlier runs have trained, out of their run directories."""
+"""Models of earlier runs, loaded from their run directories."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,8 @@ def check_trained(config: RunConfig[Any, Any]) -> None:
 
 
 def restored_run(folder: Path, task: Task, at: Literal["best", "last"] = "best") -> Run:
-    """The run in `folder` where validation liked it best after the last cut, or at its last step.
-
-    A run that keeps no best state (`loop.keep_best`) is at its last step. ValueError if it has no
+    """The run in `folder` at its best validation step after the last cut, or at its last step. A
+    run without a best state (`loop.keep_best`) is at its last step. ValueError if it has no
     checkpoint.
     """
     config = read_config(folder)

@@ -1,1 +1,1 @@
-"""Models that are ready: out of a run directory, used, saved and exported."""
+"""Trained models: loaded from a run directory, used, saved and exported."""

@@ -1,4 +1,4 @@
-"""A trained model as portable StableHLO: programs that need nothing of this project to run."""
+"""A trained model as portable StableHLO, in programs that run without this project."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -30,12 +30,14 @@ PLATFORMS = ("cpu", "cuda")
 SUFFIX = ".stablehlo"
 
 HARMLESS = {"shape_assertion"}
-"""Custom calls that say what sizes a program is for; they are gone before it is compiled."""
+"""Custom calls that check the sizes of a program's arguments; they are removed before
+compilation."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of arrays, whose sizes may be symbols, and what its arguments and results are."""
+    """A function of arrays, whose sizes may be symbols, with a description of its arguments and
+    results."""
 
     call: Callable[..., Any]
     arguments: tuple[Argument, ...]
@@ -54,7 +56,7 @@ class Export:
 
 
 def written_files(run: TrainedRun, file: Path) -> list[Path]:
-    """Export `run` as what the suffix of `file` says; the files that were written.
+    """Export `run` in the format of `file`'s suffix. Returns the files that were written.
 
     `UsageError` for another suffix than .stablehlo and .onnx.
     """
@@ -68,7 +70,7 @@ def export_run(run: TrainedRun, file: Path) -> Export:
     """Write the model of `run` to `file`, its streaming step beside it, and a README of both.
 
     Batch and length are free, and the programs run on CPUs and on NVIDIA GPUs. `UsageError` for
-    another suffix than .stablehlo, and where the package that writes them is missing.
+    another suffix than .stablehlo, and if the package that writes them is missing.
     """
     if file.suffix != SUFFIX:
         raise UsageError(f"--out must end in {SUFFIX} or .onnx, got {file}")
@@ -92,8 +94,8 @@ def export_run(run: TrainedRun, file: Path) -> Export:
 def export_step(run: TrainedRun, file: Path) -> Path:
     """Write the streaming step of one sequence to `file` as ONNX; the README beside it.
 
-    Complex states are pairs of real arrays. ValueError for tokens, for a model that cannot be
-    streamed, and for what has no operator of ONNX; `UsageError` where the package is missing.
+    Complex states are pairs of real arrays. ValueError for tokens, for a model that cannot stream,
+    and for operations without an ONNX operator; `UsageError` if the package is missing.
     """
     if run.task.input_kind == "tokens":
         raise ValueError("ONNX is written for models of real inputs, got one of tokens")

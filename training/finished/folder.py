@@ -1,4 +1,4 @@
-"""A folder that holds a trained model: `model.safetensors`, and what it is in `run.json`."""
+"""A folder that holds a trained model: `model.safetensors`, and its description in `run.json`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..settings.errors import UsageError
 ABOUT, WEIGHTS = "run.json", "model.safetensors"
 
 FORMAT = 1
-"""What `ABOUT` says of itself; it grows when an older reader would misread a newer folder."""
+"""The format number in `ABOUT`. It increases when an older reader would misread a newer folder."""
 
 
 def save_model(folder: Path, arrays: Any, about: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def save_model(folder: Path, arrays: Any, about: dict[str, Any]) -> None:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What stands in `ABOUT`. `UsageError` where it is damaged, or of a newer version."""
+    """The content of `ABOUT`. `UsageError` if it is damaged or of a newer version."""
     file = folder / ABOUT
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: Path, like: Any) -> Any:
-    """The arrays of `folder`, in the structure of `like`. `UsageError` where they do not fit it."""
+    """The arrays of `folder`, in the structure of `like`. `UsageError` if they do not fit it."""
     file = folder / WEIGHTS
     try:
         saved = safetensors.numpy.load_file(file)

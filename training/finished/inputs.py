@@ -1,4 +1,4 @@
-"""What a user hands to a trained model, as a split of its task."""
+"""Inputs of a trained model as a split of its task."""
 
 from dataclasses import replace
 from typing import Any
@@ -73,7 +73,7 @@ def _wanted(task: Task) -> tuple[str, tuple[int | None, ...]]:
 
 
 def _mask(like: Split, inputs: np.ndarray) -> np.ndarray | None:
-    """Which inputs are there, for a model that is told of it: NaN is missing."""
+    """Mask of the inputs that are present, for models with a mask: NaN is missing."""
     if like.mask is None:
         return None
     known = np.isfinite(inputs)

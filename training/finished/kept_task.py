@@ -1,4 +1,4 @@
-"""What a model needs of its task, kept beside it: all but the data."""
+"""The description of a task that is stored beside a model: everything except the data."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 def describe_task(task: Task) -> dict[str, Any]:
     """`task` in the types of JSON: its settings, and how its splits hold and normalise a sequence.
 
-    Of the data itself, only the number of sequences is told.
+    Of the data itself, only the number of sequences is included.
     """
     train = task.splits["train"]
     one = train.select(slice(0, 1))
@@ -38,9 +38,8 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 
 def blank_task(kept: Mapping[str, Any]) -> Task:
-    """The task that `describe_task` has told of, with one sequence of zeros in each split.
-
-    ValueError for what no version of `describe_task` says.
+    """The task that `describe_task` has described, with one sequence of zeros in each split.
+    ValueError for other content.
     """
     try:
         columns = {name: _one_row(name, **column) for name, column in kept["sequence"].items()}
@@ -48,16 +47,16 @@ def blank_task(kept: Mapping[str, Any]) -> Task:
         about = {name: _value(value) for name, value in kept["task"].items()}
         return Task(**about, splits=dict.fromkeys(SPLITS, Split(**columns, **settings)))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the task must be told as by this version, got {error}") from None
+        raise ValueError(f"the task must be described as this version does, got {error}") from None
 
 
 def keep_task(folder: Path, task: Task) -> None:
-    """Write down in `folder` what a model needs of `task`."""
+    """Write the description of `task` to `folder`."""
     write_json(folder / FILE, describe_task(task))
 
 
 def read_kept_task(folder: Path) -> dict[str, Any]:
-    """What `keep_task` has written. `UsageError` where it has not, or where that is damaged."""
+    """The description that `keep_task` has written. `UsageError` if it is missing or damaged."""
     file = folder / FILE
     if not file.is_file():
         raise UsageError(

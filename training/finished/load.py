@@ -1,4 +1,4 @@
-"""Trained models out of run directories, and out of folders that they were saved to."""
+"""Trained models from run directories, and from folders that they were saved to."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ def load_run(
 ) -> TrainedRun:
     """The model that the finished run in `folder` has trained, or that `TrainedRun.save` wrote.
 
-    It is that which validation liked best after the last cut, or with `at="last"` that of the last
-    step, as it is of a run that kept no best one (`loop.keep_best`). No data is needed. `task` is
-    for runs of versions that did not keep what a model needs of it (`task.json`). `UsageError`, a
-    ValueError, where `folder` holds no finished run.
+    It is the model of the best validation step after the last cut, or with `at="last"` that of the
+    last step, as for runs without a best state (`loop.keep_best`). No data is needed. `task` is for
+    runs of versions without `task.json`. `UsageError`, a ValueError, if `folder` holds no finished
+    run.
     """
     folder = Path(folder)
     if (folder / ABOUT).exists():
@@ -55,7 +55,7 @@ def trained_run(
     summary: Mapping[str, Any],
     folder: Path | None = None,
 ) -> TrainedRun:
-    """The value of a run that has trained `model` on `task`, which may have all of its data."""
+    """The `TrainedRun` of a run that has trained `model` on `task`, with or without data."""
     counts = {name: len(split) for name, split in task.splits.items()}
     batch = _evaluation_batch(config, counts)
     return TrainedRun(config, task, model, state, summary, batch, folder)
@@ -114,5 +114,5 @@ def _with_arrays(
 
 
 def _evaluation_batch(config: RunConfig[Any, Any], counts: Mapping[str, int]) -> int:
-    """Sequences that the run itself measures at once, on one device."""
+    """Sequences that the run itself evaluates at once, on one device."""
     return min(config.loop.evaluation_batch, counts["validation"], counts["test"])

@@ -15,12 +15,12 @@ from .inputs import as_sample, in_units
 
 @dataclass(frozen=True)
 class Stream:
-    """A model that is fed one sample at a time.
+    """A model that takes one sample at a time.
 
         carry = stream.init_state()
         carry, outputs = stream.step(carry, sample)
 
-    The carry is a pytree of arrays; whoever holds it can go back to it, keep it or hand it on.
+    The carry is a pytree of arrays. You can store it, pass it on, or return to an earlier one.
     """
 
     model: Any

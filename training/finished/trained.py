@@ -1,4 +1,4 @@
-"""A trained model with all that goes with it, as one value."""
+"""A trained model with its configuration, task and state, as one value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,20 +30,21 @@ from .streaming import Stream, stream_of
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run has trained: `training.load_run` and `training.fit` give one."""
+    """The result of a run: `training.load_run` and `training.fit` return one."""
 
     config: RunConfig[Any, Any]
-    """How it was trained."""
+    """The configuration of its training."""
     task: Task
-    """What it was trained for. Out of a run directory: without the data, which no method needs."""
+    """Its task. From a run directory it comes without data, which no method needs."""
     model: Any
     """The model, an Equinox module of one sequence."""
     state: eqx.nn.State
     """Its BatchNorm statistics, which a call of `model` takes: `model(x, state)`."""
     summary: Mapping[str, Any]
-    """What summary.json holds: measures, states before and after, times."""
+    """The content of summary.json: measures, states before and after, times."""
     batch: int
-    """Sequences that run at once; as in the run's own evaluation, so that numbers are its own."""
+    """Sequences that run at once: as many as in the run's own evaluation, so that numbers are
+    equal."""
     folder: Path | None = None
     """The folder that it was loaded from."""
 
@@ -103,10 +104,9 @@ class TrainedRun:
         lengths: Any = None,
         intervals: Any = None,
     ) -> Plan:
-        """What a cut of the layers would do: `compress.plan` of this model.
-
-        States are weighed by `method`, or by what the layers do on `inputs`, which are as for
-        `predict`; white noise if neither is given. Layers of Mamba are weighed by data only.
+        """Plan a cut of the layers: `compress.plan` of this model. States are weighed by `method`,
+        or on `inputs` as for `predict`; by white noise if neither is given. Layers of Mamba need
+        data.
         """
         if inputs is None:
             return plan(self.model, policy=policy, method=method)

@@ -1,6 +1,5 @@
-"""What may join the loss of a task: a teacher's answers, and a price on Hankel singular values.
-
-Both are baselines that the paper compares in-training compression with.
+"""Additional terms of the loss: distillation, and a penalty on Hankel singular values. Both are
+baselines of the paper.
 """
 
 from collections.abc import Callable
@@ -20,12 +19,12 @@ from ..settings.config import DistillationConfig, RunConfig
 from .network import ssm_layers
 
 Join = Callable[[Float[Array, ""], Any, Array, Batch, Any, Array], Float[Array, ""]]
-"""`join(loss, model, outputs, batch, arrays, step)`: the loss to learn from, `step` steps done."""
+"""`join(loss, model, outputs, batch, arrays, step)`: the training loss after `step` steps."""
 
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A way to make the loss that is learned from, and the arrays that it needs on the device."""
+    """A function of the training loss, and the arrays that it needs on the device."""
 
     join: Join
     arrays: Any = ()
@@ -34,7 +33,8 @@ class Auxiliary:
 def make_auxiliary(
     config: RunConfig[Any, Any], teacher: tuple[Any, eqx.nn.State] | None, answer: Callable
 ) -> Auxiliary:
-    """What `config` adds to the loss. `teacher` is a trained model and its BatchNorm state.
+    """The terms that `config` adds to the loss. `teacher` is a trained model and its BatchNorm
+    state.
 
     `answer(model, norm_state, batch)` runs a model on a batch.
     """
@@ -53,7 +53,8 @@ def make_auxiliary(
 
 
 def _price(config: RunConfig[Any, Any]) -> Auxiliary:
-    """The price on Hankel singular values, which rises in its warm-up (as in arXiv 2510.22951)."""
+    """The weight of the penalty on Hankel singular values, which rises in its warm-up (as in arXiv
+    2510.22951)."""
     weight, warmup = config.regularization.hankel, config.regularization.warmup * config.steps
 
     def join(loss, model, outputs, batch, arrays, step):

@@ -1,4 +1,4 @@
-"""The least memory that a run can do with, told before anything of it is made."""
+"""Estimate of the least memory of a run, before anything is allocated."""
 
 import os
 
@@ -9,11 +9,11 @@ from data.task import Task
 from ..settings.config import RunConfig
 
 COPIES = 4
-"""Numbers that are kept for a parameter: itself, its gradient, and two moments."""
+"""Numbers per parameter: itself, its gradient, and two moments."""
 BYTES = 4
 """Bytes of a number in single precision."""
 SPECTRUM = 16 * 2**2
-"""Bytes for each pair of states where a layer is weighed: complex matrices of twice the size."""
+"""Bytes for each pair of states when a layer is weighed: complex matrices of twice the size."""
 
 
 def available_bytes() -> int:
@@ -24,11 +24,11 @@ def available_bytes() -> int:
 
 
 def check_memory(config: RunConfig, task: Task) -> None:
-    """A ValueError if the machine is too small for the run, which names the setting to change.
+    """ValueError if the run needs more memory than there is. It names the setting to change.
 
     The estimate is low: each layer has d_state x d_model parameters or more, each block d_model^2
-    for its gates, training keeps the input of every block, and a layer is weighed by matrices that
-    are as wide as its states. Nothing is made.
+    for its gates, training keeps the input of every block, and weighing a layer takes matrices as
+    wide as its states. Nothing is allocated.
     """
     network, loop, available = config.network, config.loop, available_bytes()
     width, states = network.d_model, config.layer.d_state
@@ -57,7 +57,7 @@ def check_memory(config: RunConfig, task: Task) -> None:
 
 
 def check_parameters(count: int) -> None:
-    """A ValueError if so many parameters do not fit the machine."""
+    """ValueError if `count` parameters do not fit into memory."""
     needed, available = count * COPIES * BYTES, available_bytes()
     if needed > available:
         raise ValueError(

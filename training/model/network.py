@@ -43,10 +43,9 @@ def build_model(config: RunConfig, task: Task) -> tuple[Any, eqx.nn.State]:
 
 
 def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = None) -> None:
-    """A ValueError if this is no model for this task, or none that can learn or shrink this way.
-
-    `method`, where given, is what states are weighed by in the place of the configured one. Nothing
-    of the model is made before its least memory is known to be there.
+    """ValueError if the model does not fit the task, or cannot learn or shrink as configured.
+    `method`, if given, replaces the configured one. The memory estimate is checked before the model
+    is made.
     """
     check_network(config.network, task)
     check_memory(config, task)
@@ -83,7 +82,7 @@ def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = N
 
 
 def check_network(network: NetworkConfig, task: Task) -> None:
-    """A ValueError if this network cannot learn this kind of task."""
+    """ValueError if this network cannot learn this kind of task."""
     if task.targets is not None:
         seen = "for a forecast, which must not see what follows"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
@@ -109,7 +108,7 @@ _BUILDERS: dict[Kind, Callable[..., tuple[Any, eqx.nn.State]]] = {
 
 
 def _task_settings(task: Task, network: NetworkConfig) -> dict[str, Any]:
-    """What the model of this kind of task has to know of it."""
+    """The arguments that a model of this kind of task takes from it."""
     common = {"intervals": task.splits["train"].intervals is not None}
     match task.kind:
         case "language" | "recall":
@@ -132,10 +131,8 @@ def _task_settings(task: Task, network: NetworkConfig) -> dict[str, Any]:
 
 
 def with_static(params: Any, static: Any) -> Any:
-    """The model of these arrays and of what is no array in the model that the run began with.
-
-    As `eqx.combine`, but `params` may hold trees where `static` has nothing: maps that a cut has
-    added.
+    """The model from its arrays and the static parts of the initial model. As `eqx.combine`, but
+    `params` may hold additional trees: maps that a cut has added.
     """
     return jax.tree.map(
         lambda fixed, array: array if fixed is None else fixed,
@@ -167,5 +164,5 @@ def layer_sizes(model: Any) -> list[int]:
 
 
 def layer_paths(model: Any) -> list[str]:
-    """Where every state-space layer is in the model: `blocks[0].ssm`."""
+    """The path of every state-space layer in the model: `blocks[0].ssm`."""
     return [path_name(keys) for keys, _ in keyed_layers(model)]

@@ -1,4 +1,4 @@
-"""What a model is trained for and judged by: one objective for each kind of task."""
+"""Losses and measures: one objective for each kind of task."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from zoo.masks import within
 
 
 class Totals(NamedTuple):
-    """Sums over sequences or their steps, added up on the device and fetched when asked for."""
+    """Sums over sequences or their steps, added up on the device and fetched on request."""
 
     loss: Float[Array, ""]
     right: Float[Array, ""]
-    """Right answers; where there is no right or wrong, absolute errors."""
+    """Correct answers; for regression, absolute errors."""
     number: Float[Array, ""]
-    """What was summed over: sequences, or steps that are not padding."""
+    """The number of summands: sequences, or steps that are not padding."""
     table: Float[Array, "classes answers"]
-    """Sequences by class and answer; of several labels, by label and true and false positives and
-    negatives; empty where that is not counted."""
+    """Sequences by class and answer; for multi-label tasks, by label and true and false positives
+    and negatives; empty if not counted."""
 
     @classmethod
     def zero(cls, rows: int = 0, columns: int = 0) -> "Totals":
@@ -34,7 +34,7 @@ class Totals(NamedTuple):
         return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros((rows, columns)))
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and share of right answers; waits for the device."""
+        """Mean loss and share of correct answers; waits for the device."""
         loss, right, number = (float(x) for x in jax.device_get(self[:3]))
         number = max(number, 1e-9)  # where no label is known
         return loss / number, right / number
@@ -42,26 +42,26 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that says how good a model is, made from the mean loss and the right answers."""
+    """A measure of a model's quality, computed from the mean loss and the correct answers."""
 
     key: str
     """Its name in the log."""
     label: str
-    """Its name for people."""
+    """Its name in reports."""
     of: Callable[[float, float, np.ndarray], float]
-    """From the mean loss, the share of right answers and the table."""
+    """The function of the mean loss, the share of correct answers and the table."""
     is_share: bool = False
     """Whether it is a share, shown in per cent."""
     higher_is_better: bool = False
     needs_table: bool = False
-    """Whether it is made from the table, and missing where there is none."""
+    """Whether it needs the table, and is missing without one."""
 
     def is_there(self, table: np.ndarray) -> bool:
         """Whether it can be made, with this table."""
         return not self.needs_table or table.size > 0
 
     def show(self, value: float | int | None, missing: str = "not finite") -> str:
-        """The value for people; `missing` where there is none."""
+        """The value as text; `missing` if there is none."""
         if value is None or not isfinite(value):
             return missing
         return f"{100 * value:.2f} %" if self.is_share else f"{value:.4g}"
@@ -75,17 +75,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class Objective:
-    """How the outputs of a model are compared with the labels."""
+    """The loss and the measures of one kind of task."""
 
     loss: str
-    """What the loss is, for people."""
+    """The name of the loss in reports."""
     measures: tuple[Measure, ...]
-    """What is reported beside the loss; the first is the one that counts."""
+    """The measures beside the loss; the first one is the main measure."""
     terms: Callable[[Array, Array], tuple[Array, Array]]
-    """Losses and right answers (or absolute errors), one for each label, from outputs and labels;
+    """Losses and correct answers (or absolute errors), one for each label, from outputs and labels;
     with `per_entry` one for each entry of a label."""
     asked: Callable[[Array], Array] | None = None
-    """Which steps count, from the labels, where not all do."""
+    """Mask of the steps that count, from the labels, if not all do."""
     per_entry: bool = False
     """Whether a label has k entries: values, or labels that hold or do not."""
     tabulate: Callable[[Array, Array], Array] | None = None
@@ -93,11 +93,11 @@ class Objective:
     table: tuple[int, int] = (0, 0)
     """Rows and columns of the table."""
     class_weights: tuple[float, ...] | None = None
-    """What a sequence of each class counts in the loss."""
+    """Weight of each class in the loss."""
 
     @property
     def measure(self) -> Measure:
-        """The measure that counts."""
+        """The main measure."""
         return self.measures[0]
 
     def of(self, task: Task) -> "Objective":
@@ -107,14 +107,14 @@ class Objective:
         return replace(self, table=(rows, columns), class_weights=task.class_weights)
 
     def zero(self) -> Totals:
-        """Nothing, to add to."""
+        """Empty totals."""
         return Totals.zero(*self.table)
 
     def totals(
         self, outputs: Float[Array, "B ..."], batch: Batch, weights: Float[Array, " B"]
     ) -> Totals:
-        """Sums over a batch. A sequence counts by its weight; steps after its end do not count,
-        nor do labels that are not known."""
+        """Sums over a batch. Sequences have weights. Steps after the end and unknown labels are
+        excluded."""
         labels = jnp.asarray(batch.labels)
         losses, right = self.terms(outputs, labels)
         shares = _spread(weights, losses.ndim)
@@ -149,20 +149,20 @@ class Objective:
 
 
 MOST_CLASSES = 256
-"""With more classes than these, nobody reads a table of them."""
+"""Most classes for which a table is made."""
 
 
 def inside(
     lengths: Int[Array | np.ndarray, " B"] | None, steps: int
 ) -> Float[Array, "B L"] | Float[Array, ""]:
-    """1 for the steps of each sequence proper, 0 for its padding."""
+    """1 for the steps of each sequence, 0 for its padding."""
     if lengths is None:
         return jnp.ones(())
     return within(jnp.asarray(lengths), steps).astype(jnp.float32)
 
 
 def is_asked(labels: Int[Array | np.ndarray, "*B L"]) -> Bool[Array, "*B L"]:
-    """Where a task of recall asks for a token."""
+    """Mask of the steps with a question in recall tasks."""
     return jnp.asarray(labels) >= 0
 
 

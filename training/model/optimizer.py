@@ -29,7 +29,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def parameter_labels(params: Any) -> Any:
-    """A tree like `params` that says "dynamics" or "rest" at each leaf."""
+    """A tree like `params` with the label "dynamics" or "rest" at each leaf."""
 
     def label(node: Any) -> Any:
         if not isinstance(node, AbstractSSM):

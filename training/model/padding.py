@@ -1,9 +1,8 @@
-"""Models of few states in programs made for more.
-
-A state whose parameters are all zero is stable, sees no input and reaches no output. It gets no
-gradient, and the optimizer leaves it as it is. So a model padded with such states is the same
-function with the same gradients, up to rounding, and after a shrink training can go on at once in
-the programs of the larger model, while those of the smaller one are compiled.
+"""Models of few states in programs for more states. A state whose parameters are all zero is
+stable, has no input and no effect on the output. It gets no gradient, and the optimizer leaves it
+as it is. So a model padded with such states is the same function with the same gradients, up to
+rounding, and after a shrink training can go on at once in the programs of the larger model, while
+those of the smaller one are compiled.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from zoo import AbstractSSM
 
 
 def same_structure(a: Any, b: Any) -> bool:
-    """Whether two models are one but for numbers of states, so that `Padding` can serve them."""
+    """Whether two models differ only in their numbers of states, so that `Padding` applies."""
     return jax.tree.structure(a) == jax.tree.structure(b)
 
 
@@ -30,8 +29,8 @@ Places = dict[int, Int[np.ndarray, "..."]]
 class Padding:
     """The way from a model `small` to one of more states, `large`, and back.
 
-    Of both, only structure and shapes matter. Goes for every tree that holds such layers, each as
-    often as the model does, and in the same order: parameters, and an optimizer's state.
+    Only structure and shapes of both matter. It applies to every tree that holds such layers, each
+    as often as the model does, and in the same order: parameters, and an optimizer's state.
     """
 
     def __init__(self, large: Any, small: Any):
@@ -45,7 +44,7 @@ class Padding:
         return any(self._places)
 
     def widen(self, tree: Any) -> Any:
-        """`tree` with states of zeros behind its own. All arrays are copies."""
+        """`tree` with additional states of zeros after its own. All arrays are copies."""
 
         def spread(x: Any, places: Int[np.ndarray, "..."], like: Any) -> Any:
             wide = np.zeros(like.shape, x.dtype)

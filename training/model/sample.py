@@ -1,4 +1,4 @@
-"""What a language model writes."""
+"""A sample of text from a language model."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TOP_P = 0.95
 
 
 def written_sample(model: Any, task: Task, seed: int) -> str | None:
-    """The beginning of the test split, and how `model` goes on from there.
+    """The beginning of the test split, and the continuation by `model`.
 
     None for tasks that are not language, or whose tokens have no symbols to be shown by.
     """

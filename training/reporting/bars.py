@@ -1,4 +1,4 @@
-"""How far long work is: a bar for each thing on a terminal, now and then a line elsewhere."""
+"""Progress of long work: a bar for each part on a terminal, occasional lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +12,15 @@ from data.task import Progress
 from .words import format_seconds
 
 EVERY = 10.0
-"""Seconds between two lines about one thing."""
+"""Seconds between two lines about one part."""
 
 
 @contextmanager
 def progress_bars(
     console: Console, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[Progress]:
-    """Inside, `progress(done, total, what)` shows how far `what` is, and the time that is left."""
+    """Inside this context, `progress(done, total, what)` shows the progress of `what` and the time
+    left."""
     if not console.is_terminal:
         yield _lines(console, clock)
         return

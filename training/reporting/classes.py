@@ -1,4 +1,4 @@
-"""The section of a report that says which classes were taken for which."""
+"""The confusion table of a report."""
 
 from .history import History
 from .page import escape, section, table
@@ -10,7 +10,7 @@ CASES = ("right", "said, but not so", "missed", "rightly not said")
 
 def classes_section(history: History) -> str:
     """The table of the test split: sequences by their class and the answer; of several labels, how
-    often each was found. Empty where nothing was counted, or too much for a page."""
+    often each was found. Empty without counts, or with too many classes for a page."""
     counts = (history.summary.get("tables") or {}).get("test") or []
     if not counts or len(counts) > MOST:
         return ""

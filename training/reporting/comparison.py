@@ -1,4 +1,4 @@
-"""Several runs on one page: curves on one axis, states, speed and accuracy side by side.
+"""Comparison of several runs on one page: curves on common axes, states, speed and accuracy.
 
 The page is made from the same files as a run's own report (`training.reporting.report`).
 """
@@ -54,9 +54,8 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Path:
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """The options that are not the same in all `configs`, and their values; "" where one has none.
-
-    Where runs keep their files does not count.
+    """The options that differ between `configs`, and their values; "" for a missing one. Paths of
+    files are ignored.
     """
     names = dict.fromkeys(name for config in configs for name in config)
     rows = [(name, [config.get(name, "") for config in configs]) for name in names]
@@ -92,7 +91,7 @@ def _lead(runs: Sequence[Compared]) -> str:
 
 
 def _results(runs: Sequence[Compared]) -> str:
-    """What each run has come to."""
+    """The results of each run."""
     measure = runs[0].history.objective.measure
     head = [
         "run",

@@ -1,7 +1,7 @@
-"""What a run shows while it trains: a live panel in a terminal, plain lines anywhere else.
+"""The display of a run while it trains: a live panel in a terminal, plain lines elsewhere.
 
 Both displays are sinks for the events of `training.reporting.events` and context managers, which
-give the terminal back whatever happens.
+restore the terminal in all cases.
 """
 
 from types import TracebackType
@@ -50,11 +50,11 @@ class PlainDisplay:
         self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def rewind(self, step: int) -> None:
-        """The time that is left is told from this step on; lines that are out stay."""
+        """Restarts the estimate of the time left at this step. Printed lines stay."""
         self._left.rewind(step)
 
     def close(self) -> None:
-        """Does nothing: every line is already out."""
+        """Does nothing: all lines are already printed."""
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -69,7 +69,7 @@ class PlainDisplay:
 
 
 def make_display(console: Console | None = None) -> LiveDisplay | PlainDisplay:
-    """The display that suits `console` (default: standard output).
+    """The display for `console` (default: standard output).
 
     A `LiveDisplay` on a terminal that can move its cursor, a `PlainDisplay` elsewhere.
     """

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, hardware, commit."""
+"""The environment of a run: versions, hardware, commit."""
 
 import json
 import os
@@ -51,9 +51,8 @@ def describe_environment() -> dict[str, Any]:
 
 
 def note_environment(file: Path) -> None:
-    """Write `describe_environment()` to `file`; what a resumed run finds there, it adds to.
-
-    Under "resumed" are the environments in which a run went on, where they are not the last one.
+    """Write `describe_environment()` to `file`; a resumed run extends the file. "resumed" holds the
+    environments after the first, where they differ from the one before.
     """
     now = describe_environment()
     if not file.exists():

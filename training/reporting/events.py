@@ -1,55 +1,54 @@
 """The event log of a run, and where its events go.
 
 The training loop describes a run as a series of *events*, plain dictionaries with the keys "event"
-and "step", and hands each to every *sink*: the log on disk, TensorBoard, the terminal.
+and "step", and passes each to every *sink*: the log on disk, TensorBoard, the terminal.
 `metrics.jsonl` in the run directory holds one event a line, in the order in which they happened.
-This is the reference for them (steps count optimizer updates, times are in seconds, accuracies lie
+The reference of events (steps count optimizer updates, times are in seconds, accuracies lie
 in [0, 1]):
 
     start       step 0, task, kind (of the task), model, seed, total_steps, parameters, length
                 (samples in a sequence), outputs (classes, values or tokens), baselines {name:
-                accuracy, or what else counts}, layers [{path, d_state}]
-    train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second,
-                d_state [one for each layer], width [the same of the program that trains them],
-                alone (whether nothing was computed in the background meanwhile), seconds (since
-                the run began); means over the steps since the previous one
+                accuracy, or the main measure}, layers [{path, d_state}]
+    train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second, d_state
+                [one for each layer], width [the same of the program that trains them], alone
+                (whether nothing was computed in the background), seconds (since the run began);
+                means over the steps since the previous one
     eval        step, split ("validation" or "test"), loss, MEASURES, seconds, duration
     spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending), gramians
-                (what sigma is made from)}]
-    shrink      step, layers [{path, before, after, sigma, gramians (what sigma is made from),
-                bounded (whether the bound holds for this cut: not where data weighs states), bound
-                (of balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next
-                (the first of them), error (measured H-infinity error), holds (whether it is within
-                the bound); the last two null where nothing was cut, the last four for a selective
-                layer}],
+                (the source of sigma)}]
+    shrink      step, layers [{path, before, after, sigma, gramians (the source of sigma), bounded
+                (whether the bound applies to this cut: not with methods on data), bound (of
+                balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next (the
+                first of them), error (measured H-infinity error), holds (whether it is within the
+                bound); the last two are null without a cut, the last four for a selective layer}],
                 loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
-                that compression.guard refused, or null),
-                plan_seconds, compress_seconds, duration (until training could go on, with what it
-                waited for; errors are measured after that); where nothing was cut, before == after
-    look        step, decision ("wait", "cut" or "held": the cut on trial does), why (in words),
-                loss, trivial (what a constant answer loses), duration; in mode auto, on held-back
-                sequences. A cut's "shrink" event has the same why, a "rollback" its own
+                that compression.guard refused, or null), plan_seconds, compress_seconds, duration
+                (until training continued, including waiting; errors are measured after that);
+                without a cut, before == after
+    look        step, decision ("wait", "cut", or "held" for a cut on trial that holds), why (in
+                words), loss, trivial (the loss of a constant answer), duration; in mode auto, on
+                held-back sequences. A cut's "shrink" event has the same why, a "rollback" its own
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
-                waited (by the shrink, for its end), error (what went wrong, or null)
-    takeover    step, d_state [one for each layer: training goes on in programs of these sizes;
-                from the last shrink until here it was in those of the sizes before], seconds (that
+                waited (by the shrink, for its end), error (text or null)
+    takeover    step, d_state [one for each layer: training goes on in programs of these sizes; from
+                the last shrink until here it was in those of the sizes before], seconds (that
                 compiling took in the background), waited (for its end), error (or null)
-    compile     step, seconds, what ("train step" or "eval step"), background (whether training
-                went on meanwhile; logged when that ends)
-    checkpoint  step (whose state is complete on the disk; logged when that is so)
+    compile     step, seconds, what ("train step" or "eval step"), background (whether training went
+                on meanwhile; logged at its end)
+    checkpoint  step (whose state is complete on the disk; logged after that)
     rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
-                now], measured (validation measure of the model that was given up), needed (what it
-                had to reach); the events between the two steps are gone from the log
-    best        step, best_step (whose state validation likes best after the last cut), validation
-                {loss, MEASURES}, test {loss, MEASURES} (at that step)
+                now], measured (validation measure of the discarded model), needed (the measure that
+                it had to reach); the events between the two steps are gone from the log
+    best        step, best_step (best validation step after the last cut), validation {loss,
+                MEASURES}, test {loss, MEASURES} (at that step)
     resume      step, damaged [steps of later checkpoints that could not be read]
     interrupt   step
     end         step
 
-MEASURES are those of the kind of the task (`training.model.objective`), by their keys: accuracy,
-say. Numbers that JSON cannot hold (NaN and the infinities) are written as null. An event may carry
-further keys. A run that resumes goes on with the log it has, which begins with its "start"; to the
-other sinks that event is handed again, since they need the names and sizes in it.
+MEASURES are those of the kind of the task (`training.model.objective`), by their keys, such as
+accuracy. Numbers that JSON cannot hold (NaN and infinity) are written as null. An event may have
+further keys. A resumed run continues its log, which begins with its "start" event. The other sinks
+get this event again, since they need its names and sizes.
 """
 
 import json
@@ -69,14 +68,14 @@ Event = dict[str, Any]
 
 @runtime_checkable
 class Sink(Protocol):
-    """Something that takes the events of a run, one by one, until it is closed."""
+    """A receiver of the events of a run, one by one, until it is closed."""
 
     def write(self, event: Event) -> None:
-        """Takes one event. The sink must not change it."""
+        """Receives one event. The sink must not change it."""
         ...
 
     def rewind(self, step: int) -> None:
-        """Takes back what happened after the training of step `step` was reported."""
+        """Removes the events after the training of step `step`."""
         ...
 
     def close(self) -> None:
@@ -103,17 +102,17 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     # Arrays on a device are refused on purpose: converting them would hide a synchronisation.
     raise TypeError(
-        f"{where} has the type {type(value).__name__}; "
-        "an event holds numbers, strings, lists, dictionaries and NumPy arrays only"
+        f"{where} must be a number, a string, a list, a dictionary or a NumPy array to stand in an "
+        f"event, got a {type(value).__name__}"
     )
 
 
 def _line(event: Event) -> str:
     name, step = event.get("event"), event.get("step")
     if not isinstance(name, str):
-        raise ValueError(f"an event needs its name under 'event'; got {name!r}")
+        raise ValueError(f"an event must have its name under 'event', got {name!r}")
     if isinstance(step, bool) or not isinstance(step, numbers.Integral):
-        raise ValueError(f"a {name!r} event needs a whole number under 'step'; got {step!r}")
+        raise ValueError(f"a {name!r} event must have a whole number under 'step', got {step!r}")
     return json.dumps(_plain(event, name), allow_nan=False, separators=(",", ":")) + "\n"
 
 
@@ -152,7 +151,7 @@ def _parse(raw: bytes) -> Event:
 
 
 def _read(path: str | Path) -> list[tuple[bytes, Event]]:
-    """The complete lines of the log, without their newlines, and what they say."""
+    """The complete lines of the log, without their newlines, and their events."""
     content = Path(path).read_bytes()
     *lines, rest = content.split(b"\n")
     pairs: list[tuple[bytes, Event]] = []
@@ -176,7 +175,7 @@ def read_events(path: str | Path) -> list[Event]:
 
 
 def truncate_after(path: str | Path, step: int) -> None:
-    """Takes the log at `path` back to the checkpoint at `step`, atomically.
+    """Cuts the log at `path` back to the checkpoint at `step`, atomically.
 
     Dropped are the events of later steps, and those of `step` itself that follow its "checkpoint"
     event. A run that resumes from there writes them again; with this its log is that of a run which
@@ -191,7 +190,7 @@ def truncate_after(path: str | Path, step: int) -> None:
 
 
 def rewind_to(path: str | Path, step: int) -> None:
-    """Takes the log at `path` back, atomically, to before anything but training came of `step`."""
+    """Cuts the log at `path` back, atomically, to the report of the training of `step`."""
     kept = [
         raw
         for raw, event in _read(path)
@@ -203,8 +202,8 @@ def rewind_to(path: str | Path, step: int) -> None:
 class EventLog:
     """The sink that writes `metrics.jsonl`: one event a line, flushed as it is written.
 
-    `append=False` begins a new log and replaces one that is there; `append=True` goes on with it,
-    after removing a last line that a killed process left incomplete.
+    `append=False` begins a new log and replaces an existing one. `append=True` continues it, after
+    removing an incomplete last line of a killed process.
     """
 
     def __init__(self, path: str | Path, append: bool):
@@ -245,7 +244,7 @@ class EventLog:
 
 
 def objective_of(start: Mapping[str, Any]) -> Objective:
-    """What the run counted, from its "start" event; one without a kind was a classification."""
+    """The objective of the run, from its "start" event; without a kind it is a classification."""
     return OBJECTIVES[start.get("kind") or "classification"]
 
 

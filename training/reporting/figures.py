@@ -33,7 +33,7 @@ def all_plates(history: History) -> dict[str, Plate]:
 
 
 def curves(history: History) -> Plate | None:
-    """The measure that counts, and the loss, over the steps."""
+    """The main measure, and the loss, over the steps."""
     train, evals = history.named("train"), history.named("eval")
     if not train and not evals:
         return None
@@ -65,7 +65,7 @@ def curves(history: History) -> Plate | None:
 
 
 def over_steps(history: History, key: str) -> list[Series]:
-    """What was measured on each split over the steps, by its key in the log."""
+    """A measure on each split over the steps, by its key in the log."""
     train, evals = history.named("train"), history.named("eval")
     found = [_curve("train", train, key, "var(--train)")]
     validation = [event for event in evals if event["split"] == "validation"]
@@ -99,7 +99,7 @@ class Spectrum(NamedTuple):
     kept: int | None
     """States that stayed, where a shrink cut the layer at this step."""
     source: str
-    """What the values are made from: white noise, or what the layer does on data."""
+    """The source of the values: white noise, or data."""
 
 
 def spectra_of(history: History) -> dict[str, list[Spectrum]]:
@@ -121,9 +121,8 @@ def spectra_of(history: History) -> dict[str, list[Spectrum]]:
 
 
 def source_of(row: Any, before: str = "") -> str:
-    """What the values of a layer are made from, by what a shrink or a spectrum says of it.
-
-    `before` is what they were made from last, for a log that does not say it at each spectrum.
+    """The source of a layer's values in a shrink or spectrum event. `before` is the previous
+    source, for logs without one in each spectrum.
     """
     said = row.get("gramians")
     if said is None:
@@ -263,7 +262,7 @@ def marks(history: History) -> list[int]:
 
 
 def marks_caption(history: History) -> str:
-    """What the vertical lines of `marks` are."""
+    """The meaning of the vertical lines of `marks`."""
     cuts = len(history.cuts)
     if cuts == 0:
         return "Nothing was cut in this run."

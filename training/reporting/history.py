@@ -1,4 +1,4 @@
-"""What a run directory says about its run, in the form that the report shows."""
+"""The content of a run directory in the form of the report."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ from .events import Event, objective_of, read_events
 
 
 class Phase(TypedDict):
-    """A stretch of the run in which neither the layers nor their programs changed their sizes."""
+    """A part of the run in which the sizes of layers and programs are constant."""
 
     from_step: int
     to_step: int
@@ -24,7 +24,7 @@ class Phase(TypedDict):
 
 @dataclass(frozen=True)
 class ProgramSpeed:
-    """How fast the training program for layers of some sizes is."""
+    """The speed of the training program for layers of given sizes."""
 
     states: int
     """States that the program is made for, in all layers together."""
@@ -69,7 +69,7 @@ class History:
 
     @property
     def objective(self) -> Objective:
-        """What the run was judged by."""
+        """The main measure of the run."""
         return objective_of({"kind": self.get("kind")})
 
     @property
@@ -82,7 +82,7 @@ class History:
 
     @property
     def total_steps(self) -> int | None:
-        """Steps that the run was to take."""
+        """Planned steps of the run."""
         return self.get("total_steps")
 
     @property
@@ -97,7 +97,7 @@ class History:
 
     @property
     def baselines(self) -> Mapping[str, float | int]:
-        """What is reached without a model, in the measure that counts, by name."""
+        """The main measure of baselines without a model, by name."""
         return self.get("baselines") or {}
 
     def _last_eval(self, split: str) -> Mapping[str, Any] | None:
@@ -226,16 +226,15 @@ class History:
         return speeds
 
     def _width_at(self, step: int) -> list[int] | None:
-        """What the summary says of the program that made this step."""
+        """The summary's entry on the program of this step."""
         for phase in self.summary.get("phases") or ():
             if phase["from_step"] < step <= phase["to_step"]:
                 return phase.get("width", phase["d_state"])
         return None
 
     def compile_seconds(self, shrink: Event) -> float | int | None:
-        """Seconds of compiling what `shrink` had made new; None if there is no record of it.
-
-        What was compiled in the background counts nothing: nobody waited for it.
+        """Seconds of compilation after `shrink`; None without a record. Compilation in the
+        background is not counted.
         """
         events = [event for event in self.events if event["event"] != "rehearsal"]
         at = next(i for i, event in enumerate(events) if event is shrink)

@@ -14,9 +14,8 @@ from .words import (
 
 
 def line_about(event: Event, total: int | None, objective: Objective) -> str | None:
-    """One line about `event`, or None where there is nothing to say to a person.
-
-    `total` are the steps of the whole run, where they are known.
+    """One line about `event`, or None for events without a line. `total` are the steps of the whole
+    run, if known.
     """
     at = f"step {event['step']}" + (f"/{total}" if total is not None else "")
     match event["event"]:
@@ -36,7 +35,7 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
             why = f": {event['why']}" if "why" in event else ""
             return (
                 f"{at}  rolled back from step {event['from_step']}: state "
-                f"{format_sizes(event['tried'])} did not hold, on with "
+                f"{format_sizes(event['tried'])} did not hold, continuing with "
                 f"{format_sizes(event['d_state'])}{why}"
             )
         case "best":
@@ -54,7 +53,8 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
             return f"{at}  the shrink could not be rehearsed: {event['error']}"
         case "takeover":
             failed = "" if event["error"] is None else f" (in the background: {event['error']})"
-            return f"{at}  on in programs for state {format_sizes(event['d_state'])}{failed}"
+            sizes = format_sizes(event["d_state"])
+            return f"{at}  training continues in programs for state {sizes}{failed}"
         case "resume" if event.get("damaged"):
             lost = ", ".join(map(str, event["damaged"]))
             return f"{at}  resumed; later checkpoints could not be read (steps {lost})"
@@ -68,7 +68,7 @@ _SHORT = {
     "interrupt": "interrupted",
     "end": "finished",
 }
-"""What is said of events that have no numbers."""
+"""The lines of events without numbers."""
 
 
 def _start(event: Event, objective: Objective) -> str:
@@ -113,7 +113,7 @@ def _shrink(event: Event) -> str:
 def verdict(
     closing: str, test: Event, before: list[int], after: list[int], objective: Objective
 ) -> str:
-    """What a run came to, in one line of up to 76 characters: its measure, and its states.
+    """The result of a run in one line of up to 76 characters: its measure and its states.
 
     `test` is the event of the last evaluation on the test split, empty if there was none.
     """

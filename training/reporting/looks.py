@@ -1,11 +1,11 @@
-"""What the automatic mode did in a run, and why, in plain words."""
+"""The section of a report on the automatic mode: its decisions and their reasons."""
 
 from .history import History
 from .page import format_short, section, table
 from .words import format_sizes
 
 WHAT = {"wait": "nothing cut", "cut": "cut", "held": "the cut holds"}
-"""What is said of the decisions."""
+"""The wording of the decisions."""
 
 
 def looks_section(history: History) -> str:
@@ -26,15 +26,15 @@ def looks_section(history: History) -> str:
         "at every look."
     )
     drawn = table(head, rows, numeric=(0, 2, 3), wide=True)
-    return section("What was decided, and why", f"{drawn}<p>{said}</p>")
+    return section("Decisions and their reasons", f"{drawn}<p>{said}</p>")
 
 
 def left_whole(history: History) -> str | None:
-    """A sentence about a model that no look has cut; None where there was no look."""
+    """A sentence about a model that no look has cut; None without a look."""
     looks = history.named("look")
     if not looks:
         return None
     return (
-        f"The model was looked at {len(looks)} times while it trained, and was left whole; at the "
+        f"The model was inspected {len(looks)} times while it trained, and was not cut; at the "
         f"last look: {looks[-1]['why']}."
     )

@@ -1,4 +1,4 @@
-"""A run in MLflow: what the sink of that name repeats there."""
+"""The sink that logs a run to MLflow."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from .trackers import Scalars
 EXPERIMENT = "compressm-zoo"
 
 RUN_ID = "mlflow.txt"
-"""The file of a run directory that says which run of MLflow it is."""
+"""The file of a run directory with the identifier of its MLflow run."""
 
 
 class MLflowSink:
@@ -74,7 +74,7 @@ class MLflowSink:
         self._client.log_batch(self._run, metrics=metrics)
 
     def rewind(self, step: int) -> None:
-        """Notes that the run has gone back: MLflow keeps what it has."""
+        """Logs that the run has gone back. MLflow keeps earlier values."""
         self._client.set_tag(self._run, "gone back to step", str(step))
 
     def close(self) -> None:

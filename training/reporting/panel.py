@@ -1,7 +1,5 @@
-"""The panel at the bottom of a terminal that shows how a run is getting on.
-
-`write` only notes what an event says. A thread draws the panel a few times a second, so training
-never waits for the terminal.
+"""The panel at the bottom of a terminal with the progress of a run. `write` only stores the event.
+A thread draws the panel a few times a second, so training never waits for the terminal.
 """
 
 import math
@@ -32,7 +30,7 @@ _MOST_LAYERS = 24
 
 @dataclass
 class _Shown:
-    """What the panel shows: the newest of everything."""
+    """The content of the panel: the latest values."""
 
     title: str = "training"
     step: int = 0
@@ -49,7 +47,7 @@ class _Shown:
 
 
 class LiveDisplay:
-    """A panel that stays at the bottom of the terminal; evaluations and shrinks scroll by above."""
+    """A panel that stays at the bottom of the terminal, with evaluations and shrinks above it."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
         self._console = console
@@ -78,13 +76,13 @@ class LiveDisplay:
         self.close()
 
     def close(self) -> None:
-        """Draws the panel a last time and gives the terminal back."""
+        """Draws the panel a last time and restores the terminal."""
         if self._open:
             self._open = False
             self._live.stop()
 
     def write(self, event: Event) -> None:
-        """Notes `event`; the panel shows it when it is drawn next."""
+        """Stores `event`, which the panel shows at its next drawing."""
         with self._lock:
             self._note(event)
         line = self._scrolling(event)
@@ -205,7 +203,7 @@ class LiveDisplay:
         return Group(row, clock)
 
     def _verdict(self) -> str:
-        """What the run came to, in one line."""
+        """The result of the run in one line."""
         shown = self._shown
         return verdict(shown.closing or "", shown.test, shown.initial, shown.sizes, shown.objective)
 

@@ -83,7 +83,7 @@ class Plate:
     caption: str
     panels: Sequence[Panel]
     ramp: tuple[str, str] | None = None
-    """What the two ends of the colour ramp stand for, where series are coloured by it."""
+    """The meanings of the two ends of the colour ramp, if series are coloured by it."""
     unnamed: frozenset[str] = field(default=frozenset())
     """Names of series that the legend leaves out."""
 

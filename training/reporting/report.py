@@ -1,9 +1,9 @@
-"""The report of a run: one HTML page that needs nothing else.
+"""The report of a run: one self-contained HTML page.
 
 It is made from the files in the run's directory: `metrics.jsonl` (the events of
 `training.reporting.events`) and, where they are there, `summary.json`, `config.yaml` and
-`environment.json`. A run that was interrupted lacks some of them; its report says what is missing
-and shows the rest.
+`environment.json`. An interrupted run lacks some of them. Its report says what is missing and shows
+the rest.
 
 `summary.json` may hold: task, kind, model, seed, total_steps, parameters_before, parameters_after,
 test {loss, and the measures of the kind by their keys}, validation {the same}, baselines {name:
@@ -64,7 +64,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def next_commands(history: History) -> list[tuple[str, str]]:
-    """What can be done with the run now, and how. RUN stands for its directory."""
+    """Commands for the next steps with the run. RUN stands for its directory."""
     if not history.finished:
         return [("Resume the run", ".venv/bin/python scripts/train.py --resume RUN")]
     entries = []
@@ -121,7 +121,7 @@ def _verdict(history: History) -> str:
 
 
 def _sample(history: History) -> str:
-    """What a language model wrote at the end."""
+    """The sample of text from a language model."""
     sample = history.summary.get("sample")
     if not sample:
         return ""

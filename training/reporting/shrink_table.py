@@ -1,4 +1,4 @@
-"""The table of a report that says what every shrink did to every layer."""
+"""The table of a report with the effect of every shrink on every layer."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ HEAD = (
 _NUMERIC = (*range(4, len(HEAD)),)
 _CAPTION = (
     "Errors are gains from a layer's input to its output (H-infinity norms). The bound is twice "
-    "the sum of the dropped values σ by white noise. It holds for balanced truncation alone: where "
+    "the sum of the dropped values σ by white noise. It holds for balanced truncation only: where "
     "data weighs the states there is no bound, and the error is measured. No system of so few "
     "states comes closer than the least possible error. Losses are those on the calibration "
     "sequences just before and just after the cut. Plan, cut and compile are wall times."
@@ -59,7 +59,7 @@ def _rows(history: History, event: Any) -> list[tuple[Any, ...]]:
 
 
 def _cells(row: Any) -> tuple[str, ...]:
-    """States, what weighed them, and the errors of one layer that was cut."""
+    """States, their weighing, and the errors of one layer that was cut."""
     bounded = row.get("bounded", row.get("holds") is not False) and row["bound"] is not None
     return (
         f"{row['before']} → {row['after']}",

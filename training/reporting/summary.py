@@ -1,4 +1,4 @@
-"""The tables of a report: how its layers shrank, where its time went, and what the run was."""
+"""The tables of a report: states of the layers, wall time, and facts about the run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,11 +18,11 @@ PHASES = {
     "checkpoint": "checkpoints",
     "other": "start, end and the report",
 }
-"""The phases of a run's clock, for people."""
+"""The names of a run's phases in reports."""
 
 
 def facts_section(history: History, environment: Any) -> str:
-    """What the run was. `environment` is what `environment.json` holds, None without it."""
+    """Facts about the run. `environment` is the content of `environment.json`, None without it."""
     return section("The run", table((), _facts(history, environment)))
 
 
@@ -38,7 +38,7 @@ def layers_section(history: History) -> str:
 
 
 def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
-    """What the run was, what it reached and what it ran on, a line each."""
+    """Configuration, results and environment of the run, a line each."""
     parameters = format_count(history.get("parameters_before") or history.start.get("parameters"))
     if history.summary.get("parameters_after") is not None:
         parameters += f" → {format_count(history.summary['parameters_after'])}"
@@ -67,7 +67,7 @@ def _facts(history: History, environment: Any) -> list[tuple[str, Any]]:
 
 
 def _best(history: History) -> list[tuple[str, Any]]:
-    """What the state that validation likes best reaches, where it was kept."""
+    """The measures of the best state by validation, if one was kept."""
     best, measure = history.summary.get("best"), history.objective.measure
     if not best:
         return []
@@ -105,13 +105,13 @@ def _wall_time(history: History) -> str:
     rows = [(PHASES.get(name, name), format_seconds(value)) for name, value in seconds.items()]
     bars = [(value / longest, value / longest) for value in seconds.values()]
     if total is not None:
-        rows.append(("in all", format_seconds(total)))
+        rows.append(("total", format_seconds(total)))
     share = history.summary.get("host_share")
     if share is not None:
-        rows.append(("share of it without training or evaluation", f"{share:.1%}"))
+        rows.append(("share without training or evaluation", f"{share:.1%}"))
     waited = history.summary.get("data_share")
     if waited is not None:
-        rows.append(("share of training that waits for batches", f"{waited:.2%}"))
+        rows.append(("share of training spent waiting for batches", f"{waited:.2%}"))
     return table((), rows, numeric=(1,), bars=bars)
 
 
@@ -129,7 +129,7 @@ def _speed(history: History) -> str:
 
 
 def _runs_on(environment: Any) -> list[tuple[str, str]]:
-    """What the environment file says, a line for each of its keys."""
+    """The content of the environment file, a line for each key."""
     if not isinstance(environment, Mapping):
         return [("environment", "not recorded")]
     lines = []

@@ -1,4 +1,4 @@
-"""How long a run still takes."""
+"""Estimate of a run's remaining time."""
 
 from .events import Event
 
@@ -9,9 +9,8 @@ class TimeLeft:
     """Estimates the seconds that a run still needs.
 
     The rate is a running mean of the steps per second since the last change of the program: a
-    shrink or a recompilation makes earlier rates meaningless, so the mean starts afresh with the
-    next one.
-    The evaluations to come count at the price of the last one.
+    shrink or a recompilation makes earlier rates meaningless, so the mean restarts after it. Future
+    evaluations are assumed to take as long as the last one.
     """
 
     def __init__(self):
@@ -56,7 +55,7 @@ class TimeLeft:
 
     @property
     def steps_per_second(self) -> float | None:
-        """The present rate; None before the first one is known."""
+        """The current rate; None before the first one is known."""
         return self._rate
 
     def seconds(self, total_steps: int | None) -> float | None:

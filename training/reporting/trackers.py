@@ -1,4 +1,4 @@
-"""Sinks that repeat a run where others look at it: its scalars, and TensorBoard."""
+"""Sinks for experiment trackers: scalars, and TensorBoard."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from .events import Event, measured_keys
 
 
 class Scalars:
-    """What events hold in single numbers, by the names that trackers of experiments show.
+    """The single numbers in events, by their names in experiment trackers.
 
     Losses, measures, learning rates, steps per second and the state of each layer.
     """

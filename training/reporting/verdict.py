@@ -1,4 +1,4 @@
-"""What came of a run, in one sentence and three numbers."""
+"""The verdict on a run: one sentence and three numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Verdict:
 
     sentence: str
     kind: Literal["good", "bad", "open"]
-    """Whether the model is better than the best answer without a model; open if not known."""
+    """Whether the model is better than the best baseline without a model; None if not known."""
     entries: tuple[tuple[str, str], ...]
     """The measure, the states and the speed: each value with what it is."""
 
@@ -27,7 +27,7 @@ def verdict_of(history: History) -> Verdict:
 
 
 def best_baseline(history: History) -> tuple[str, float | int] | None:
-    """The name and the value of the best answer without a model; None where the task has none."""
+    """The name and the value of the best baseline without a model; None if the task has none."""
     if not history.baselines:
         return None
     pick = max if history.objective.measure.higher_is_better else min
@@ -91,7 +91,7 @@ def _speed(history: History) -> tuple[str, str] | None:
         return None
     first, last = speeds[0], speeds[-1]
     if first.rate is None or last.rate is None:
-        return "not measured", "speed-up: one of the two programs never ran alone"
+        return "not measured", "speed-up: one of the two programs has never run alone"
     return (
         f"{last.rate / first.rate:.2f} x",
         f"speed of the program for {last.states} states against that for {first.states}, each "

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Formatting of numbers for readers."""
 
 import math
 
@@ -42,7 +42,7 @@ def format_rate(value: float | int) -> str:
 
 
 def format_sizes(sizes: list[int]) -> str:
-    """The states of the layers, in a few words however many there are."""
+    """The states of the layers, in a few words for any number of layers."""
     if len(sizes) > 1 and len(set(sizes)) == 1:
         return f"{len(sizes)} x {sizes[0]}"
     if len(sizes) > MOST_NAMED:

@@ -1,4 +1,4 @@
-"""What a run compiles in the background, while training goes on, before it is needed."""
+"""Compilation in the background, ahead of time, while training goes on."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Ahead:
         self._compiling: Background | None = None
 
     def resume(self) -> None:
-        """Begin what should be going on at the present step."""
+        """Start the background work for the current step."""
         start = self.rehearsal_step
         if start is not None and start <= self._session.step < self._shrinks[0]:
             self.rehearse()
@@ -49,7 +49,7 @@ class Ahead:
     def rehearse(self) -> None:
         """Try out the first shrink in the background, on a copy of the state as it is now.
 
-        What the shrink compiles is there when it comes; its sizes may yet be others.
+        The programs of the shrink are then ready, although its sizes may still differ.
         """
         state = self._session.held.wide
         snapshot = jax.tree.map(lambda x: jax.device_put(np.array(x)), state)
@@ -71,7 +71,8 @@ class Ahead:
         return takeover_step(session.config, session.step, session.sizes)
 
     def compile_own_size(self) -> None:
-        """Compile the programs of the layers' own size in the background, once they are to last."""
+        """Compile the programs of the layers' own size in the background, once these sizes are to
+        last."""
         session = self._session
         if self.takeover_step is None or self._compiling is not None:
             return
@@ -101,21 +102,21 @@ class Ahead:
         )
 
     def cancel(self) -> None:
-        """End what is going on in the background."""
+        """Stop the background work."""
         for work in (self._rehearsal, self._compiling):
             if work is not None:
                 work.cancel()
         self._rehearsal = self._compiling = None
 
     def _finished(self, work: Background | None) -> Outcome | None:
-        """Wait for what is done in the background, and report what it compiled."""
+        """Wait for the background work, and report what it compiled."""
         outcome = None if work is None else work.finish()
         for name, seconds in outcome.compiled if outcome else ():
             self._session.report_compiled(name, seconds, background=True)
         return outcome
 
     def _rehearse(self, state: TrainState) -> Iterator[Compiled]:
-        """Go through the first shrink with `state`; nothing of the run changes but its programs."""
+        """Rehearse the first shrink with `state`. Only the programs of the run change."""
         yield self._session.evaluation.compile(state, self._calibration)
         planned = self._cutting.plan(state, self._shrinks[0])
         yield "plan", None

@@ -1,4 +1,4 @@
-"""Work beside the training loop, which nothing that is learned depends on."""
+"""Background work beside the training loop. Training results do not depend on it."""
 
 import threading
 import time
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the work."""
+    """The outcome of the work."""
 
     compiled: list[tuple[str, float]]
     """Programs compiled, and the seconds of each."""
     seconds: float
     """How long all of it took."""
     error: str | None
-    """What went wrong, None if nothing did."""
+    """The error; None without one."""
 
 
 class Background:
@@ -59,6 +59,6 @@ class Background:
         )
 
     def cancel(self) -> None:
-        """End it after the piece that it is at; waits for that."""
+        """Stop it after the current piece, and wait for this."""
         self._stopped.set()
         self._executor.shutdown(cancel_futures=True)

@@ -12,10 +12,9 @@ from .session import Session
 
 
 class Best:
-    """Keeps the state that validation liked best, of those with the sizes that the layers have now.
-
-    A cut makes another model, whose record begins anew. `memory` is all that it knows besides the
-    configuration: the step, the sizes and what validation measured; None while nothing is kept.
+    """Keeps the best state by validation with the current sizes of the layers. A cut resets the
+    record, since the model is another one. `memory` is its whole state: the step, the sizes and the
+    validation measures; None while nothing is kept.
     """
 
     def __init__(self, run_folder: Path, is_wanted: bool):
@@ -41,9 +40,8 @@ class Best:
     def note(
         self, step: int, d_state: list[int], measured: Mapping[str, float], measure: Measure
     ) -> bool:
-        """Whether the state after `step`, which validation has `measured`, is to be kept.
-
-        It is if no other with these sizes is as good.
+        """Whether to keep the state after `step` with the validation result `measured`: if it is
+        better than all others with these sizes.
         """
         value, before = measured[measure.key], self.memory
         if not self._is_wanted or not math.isfinite(value):
@@ -63,17 +61,17 @@ class Best:
             self.checkpoints.save(session.step, session.state, metadata)
 
     def recall(self, memory: dict[str, Any] | None) -> None:
-        """Go on with the `memory` of an earlier run, unless what it speaks of is gone.
-
-        It is gone where a process got further than its last checkpoint. The run then comes to the
-        same better state again.
+        """Continue with the `memory` of an earlier run, unless the state that it names is gone. It
+        is gone if a process got further than its last checkpoint. The run then reaches the same
+        better state again.
         """
         self.memory = memory
         if self.step is None:
             self.memory = None
 
     def result(self, session: Session) -> dict[str, Any] | None:
-        """What the summary says of the best state, measured on the test split; None without one."""
+        """The summary's entry on the best state, with its measures on the test split; None without
+        one."""
         if self.memory is None:
             return None
         self.checkpoints.wait()

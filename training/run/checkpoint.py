@@ -22,7 +22,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class SaveError(OSError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are unchanged."""
 
 
 class Checkpoints:
@@ -63,7 +63,7 @@ class Checkpoints:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Whatever goes wrong inside with the last save, as a `SaveError` in one line."""
+        """Inside this context, errors of the last save become a `SaveError` in one line."""
         try:
             yield
         except Exception as error:  # orbax has errors of many kinds
@@ -111,7 +111,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait until the last save is complete, and let go of the folder."""
+        """Wait until the last save is complete, and close the folder."""
         self.wait()
         self._manager.close()
 
@@ -134,7 +134,7 @@ def _filled(like: Any, saved: Mapping[str, Any]) -> Any:
 
 
 def has_maps(model: Any) -> list[bool]:
-    """Of each layer, whether it maps its states: those of the configuration may have none."""
+    """For each layer, whether it has maps of its states; the configured layers may have none."""
     return [family_of(layer).has_maps(layer) for _, layer in layers_of(model)]
 
 

@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""The wall time of a run, by phase."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -31,13 +31,13 @@ class Clock:
             self._running.pop()
 
     def add(self, earlier: Mapping[str, float]) -> None:
-        """Count what a run had taken, by phase as `read` gives it, when it was interrupted."""
+        """Add the times of a run before its interruption, by phase as `read` gives them."""
         for name, seconds in earlier.items():
             if name != "total":
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def move(self, seconds: float, before: str, after: str) -> None:
-        """Count `seconds` of what went by as phase `after`, which were counted as `before`."""
+        """Move `seconds` from the phase `before` to the phase `after`."""
         self._account()
         self.seconds[before] = self.seconds.get(before, 0.0) - seconds
         self.seconds[after] = self.seconds.get(after, 0.0) + seconds

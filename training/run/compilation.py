@@ -1,4 +1,4 @@
-"""Compiled programs that outlive the process, and kernels that are compiled with the package."""
+"""The cache of compiled programs, and the check for compiled kernels."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from zoo.recurrence.compiled import compiled
 def use_compilation_cache(cache_dir: Path | None = None) -> None:
     """Keep compiled programs in the user's cache folder, so that the next run finds them there.
 
-    A folder that is set already (`JAX_COMPILATION_CACHE_DIR`) stays.
+    An existing setting (`JAX_COMPILATION_CACHE_DIR`) is kept.
     """
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         folder = (cache_dir or default_cache_dir()) / "compiled"
@@ -20,9 +20,8 @@ def use_compilation_cache(cache_dir: Path | None = None) -> None:
 
 
 def missing_kernels() -> str | None:
-    """What to do where the CPU computes without its kernels, in one line; None where it has them.
-
-    JAX must have found its devices before.
+    """Advice in one line if the CPU computes without kernels; None if it has them. JAX must have
+    initialised its devices before.
     """
     if jax.default_backend() != "cpu" or compiled():
         return None

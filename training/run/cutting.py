@@ -1,4 +1,4 @@
-"""The steps of a shrink: what is cut, the smaller state, and what is said of it."""
+"""The steps of a shrink: its plan, the smaller state, and its description."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class Cutting:
         return None if automatic is None else automatic.cut_at
 
     def plan(self, state: TrainState, step: int, policy: AbstractPolicy | None = None) -> Plan:
-        """What is cut of `state` after `step`, by `policy` or as the configuration says.
+        """The plan for `state` after `step`, by `policy` or as configured.
 
         Raises `Diverged` for a model without HSVs.
         """
@@ -43,8 +43,7 @@ class Cutting:
         return after, state._replace(params=params, opt_state=opt_state)
 
     def describe(self, planned: Plan, after: Any, sizes: list[int]) -> list[dict[str, Any]]:
-        """What the "shrink" event says of the layers, which have `sizes` states after it.
-
-        `after` is the model of `cut`; the layers may have more states where it is not taken.
+        """The entries of the "shrink" event on the layers, which have `sizes` states after it.
+        `after` is the model of `cut`; the layers have more states if the cut is not taken.
         """
         return self._shrinker.reduction.describe(planned, after, sizes)

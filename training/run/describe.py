@@ -1,4 +1,4 @@
-"""What a run says about itself: at its start, and at its end."""
+"""The descriptions of a run in its "start" event and in its summary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Beginning:
 
 
 def describe(config: RunConfig[Any, Any], task: Task, beginning: Beginning) -> dict[str, Any]:
-    """What the "start" event says."""
+    """The "start" event."""
     return {
         "task": task.name,
         "model": config.model,
@@ -76,7 +76,7 @@ def summarize(
     phases: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What summary.json holds of a run that began as `beginning` says and ended with `model`.
+    """The content of summary.json for a run that began with `beginning` and ended with `model`.
 
     `results` are the loss and the measures by split, `tables` those of `Totals`, `phases` those of
     `note_phase`, and `seconds` the wall times that the run's clock reads.

@@ -1,4 +1,4 @@
-"""The programs of a run on its device, each compiled before it is needed or when it is."""
+"""The programs of a run on its device, compiled ahead of time or on first use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from .programs import Programs, Wait, at_once
 from .step import DropoutKeys, TrainState, make_eval_step, make_train_steps
 
 Compiled = tuple[str, float | None]
-"""The name of a program, and the seconds that it took to compile; None if it was there already."""
+"""The name of a program, and the seconds of its compilation; None if it existed already."""
 
 
 class Engine:
@@ -58,14 +58,14 @@ class Engine:
     ) -> tuple[TrainState, Totals]:
         """Train on the first `count` of the batches; `state` and `totals` are used up.
 
-        `wait` waits for the compiler, and what it raises leaves both as they are.
+        `wait` waits for the compiler; if it raises, both stay unchanged.
         """
         args = self._train_arguments(state, totals, batches, count)
         done = self._program("train step", self._train_steps, args, wait)(*args)
         return self._placement.own(done)
 
     def evaluate(self, state: TrainState, totals: Totals, batch: tuple[Batch, Any]) -> Totals:
-        """Add what the model does on a batch, whose second part masks its rows, to `totals`."""
+        """Add the totals of a batch, whose second part masks its rows, to `totals`."""
         args = self._eval_arguments(state, totals, batch)
         return self._placement.own(self._program("eval step", self._eval_step, args)(*args))
 

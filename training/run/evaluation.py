@@ -33,7 +33,7 @@ class Evaluation:
         return totals
 
     def compile(self, state: TrainState, split: Split) -> Compiled:
-        """Compile what `totals` needs for a state of these shapes."""
+        """Compile the programs of `totals` for a state of these shapes."""
         return self._engine.compile_eval(state, next(self._batches(split)))
 
     def _batches(self, split: Split) -> Iterator[Any]:

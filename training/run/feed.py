@@ -1,4 +1,4 @@
-"""The batches of a run, drawn while the device is busy with the ones before."""
+"""The batches of a run, drawn while the device works on earlier ones."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .placement import Placement
 class Feed:
     """The training batches of each dispatch, the next one drawn ahead.
 
-    Time in which the device has nothing to do, since its batches are not there, counts as "host".
+    Time in which the device waits for its batches counts as "host".
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class Feed:
         return self._ahead[1]
 
     def look_ahead(self, step: int, idle: Callable[[], bool]) -> None:
-        """Draw what `batches(step)` will be asked for. `idle` says whether the device is done.
+        """Draw the batches that `batches(step)` will return. `idle` says whether the device is
+        done.
 
         Only inside the clock's phase "train".
         """

@@ -1,4 +1,4 @@
-"""The state of a run, as it is and as its programs take it."""
+"""The state of a run, with its own sizes and with those of its programs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from .step import TrainState
 
 
 class HeldState:
-    """A state, padded to what its programs are made for while those are of more states."""
+    """A state, padded to the sizes of its programs while these have more states."""
 
     def __init__(self, state: TrainState, larger: Any | None = None):
         self.hold(state, larger)
@@ -40,10 +40,10 @@ class HeldState:
 
     @wide.setter
     def wide(self, state: TrainState) -> None:
-        """Go on with what a program has made of it."""
+        """Replace the state by the result of a program."""
         self._own, self._wide = None, state
 
     @property
     def is_padded(self) -> bool:
-        """Whether the programs are of more states than the layers have."""
+        """Whether the programs have more states than the layers."""
         return self._padding is not None

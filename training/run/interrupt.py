@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that keep everything."""
+"""Ctrl-C and SIGTERM without loss of the run's state."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 GRACE = 8.0
-"""Seconds between SIGTERM and the end of the process; clusters kill after about 30."""
+"""Seconds between SIGTERM and the end of the process. Clusters kill after about 30."""
 
 Result = TypeVar("Result")
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class Interrupted(Exception):
     """The run was asked to stop; everything up to `step` is saved in `folder`.
 
-    `number` is the signal that asked: a process that it ends has the exit code 128 + `number`.
+    `number` is the signal: the exit code of the process is 128 + `number`.
     """
 
     def __init__(self, step: int, folder: Path, number: int = signal.SIGINT):
@@ -60,7 +60,7 @@ def check_finite(params: Any, step: int, saved: int | None) -> None:
 
 
 class Stopped(Exception):
-    """What was waited for is not waited for any longer: the run was asked to stop."""
+    """Waiting ended early, since the run was asked to stop."""
 
 
 class Interrupt:
@@ -101,9 +101,9 @@ class Interrupt:
             self._ends = None
 
     def wait(self, work: Callable[[], Result]) -> Result:
-        """What `work()` returns, from a thread of its own. `Stopped` as soon as a stop is asked.
-
-        For a compilation, say, in which Python has no say: it goes on, and nobody waits for it.
+        """The result of `work()`, which runs in its own thread. `Stopped` as soon as a stop is
+        requested. It is for compilations, which Python cannot interrupt: the work goes on, but is
+        not waited for.
         """
         done: Future[Result] = Future()
 
@@ -127,7 +127,7 @@ class Interrupt:
         self.requested = True
 
     def _watch(self, reader: socket.socket) -> None:
-        """End the process some time after SIGTERM, which is heard of here even if Python waits."""
+        """End the process some time after SIGTERM, also while Python waits in C++."""
         with reader:
             while heard := reader.recv(16):
                 if signal.SIGTERM not in heard:
@@ -141,9 +141,8 @@ class Interrupt:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now, whatever its other threads are doing; what was printed gets out.
-
-    Python's own end waits for all threads, and takes the runtime from under those that compile.
+    """End the process now, also while other threads work, after flushing its output. Python's
+    normal exit would wait for all threads, and end the runtime while threads compile.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -152,5 +151,6 @@ def leave(code: int) -> NoReturn:
 
 
 def stop_on_sigterm() -> None:
-    """Outside of `Interrupt`, SIGTERM ends the process as an exception does: workers end too."""
+    """Outside of `Interrupt`, SIGTERM ends the process like an exception, so that workers end
+    too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""The looks of the automatic mode: what is seen, decided, cut, judged and taken back."""
+"""The looks of the automatic mode: measure, decide, cut, judge and take back."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .trial import Trial
 
 
 class Looks:
-    """Looks at a run when it is time, and cuts what it can afford to lose."""
+    """Inspects a run at the planned steps, and cuts the states that it can spare."""
 
     def __init__(
         self,
@@ -37,7 +37,8 @@ class Looks:
         self._trial, self._rollback = trial, rollback
 
     def look_if_due(self) -> bool:
-        """Judge the cut on trial, and look for another, where it is time; whether one was made."""
+        """Judge the cut on trial and make another look if it is due. Returns whether a cut was
+        made."""
         session, automatic = self._session, self._automatic
         is_judged, is_due = automatic.is_judged(session.step), session.step in automatic.steps
         if not is_judged and not is_due:

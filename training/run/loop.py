@@ -34,10 +34,10 @@ from .trial import Trial
 
 
 class Run:
-    """One run in progress: its session, and what acts on it from step to step.
+    """One run in progress: its session and the parts that act on it.
 
-    `teacher` is the model to learn from, with its BatchNorm state. `method` and `policy`, where
-    given, take the place of the configured ones (see `Shrinker`).
+    `teacher` is the model to learn from, with its BatchNorm state. `method` and `policy`, if given,
+    replace the configured ones (see `Shrinker`).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def model(self) -> Any:
-        """The model as it is now."""
+        """The current model."""
         return self.session.model
 
     def run(self, interrupt: Interrupt) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Run:
         session.emit("spectrum", layers=describe_spectra(layers))
 
     def close(self) -> None:
-        """Wait for the last checkpoint, and for what is done in the background."""
+        """Wait for the last checkpoint, and for background work."""
         session = self.session
         session.reporter.finish()
         with session.clock.phase("checkpoint"):
@@ -198,8 +198,8 @@ class Run:
     def _dispatch(self, stop: int, totals: Totals, interrupt: Interrupt) -> Totals:
         """Train for some steps, at most up to `stop`; adds to `totals`.
 
-        `Stopped` where the process is alone and is asked to stop while it compiles: nothing has
-        changed then. Several processes stop at the end of a dispatch, all at the same one.
+        `Stopped` if a single process is asked to stop while it compiles; the state is then
+        unchanged. Several processes all stop at the end of the same dispatch.
         """
         session, rehearsal = self.session, self._ahead.rehearsal_step
         count = min(self.config.loop.steps_per_dispatch, stop - session.step)
@@ -219,9 +219,8 @@ class Run:
     def _report_training(
         self, first: int, measured: dict[str, float], took: float, alone: bool
     ) -> None:
-        """Report the steps from `first` on, which `took` so many seconds.
-
-        `alone`: nothing else was computed meanwhile.
+        """Report the steps from `first` on, which took `took` seconds. `alone`: nothing else was
+        computed meanwhile.
         """
         session = self.session
         sizes = session.sizes
@@ -239,7 +238,7 @@ class Run:
         check_loss(measured["loss"], first, session.step, session.checkpoints.latest())
 
     def _shrink_if_due(self) -> bool:
-        """Judge the last cut and make the next one where it is time; whether one was made."""
+        """Judge the last cut and make the next one if it is due. Returns whether one was made."""
         step = self.session.step
         if self._looks is not None:
             due = self._looks.look_if_due()

@@ -8,16 +8,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep the memory of arrays that are gone for those that come.
-
-    By default glibc gives it back to the system and has the next step find it anew, page by page,
-    each filled with zeros first: on a CPU up to half the time of what works on large arrays
-    (`results/memory.md`). The process then stays as large as it ever was, arrays of more than a
-    gibibyte aside.
-
-    For the start of a program, before there are threads and arrays. True where it did something:
-    not with other C libraries, nor where the environment has settings of its own (`MALLOC_` and
-    `GLIBC_TUNABLES`), which stay.
+    """Let the C library keep freed memory for later arrays. By default glibc returns it to the
+    system, and the next step gets new pages, each filled with zeros first. On a CPU this takes up
+    to half the time of operations on large arrays (`results/memory.md`). The process then keeps its
+    largest size, except for arrays above one gibibyte. Call it at the start of a program, before
+    there are threads and arrays. Returns whether it had an effect: not with other C libraries, nor
+    if the environment sets `MALLOC_` variables or `GLIBC_TUNABLES`, which are kept.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

@@ -1,9 +1,8 @@
-"""Where a run's arrays are: on one device, or on every device of several processes.
-
-Between programs a run holds its state as arrays of its own process, alike in all of them, so that
-whatever cuts, weighs or saves a model need not know of the others. For a program they become arrays
-of all devices, each of which has all of the state and its part of the batch; XLA adds what has to
-be added across them. A random number does not depend on where it is drawn.
+"""Placement of a run's arrays: on one device, or on all devices of several processes. Between
+programs each process holds the state as its own arrays, equal in all processes, so that code that
+cuts, weighs or saves a model needs no communication. For a program they become arrays of all
+devices, each of which has all of the state and its part of the batch; XLA adds what has to be added
+across them. A random number does not depend on where it is drawn.
 """
 
 import os
@@ -23,7 +22,7 @@ _AXIS = "batch"
 
 
 def check_devices() -> None:
-    """`UsageError` if JAX finds no device of the kind that it is told to use."""
+    """`UsageError` if JAX finds no device of the requested kind."""
     try:
         jax.devices()
     except RuntimeError as error:
@@ -57,7 +56,7 @@ class Placement:
 
     @property
     def outputs(self) -> NamedSharding | None:
-        """Where a program's results are to be, for `jax.jit`."""
+        """The sharding of a program's results, for `jax.jit`."""
         return None if self.devices == 1 else self._everywhere
 
     def share(self, tree: Any) -> Any:
@@ -110,12 +109,12 @@ class Placement:
         return jax.tree.unflatten(structure, agreed)
 
     def wait(self, what: str) -> None:
-        """Until all processes are here; `what` has happened then."""
+        """Wait until all processes have reached this point, called `what`."""
         if self.shard.count > 1:
             multihost_utils.sync_global_devices(what)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set in any process, the same answer in all of them."""
+        """Whether `flag` is set in any process. The answer is the same in all processes."""
         if self.shard.count == 1:
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())

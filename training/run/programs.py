@@ -9,19 +9,19 @@ from typing import Any
 import jax
 
 Wait = Callable[[Callable[[], Any]], Any]
-"""Gives what a piece of work returns, and may give up waiting for it."""
+"""A function that waits for a piece of work, and may stop waiting."""
 
 
 def at_once(work: Callable[[], Any]) -> Any:
-    """What `work()` returns."""
+    """The result of `work()`."""
     return work()
 
 
 class Programs:
     """Functions compiled ahead of time, by name and by the shapes of their arguments.
 
-    Any number of threads may ask for programs. One that asks for what another is just compiling
-    waits for it.
+    Any number of threads may request programs. If another thread is compiling the same program, the
+    request waits for it.
     """
 
     def __init__(self):
@@ -41,8 +41,8 @@ class Programs:
         """The program, and the seconds that it took to compile, None if another call did that.
 
         `function` is a jitted function; of `args` only structure, shapes and dtypes matter.
-        `wait(work)` gives what `work()` returns. Raises what compiling and waiting raise; the next
-        one who asks tries again.
+        `wait(work)` gives what `work()` returns. Raises errors of compiling and waiting; the next
+        request tries again.
         """
         key = _key(what, args)
         while True:

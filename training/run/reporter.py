@@ -1,4 +1,4 @@
-"""Hands the events of a run to its sinks, in order."""
+"""Passes the events of a run to its sinks, in order."""
 
 from typing import Any
 
@@ -9,11 +9,9 @@ from .shrink_report import ShrinkReport
 
 
 class Reporter:
-    """Hands every event to every sink.
-
-    The report of a shrink comes late: its errors are measured while training goes on. All events
-    after the shrink wait for it. That of a checkpoint comes when it is complete on the disk, which
-    is waited for when the next event comes.
+    """Passes every event to every sink. The report of a shrink is delayed, since its errors are
+    measured while training goes on. Later events wait for it. The event of a checkpoint is written
+    when it is complete on the disk, before the next event.
     """
 
     def __init__(self, checkpoints: Checkpoints, clock: Clock):
@@ -30,7 +28,7 @@ class Reporter:
         self._write(event, step, fields)
 
     def finish(self) -> None:
-        """Report the last shrink, and save the state after it, where that is still to be done."""
+        """Report the last shrink, and save the state after it, if this is still pending."""
         shrink, self.late = self.late, None
         if shrink is not None:
             saved = shrink.deliver(self._write, self._clock)
@@ -45,7 +43,7 @@ class Reporter:
         self._saving = step
 
     def confirm(self) -> None:
-        """Wait for the last checkpoint, and report it if that is still to be done.
+        """Wait for the last checkpoint, and report it if this is still pending.
 
         `SaveError` if it could not be written.
         """
@@ -56,7 +54,7 @@ class Reporter:
             self._write("checkpoint", step, {})
 
     def rewind(self, step: int) -> None:
-        """Take back what was reported, or was still to be, after the training of step `step`."""
+        """Remove reports, also pending ones, after the training of step `step`."""
         self._saving = None
         for sink in self.sinks:
             sink.rewind(step)

@@ -1,4 +1,4 @@
-"""Cuts that are taken back; in mode `pragmatic` after validation has judged them."""
+"""Reverting of cuts; in mode `pragmatic` after their validation."""
 
 from ..shrinking.shrinker import Shrinker
 from .ahead import Ahead
@@ -17,7 +17,8 @@ class Rollback:
         self._saves, self._trial, self._ahead = saves, trial, ahead
 
     def judge(self, save: bool) -> bool:
-        """Take the last cut back, or note how the model does; whether another may be tried.
+        """Take the last cut back, or store the model's measure. Returns whether another cut may be
+        tried.
 
         With `save`, the state is kept for the case that the next cut is taken back.
         """

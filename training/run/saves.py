@@ -1,4 +1,4 @@
-"""The checkpoints of a run: what they hold, and how a run goes on from them."""
+"""The checkpoints of a run: their content, and how a run resumes from them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .trial import Trial
 
 
 class Saves:
-    """Saves a run, and goes back to what is saved: its state, and what decides on its shrinks."""
+    """Saves and restores a run: its state, and the memory of its shrink schedule."""
 
     def __init__(self, session: Session, shrinker: Shrinker, trial: Trial, best: Best):
         self._session, self._shrinker, self._trial = session, shrinker, trial
@@ -41,7 +41,7 @@ class Saves:
         self._session.reporter.confirm()
 
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the arrays."""
+        """The metadata of a checkpoint."""
         session = self._session
         return {
             "step": session.step,
@@ -58,8 +58,9 @@ class Saves:
     def restore(self) -> bool:
         """Go back to the latest checkpoint that can be read; False if there are none at all.
 
-        While a cut is taken back that is the one from before it. Later ones that cannot be read
-        are noted in `damaged`, and removed. UsageError if none of those that are there can be.
+        While a cut is being taken back, it is the checkpoint from before the cut. Unreadable later
+        ones are listed in `damaged`, and removed. UsageError if none of the existing ones can be
+        read.
         """
         trial, checkpoints = self._trial, self._session.checkpoints
         if trial.failed is not None:
@@ -86,7 +87,7 @@ class Saves:
         return False
 
     def restore_best(self) -> bool:
-        """Go on from a restored run to the state that validation liked best, if one is kept."""
+        """Move a restored run to its best state by validation, if one is kept."""
         step = self._best.step
         if step is None:
             return False
@@ -95,7 +96,7 @@ class Saves:
         return True
 
     def restore_from(self, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-        """Take over a saved state, and all that goes with it but the clock; its metadata."""
+        """Restore a saved state with everything except the clock. Returns its metadata."""
         session = self._session
         metadata = checkpoints.metadata(step)
         sizes = metadata["d_state"]

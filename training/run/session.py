@@ -1,4 +1,4 @@
-"""A run as it stands, which all of its parts share."""
+"""The shared state of a run."""
 
 import time
 from pathlib import Path
@@ -33,7 +33,7 @@ from .step import DROPOUT_KEYS, TrainState
 class Session:
     """The configuration and the data of a run, its state, its programs and its reports.
 
-    All that the run has learned is in `state`; the rest can be made again from the configuration.
+    All training results are in `state`; the rest follows from the configuration.
     After a shrink, `held` is as the programs of the larger state take it (see `Padding`), for some
     steps that follow from the schedule, in which those of the smaller one are compiled.
 
@@ -93,12 +93,12 @@ class Session:
 
     @property
     def model(self) -> Any:
-        """The model as it is now."""
+        """The current model."""
         return self.model_of(self.state)
 
     @property
     def sizes(self) -> list[int]:
-        """The states of each layer now."""
+        """The current states of each layer."""
         return layer_sizes(self.state.params)
 
     def model_of(self, state: TrainState) -> Any:
@@ -122,7 +122,7 @@ class Session:
         return self.evaluation.totals(self.held.wide, split, limit)
 
     def evaluate(self, name: str) -> None:
-        """Measure the loss and what else counts on the split called `name`, and report it."""
+        """Measure loss and measures on the split called `name`, and report them."""
         start = time.perf_counter()
         with self.clock.phase("evaluate"):
             totals = self.measure(self.task.splits[name])
@@ -138,7 +138,7 @@ class Session:
         self.tables[name] = np.asarray(totals.table).astype(int).tolist()
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json holds."""
+        """The content of summary.json."""
         return summarize(
             self.config,
             self.task,

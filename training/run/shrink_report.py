@@ -1,4 +1,4 @@
-"""A shrink that is reported, and saved, once its certificates are there."""
+"""The delayed report of a shrink, which waits for its certificates."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,8 @@ class ShrinkReport:
     """
 
     def __init__(self, step: int, layers: Callable[[], Layers], **fields: Any):
-        """`layers` finds what the event says of them, in a thread of its own; `fields` the rest."""
+        """`layers` computes the event's entries on layers, in its own thread; `fields` are the
+        others."""
         self.step, self._fields = step, fields
         self.saved: tuple[Any, dict[str, Any]] | None = None
         """The state after it and the metadata of its checkpoint, if it is to be saved."""
@@ -26,7 +27,8 @@ class ShrinkReport:
         self._layers = self._executor.submit(layers)
 
     def deliver(self, write: Write, clock: Clock) -> tuple[Any, dict[str, Any]] | None:
-        """Write the event; waits for the certificates. What is to be saved, None if nothing is."""
+        """Write the event after waiting for the certificates. Returns what is to be saved, or
+        None."""
         with clock.phase("shrink"):
             self._executor.shutdown()
             layers = self._layers.result()

@@ -30,13 +30,14 @@ class _Done:
     loss_before: float
     loss_after: float
     rejected: list[int] | None
-    """The sizes of a cut that costs too much and is not taken; None where it is taken."""
+    """The sizes of a cut that is rejected since it costs too much; None for an accepted cut."""
     plan_seconds: float
     compress_seconds: float
 
 
 class Shrinks:
-    """Cuts the layers of a run. `calibration` are the sequences that tell what a cut costs."""
+    """Cuts the layers of a run. `calibration` are the sequences on which the cost of a cut is
+    measured."""
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class Shrinks:
         )
 
     def _costs_too_much(self, rise: float) -> bool:
-        """Whether the guard does not let a cut pass that raises the loss so far."""
+        """Whether the guard rejects a cut that raises the loss this much."""
         guard = self._session.config.compression.guard
         if guard is None or self._shrinker.must_cut(self._session.step):
             return False

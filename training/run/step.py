@@ -1,4 +1,4 @@
-"""What runs on the device: training steps, many in one dispatch, and evaluation steps."""
+"""The programs on the device: training steps, many in one dispatch, and evaluation steps."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ def make_train_steps(
     `batches` is a `Batch` of arrays [K, B, ...]: K batches, of which the first `count` are trained
     on, one step each; a traced count lets one program serve every dispatch. The state and the
     totals, to which the steps' are added, are donated. Dropout of step k draws from `fold_in(key,
-    k)`. `join` adds to the loss, with the help of `arrays` (`training.model.auxiliary`); the totals
+    k)`. `join` adds terms to the loss, using `arrays` (`training.model.auxiliary`); the totals
     are those of the task's own loss. `outputs` is where the results go on several devices
     (`training.run.placement`), `dropout_keys` one of `DROPOUT_KEYS`.
 
@@ -103,7 +103,7 @@ def make_eval_step(
 ) -> Callable[..., Totals]:
     """The jitted function `(params, norm_state, totals, batch, mask) -> totals`.
 
-    Running BatchNorm statistics, no dropout; rows where `mask` is false do not count.
+    Running BatchNorm statistics, no dropout; rows where `mask` is false are excluded.
     """
     static = eqx.nn.inference_mode(static)
 

@@ -1,13 +1,14 @@
-"""Several processes that train together: how they meet, and how they end when one is gone."""
+"""Several processes that train together: how they connect, and how they end when one is lost."""
 
 import ctypes
 import os
 import re
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -16,9 +17,9 @@ from ..settings.errors import UsageError
 from .interrupt import leave
 
 HEARTBEAT = 20
-"""Seconds without a sign of life after which a process counts as gone."""
+"""Seconds without a heartbeat after which a process counts as lost."""
 FAREWELL = 20
-"""Seconds that a process waits at its end for the others to end too."""
+"""Seconds that a process waits at its end for the others."""
 
 
 LOST = "another process of this run is gone"
@@ -29,9 +30,9 @@ class PeerLost(RuntimeError):
 
 
 def join(together: Together) -> None:
-    """Meet the other processes. `UsageError` if they cannot be met.
+    """Connect to the other processes. `UsageError` if they cannot be reached.
 
-    When one of them is gone while this one waits for nothing, or forever, `_lost` ends it.
+    If one of them is lost, `_lost` ends this process, even if it is idle or waits forever.
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # JAX may end a process by an abort
@@ -53,12 +54,12 @@ def join(together: Together) -> None:
 
 @contextmanager
 def _told_of_losses() -> Iterator[None]:
-    """Inside, a client of JAX's coordinator is made that ends the process by `_lost`.
+    """Inside this context, JAX's client of the coordinator ends the process by `_lost`.
 
-    By itself it prints a stack and aborts, and `jax.distributed.initialize` has no argument for
-    anything else. What it is given here cannot take its kind of error, so that C++ ends the
-    process by the handler that is set here. Where JAX, or C++, is made in another way, nothing
-    changes.
+    By default it prints a stack and aborts, and `jax.distributed.initialize` (JAX 0.10) has no
+    argument to change that, so the client is made with a private one. Its callback cannot convert
+    the C++ error that it is called with, so C++ ends the process, by the handler that is set here.
+    With a JAX or a C++ library that differ, the default stays.
     """
     from jax._src import distributed
 
@@ -71,15 +72,23 @@ def _told_of_losses() -> Iterator[None]:
         yield
         return
     set_terminate(_LOST)
-    maker.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=_lost)
+    maker.get_distributed_runtime_client = partial(_client, make)
     try:
         yield
     finally:
         maker.get_distributed_runtime_client = make
 
 
+def _client(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`make` with the callback for a lost process; without it where `make` does not take it."""
+    try:
+        return make(*args, **kwargs, missed_heartbeat_callback=_lost)
+    except TypeError:
+        return make(*args, **kwargs)
+
+
 def _lost(*_: object) -> None:
-    """End this process, with the one line that says why: another one is gone."""
+    """End this process with one line: another process is gone."""
     if _told.acquire(blocking=False):
         os.write(2, f"error: {LOST}: go on from the last checkpoint with --resume\n".encode())
         leave(1)
@@ -90,12 +99,12 @@ _LOST = ctypes.CFUNCTYPE(None)(_lost)
 _told = threading.Lock()
 
 _SIGNS = re.compile(r"gloo|nccl|coordinat|heartbeat|UNAVAILABLE|DEADLINE|closed by peer", re.I)
-"""What an error says that another process has caused."""
+"""Signs in the text of an error that another process has caused it."""
 
 
 @contextmanager
 def alert(folder: str) -> Iterator[None]:
-    """`PeerLost` where a program fails inside since another process is gone."""
+    """Inside this context, errors that a lost process causes become `PeerLost`."""
     try:
         yield
     except (PeerLost, UsageError):

@@ -1,4 +1,4 @@
-"""Cuts on trial, in modes `pragmatic` and `auto`: kept while they hold, else taken back."""
+"""Cuts on trial, in modes `pragmatic` and `auto`: kept if they hold, otherwise taken back."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,16 @@ from .checkpoint import Checkpoints
 
 
 class Trial:
-    """What the validation measure was before the cut that is on trial, and where that is saved.
-
-    A cut is judged when the next one is due, the last one as long after it as the others. `memory`
-    is all that it knows besides the configuration. While a cut is taken back, a file beside the
-    run's folders says so: a process that dies in the middle is followed by one that ends it.
+    """The validation measure before the cut on trial, and the saved state. A cut is judged when the
+    next one is due, the last one after the same time as the others. `memory` is its whole state.
+    While a cut is taken back, a file beside the run's folders says so: if the process dies, its
+    successor completes the reversal.
     """
 
     def __init__(self, config: RunConfig[Any, Any], run_folder: Path):
         self._slack = config.compression.slack
         self.steps: tuple[int, ...] = ()
-        """When to judge."""
+        """The step of the judgement."""
         if config.compression.mode == "pragmatic":
             cuts = shrink_steps(config.compression, config.steps)
             between = cuts[-1] - cuts[-2] if len(cuts) > 1 else max(cuts, default=0)
@@ -33,7 +32,7 @@ class Trial:
         self._checkpoints: Checkpoints | None = None
         self._note = run_folder / "taking_back.json"
         self.failed: dict[str, Any] | None = None
-        """What is told of the cut that is being taken back, None while none is."""
+        """The note on the cut that is being taken back; None without one."""
         if self._note.exists():
             try:
                 self.failed = json.loads(self._note.read_text())
@@ -74,7 +73,7 @@ class Trial:
     def passes(self, value: float, measure: Measure, d_state: list[int]) -> bool:
         """Whether the model does as well as before the cut on trial, within the slack.
 
-        Also where nothing is on trial: the layers, of now `d_state` states, have not been cut.
+        True also if nothing is on trial: the layers, with `d_state` states now, have not been cut.
         """
         best = self.memory["best"]
         if best is None or d_state == self.memory.get("d_state"):

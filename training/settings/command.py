@@ -32,7 +32,7 @@ class Together:
 
 @dataclass(frozen=True)
 class Command:
-    """What `scripts/train.py` was asked to do."""
+    """The parsed command of `scripts/train.py`."""
 
     config: RunConfig[Any, Any]
     out: Path | None
@@ -41,7 +41,7 @@ class Command:
     together: Together | None = None
     """The processes that train together; None: this one alone."""
     settle: Settle | None = None
-    """What `config` becomes once the data are known. None: it stays."""
+    """The function of `config` after the data are loaded. None: it does not change."""
     task: Task | None = None
     """Data in memory, which are kept in the run directory; None: those that `config` names."""
 
@@ -50,9 +50,9 @@ def parse_command(argv: Sequence[str]) -> Command:
     """Read the command line of `scripts/train.py`.
 
     `--model`, `--task` and `--scale` choose the preset, a file given by `--config` (or the run that
-    `--resume` goes on with) changes it, and the other options change that. What `--plugin` names is
-    imported before. Raises `UsageError` in one line, and `Help` where `--help` or `--help-all` asks
-    for it: with the defaults of the model, task and scale that are chosen.
+    `--resume` goes on with) changes it, and the other options change that. Files and modules of
+    `--plugin` are imported first. Raises `UsageError` in one line, and `Help` where `--help` or
+    `--help-all` asks for it: with the defaults of the model, task and scale that are chosen.
     """
     first, rest = _first_options(argv)
     together = _together(first.coordinator, first.processes, first.process)
@@ -115,7 +115,7 @@ def _first_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _together(
     coordinator: str | None, processes: int | None, process: int | None
 ) -> Together | None:
-    """What `--coordinator`, `--processes` and `--process` mean."""
+    """The value of `--coordinator`, `--processes` and `--process`."""
     if coordinator is None and processes is None and process is None:
         return None
     if coordinator == "auto" and processes is None and process is None:

@@ -32,7 +32,7 @@ MOST_SHRINKS = 100_000
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, with a learning rate of their own for eigenvalues, step sizes and B."""
+    """AdamW, with a separate learning rate for eigenvalues, step sizes and B."""
 
     learning_rate: float = 1e-3
     """Peak learning rate."""
@@ -68,23 +68,23 @@ class CompressionConfig:
     mode: Mode = "tolerance"
     """`tolerance` cuts by the share of the HSVs, `fixed` to a given rank, `budget` to a given rank
     on average, with more for the layers that need more, `none` never; `pragmatic` cuts off `share`
-    at a time, and takes the last cut back and stops once validation suffers. `auto` needs none of
-    what follows but `loss`: it looks at the run as it goes, cuts what can be afforded when it can
-    be afforded, and takes back what turns out to hurt."""
+    at a time, and takes the last cut back and stops once validation gets worse. `auto` needs only
+    `loss` of the options below: it inspects the run several times, cuts as much as the loss allows,
+    and takes back cuts that hurt."""
     loss: Share = 0.005
-    """How much worse the end may be, in mode `auto`: points of accuracy, or a share of the loss
-    where accuracy does not count. 0.5% is 0.005."""
+    """How much worse the final model may be, in mode `auto`: points of accuracy, or a share of the
+    loss where accuracy does not count. 0.5% is 0.005."""
     smallest: bool = False
-    """In mode `auto`, look for the smallest model within `loss`, whatever that costs."""
+    """In mode `auto`, search for the smallest model within `loss`, at any cost of the search."""
     speed: Factor = None
-    """In mode `auto`, cut no more than makes a step take so many times fewer operations, as counted
-    by weights: 2x. None: as few states as are worth a cut."""
+    """In mode `auto`, cut only until a step takes this factor fewer operations, counted by weights,
+    for example 2x. None: as few states as the loss allows."""
     method: Method = "data"
-    """What states are weighed by: `data` takes what the layers do on training sequences, `real`
-    white noise and the real map, `paper` white noise and the complex system, as published;
-    `optimal` goes on from `real` to the smaller system that is nearest on white noise. To compare
-    with: `last` and `impulse` drop modes, by H-infinity norms and by impulse energies; `shallow`
-    is `optimal`, in mode `budget` on the first layers first."""
+    """How states are weighed. `data`: second moments on training sequences. `real`: white noise and
+    the real map. `paper`: white noise and the complex system, as published. `optimal`: as `real`,
+    then the nearest smaller system in the H2 norm. For comparison, `last` and `impulse` drop modes
+    by H-infinity norms and by impulse energies, and `shallow` is `optimal` with the first layers
+    cut first in mode `budget`."""
     calibration: int = 64
     """Training sequences that `data` measures, and whose loss is taken before and after a cut.
     More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
@@ -95,26 +95,27 @@ class CompressionConfig:
     shrinks: int = 4
     """Shrinks of the run, equally spaced in the window."""
     every: int | None = None
-    """Steps between two shrinks in the window, in the place of `shrinks`: shrink at evaluations
-    with that of `loop.evaluate_every`."""
+    """Steps between two shrinks in the window, in the place of `shrinks`. With the value of
+    `loop.evaluate_every`, shrinks come at evaluations."""
     start: float = 0.0
     """Share of the steps before the window begins."""
     window: float = 0.1
     """Share of the steps in which the layers shrink."""
     keep: Literal["largest", "smallest", "random"] = "largest"
-    """Which balanced states stay; all but the first are for comparison, with method `paper`."""
+    """Which balanced states stay. All choices but the first are for comparison, with method
+    `paper`."""
     settled: float | None = None
-    """An adaptive schedule, with many `shrinks`: cut only when the spectrum of every layer asks for
-    what it asked for at the last look (the shrink before), give or take this share. In mode
-    `tolerance` that is the number of states, in `fixed` the share of the HSVs beyond `rank`; there
-    the cut is at once to `rank`, and at the latest at the last shrink. None: cut every time."""
+    """An adaptive schedule, for use with many `shrinks`: a cut is made only if the demand of every
+    layer's spectrum has changed by at most this share since the shrink before. The demand is the
+    number of states in mode `tolerance`, and the share of the HSVs beyond `rank` in `fixed`, which
+    then cuts directly to `rank`, at the latest at the last shrink. None: cut every time."""
     guard: float | None = None
-    """Largest rise of the calibration loss that a cut may cause; one that causes more is dropped,
-    but for the last one of an adaptive schedule in mode `fixed`. None: no limit."""
+    """Largest rise of the calibration loss that a cut may cause; a cut that causes more is
+    rejected, except the last one of an adaptive schedule in mode `fixed`. None: no limit."""
     share: float = 0.1
     """Share of the states that a cut takes away, in mode `pragmatic`."""
     slack: float = 0.0
-    """Loss of the validation measure that still passes, in mode `pragmatic`."""
+    """Largest accepted loss of the validation measure, in mode `pragmatic`."""
     gate: float = 0.95
     """A layer shrinks only when its new rank is below this share of the old one, in mode
     `tolerance`."""
@@ -126,11 +127,10 @@ class CompressionConfig:
     shrink, which is tried out on a copy of the state, and after each one, in the programs of the
     larger state (at most a twentieth of the run). 0: shrinks wait for the compiler."""
     moments: Literal["transport", "reset", "slice"] = "transport"
-    """What becomes of the optimizer's moments of a layer that is cut."""
+    """What happens to the optimizer's moments of a layer that is cut."""
     maps: bool | None = None
-    """With method `data`, of layers whose states cannot be mixed within their parameters: keep maps
-    to fewer states behind these (True), or select states (False). None: what is better for the kind
-    of layer."""
+    """With method `data`, for layers whose parameters cannot absorb a change of basis: add maps to
+    fewer states (True), or select states (False). None: the better choice for the kind of layer."""
 
     def __post_init__(self):
         check_numbers(self, "compression.")
@@ -178,7 +178,7 @@ class CompressionConfig:
 
 
 def _check_amount(config: CompressionConfig) -> None:
-    """How many states are to stay, or how much may be lost."""
+    """Checks of the number of states to keep, or of the loss to accept."""
     require(0 <= config.tolerance < 1, "compression.tolerance", config.tolerance, "in [0, 1)")
     require(
         (config.rank is not None) == (config.mode in ("fixed", "budget"))
@@ -221,12 +221,12 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class RegularizationConfig:
-    """What is added to the loss to make the layers easy to cut."""
+    """A term of the loss that makes the layers easy to cut."""
 
     hankel: float = 0.0
     """Weight of the Hankel nuclear norm: the mean over the layers of sum(sigma)."""
     warmup: float = 0.0
-    """Share of the steps in which that weight rises from 0, along a line."""
+    """Share of the steps in which this weight rises linearly from 0."""
 
     def __post_init__(self):
         check_numbers(self, "regularization.")
@@ -236,7 +236,7 @@ class RegularizationConfig:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How the loop reports, evaluates and saves. None of it changes what is learned."""
+    """Reports, evaluations and checkpoints. None of these settings changes the training result."""
 
     log_every: int = 50
     """Steps between two lines of the log."""
@@ -247,17 +247,17 @@ class LoopConfig:
     keep_checkpoints: int = 2
     """Latest checkpoints that are kept."""
     keep_best: bool = True
-    """Keep the state that validation likes best after the last cut, besides the latest ones; the
-    summary then has the test measures of both."""
+    """Keep the best state by validation after the last cut, besides the latest ones. The summary
+    then has the test measures of both."""
     steps_per_dispatch: int = 25
-    """Steps that run on the device before it hears from the host again."""
+    """Steps that run on the device in one dispatch."""
     evaluation_batch: int = 64
-    """Sequences in a batch of an evaluation, and when a cut is judged: as few as that takes."""
+    """Most sequences in a batch of evaluations and of the judgement of cuts."""
     keep_systems: bool = False
-    """Save the layers' systems, of selective ones states on the calibration sequences, with every
-    spectrum, to `systems/STEP.npz`."""
+    """Save the layers' systems (for selective layers, states on the calibration sequences) with
+    every spectrum to `systems/STEP.npz`."""
     mlflow: str | None = None
-    """Where MLflow keeps runs, `file:mlruns` say: the run is repeated there. None: nowhere."""
+    """The address where MLflow keeps runs, such as `file:mlruns`. None: no logging to MLflow."""
 
     def __post_init__(self):
         check_numbers(self, "loop.")
@@ -268,14 +268,14 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class RunConfig(Generic[Layer, Data]):
-    """A run: a model, a task, and how the one learns the other."""
+    """The configuration of a run: a model, a task, and the training."""
 
     layer: Layer
     data: Data
     model: str = "s5"
     """Kind of state-space layer: a name in `zoo.LAYERS`."""
     task: str = "pathfinder"
-    """What is learned: a name in `data.TASKS`, or data of your own: `package.module:function`,
+    """The task: a name in `data.TASKS`, or your own data: `package.module:function`,
     `FILE.py:function`, a file, a folder or `tfds:NAME`."""
     scale: Literal["small", "paper"] = "small"
     """Preset: minutes on two CPU cores, or the paper's setting."""
@@ -286,7 +286,7 @@ class RunConfig(Generic[Layer, Data]):
     seed: int = 0
     """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
     data_dir: Path | None = None
-    """Folder with the task's official files; without it the data is generated or built in."""
+    """Folder with the task's official files. Without it the data is generated or built in."""
     cache_dir: Path | None = None
     """Folder for prepared data and compiled programs (default: a folder in the user's cache)."""
     plugins: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()

@@ -1,4 +1,4 @@
-"""Mistakes of the user: how they are named, and checks of the folders that a command is given."""
+"""Errors for users' mistakes, and checks of a command's folders."""
 
 import dataclasses
 import difflib
@@ -11,14 +11,14 @@ from typing import Any
 
 
 class UsageError(ValueError):
-    """Something is wrong with what the user typed; the message says what to do."""
+    """A mistake in the user's command; the message says what to do."""
 
 
 LONGEST_SHOWN = 80
 """Characters of a value that a message repeats."""
 
 TOO_LARGE = 2**31
-"""Where whole numbers end that an array can have as a size, and a counter as a value."""
+"""Bound of whole numbers that fit the size of an array and the value of a counter."""
 
 _ROOM = "checkpoints/" + "0" * 100
 """About the longest name that a run gives to a file in its folder."""
@@ -43,7 +43,7 @@ def require(ok: bool, name: str, value: object, allowed: str) -> None:
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """The end of a message about `value`: which of the choices may have been meant, if one is."""
+    """The end of a message about `value`: the nearest choice, if one is near."""
     near = difflib.get_close_matches(value, list(choices), n=1)
     return f": did you mean {near[0]!r}?" if near else ""
 
@@ -74,8 +74,8 @@ def check_numbers(config: Any, prefix: str = "") -> None:
 def check_writable(option: str, folder: Path) -> None:
     """`UsageError` unless `folder`, named by `option`, is one to write into, or can be made.
 
-    A folder of no name is made beside it and removed again: some places, `/proc` say, tell in no
-    other way that they take none.
+    A test folder is made beside it and removed again: some places, such as `/proc`, cannot be
+    checked otherwise.
     """
     try:
         os.lstat(folder.absolute() / _ROOM)
@@ -95,9 +95,8 @@ def check_writable(option: str, folder: Path) -> None:
 
 
 def check_new(option: str, folder: Path, instead: str = "") -> None:
-    """`UsageError` unless `folder`, named by `option`, can be written into and covers nothing.
-
-    `instead` is what else the user can do where it holds files.
+    """`UsageError` unless `folder`, named by `option`, is writable and empty. `instead` is the
+    alternative for the user if it holds files.
     """
     check_writable(option, folder)
     if folder.exists() and any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""What `--help` and `--help-all` of the scripts say, for a terminal of 80 columns."""
+"""The texts of `--help` and `--help-all` of the scripts, for a terminal of 80 columns."""
 
 import ast
 import inspect
@@ -10,16 +10,16 @@ from itertools import pairwise
 from typing import Any
 
 WIDTH = 80
-"""Columns of a terminal that everybody has."""
+"""Columns of the text."""
 LEFT = 34
 """Columns for an option and its default."""
 
 Row = tuple[str, str]
-"""An option with its value, and what it does."""
+"""An option with its value, and its description."""
 
 
 class Help(Exception):
-    """Help was asked for; the text is what it says."""
+    """A request for help; the text is the help."""
 
 
 def shown_rows(rows: Iterable[Row], left: int = LEFT) -> str:
@@ -55,7 +55,8 @@ def option(name: str, value: Any) -> str:
 
 
 def all_rows(config: Any, prefix: str = "") -> dict[str, list[Row]]:
-    """All options of a configuration, by the titles of its groups, with what its classes say."""
+    """All options of a configuration, by the titles of its groups, with the docstrings of its
+    fields."""
     own: list[Row] = []
     groups: dict[str, list[Row]] = {}
     docs = field_docs(type(config))
@@ -72,7 +73,7 @@ def all_rows(config: Any, prefix: str = "") -> dict[str, list[Row]]:
 
 @cache
 def field_docs(kind: type) -> dict[str, str]:
-    """What a class says below each of its fields; nothing where its source is not there."""
+    """The docstrings below a class's fields; empty without source code."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):

@@ -39,14 +39,14 @@ METHODS: Mapping[str, MakeMethod | None] = {
     "impulse": lambda config, seed: ImpulseEnergy(),
     "shallow": lambda config, seed: H2Optimal(),
 }
-"""By the name in `compression.method`; None where calibration data has to be recorded first."""
+"""By the name in `compression.method`; None if calibration data must be recorded first."""
 
 BUDGETS: Mapping[str, Callable[[int], AbstractJointPolicy]] = {
     "last": AcrossLayers,
     "impulse": AcrossLayers,
     "shallow": ShallowFirst,
 }
-"""How a method spends a number of states on all layers in mode `budget`, by the method's name."""
+"""Policies for a total number of states in mode `budget`, by the method's name."""
 
 
 def budget_policy(config: Any, states: int) -> AbstractJointPolicy:

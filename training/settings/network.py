@@ -23,28 +23,28 @@ class NetworkConfig:
     blocks: int = 2
     """Residual blocks."""
     norm: NormName = "batch"
-    """Normalisation of each block: `batch` by the batch at hand, `batch-ema` by running statistics
+    """Normalisation of each block: `batch` by the current batch, `batch-ema` by running statistics
     in training too, momentum 0.99, as the paper's code; `layer` and `rms` sample by sample."""
     norm_first: bool = True
-    """Normalise what goes into a layer; otherwise what comes out of the block."""
+    """Normalise the input of a layer; otherwise the output of the block."""
     norm_affine: bool = True
     """Whether a norm has a weight and a bias."""
     norm_epsilon: float = 1e-5
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """What gates the activated outputs of a layer, by the names of S5. Mamba has gates of its
-    own."""
+    """The gate of the layer's activated outputs, by the names of S5. Mamba has its own gates."""
     pooling: PoolName = "mean"
-    """What of a sequence is classified: the mean of its samples, or the last one."""
+    """The pooling of a classifier: the mean of the samples, or the last one."""
     dropout: float = 0.0
     """Share of the values that dropout sets to zero."""
     dropout_mask: Literal["sequence", "batch"] = "sequence"
-    """Whether each sequence has a dropout mask of its own, or one mask serves the whole batch, a
-    habit of the published code."""
+    """Whether each sequence has its own dropout mask, or the whole batch shares one, as in the
+    published code."""
     bidirectional: bool = False
-    """Run a second layer backwards in each block."""
+    """Add a second layer to each block that runs in reverse."""
     attention_every: int = 0
-    """Sliding-window attention after every so many blocks, where others follow; 0 for none."""
+    """A block of sliding-window attention after every so many blocks, except the last; 0 for
+    none."""
     attention_window: int = 64
     """Samples that attention sees: the present one and those before it."""
     attention_heads: int = 4

@@ -44,7 +44,7 @@ def read_options(kind: Any, default: Any, argv: Sequence[str]) -> Any:
 def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> RunConfig[Any, Any]:
     """`config` with options by their dotted names, `compression.tolerance`, or by nested mappings.
 
-    `UsageError` for a name that there is not, or a value that does not fit.
+    `UsageError` for an unknown name, or a value that does not fit.
     """
     known = option_names(config)
     given: dict[str, list[str]] = {}
@@ -60,7 +60,7 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
 
 
 def _as_arguments(name: str, value: Any) -> list[str]:
-    """An option as a command line has it; no value can be taken for an option of its own."""
+    """An option in command-line form. Its value cannot be mistaken for another option."""
     option = f"--{name.replace('_', '-')}"
     if not isinstance(value, list | tuple):
         return [f"{option}={value}"]
@@ -72,7 +72,7 @@ def _as_arguments(name: str, value: Any) -> list[str]:
 
 
 def _unknown(name: str, value: Any, known: Sequence[str]) -> str:
-    """What is wrong with a key that is no option."""
+    """The message for a key that is not an option."""
     if any(each.startswith(f"{name}.") for each in known):
         return f"`{name}` must be a group of options, got {shown(value)}"
     near = difflib.get_close_matches(name, known, n=1)
@@ -113,7 +113,7 @@ def _one_line(said: str, config: Any, argv: Sequence[str]) -> str:
 
 
 def _wrong_value(option: str, config: Any, argv: Sequence[str]) -> str:
-    """What a value must be that is none of its option's kind."""
+    """The requirement on a value of the wrong type."""
     name = option.replace("-", "_")
     *groups, last = name.split(".")
     owner: Any = config
@@ -127,7 +127,7 @@ def _wrong_value(option: str, config: Any, argv: Sequence[str]) -> str:
 
 
 def _wrong_choice(option: str, choices: Sequence[str], argv: Sequence[str]) -> str:
-    """Which values there are to choose from, and the nearest one."""
+    """The choices of an option, and the nearest one."""
     value = _value_of(option, argv)
     hint = nearest(value.strip(QUOTES), choices)
     return f"`{option.replace('-', '_')}` must be one of {', '.join(choices)}, got {value}{hint}"

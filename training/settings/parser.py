@@ -9,13 +9,13 @@ from .errors import UsageError, nearest, shown
 from .help import Help, Row, shown_rows
 
 HELP = "--help-all"
-"""Asks for all options, where `--help` shows those that matter most."""
+"""The option for complete help; `--help` shows the most important options."""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises: `UsageError` for a mistake, `Help` where help is asked for.
 
-    `doc` is the script's docstring: what it does, in the first line, and examples.
+    `doc` is the script's docstring: a first line, and examples.
     """
 
     def __init__(self, doc: str | None = None):
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(argv)
 
     def _rows(self) -> list[Row]:
-        """Each option with its default, and what is said of it."""
+        """Each option with its default and its help."""
         rows = []
         for action in self._actions:
             name = " ".join(action.option_strings) or str(action.dest)
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         return [*rows, ("--help", "this page")]
 
     def _in_words(self, message: str) -> str:
-        """What argparse says of a mistake, as the other messages say it."""
+        """The message of argparse in the style of all messages."""
         if found := re.fullmatch(r"argument (\S+): expected .* arguments?", message):
             return f"{found[1]} must be followed by its value"
         if found := re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", message):
@@ -80,12 +80,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for help, on the options that matter or on all of them."""
+    """Whether a command line requests help, short or complete."""
     return bool({"-h", "--help", HELP} & set(argv))
 
 
 def asks_for_all(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for help on all options."""
+    """Whether a command line requests help on all options."""
     return HELP in argv
 
 

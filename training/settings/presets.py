@@ -32,9 +32,9 @@ class Preset:
     compression: CompressionConfig
     loop: LoopConfig
     data: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the task's config that differ from its defaults."""
+    """Fields of the task's configuration that differ from its defaults."""
     layer: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the layer's config that differ from its defaults."""
+    """Fields of the layer's configuration that differ from its defaults."""
     selective_state: int | None = None
     """States of each channel at the start, for layers that count them so (Mamba); None: `d_state`
     as well."""
@@ -257,7 +257,7 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 def register_preset(task: str, scale: Scale, preset: Preset) -> None:
-    """Say how runs on `task`, which must be registered, start at `scale`.
+    """Register the preset of `task`, a registered task, at `scale`.
 
     ValueError for an unknown task or scale, and for a task that has a preset at this scale.
     """
@@ -272,10 +272,9 @@ def register_preset(task: str, scale: Scale, preset: Preset) -> None:
 def preset(
     model: str, task: str, scale: str, start: Preset | None = None, data: Any = None
 ) -> RunConfig[Any, Any]:
-    """The configuration of `model` on `task` at `scale`; a ValueError says what there is.
-
-    Without a preset a task starts as `start` says, or as most do at scale small. `data` are its
-    options, where nobody has to know what it is.
+    """The configuration of `model` on `task` at `scale`; a ValueError lists the choices. Without a
+    preset a task starts with `start`, or with the defaults of scale small. `data` are the task's
+    options, if they are not to be checked.
     """
     layer_class, task = layer_config(model), kept_name(task)
     chosen = _preset_of(task, scale, start)

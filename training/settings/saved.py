@@ -15,13 +15,13 @@ from .presets import Preset, preset
 from .yaml import read_yaml
 
 DEFAULTS = {"model": "s5", "task": "pathfinder", "scale": "small"}
-"""What decides on the preset, and its defaults."""
+"""The options that choose the preset, and their defaults."""
 
 
 def read_config(folder: Path, *, needs_data: bool = True) -> RunConfig[Any, Any]:
     """The configuration of the run in `folder`; its plug-ins are imported first.
 
-    Without `needs_data`, data of the user's own may be gone. `UsageError` if there is no run, or if
+    Without `needs_data`, the user's own data may be missing. `UsageError` if there is no run, or if
     its configuration does not fit this version.
     """
     file = config_file(folder)
@@ -46,8 +46,8 @@ def complete(
     """The configuration that has the values of `given`, and those of the preset elsewhere.
 
     `start` takes the place of the task's preset. Plug-ins in `given` are imported first. Errors
-    name the `file` that the values are from. Without `needs_data`, data of the user's own may be
-    gone: their options are kept as they are.
+    name the `file` that the values are from. Without `needs_data`, the user's own data may be
+    missing: their options are kept unchecked.
     """
     plugins = import_plugins(_plugins(given, file))
     chosen = {name: given.get(name, default) for name, default in DEFAULTS.items()}
@@ -72,7 +72,7 @@ def complete(
 
 @dataclass(frozen=True)
 class _NoOptions:
-    """Stands for the options of data that are not looked at."""
+    """Placeholder for options of data that are not checked."""
 
 
 def _as_they_are(options: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""When things happen in a run: learning rates and shrinks, as functions of the step alone."""
+"""Schedules of a run: learning rates and shrinks, as functions of the step alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def rehearsal_step(config: CompressionConfig, steps: int) -> int | None:
 def grace(config: RunConfig[Any, Any]) -> int:
     """Steps that are trained in the programs of the larger state after a shrink.
 
-    None where a price on HSVs would have to differentiate those of the padding, which are zero.
+    None with a penalty on HSVs, which would have to differentiate the zero HSVs of the padding.
     """
     priced = config.regularization.hankel > 0
     return 0 if priced else min(config.compression.rehearsal, config.steps // 20)
@@ -82,8 +82,8 @@ def grace(config: RunConfig[Any, Any]) -> int:
 def last_shrink(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) -> int:
     """The last shrink before `step`, or of those that follow within each other's `grace`.
 
-    The sizes between them are not worth their programs: what is compiled comes after the last.
-    `sizes` are those of the layers now, which may leave nothing to cut.
+    The sizes between them are not worth a compilation, so compilation follows the last. `sizes` are
+    the current sizes of the layers, which may leave nothing to cut.
     """
     compression, shrinks = config.compression, shrink_steps(config.compression, config.steps)
     last = max(shrink for shrink in shrinks if shrink <= step)
@@ -113,7 +113,7 @@ def takeover_after(config: RunConfig[Any, Any], step: int, cut_at: int | None) -
 
 
 WORTH_A_PROGRAM = 4
-"""What is left of the run must be one part in so many, for programs of a new size."""
+"""The rest of the run must be at least one part in this many to compile programs of a new size."""
 
 
 def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) -> int:
@@ -123,5 +123,5 @@ def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) 
     keeps the same share.
     """
     if config.rank is None:
-        raise ValueError("rank_at is for modes fixed and budget; compression.rank is None")
+        raise ValueError("`compression.rank` must be given for modes fixed and budget, got None")
     return max(config.rank, round(d_state * (config.rank / d_state) ** (shrink / shrinks)))

@@ -1,4 +1,4 @@
-"""What `--help` of `scripts/train.py` says: the options that matter on one screen, or all."""
+"""The help of `scripts/train.py`: the most important options on one screen, or all options."""
 
 from functools import reduce
 from typing import Any, get_args
@@ -18,7 +18,7 @@ EXAMPLES = """\
 
 
 def page(config: RunConfig[Any, Any]) -> str:
-    """The options that matter most, with the values of `config`."""
+    """The most important options, with the values of `config`."""
     groups = {
         title: [(option(name, _value(config, name)), words) for name, words in names.items()]
         for title, names in _main().items()
@@ -27,12 +27,12 @@ def page(config: RunConfig[Any, Any]) -> str:
 
 
 def page_of_all(config: RunConfig[Any, Any]) -> str:
-    """All options, with the values of `config`, and what its classes say of them."""
+    """All options, with the values of `config` and the docstrings of its classes."""
     groups = all_rows(config)
     about = {
         "model": f"Kind of state-space layer: {', '.join(LAYERS)}.",
-        "task": f"What is learned: {', '.join(TASKS)}; or your own data, a file or a function.",
-        "scale": f"Settings to start from: {', '.join(SCALES)}.",
+        "task": f"Task: {', '.join(TASKS)}; or your own data, a file or a function.",
+        "scale": f"Preset: {', '.join(SCALES)}.",
     }
     first, *rest = groups
     own = [row for row in groups[first] if not row[0].startswith("--plugins")]
@@ -44,18 +44,18 @@ def page_of_all(config: RunConfig[Any, Any]) -> str:
 
 
 def _main() -> dict[str, dict[str, str]]:
-    """The options that matter most, and what they are in a few words."""
+    """The most important options, with a few words on each."""
     return {
         "What learns what": {
             "model": f"layer: {', '.join(LAYERS)}",
             "task": f"{', '.join(TASKS)}, or your own data: a file, a folder, a function",
-            "scale": f"settings to start from: {', '.join(SCALES)}",
+            "scale": f"preset: {', '.join(SCALES)}",
             "steps": "optimizer steps",
             "batch_size": "sequences in a batch",
             "seed": "of parameters, batches and dropout",
             "data_dir": "folder with the task's official files",
         },
-        "How large it starts": {
+        "Size at the start": {
             "layer.d_state": "states of each layer",
             "network.d_model": "channels between the layers",
             "network.blocks": "blocks, with one layer each",
@@ -63,29 +63,29 @@ def _main() -> dict[str, dict[str, str]]:
         },
         "How it shrinks": {
             "compression.mode": ", ".join(get_args(Mode)),
-            "compression.tolerance": "share of the singular values that may go",
+            "compression.tolerance": "share of the singular values that may be dropped",
             "compression.rank": "states at the end (fixed, budget)",
             "compression.method": f"weighs states: {', '.join(METHODS)}",
-            "compression.shrinks": "how often, in the first tenth of the run",
+            "compression.shrinks": "number of cuts, in the first tenth of the run",
         },
     }
 
 
 FILES: list[Row] = [
     ("--out DIR", "run directory (default: a new one in runs/)"),
-    ("--resume DIR", "go on with an interrupted run"),
-    ("--config FILE", "YAML with any options, a config.yaml say"),
-    ("--plugin FILE", "file with layers or tasks of your own"),
+    ("--resume DIR", "continue an interrupted run"),
+    ("--config FILE", "YAML with any options, such as a config.yaml"),
+    ("--plugin FILE", "file with your own layers or tasks"),
 ]
 
 TOGETHER: list[Row] = [
     (
         "--coordinator HOST:PORT",
         "For several processes that train together: the address of process 0, the same for all; "
-        "auto on a cluster that JAX knows. They need one --out on a shared disk.",
+        "auto on a cluster that JAX supports. --out must be on a shared disk.",
     ),
-    ("--processes N", "How many they are."),
-    ("--process N", "Which one this is, from 0."),
+    ("--processes N", "Number of processes."),
+    ("--process N", "Number of this process, from 0."),
 ]
 
 DEFAULTS = """\

@@ -1,4 +1,4 @@
-"""Settings for a task that nobody has tuned, from the size of its data."""
+"""Default settings for a task without a preset, from the size of its data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from .presets import Preset
 from .saved import DEFAULTS, complete
 
 Settle = Callable[[Task], RunConfig[Any, Any]]
-"""From the data to the configuration of a run on a task that nobody has tuned."""
+"""The function from the data to the configuration, for a task without a preset."""
 
 SAMPLES = 10_000_000
 """Samples (steps of sequences) that a run of 32 channels is trained on at most, half as many with
@@ -32,11 +32,11 @@ def tuned(task: Task, model: str) -> Preset:
 
     The batch is a power of two, about a sixteenth of the training sequences, and smaller for long
     ones. There are steps for `EPOCHS` epochs, but some hundreds at least and 5000 at most, and no
-    more than `SAMPLES` allow. Windows of one series overlap: what counts is how often each row of
-    it is seen. The network is wider for many channels or classes, and drops more out where there is
-    less to learn from; where the whole sequence is asked about, it is read both ways, which cannot
-    be streamed (`network.bidirectional`). Cuts are careful: no more than a hundredth of the HSVs,
-    late enough for something to have been learned.
+    more than `SAMPLES` allow. Windows of one series overlap, so epochs are counted in rows. The
+    network is wider for many channels or classes, and has more dropout for few data. If the label
+    belongs to the whole sequence, the network is bidirectional, and cannot stream
+    (`network.bidirectional`). Cuts are careful: at most a hundredth of the HSVs, and not before the
+    model has learned something.
     """
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     overlap = task.kind == "language" or task.targets is not None
@@ -75,7 +75,7 @@ def tuned(task: Task, model: str) -> Preset:
 
 
 def _layer(model: str, length: int) -> dict[str, Any]:
-    """Fields of the layer: states that forget within a sequence, where sequences are short.
+    """Fields of the layer: shorter memories for short sequences.
 
     Steps and eigenvalues of the classes' defaults are for some hundred samples and more.
     """
@@ -88,9 +88,8 @@ def _layer(model: str, length: int) -> dict[str, Any]:
 
 
 def settle_later(given: Mapping[str, Any], file: Path | None, argv: Sequence[str]) -> Settle | None:
-    """How the values of `given`, from `file`, and the options of a command line settle a run.
-
-    They change the settings of `tuned`. None for a task that has settings of its own.
+    """The function that applies the values of `given`, from `file`, and the options of a command
+    line to the settings of `tuned`. None for a task with a preset.
     """
     if given.get("task", DEFAULTS["task"]) in TASKS:
         return None
@@ -108,7 +107,7 @@ def _power_of_two(x: float | int, low: int, high: int) -> int:
 
 
 def describe_settings(config: RunConfig[Any, Any], task: Task) -> list[str]:
-    """The settings of a run on a task that nobody has tuned, for people, in a few lines."""
+    """The settings of a run on a task without a preset, as a few lines of text."""
     network = config.network
     sizes = ", ".join(f"{len(split)} for {name}" for name, split in task.splits.items())
     ways = " both ways" if network.bidirectional else ""

@@ -1,4 +1,4 @@
-"""Configurations as YAML, read with limits: a file is checked before anything is made of it."""
+"""Configurations as YAML, read with limits: a file is checked before it is used."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,11 +11,11 @@ from .config import RunConfig
 from .errors import UsageError, shown
 
 LARGEST_FILE = 2**20
-"""Bytes that a configuration can have."""
+"""Most bytes of a configuration file."""
 DEEPEST = 16
-"""Levels of brackets or of indentation that it can have."""
+"""Deepest nesting of brackets or indentation."""
 MOST_VALUES = 10_000
-"""Keys and values that it can have, each as often as an alias repeats it."""
+"""Most keys and values, counting each repetition by an alias."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

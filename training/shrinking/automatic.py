@@ -1,4 +1,4 @@
-"""The automatic mode of a run: what it looks at, and what it remembers."""
+"""The automatic mode of a run: its measurements and its memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ from .trivial import trivial_loss
 
 
 class Automatic:
-    """Looks at a run, and says what is to be cut of it. `memory` is all that it knows of the past.
+    """Inspects a run, and decides on cuts. `memory` is its whole state.
 
     `judged` are the sequences of the validation split whose loss decides: four times as many as
     states are weighed on.
@@ -63,7 +63,8 @@ class Automatic:
         )
 
     def seen(self, step: int, sizes: Sequence[int], totals: Totals) -> Seen:
-        """What a look after `step` sees, from the sums over `judged`; waits for the device."""
+        """The measurements of a look after `step`, from the sums over `judged`; waits for the
+        device."""
         if self._trivial is None:
             self._trivial = trivial_loss(self._task, self.judged)
         measured, better = self._objective.report(totals), self._measure.better
@@ -81,28 +82,28 @@ class Automatic:
         )
 
     def verdict(self, seen: Seen) -> str | None:
-        """Why the cut on trial does not hold; None if it does, which is then remembered."""
+        """Why the cut on trial fails; None if it holds, which is then stored."""
         fails = verdict(self.dial, self.memory, seen)
         if fails is None:
             self.memory = held(self.memory)
         return fails
 
     def question(self, seen: Seen) -> Question | str:
-        """What to search for at this look, or why not to cut."""
+        """The search for this look, or the reason not to cut."""
         return question(self.dial, self.memory, seen)
 
     def decision(
         self, seen: Seen, asked: Question | str, demanded: Sequence[int] | None = None
     ) -> Decision:
-        """What becomes of the states at this look (`compress.policies.automatic.decision`)."""
+        """The decision of this look (`compress.policies.automatic.decision`)."""
         return decision(self.dial, self.memory, seen, asked, demanded, self._multiple)
 
     def note(self, seen: Seen) -> None:
-        """Remember this look alone, for the case that what it cuts is taken back."""
+        """Store this look alone, in case its cut is taken back."""
         self.memory = noted(self.memory, seen)
 
     def take_back(self) -> None:
-        """Remember that the cut after the present memory has been taken back."""
+        """Store that the cut after the current memory has been taken back."""
         self.memory = taken_back(self.memory)
 
     def search(
@@ -112,7 +113,7 @@ class Automatic:
         sums: Callable[[Any], Totals],
         decide: Callable[[Sequence[int]], Sequence[int] | None],
     ) -> Decided:
-        """The policy that finds the fewest states of `model` and keeps what `decide` says of them.
+        """The policy that finds the fewest states of `model` and applies `decide` to them.
 
         `sums(model)` are those over `judged`. Where accuracy counts, it may not fall further than
         the loss may rise, give or take one sequence.
@@ -139,7 +140,7 @@ class Automatic:
 
 
 def dial_of(compression: CompressionConfig) -> Dial:
-    """The dial that a configuration says."""
+    """The dial of a configuration."""
     return Dial(compression.loss, compression.smallest, compression.speed)
 
 

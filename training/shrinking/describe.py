@@ -1,4 +1,4 @@
-"""What the log says of layers whose Hankel singular values are computed, or that are cut."""
+"""The log's entries on layers with computed Hankel singular values, or with a cut."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from compress import LayerPlan, Plan
 def describe_cut(
     planned: Plan, sizes: Sequence[int], certificates: Sequence[Mapping[str, float | bool | None]]
 ) -> list[dict[str, Any]]:
-    """What the "shrink" event says of the layers, whose `sizes` are those after it.
+    """The entries of the "shrink" event on the layers; `sizes` are those after it.
 
     `certificates` are those of `Reduction.certificates`.
     """
@@ -29,7 +29,7 @@ def describe_cut(
 
 
 def describe_spectra(layers: Sequence[LayerPlan]) -> list[dict[str, Any]]:
-    """What the "spectrum" event says of the layers."""
+    """The entries of the "spectrum" event on the layers."""
     return [
         {
             "path": layer.path,

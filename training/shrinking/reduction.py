@@ -1,4 +1,4 @@
-"""How the layers of a run are weighed, cut and certified, as the configuration says."""
+"""Weighing, cuts and certificates of a run's layers, as configured."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
 
 
 class Reduction:
-    """Plans the cuts of a model, by the configured method or by one that is given in its place.
+    """Plans the cuts of a model, by the configured method or a given one.
 
     With `largest`, a model's arrays or their shapes, smaller ones are recorded as if they were of
     its size: one program serves them all.
@@ -90,7 +90,7 @@ class Reduction:
         )
 
     def seen(self, model: Any, norm_state: eqx.nn.State) -> dict[str, LayerData]:
-        """What each layer does on the calibration data, by its path."""
+        """The recordings of each layer on the calibration data, by its path."""
         inputs, gradients = record(
             (self._as_largest(model), norm_state), self._batch, _outputs, gradients=True
         )
@@ -111,14 +111,13 @@ class Reduction:
         return eqx.combine(padding.widen(params), static) if padding.is_needed else model
 
     def describe(self, planned: Plan, after: Any, sizes: list[int]) -> list[dict[str, Any]]:
-        """What the "shrink" event says of the layers.
-
-        `after` is the model that the plan leads to, `sizes` are those that the layers have now.
+        """The entries of the "shrink" event on the layers. `after` is the model of the plan,
+        `sizes` are the current sizes.
         """
         return describe_cut(planned, sizes, self.certificates(planned, ssm_layers(after)))
 
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
-        """The bounds and the measured error of every layer; empty values where nothing was cut."""
+        """The bounds and the measured error of every layer; empty values without a cut."""
 
         def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
             if row.cut is None:
@@ -133,7 +132,7 @@ class Reduction:
 
 
 def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:
-    """What the model makes of one sample, zero where it is padding or no label is known."""
+    """The model's output for one sample, zero at padding and unknown labels."""
     outputs, _ = run_sequence(eqx.nn.inference_mode(model[0]), model[1], sample)
     if sample.label_mask is not None:
         known: Any = sample.label_mask

@@ -1,4 +1,4 @@
-"""How far the layers of a run are cut, and whether at all: the rules of its configuration."""
+"""The rules of a configuration: whether and how far layers are cut."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +30,11 @@ from .automatic import Automatic
 from .reduction import Reduction
 
 TINY = 1e-300
-"""Stands for the sum of HSVs that are all zero."""
+"""Replaces the sum of HSVs that are all zero."""
 
 
 class Shrinker:
-    """Plans the shrinks of a run. `memory` is all that it knows besides the configuration."""
+    """Plans the shrinks of a run. `memory` is its whole state."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Shrinker:
     ):
         """`initial` are the model's arrays at its start, of which only shapes are kept.
 
-        `method` and `policy`, where given, take the place of the configured ones; the policy in
-        mode `tolerance`, at each shrink. `automatic` is what decides in mode `auto`.
+        `method` and `policy`, if given, replace the configured ones; the policy applies at each
+        shrink in mode `tolerance`. `automatic` decides in mode `auto`.
         """
         self.automatic = automatic
         self.config = config.compression
@@ -61,9 +61,8 @@ class Shrinker:
 
     @property
     def memory(self) -> Any:
-        """What the layers demanded when their spectra were last looked at, for `settled`.
-
-        In mode `auto`, all that is remembered of the looks.
+        """The demands of the layers at the shrink before, for `settled`. In mode `auto`, the memory
+        of the looks.
         """
         return self._demanded if self.automatic is None else self.automatic.memory.plain()
 
@@ -80,13 +79,13 @@ class Shrinker:
             self.automatic.take_back()
 
     def remember(self, planned: Plan) -> None:
-        """Note what a shrink has found; after a cut, the spectrum has to settle anew."""
+        """Store the demands at a shrink. After a cut, the spectrum has to settle again."""
         cut = any(layer.cut is not None for layer in planned.layers)
         looks = self.config.settled is not None and not cut
         self._demanded = [self._demand(row.sigma) for row in planned.layers] if looks else None
 
     def must_cut(self, step: int) -> bool:
-        """Whether what is cut after `step` is cut whatever it costs."""
+        """Whether the cut after `step` is made at any cost."""
         adaptive = self.config.mode == "fixed" and self.config.settled is not None
         return adaptive and step == self.steps[-1]
 
@@ -101,7 +100,7 @@ class Shrinker:
         step: int,
         policy: AbstractPolicy | None = None,
     ) -> Plan:
-        """What is cut after `step`, by `policy` or as the configuration says.
+        """The plan after `step`, by `policy` or as configured.
 
         ValueError for a model without HSVs.
         """
@@ -134,7 +133,8 @@ class Shrinker:
         return [min(now, rank) for now, rank in zip(sizes, wanted, strict=True)]
 
     def _demand(self, sigma: Sequence[float] | np.ndarray) -> float:
-        """What `settled` compares: states, or the share of the HSVs beyond the final rank."""
+        """The demand that `settled` compares: states, or the share of the HSVs beyond the final
+        rank."""
         sigma = np.asarray(sigma)
         if self.config.mode == "fixed":
             return float(np.sum(sigma[self.config.rank or 1 :]) / max(np.sum(sigma), TINY))
@@ -143,7 +143,7 @@ class Shrinker:
         return float(policy.round_up(int(rank), len(sigma)))
 
     def _when_settled(self, policy: AbstractPolicy) -> AbstractPolicy:
-        """`policy` once all layers ask for about what they did at the last look, else no cut."""
+        """`policy` once the demands of all layers have settled, otherwise no cut."""
         if not isinstance(policy, AbstractJointPolicy):
             raise ValueError(
                 "`compression.settled` must be None with this policy, got "
@@ -154,13 +154,13 @@ class Shrinker:
 
 @dataclass(frozen=True)
 class WhenSettled(AbstractPolicy):
-    """`policy` if every layer demands about what it did before, else no cut."""
+    """`policy` if the demand of every layer has settled, otherwise no cut."""
 
     policy: AbstractJointPolicy
     demand: Callable[[Any], float]
-    """From the values of a layer to what it demands."""
+    """The demand as a function of a layer's values."""
     before: Sequence[float] | None
-    """What the layers demanded at the last look; None if there was none."""
+    """The demands at the shrink before; None if there was none."""
     most: float
     """The largest relative change that passes."""
 

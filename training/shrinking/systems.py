@@ -1,4 +1,4 @@
-"""What has a Hankel operator in the layers of a model, on disk, for analyses of how it moves."""
+"""Systems of a model's layers on disk, for analyses of their Hankel operators over time."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is lost by answering without a look at the sequence: what learning has to beat."""
+"""The loss of the best constant answer, which a model has to beat."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from zoo.masks import within
 from ..model.objective import OBJECTIVES
 
 PER_STEP = ("regression", "language", "recall")
-"""The kinds of tasks that are asked something at every step."""
+"""The kinds of tasks with a label at every step."""
 MOST = 2000
 """Training sequences whose labels are counted."""
 

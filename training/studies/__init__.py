@@ -1,4 +1,4 @@
-"""Studies: lists of runs of the one training loop, and what they say together."""
+"""Studies: lists of training runs, and their common results."""
 
 from .catalogue import STUDIES
 from .record import RECORDS, finished_runs

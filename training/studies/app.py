@@ -30,14 +30,14 @@ from .summary import write_results
 
 @dataclass(frozen=True)
 class StudyCommand:
-    """What `scripts/reproduce.py` was asked to do."""
+    """The parsed command of `scripts/reproduce.py`."""
 
     study: Study
     scale: Scale = "cpu"
     seeds: int | None = None
     resume: bool = False
     again: bool = False
-    """All runs anew, beside those that the repository holds."""
+    """Whether to repeat all runs, beside the records in the repository."""
     data_dir: Path | None = None
     out: Path | None = None
     runs: Path | None = None
@@ -50,16 +50,16 @@ class StudyCommand:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """Where the results are, and what went wrong."""
+    """The results' folder and the failures."""
 
     folder: Path | None
-    """None where the user did not want the study to start."""
+    """None if the user declined to start the study."""
     failed: dict[str, str]
     seconds: float
 
 
 def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
-    """Do what `command` asks. Raises `UsageError` before anything is run or written."""
+    """Run `command`. Raises `UsageError` before anything is run or written."""
     study = command.study
     seeds = study.seeds if command.seeds is None else command.seeds
     if seeds < 1:
@@ -93,8 +93,8 @@ def _execute(
     done = finished_runs(runner.records)
     if not command.resume and (done or any(runner.runs.glob("*/config.yaml"))):
         raise UsageError(
-            f"{study.name} was begun before ({len(done)} runs finished, {runner.runs} holds the "
-            f"others): go on with --resume, or {_elsewhere(command)}"
+            f"{study.name} was started before ({len(done)} runs finished, {runner.runs} holds the "
+            f"others): continue with --resume, or {_elsewhere(command)}"
         )
     runner.check(planned)
     tasks = _prepared(planned, console)
@@ -141,7 +141,7 @@ def _elsewhere(command: StudyCommand) -> str:
     if command.again:
         return "choose --out and --runs instead of --again"
     if command.out is None and command.runs is None:
-        return "make all runs anew with --again"
+        return "repeat all runs with --again"
     return "choose another --out and --runs"
 
 
@@ -170,7 +170,7 @@ def _prepared(planned: list[Planned], console: Console) -> dict[str, Task]:
 
 
 def _prepare(run: Planned, console: Console) -> Task:
-    """Prepare the data once, before several runs want it, and find out early if it is missing."""
+    """Prepare the data once, before several runs need it, and find missing data early."""
     config = run.config
     import_builders()
     with console.status("preparing the data"):
@@ -193,7 +193,8 @@ def _agreed(
     slots: int,
     console: Console,
 ) -> bool:
-    """Say what the published setting will cost here, and ask."""
+    """Show the estimated cost of the published setting on this machine, and ask for
+    confirmation."""
     use_compilation_cache(planned[0].config.cache_dir)
     with console.status("timing a few steps"):
         seconds = [
@@ -204,12 +205,12 @@ def _agreed(
     left = len([run for run in planned if run.name not in done])
     console.print(
         f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "
-        "machine, if compression saved nothing"
+        "machine, without savings by compression"
     )
     if not command.ask:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked whether to start it: give --yes to start it unasked")
+        raise UsageError("a study must be confirmed on a terminal: give --yes to start without one")
     return Confirm.ask("start?", console=console, default=False)
 
 
@@ -236,7 +237,7 @@ class _Progress:
         self._bars.__exit__(*exception)
 
     def report(self, what: str, run: Active | None) -> None:
-        """What `StudyRunner.run` reports."""
+        """The callback of `StudyRunner.run`."""
         if run is None:
             for task, active in self._each.values():
                 self._bars.update(task, completed=active.step())

@@ -18,12 +18,12 @@ from ..settings.errors import UsageError
 from .runner import Job
 
 PATIENCE = 10.0
-"""Seconds after which a scheduler that does not answer is given up."""
+"""Seconds to wait for a scheduler's answer."""
 
 
 @dataclass(frozen=True)
 class ClusterPlace:
-    """Room for one run on whichever worker is free."""
+    """A slot for one run on any free worker."""
 
     client: Any
     stop: Any
@@ -38,7 +38,7 @@ class ClusterPlace:
 
 
 class RemoteRun:
-    """A run that a worker does, with the methods of a process that the runner needs."""
+    """A run on a worker, with the methods of a process that the runner needs."""
 
     def __init__(self, future: Any, stop: Any, output: Path):
         self._future, self._stop, self._output = future, stop, output
@@ -68,10 +68,9 @@ class RemoteRun:
 
 @contextmanager
 def cluster_places(address: str, count: int) -> Iterator[list[ClusterPlace]]:
-    """Room for `count` runs at once on the cluster whose scheduler has this address.
-
-    How many run at once, the workers decide: each has as many as it has threads. UsageError where
-    there is no such scheduler, or the extra is not installed.
+    """Slots for `count` runs on the cluster with the scheduler at this address. Each worker runs as
+    many at once as it has threads. UsageError if there is no such scheduler, or the extra is not
+    installed.
     """
     try:
         from distributed import Client, Event  # pyright: ignore[reportMissingImports]
@@ -93,7 +92,7 @@ def cluster_places(address: str, count: int) -> Iterator[list[ClusterPlace]]:
 def carry_out(job: Job, folder: str, stop: str) -> int:
     """Do a job on a worker; its exit code. When the event called `stop` is set, it is interrupted.
 
-    Another worker's run of the same job, which outlived its worker, is waited for.
+    If a run of the same job has outlived its worker, it is waited for.
     """
     from distributed import Event  # pyright: ignore[reportMissingImports]
 

@@ -1,4 +1,4 @@
-"""An estimate of what a study costs, from two dispatches of each of its programs."""
+"""An estimate of a study's run time, from two dispatches of each of its programs."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,10 @@ def seconds_per_step(config: RunConfig[Any, Any], task: Task) -> float:
 def estimate(
     planned: Sequence[Planned], finished: Mapping[str, Any], task: Task, slots: int
 ) -> tuple[float, float]:
-    """Seconds that the runs which are not finished will take, `slots` at a time: from, to.
-
-    The first if each goes as fast beside others as alone, the second if they share what one has
-    alone. Steps at the initial state count in full; what compression saves, and what evaluations
-    cost, is not known beforehand and is left out. A run that is cut from another takes no steps.
+    """Lower and upper estimate of the seconds of all unfinished runs, `slots` at a time: if
+    parallel runs are as fast as single ones, and if they share the speed of one. All steps count at
+    the initial state. Savings by compression and the cost of evaluations are unknown and left out.
+    A run that is cut from another takes no steps.
     """
     times: dict[Any, float] = {}
     total = 0.0

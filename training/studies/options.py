@@ -1,11 +1,11 @@
-"""Options that several studies share, and what they scale down, in words."""
+"""Options that several studies share, and descriptions of their scaled-down settings."""
 
 from .study import Options
 
 UNCOMPRESSED: Options = {"compression.mode": "none"}
 BY_TOLERANCE: Options = {"compression.mode": "tolerance"}
 RECORDED: Options = {**BY_TOLERANCE, "compression.calibration": 256}
-"""What was the default when the first runs of these studies were made."""
+"""The defaults at the time of the first runs of these studies."""
 PAPER: Options = {**RECORDED, "compression.method": "paper", "compression.multiple": 1}
 
 TEN_TIMES_FASTER: Options = {

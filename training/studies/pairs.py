@@ -1,4 +1,4 @@
-"""The table of a study over pairs of a model and a task: each way of cutting against none."""
+"""The table of a study over pairs of a model and a task: each way of cutting compared with none."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from .rows import Record, Records, Spread, measure_of, score_of
 from .study import Study, final_state
 
 DIAL = 0.005
-"""What the end of a run may lose: points of accuracy, or a share of any other measure."""
+"""The loss that a run may end with: points of accuracy, or a share of another measure."""
 
 
 def write_pairs(study: Study, records: Records, folder: Path) -> Path:
@@ -20,7 +20,7 @@ def write_pairs(study: Study, records: Records, folder: Path) -> Path:
 
 
 def pairs_table(study: Study, records: Records) -> str:
-    """The table for people. Pairs without a finished run of each way are left out."""
+    """The Markdown table. Pairs without a finished run of each way are left out."""
     whole, *ways = study.compares
     head = ["pair", "states", whole, *(f"{way}{what}" for way in ways for what in (": states", ""))]
     lines, shares, lost = [head, ["---"] * len(head)], {way: [] for way in ways}, []

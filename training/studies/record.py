@@ -1,4 +1,4 @@
-"""What stays of a run of a study: its configuration, its summary, its course in a few numbers."""
+"""The record of a study's run: its configuration, its summary, and its course in a few numbers."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def make_record(
     """The record of a finished run in `folder`, as JSON can hold it.
 
     `seconds_before` is the wall time of the run that this one learned from or was cut from: part of
-    what it cost.
+    its cost.
     """
     events = read_events(folder / "metrics.jsonl")
 
@@ -101,5 +101,5 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits, which is what a plot shows."""
+    """Four digits, enough for a plot."""
     return None if value is None else float(f"{value:.4g}")

@@ -28,7 +28,7 @@ class Spread:
         return cls(mean, statistics.stdev(values) if len(values) > 1 else math.nan)
 
     def text(self, digits: int) -> str:
-        """The mean ± the deviation, as far as there are such."""
+        """The mean ± the deviation, if they exist."""
         numbers = [x for x in (self.mean, self.deviation) if not math.isnan(x)]
         return " ± ".join(f"{x:.{digits}f}" for x in numbers) or "–"
 
@@ -60,8 +60,8 @@ PUBLISHED_SEEDS, PUBLISHED_BEST = 10, 3
 def rows_of(study: Study, records: Records, scale: Scale = "cpu") -> list[Row]:
     """A row for every variant with a finished run, in the study's order.
 
-    At scale `paper` scores are those at the best validation step, where the runs tell it, and where
-    there are ten seeds, of the best three: as published.
+    At scale `paper`, scores are those at the best validation step, if the runs have it, and with
+    ten seeds those of the best three, as published.
     """
     rows = []
     for variant in study.variants:
@@ -96,9 +96,8 @@ def rows_of(study: Study, records: Records, scale: Scale = "cpu") -> list[Row]:
 
 
 def score_of(record: Record, at: str = "last") -> float:
-    """Test accuracy in %, or what else the task is judged by.
-
-    `at` the last step, or "best" for the best one by validation, where the run tells it.
+    """Test accuracy in %, or the task's main measure, at the last step or, with "best", at the best
+    validation step if the run has it.
     """
     measure, summary = measure_of(record), record["summary"]
     told = summary["best"] if at == "best" and is_best_told(record) else summary
@@ -107,7 +106,7 @@ def score_of(record: Record, at: str = "last") -> float:
 
 
 def is_best_told(record: Record) -> bool:
-    """Whether a run tells what it reaches at its best validation step."""
+    """Whether a run has its measures at its best validation step."""
     return "best" in record["summary"]
 
 
@@ -125,30 +124,31 @@ def _scores(runs: Sequence[Record], scale: Scale) -> list[float]:
 
 
 def measure_of(record: Record) -> Measure:
-    """What the task of a run is judged by."""
+    """The main measure of a run's task."""
     return OBJECTIVES[record["summary"].get("kind", "classification")].measure
 
 
 def score_name(records: Records) -> str:
-    """`test accuracy, %`, or what else the scores of these runs are."""
+    """`test accuracy, %`, or the name of these runs' score."""
     measures = {measure_of(record) for record in records.values()}
     return " or ".join(sorted(f"test {m.label}" + ", %" * m.is_share for m in measures))
 
 
 def moved(record: Record) -> bool:
-    """Whether a run went on on another machine, or other versions: its times mean nothing."""
+    """Whether a run was resumed on another machine or with other versions, so that its times are
+    not comparable."""
     return bool(record["environment"].get("resumed"))
 
 
 def what_moved(record: Record) -> set[str]:
-    """The entries of a run's environment that were not the same from its start to its end."""
+    """The entries of a run's environment that changed between its start and its end."""
     first = {k: v for k, v in record["environment"].items() if k != "resumed"}
     later = record["environment"].get("resumed", [])
     return {name for each in later for name in first | each if each.get(name) != first.get(name)}
 
 
 def hardware(record: Record) -> tuple[str | int, ...]:
-    """What a run ran on; speeds on different hardware are not compared."""
+    """The hardware of a run; speeds on different hardware are not compared."""
     environment = record["environment"]
     return environment["processor"], environment["cores"], *environment["devices"]
 

@@ -1,4 +1,5 @@
-"""Runs of a study as processes of the training script, several at once, none of them twice."""
+"""Runs of a study as processes of the training script, several at once. Finished runs are not
+repeated."""
 
 import os
 import shutil
@@ -22,21 +23,21 @@ from .study import Planned, comparable, run_name
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 Report = Callable[[str, Any], None]
-"""`report(what, run)`: "started", "finished" or "failed", and the `Active` run; now and then
-("running", None), for those who watch the runs' logs."""
+"""`report(what, run)`: "started", "finished" or "failed", and the `Active` run; and ("running",
+None) from time to time, for displays of the runs' progress."""
 
 
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""The environment of a process that leaves a GPU's memory to others as long as it can."""
+"""Environment variables for processes that share a GPU's memory."""
 
 QUICKLY_COMPILED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
-"""Flags of XLA that choose kernels for matrix products by rule. By trial, as is its habit, takes up
-to half a minute for a training step, and every shrink wants a new one."""
+"""Flags of XLA that choose kernels for matrix products by rule. XLA's default search takes up to
+half a minute for a training step, and every shrink needs a new one."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The command that does a run, and what is there of it."""
+    """The command of a run, and its files."""
 
     folder: Path
     """The run directory."""
@@ -45,7 +46,7 @@ class Job:
     begin: tuple[str, ...]
     """A script and its arguments."""
     resume: tuple[str, ...] | None = None
-    """The same for a run that was stopped; None: it begins again, in an empty folder."""
+    """The command to resume a stopped run; None: it begins again, in an empty folder."""
 
     def start(
         self, env: Mapping[str, str] | None = None, cwd: str | None = None
@@ -70,7 +71,8 @@ class Job:
 
 @runtime_checkable
 class Process(Protocol):
-    """A run in progress, here or elsewhere: the part of `subprocess.Popen` that is needed."""
+    """A run in progress, local or remote: the needed part of the interface of
+    `subprocess.Popen`."""
 
     @property
     def returncode(self) -> int | None: ...
@@ -84,7 +86,7 @@ class Process(Protocol):
 
 @runtime_checkable
 class Place(Protocol):
-    """What one run at a time has to itself."""
+    """The resources of one run at a time."""
 
     def start(self, job: Job, /) -> Process:
         """Start the job there."""
@@ -111,8 +113,8 @@ class Slot:
 def hardware_slots(count: int | None = None) -> list[Slot]:
     """As many slots as runs fit side by side, or `count`: one for each GPU, else for each core.
 
-    On a core of its own a run of these sizes does more than half of what it does on two. Where
-    there are more slots than GPUs, these are shared, and their memory is taken as it is needed.
+    A run of these sizes is more than half as fast on one core as on two. With more slots than GPUs,
+    these are shared, and memory is allocated on demand.
     """
     if jax.default_backend() != "cpu":
         devices = _visible_gpus()
@@ -160,7 +162,7 @@ class Active:
 
 
 class StudyRunner:
-    """Does the runs of a study that are not done yet.
+    """Runs the unfinished runs of a study.
 
     Run directories go to the folder `runs`, the record of each finished run to the file `records`.
     A run is finished when its record is there. An interrupted one resumes from its checkpoint.
@@ -195,10 +197,9 @@ class StudyRunner:
                 )
 
     def run(self, planned: Sequence[Planned], report: Report, poll: float = 0.5) -> None:
-        """Do all that are not finished, those that others need first.
-
-        What fails is noted in `failed`, with everything that needed it; the rest goes on. Whatever
-        ends this early, Ctrl-C say, the runs in progress save and stop first.
+        """Run all unfinished runs, in the order of their needs. Failures are listed in `failed`,
+        with all runs that needed them; the others go on. On an early end, such as Ctrl-C, the runs
+        in progress save and stop first.
         """
         finished = finished_runs(self.records)
         waiting = [run for run in planned if run.name not in finished]
@@ -243,7 +244,7 @@ class StudyRunner:
         return Job(folder, output, begin, (train, "--resume", str(folder)))
 
     def _cutting(self, run: Planned, variant: str, folder: Path) -> tuple[str, ...]:
-        """The command that cuts what `variant` trained."""
+        """The command that cuts the model of `variant`."""
         trained, compression = self.runs / run_name(variant, run.seed), run.config.compression
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
         for name in ("mode", "rank", "method", "calibration"):

@@ -1,7 +1,6 @@
-"""How steadily Hankel singular values move while a model trains: what lemma 3.1 needs.
-
-From the systems that a run with `loop.keep_systems` has saved: how far the values move between two
-spectra, how far Weyl's inequality lets them, and how often two of them change places.
+"""The stability of Hankel singular values during training, which lemma 3.1 assumes. From the
+systems that a run with `loop.keep_systems` has saved: the change of the values between two spectra,
+its bound by Weyl's inequality, and how often two values change their order.
 """
 
 import itertools
@@ -22,12 +21,12 @@ from ..shrinking.systems import read_systems
 from .style import FIGURES, looks, paper_style, write_figure
 
 LEADING = 10
-"""The largest values, whose overlap has a column of its own."""
+"""The number of largest values whose overlap has a separate column."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One layer between two of its spectra."""
+    """The change of one layer between two of its spectra."""
 
     step: int
     """Of the later one."""
@@ -36,7 +35,7 @@ class Move:
     bound: float
     """Weyl's bound on it, over sigma_1(before)."""
     found: Match
-    """Which value became which."""
+    """The matching of the values."""
 
     @property
     def crossing_share(self) -> float:
@@ -111,7 +110,7 @@ def write_stability(moves: Mapping[str, Sequence[Move]], folder: Path, command: 
 
 
 def _plain(found: Sequence[Move]) -> dict[str, list[float | int]]:
-    """What the figure shows, as JSON can hold it."""
+    """The data of the figure for JSON."""
     return {
         "step": [move.step for move in found],
         "largest": [move.largest for move in found],

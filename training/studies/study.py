@@ -1,4 +1,4 @@
-"""What a study is: variants of one run, over seeds, and the configurations that they come to."""
+"""The definition of studies: variants of one run, over seeds, and their configurations."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper reports for a variant."""
+    """The published figures for a variant."""
 
     states: float | int | None = None
     """Mean final state of a layer."""
@@ -28,7 +28,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a study: the same run with other options."""
+    """One row of a study: the base run with other options."""
 
     name: str
     options: Options = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, the runs that answer it, and what is scaled down where they are."""
+    """A study: its question, its runs, and its changes at a smaller scale."""
 
     name: str
     question: str
@@ -70,11 +70,11 @@ class Study:
     cpu: Options = field(default_factory=dict)
     """For every variant at scale cpu, over the training script's small preset."""
     scaled_down: str = ""
-    """What scale cpu changes against the published setting, in words."""
+    """A description of the changes of scale cpu against the published setting."""
     seeds: int = 3
     compares: tuple[str, ...] = ()
     """Of a study over pairs of a model and a task, the ways that each is run, by the ends of the
-    variants' names: first the whole model, last the way that the study is about."""
+    variants' names: first the whole model, last the way under study."""
 
     def __post_init__(self):
         names = [variant.name for variant in self.variants]
@@ -88,12 +88,14 @@ class Study:
             for needed in variant.needs:
                 if needed not in names[:k]:
                     raise ValueError(
-                        f"study {self.name}: {variant.name} needs {needed!r}, which does not stand "
-                        f"before it"
+                        f"study {self.name}: {needed!r} must stand before {variant.name}, which "
+                        "needs it"
                     )
         for reference in (self.reference, *(v.reference for v in self.variants)):
             if reference is not None and reference not in names:
-                raise ValueError(f"study {self.name}: reference {reference!r} is no variant")
+                raise ValueError(
+                    f"study {self.name}: `reference` must be a variant, got {reference!r}"
+                )
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`."""
@@ -102,7 +104,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a study, as far as it is known before others are finished."""
+    """One run of a study, as far as it is known before the runs that it needs."""
 
     variant: Variant
     seed: int
@@ -110,7 +112,7 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """`uncompressed-seed0`: what its folder and its record are called."""
+        """The name of its folder and its record, such as `uncompressed-seed0`."""
         return run_name(self.variant.name, self.seed)
 
     @property
@@ -119,7 +121,7 @@ class Planned:
         return tuple(run_name(name, self.seed) for name in self.variant.needs)
 
     def settled(self, finished: Mapping[str, Mapping[str, Any]], runs: Path) -> "Planned":
-        """This run with what it takes over from the finished runs of `needs`, in folder `runs`."""
+        """This run with the settings from the finished runs of `needs`, in folder `runs`."""
         config = self.config
         if self.variant.sized_by is not None:
             before = finished[run_name(self.variant.sized_by, self.seed)]["summary"]
@@ -133,9 +135,8 @@ class Planned:
     def is_run_of(self, record: Mapping[str, Any]) -> bool:
         """Whether a finished run's record is of this configuration, wherever its folders were.
 
-        How long programs had to compile, and how many sequences are evaluated at once, changes
-        nothing that is learned, and is not compared. Settings that are younger than the record had
-        their defaults.
+        Settings that do not change the training result, such as the number of sequences in
+        evaluations, are not compared. Settings that are newer than the record count as defaults.
         """
         layer, data = type(self.config.layer)(), type(self.config.data)()
         defaults = plain_config(RunConfig(layer=layer, data=data))
@@ -166,10 +167,8 @@ def run_name(variant: str, seed: int) -> str:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without the places of its files, which differ from machine to machine.
-
-    And without a tolerance that nothing is cut by, and the list of plug-ins where there are none;
-    and where nothing is said of maps, as in runs from before they were.
+    """A configuration without paths, which differ between machines. An unused tolerance, an empty
+    list of plug-ins and unset maps are removed too, for comparison with older runs.
     """
     kept = {k: v for k, v in config.items() if k not in ("data_dir", "cache_dir")}
     if not kept.get("plugins"):

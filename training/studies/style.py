@@ -1,4 +1,4 @@
-"""How the figures of studies and of the documentation look, and how they are written."""
+"""The style of the figures of studies and of the documentation, and their files."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ SOFT = "#5b6b7a"
 
 
 class Look(NamedTuple):
-    """How one series is drawn: three ways to tell it from the others."""
+    """The look of one series: three properties that distinguish it."""
 
     color: str
     marker: str
@@ -36,7 +36,7 @@ class Look(NamedTuple):
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Figures made inside have the style of `paper.mplstyle`."""
+    """Figures made inside this context have the style of `paper.mplstyle`."""
     with matplotlib.rc_context(fname=STYLE):
         yield
 

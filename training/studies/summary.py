@@ -1,4 +1,4 @@
-"""The results of a study: a table for people and one for programs, and what it cost."""
+"""The results of a study: a Markdown table, a CSV table, and its run times."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from .study import Scale, Study
 from .style import FIGURES
 
 BEST_SEEDS = f" (best {PUBLISHED_BEST} of {PUBLISHED_SEEDS})"
-"""What stands beside such a score."""
+"""The note beside such a score."""
 
 
 def write_results(study: Study, scale: Scale, records: Records, folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def write_results(study: Study, scale: Scale, records: Records, folder: Path) ->
 
 
 def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> str:
-    """The table for people."""
+    """The Markdown table."""
     head = [
         "variant", "final state", "published", score_name(records) or "score", "published",
         "wall time, s", "speed-up, whole run", "speed-up, last steps", "seeds",
@@ -68,7 +68,7 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
-    """The table for programs: one line a variant."""
+    """The CSV table: one line per variant."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     numbers = ("states", "score", "seconds", "speedup", "step_speedup")
@@ -122,15 +122,15 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
 
 
 def _protocol(scale: Scale, rows: Sequence[Row], runs: Sequence[Record]) -> str:
-    """At which step, and of which seeds, the scores of the table are."""
+    """A sentence on the step and the seeds of the table's scores."""
     if scale == "cpu":
         return ""
     told = [is_best_told(run) for run in runs]
     said = " Scores are those at the best validation step since the last cut"
     if not all(told):
-        said = " Scores are those at the last step" if not any(told) else said + " (where told)"
+        said = " Scores are those at the last step" if not any(told) else said + " (where recorded)"
     if any(are_best_seeds(row.seeds, scale) for row in rows):
-        said += f", means of the best {PUBLISHED_BEST} where that is said"
+        said += f", means of the best {PUBLISHED_BEST} where marked"
     return said + "."
 
 

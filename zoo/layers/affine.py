@@ -14,8 +14,8 @@ from .matrix import AbstractMatrix
 class Linear(eqx.Module):
     """x -> weight x + bias.
 
-    Unlike Equinox's it does not keep its sizes beside the arrays, so a layer whose states have
-    become fewer is a tree of the same structure.
+    Unlike Equinox's, it does not store its sizes beside the arrays. A layer with fewer states is
+    therefore a tree of the same structure.
     """
 
     weight: Float[Array, "outputs inputs"] | AbstractMatrix

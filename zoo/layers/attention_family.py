@@ -20,7 +20,7 @@ from .query_key_value import QueryKeyValue
 Mapping = Callable[
     [Float[InputArray, "key_heads d_state *rest"]], Float[InputArray, "key_heads rank *rest"]
 ]
-"""What is done to all rows that make keys, say: from `d_state` for each head to `rank`."""
+"""A linear map of the rows that make keys (or queries): from `d_state` of each head to `rank`."""
 
 Basis = Literal["any", "orthonormal", "selection"]
 
@@ -51,8 +51,8 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
     takes_intervals: ClassVar[bool] = True
 
     basis: ClassVar[Basis]
-    """Which W and U keep the form of the recurrence: any with W^T U = I where a head has one decay,
-    orthonormal W = U by the delta rule, a selection where each key has a decay of its own."""
+    """The W and U that keep the form of the recurrence. "any": W^T U = I, if a head has one decay.
+    "orthonormal": W = U, for the delta rule. A selection, if each key has a decay of its own."""
 
     g_proj: eqx.AbstractVar[Linear | None]
     o_norm: eqx.AbstractVar[Float[Array, " values"]]
@@ -64,7 +64,8 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
     def log_decay(
         self, u: Float[InputArray, "*lead d_model"]
     ) -> Float[Array, "*lead heads #d_state"]:
-        """Logarithm of what each sample leaves of the state: of each key, or one for a head."""
+        """Logarithm of the factor by which each sample multiplies the state, for each key or one
+        for a head."""
 
     @abc.abstractmethod
     def beta(self, u: Float[InputArray, "*lead d_model"]) -> Float[Array, "*lead heads"] | None:
@@ -74,9 +75,9 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
     def map_keys(self, q: Mapping, k: Mapping, decay: Mapping) -> "AbstractLinearAttention":
         """The layer with other keys: `q` and `k` are applied to all that makes queries and keys.
 
-        That are the rows of their projections and of the convolution, or of the maps behind them if
-        there are any. `decay` is applied to the rows that make a decay of each key. Without
-        `mixes_keys`, only selections of rows give the layer of a smaller state.
+        These are the rows of their projections and of the convolution, or of the maps after them if
+        the layer has maps. `decay` is applied to the rows that make a decay of each key. Without
+        `mixes_keys`, only selections of rows give a layer with a smaller state.
         """
 
     @property
@@ -110,7 +111,7 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
 
     @checked
     def with_maps(self) -> "AbstractLinearAttention":
-        """The layer with maps behind its queries and keys, which change nothing yet.
+        """The layer with maps after its queries and keys, which are the identity at first.
 
         ValueError where each key has a decay of its own: only a selection keeps its form.
         """
@@ -191,7 +192,7 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
     def gate(
         self, u: Float[InputArray, "*lead {self.d_model}"]
     ) -> Float[Array, "*lead heads values"] | None:
-        """What the outputs of the heads are multiplied with; None for nothing."""
+        """The factor of the heads' outputs; None for no gate."""
         if self.g_proj is None:
             return None
         return jax.nn.silu(self.g_proj(u)).reshape(*u.shape[:-1], self.heads, self.values)
@@ -202,7 +203,7 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         o: Float[InputArray, "*lead heads values"],
         gate: Float[InputArray, "*lead heads values"] | None,
     ) -> Float[Array, "*lead {self.d_model}"]:
-        """The layer's output where the heads' is `o`: out of norm, gate and projection."""
+        """The layer's output from the heads' outputs `o`, through norm, gate and projection."""
         wide = jnp.asarray(o, jnp.result_type(o, jnp.float32))
         mean = jnp.mean(wide**2, axis=-1, keepdims=True)
         y = self.o_norm * (wide * jax.lax.rsqrt(mean + self.eps)).astype(o.dtype)

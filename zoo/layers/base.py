@@ -19,8 +19,8 @@ class AbstractSSM(eqx.Module):
 
     Every layer runs in ways that give the same numbers: `layer(u)` for a whole sequence, `run` for
     a piece of one, and `step` for one sample at a time. Layers are immutable and work on one
-    sequence; use `jax.vmap` for a batch. A `key`, which `eqx.nn.Sequential` hands to all that it
-    holds, is accepted by the zoo's own layers and has no effect. A layer is either linear and
+    sequence; use `jax.vmap` for a batch. The layers of the zoo accept a `key`, which
+    `eqx.nn.Sequential` passes to all its parts, and ignore it. A layer is either linear and
     time-invariant (`AbstractLinearSSM`) or selective (`AbstractSelectiveSSM`).
     """
 
@@ -30,13 +30,13 @@ class AbstractSSM(eqx.Module):
     """The fields that are matrices into the states and out of them, by rows: those that
     `zoo.quantize` rounds, besides linear maps."""
     is_mixer: ClassVar[bool] = False
-    """Whether it gates and mixes channels by itself, and so stands in a residual block alone."""
+    """Whether it gates and mixes channels by itself. A residual block then holds nothing else."""
     takes_intervals: ClassVar[bool] = False
     """Whether its call takes `dt`, the intervals before each sample, and its step the one before
     that sample."""
     is_causal: ClassVar[bool] = True
-    """Whether outputs look at the past alone. If not, it cannot be streamed, and its call takes
-    `length`, the samples of a padded sequence."""
+    """Whether outputs depend on the past alone. If not, the layer cannot stream, and its call takes
+    `length`, the number of samples of a padded sequence."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         if args or kwargs:  # copies and pickles are made without
@@ -73,17 +73,17 @@ class AbstractSSM(eqx.Module):
     ) -> tuple[Any, Float[Array, "length d_model"]]:
         """A piece of a sequence: the next carry and the outputs, as `step` would give them.
 
-        Of a padded piece, `length` is the number of samples, 1 or more: the carry is the one after
-        them, and outputs beyond them mean nothing.
+        Of a padded piece, `length` is the number of samples, 1 or more: the carry is the state
+        after them, and outputs beyond them are undefined.
         """
 
     @abc.abstractmethod
     def resized(self, n: int) -> "AbstractSSM":
-        """A layer of this kind and size, but of `n` states: only its shapes mean anything."""
+        """A layer of this kind and size with `n` states. Only its shapes are meaningful."""
 
     @abc.abstractmethod
     def first_states(self, n: int) -> "AbstractSSM":
-        """The layer with its first `n` states, whose entries are copied: nothing is computed."""
+        """The layer with its first `n` states. Entries are copied, nothing is computed."""
 
 
 class AbstractLinearSSM(AbstractSSM):
@@ -95,10 +95,10 @@ class AbstractLinearSSM(AbstractSSM):
 
     is_modal: ClassVar[bool] = False
     """Whether every field has its states along one axis, and `to_lti` and `from_lti` treat each
-    state by itself. `compress` then pads layers with copies of a state, so that one program serves
-    many sizes; for other layers it compiles one for each."""
+    state by itself. `compress` then pads layers with copies of a state, so that one compiled
+    program serves many sizes. For other layers it compiles one program for each size."""
     error_factor: ClassVar[int] = 1
-    """The gain of an error of the layer is at most this times that of the error of its system."""
+    """The gain of the layer's error is at most this factor times the gain of its system's error."""
 
     @property
     def keeps_forever(self) -> bool:
@@ -135,9 +135,8 @@ class AbstractLinearSSM(AbstractSSM):
 
 
 class AbstractTimedSSM(AbstractLinearSSM):
-    """A linear system in continuous time, which can be sampled at irregular times.
-
-    Without intervals it is the time-invariant system that `to_lti` says.
+    """A linear system in continuous time, which can be sampled at irregular times. Without
+    intervals it is the time-invariant system of `to_lti`.
     """
 
     takes_intervals: ClassVar[bool] = True
@@ -154,8 +153,9 @@ class AbstractBothWaysSSM(AbstractLinearSSM):
     """A linear layer that reads a sequence forwards and backwards with the same states.
 
     Its system is the forward one, whose outputs are those of the forward half, then those that the
-    backward half makes of the reversed sequence. Both add up, and either may leave out what the
-    current input has put into it: an error's gain is at most three times that of the system's.
+    backward half makes of the reversed sequence. Both are added, and either may leave out the
+    contribution of the current input. The gain of an error is at most three times that of the
+    system's error.
     """
 
     is_causal: ClassVar[bool] = False
@@ -166,13 +166,13 @@ class AbstractBankSSM(AbstractSSM):
     """A bank of linear time-invariant systems: one of `d_state` states for each channel.
 
     `to_lti` and `from_lti` are those of `AbstractLinearSSM`, of a `DiagonalLTI` whose arrays have
-    the channels in front, each with one input and one output. Fields that act on states have the
-    shape [d_model d_state], and treat each state by itself.
+    the channels as their first axis, each with one input and one output. Fields that act on states
+    have the shape [d_model d_state], and treat each state by itself.
     """
 
     @abc.abstractmethod
     def to_lti(self) -> DiagonalLTI:
-        """The linear systems that this layer is, channels in front."""
+        """The linear systems of this layer, with the channels as the first axis."""
 
     @abc.abstractmethod
     def from_lti(self, lti: DiagonalLTI) -> "AbstractBankSSM":
@@ -198,10 +198,10 @@ class AbstractBankSSM(AbstractSSM):
 
 
 class AbstractSelectiveSSM(AbstractSSM):
-    """A layer whose recurrence follows its input: what it is as a linear system depends on data.
+    """A layer whose recurrence depends on its input, so that its linear system depends on data.
 
-    Mamba, gated linear attention and the delta rule are of this kind. A family of such layers says
-    more of itself in an abstract class of its own (`AbstractMambaSSM`).
+    Mamba, gated linear attention and the delta rule are of this kind. Each family of such layers
+    has an abstract class of its own (such as `AbstractMambaSSM`).
     """
 
 
@@ -262,23 +262,23 @@ def check_bank_fits(lti: DiagonalLTI, layer: AbstractSSM) -> None:
 
 @checked
 def is_bank(layer: AbstractSSM) -> TypeGuard[AbstractBankSSM]:
-    """Whether `layer` is a system for each channel."""
+    """Whether `layer` has one system for each channel."""
     return isinstance(layer, AbstractBankSSM)
 
 
 @checked
 def is_linear(layer: AbstractSSM) -> TypeGuard[AbstractLinearSSM]:
-    """Whether `layer` is time-invariant, and can say which system it is."""
+    """Whether `layer` is linear and time-invariant, with `to_lti`."""
     return isinstance(layer, AbstractLinearSSM)
 
 
 @checked
 def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
-    """`layer`, which has to be time-invariant; a ValueError says so otherwise."""
+    """`layer` itself if it is one linear time-invariant system; otherwise a ValueError."""
     if is_bank(layer):
         raise ValueError(
-            f"a {type(layer).__name__} is a system for each channel, allowed here: one system, an "
-            "AbstractLinearSSM"
+            f"`layer` must be an AbstractLinearSSM, one linear system, got a "
+            f"{type(layer).__name__}, which has one for each channel"
         )
     if not isinstance(layer, AbstractLinearSSM):
         raise ValueError(
@@ -291,5 +291,6 @@ def as_linear(layer: AbstractSSM) -> AbstractLinearSSM:
 MIN_DECAY = 1e-7
 """Smallest decay -log|lam| per sample that `from_lti` writes: a time constant of 1e7 samples.
 
-An eigenvalue that rounding has put on the unit circle, or past it, comes back inside here.
+Eigenvalues that rounding has moved onto the unit circle, or outside it, are moved back inside to
+this decay.
 """

@@ -23,10 +23,10 @@ def read_both_ways(
 ) -> Float[Array, "length d_model"]:
     """forward(u) + reverse(backward(reverse(u))).
 
-    `dt` are the intervals before each sample. Read backwards, the interval before a sample is the
-    one that follows it; nothing follows the last sample, whose input is then held as long as the
-    first one's. Of a padded sequence, `length` is the number of samples: backwards it begins at the
-    last of them.
+    `dt` are the intervals before each sample. In the backward direction, the interval before a
+    sample is the one after it. No interval follows the last sample, so its input is held as long as
+    the first one's. For a padded sequence, `length` is its number of samples: the backward
+    direction begins at the last of them.
     """
     samples = u.shape[0]
     backwards = reversing(samples, length)
@@ -39,7 +39,7 @@ def read_both_ways(
 
 @checked
 def reversing(samples: Size, length: Count | None) -> Int[Array, " length"] | slice:
-    """Indices that reverse the first `length` samples, and that undo it too."""
+    """Indices that reverse the first `length` samples. They are their own inverse."""
     if length is None:
         return slice(None, None, -1)
     check_length(length, samples)
@@ -48,7 +48,7 @@ def reversing(samples: Size, length: Count | None) -> Int[Array, " length"] | sl
 
 @checked
 def cannot_stream(what: str, instead: str) -> Callable[..., Any]:
-    """A method that raises a ValueError: the future cannot be streamed."""
+    """A method that raises a ValueError, since the layer needs future samples."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(

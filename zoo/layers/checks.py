@@ -1,4 +1,4 @@
-"""What the settings of layers are checked for, in one sentence that names them."""
+"""Checks of layers' settings, whose errors name the setting in one sentence."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ from ..typing import checked
 def check_kinds(config: Any) -> None:
     """ValueError unless the settings of a configuration class are of the kinds that it declares.
 
-    A float is a finite number, which may be whole; two floats are numbers that may be infinite.
-    Kinds that are not in `KINDS`, names of a choice say, are left to the layer.
+    A float is a finite number, which may be whole. A pair of floats may hold infinity. Types that
+    are not in `KINDS`, such as names of a choice, are checked by the layer.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -57,7 +57,7 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("True or False", lambda value: isinstance(value, bool)),
     tuple[float, float]: ("two numbers", _are_two),
 }
-"""What is said of each kind of setting, and whether a value is of it."""
+"""The wording for each type of setting, and whether a value has this type."""
 
 
 @checked

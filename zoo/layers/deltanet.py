@@ -17,7 +17,7 @@ from .query_key_value import QueryKeyValue
 
 @dataclass(frozen=True)
 class DeltaNetConfig:
-    """DeltaNet, which writes what the state does not say yet (Yang et al. 2024)."""
+    """DeltaNet: linear attention whose state is corrected by the delta rule (Yang et al. 2024)."""
 
     states_per_channel: ClassVar[bool] = True
 
@@ -32,11 +32,13 @@ class DeltaNetConfig:
     conv_bias: bool = False
     """Bias of the convolution."""
     gated: bool = False
-    """A gate behind the heads."""
+    """Whether a gate follows the heads."""
     negative: bool = False
-    """Let b be up to 2, so that eigenvalues go down to -1 (Grazzi et al., arXiv 2411.12537)."""
+    """Whether b goes up to 2, so that eigenvalues go down to -1 (Grazzi et al., arXiv
+    2411.12537)."""
     maps: bool = False
-    """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
+    """Whether trainable maps follow queries and keys, K to K at the start. Cuts are written into
+    them."""
 
     def __post_init__(self):
         check_sizes(self)

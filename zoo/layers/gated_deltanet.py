@@ -19,7 +19,7 @@ from .query_key_value import QueryKeyValue
 
 @dataclass(frozen=True)
 class GatedDeltaNetConfig:
-    """Gated DeltaNet, the delta rule with a decay that follows the data (Yang et al. 2025)."""
+    """Gated DeltaNet: the delta rule with a decay that depends on the data (Yang et al. 2025)."""
 
     states_per_channel: ClassVar[bool] = True
 
@@ -28,7 +28,7 @@ class GatedDeltaNetConfig:
     heads: int = 2
     """Heads, each with a state of K keys times V values; must divide expand * d_model."""
     key_heads: int | None = None
-    """Heads of queries and keys, each for neighbouring heads; None for one for each head."""
+    """Heads of queries and keys, each shared by neighbouring heads; None for one for each head."""
     expand: int = 2
     """Values of all heads, as a multiple of d_model."""
     d_conv: int | None = 4
@@ -36,15 +36,17 @@ class GatedDeltaNetConfig:
     conv_bias: bool = False
     """Bias of the convolution."""
     gated: bool = True
-    """A gate behind the heads."""
+    """Whether a gate follows the heads."""
     negative: bool = False
-    """Let b be up to 2, so that eigenvalues go down to -1 (Grazzi et al., arXiv 2411.12537)."""
+    """Whether b goes up to 2, so that eigenvalues go down to -1 (Grazzi et al., arXiv
+    2411.12537)."""
     dt_min: float = 1e-3
     """Smallest step size at the start [samples]."""
     dt_max: float = 1e-1
     """Largest step size at the start [samples]."""
     maps: bool = False
-    """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
+    """Whether trainable maps follow queries and keys, K to K at the start. Cuts are written into
+    them."""
 
     def __post_init__(self):
         check_sizes(self)

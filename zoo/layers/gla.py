@@ -17,7 +17,7 @@ from .query_key_value import QueryKeyValue
 
 @dataclass(frozen=True)
 class GLAConfig:
-    """Gated linear attention, a decay for each key that follows the data (Yang et al. 2024)."""
+    """Gated linear attention: each key has a decay that depends on the data (Yang et al. 2024)."""
 
     states_per_channel: ClassVar[bool] = True
 
@@ -34,7 +34,7 @@ class GLAConfig:
     gate_rank: int = 16
     """Rank of the map to the decays."""
     gate_normalizer: float = 16.0
-    """What the logarithms of the decays are divided by: the larger, the longer the memory."""
+    """The logarithms of the decays are divided by this: the larger, the longer the memory."""
 
     def __post_init__(self):
         check_sizes(self, "gate_rank")

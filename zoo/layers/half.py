@@ -1,4 +1,5 @@
-"""Layers whose parameters are in half precision: no complex number is, so they compute in single.
+"""Layers whose parameters are in half precision. Complex numbers have no half precision, so these
+layers compute in single precision.
 
 Parameters in single and double precision pass through unchanged.
 """
@@ -41,7 +42,7 @@ def with_feedthrough(
 
 @checked
 def narrowed(layer: Tree, like: Tree) -> Tree:
-    """`layer` with half precision where the parameters of `like` have it."""
+    """`layer` in half precision where the parameters of `like` are."""
     return jax.tree.map(lambda x, old: x.astype(old.dtype) if _is_half(old) else x, layer, like)
 
 

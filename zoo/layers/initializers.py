@@ -51,7 +51,7 @@ def hippo_legs_normal(
     its eigenvalues are -1/2 + i omega and its eigenvectors are unitary.
     """
     if size < 2 or size % 2:
-        raise ValueError(f"size={size}: a HiPPO block has an even number of states, 2 or more")
+        raise ValueError(f"`size` of a HiPPO block must be even and 2 or more, got {size}")
     scale = np.sqrt(2 * np.arange(size) + 1.0)
     lower = -np.tril(np.outer(scale, scale), -1)
     omega, V = np.linalg.eigh(-0.5j * (lower - lower.T))

@@ -25,9 +25,9 @@ class LinOSSConfig:
     states_per_channel: ClassVar[bool] = False
 
     d_state: int = 64
-    """Oscillators N of each layer at the start, real ones: two for each complex one."""
+    """Real oscillators N of each layer at the start: two for each complex one of the papers."""
     scheme: Literal["im", "imex"] = "im"
-    """How time becomes steps: "im" dissipates, "imex" keeps the energy."""
+    """The discretisation: "im" dissipates energy, "imex" conserves it."""
 
     def __post_init__(self):
         check_kinds(self)
@@ -37,7 +37,8 @@ class LinOSSConfig:
 
     @property
     def needs_data(self) -> bool:
-        """Whether the layers that start so can be weighed on data alone."""
+        """Whether layers with these settings can be reduced with data alone (they have no Gramians
+        of white noise)."""
         return self.scheme == "imex"
 
     @checked
@@ -52,7 +53,7 @@ class DLinOSSConfig:
     states_per_channel: ClassVar[bool] = False
 
     d_state: int = 64
-    """Oscillators N of each layer at the start, real ones: two for each complex one."""
+    """Real oscillators N of each layer at the start: two for each complex one of the papers."""
     r_min: float = 0.9
     """Smallest modulus of an eigenvalue at the start; the largest is 1."""
     max_phase: float = math.pi
@@ -79,18 +80,18 @@ class LinOSS(AbstractLinearSSM):
 
     With G = 0 this is LinOSS-IMEX, whose eigenvalues are on the unit circle, and with G > 0
     D-LinOSS. LinOSS-IM is the same with G + dt A in the place of G, where `implicit` says so. A is
-    held between the bounds within which eigenvalues are complex pairs, and G at 0 or above, by
-    rectifiers as published: they pass no gradient where G is 0, so that an undamped oscillator
-    stays undamped while it trains.
+    held between the bounds within which eigenvalues are complex pairs, and G at 0 or above, by the
+    rectifiers of the papers. These pass no gradient where G is 0, so an undamped oscillator stays
+    undamped during training.
 
     The published layers have P = V = 0 and complex B and C: each of their oscillators is two here,
     with the same A, G and step (`from_published`). P (`push`) and V (`velocity`) start at zero and
-    are what makes the class closed under truncation: with them any stable conjugate pair, its rows
+    make the class closed under truncation: with them any stable conjugate pair, its rows
     of B and its columns of C, is an oscillator at any step (`zoo.layers.oscillators`).
 
-    What `from_lti` gives back has no `implicit` states: an undamped layer comes back as D-LinOSS,
-    with a damping that is learned from then on. Without damping at all there are no Gramians of
-    white noise; such a layer is cut by data, or by a finite horizon.
+    Layers from `from_lti` have no `implicit` states: an undamped layer becomes a D-LinOSS, whose
+    damping is trained from then on. Without any damping there are no Gramians of white noise. Such
+    a layer is cut by data, or with a finite horizon.
     """
 
     is_modal: ClassVar[bool] = True
@@ -187,7 +188,8 @@ class LinOSS(AbstractLinearSSM):
 
     @property
     def oscillators(self) -> Oscillators:
-        """A, G and dt as they count: within their bounds, G with what `implicit` adds to it."""
+        """The effective A, G and dt: within their bounds, and G with the term of `implicit`
+        oscillators."""
         dt = jax.nn.sigmoid(widened(self.step_logit))
         return stable(widened(self.A), widened(self.G), dt, self.implicit)
 
@@ -247,10 +249,9 @@ class LinOSS(AbstractLinearSSM):
 
     @checked
     def to_lti(self) -> DiagonalLTI:
-        """One state for each oscillator, of the eigenvalue with the positive angle.
-
-        Where both eigenvalues are one, they are moved apart along the circle by a hundredth of
-        their distance from it, or by 1e-5 rad if that is more.
+        """One state for each oscillator, with the eigenvalue of positive angle. If both eigenvalues
+        are equal, they are moved apart along the circle by a hundredth of their distance from it,
+        or by 1e-5 rad if that is more.
         """
         modes = to_modes(self.oscillators)
         push, velocity = widened(self.push), widened(self.velocity)
@@ -263,7 +264,7 @@ class LinOSS(AbstractLinearSSM):
 
     @checked
     def from_lti(self, lti: DiagonalLTI) -> "LinOSS":
-        """Each pair becomes an oscillator with the step of this layer's one that lies nearest.
+        """Each pair becomes an oscillator, with the step of the nearest oscillator of this layer.
 
         Real eigenvalues are moved off the axis as in `to_lti`, and those of modulus below 1e-3 are
         stored as that.
@@ -287,7 +288,7 @@ class LinOSS(AbstractLinearSSM):
 
 
 def _start(d_model: int, d_state: int, key: PRNGKeyArray) -> dict[str, Array]:
-    """Steps, and all that oscillators are driven and read by, as published."""
+    """Steps, input and output matrices as in the paper."""
     check_positive("d_model", d_model)
     check_positive("d_state", d_state)
     step_key, B_key, C_key, D_key = jax.random.split(key, 4)
@@ -305,7 +306,7 @@ def _start(d_model: int, d_state: int, key: PRNGKeyArray) -> dict[str, Array]:
 
 @checked
 def check_ring(r_min: float, max_phase: float) -> None:
-    """ValueError unless oscillators can start on this ring."""
+    """ValueError unless the ring is valid for the initial eigenvalues."""
     if not 0 < r_min < 1:
         raise ValueError(f"`r_min` must be in (0, 1), got {r_min}")
     if not 0 < max_phase <= math.pi:

@@ -59,7 +59,7 @@ class LRU(AbstractTimedSSM):
     angles below `MIN_ANGLE` one turn further, at 2 pi + angle, which is the same eigenvalue.
 
     Over an interval of dt samples the state advances by lam^dt, turning by the smaller of the two
-    angles that mean lam; the input counts as it does otherwise.
+    angles of lam. The input enters as without intervals.
     """
 
     is_modal: ClassVar[bool] = True

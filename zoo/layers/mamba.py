@@ -37,13 +37,13 @@ class MambaConfig:
     dt_max: float = 1e-1
     """Largest step size at the start [samples]."""
     dt_init_floor: float = 1e-4
-    """Least step size at the start, whatever dt_min [samples]."""
+    """Lower bound of all step sizes at the start, also below dt_min [samples]."""
     bias: bool = False
     """Biases of the projections in and out."""
     conv_bias: bool = True
     """Bias of the convolution."""
     tied: bool = False
-    """One spectrum for all channels, at a speed of its own for each: A_log = a_n + s_d."""
+    """Whether all channels share one spectrum, each with its own speed: A_log = a_n + s_d."""
 
     def __post_init__(self):
         check_kinds(self)
@@ -59,7 +59,7 @@ class MambaConfig:
 
 
 class TiedLog(eqx.Module):
-    """log(-A) with one spectrum for all channels, each at a speed of its own: a_n + s_d."""
+    """log(-A) with one spectrum for all channels, each with its own speed: a_n + s_d."""
 
     a: Float[Array, " d_state"]
     s: Float[Array, " channels"]
@@ -80,7 +80,7 @@ class MambaState(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What the recurrence is given for each sample: it follows the data."""
+    """The arguments of the recurrence for each sample; they depend on the data."""
 
     x: Float[Array, "*lead channels"]
     dt: Float[Array, "*lead channels"]
@@ -139,7 +139,7 @@ class Mamba(AbstractMambaSSM):
 
         The steps softplus(dt_proj.bias) are log-uniform in [dt_min, dt_max] samples, and at least
         `dt_init_floor`. `dt_rank` is ceil(d_model / 16) if not given. `bias` is that of in_proj and
-        out_proj. With `tied`, A is one spectrum at a speed for each channel.
+        out_proj. With `tied`, A is one spectrum with a speed for each channel.
         """
         check_positive("d_model", d_model)
         check_positive("d_state", d_state)
@@ -224,7 +224,7 @@ class Mamba(AbstractMambaSSM):
 
     @checked
     def select(self, x: Float[InputArray, "*lead channels"]) -> Selection:
-        """What the recurrence is given where the convolution, after its silu, gives `x`."""
+        """The arguments of the recurrence for `x`, the output of convolution and SiLU."""
         rank, N = self.dt_rank, self.d_state
         dt, B, C = jnp.split(product(self.x_proj.weight, x), (rank, rank + N), axis=-1)
         dt = jax.nn.softplus(self.dt_proj(dt))

@@ -34,7 +34,7 @@ class Mamba2Config:
     headdim: int = 16
     """Channels of a head; must divide expand * d_model."""
     n_groups: int = 1
-    """Groups of heads, each with B and C of its own; must divide the number of heads."""
+    """Groups of heads, each with its own B and C; must divide the number of heads."""
     d_conv: int = 4
     """Samples under the convolution."""
     chunk_size: int = 64
@@ -44,9 +44,9 @@ class Mamba2Config:
     dt_max: float = 1e-1
     """Largest step size at the start [samples]."""
     dt_init_floor: float = 1e-4
-    """Least step size at the start, whatever dt_min [samples]."""
+    """Lower bound of all step sizes at the start, also below dt_min [samples]."""
     dt_limit: tuple[float, float] = (0.0, math.inf)
-    """Step sizes are clipped to this range, always [samples]."""
+    """Step sizes are always clipped to this range [samples]."""
     bias: bool = False
     """Biases of the projections in and out."""
     conv_bias: bool = True
@@ -73,7 +73,7 @@ class Mamba2State(NamedTuple):
 
 
 class Selection2(NamedTuple):
-    """What the recurrence is given for each sample: it follows the data."""
+    """The arguments of the recurrence for each sample; they depend on the data."""
 
     x: Float[Array, "*lead heads headdim"]
     dt: Float[Array, "*lead heads"]
@@ -92,7 +92,7 @@ class Mamba2(AbstractMambaSSM):
 
     Fields are called as in Hugging Face's weights. B and C are shared by the heads of a group. The
     steps are clipped to `dt_limit` in `step` as in the parallel call; Hugging Face's decoding from
-    a cache does not. A cut by `Data(maps=True)` leaves what makes B and C as it is, and maps them
+    a cache does not. A cut by `Data(maps=True)` keeps the projections of B and C, and maps B and C
     to fewer states.
     """
 
@@ -110,10 +110,10 @@ class Mamba2(AbstractMambaSSM):
     dt_limit: tuple[float, float] = eqx.field(static=True)
     """Smallest and largest step size [samples]."""
     chunk_size: int = eqx.field(static=True)
-    """The most samples that the parallel call takes at once. Does not change what is computed."""
+    """The most samples that the parallel call takes at once. It does not change the results."""
     B_map: Float[Array, "groups convolved d_state"] | None = None
     C_map: Float[Array, "groups convolved d_state"] | None = None
-    """Maps of B and C behind the convolution and its silu, B <- B B_map: none in Mamba-2."""
+    """Maps of B and C after the convolution and its SiLU, B <- B B_map; None in Mamba-2."""
 
     def __check_init__(self):
         low, high = self.dt_limit
@@ -207,7 +207,7 @@ class Mamba2(AbstractMambaSSM):
 
     @property
     def convolved_states(self) -> int:
-        """Entries of B, and of C, of a group, as the convolution gives them."""
+        """Entries of B (and of C) of a group in the convolution's output."""
         return (self.conv1d.weight.shape[0] - self.d_inner) // (2 * self.n_groups)
 
     @property
@@ -288,7 +288,7 @@ class Mamba2(AbstractMambaSSM):
     def select(
         self, xBC: Float[InputArray, "*lead convolved"], dt: Float[InputArray, "*lead heads"]
     ) -> Selection2:
-        """What the recurrence is given where the convolution, after its silu, gives `xBC`."""
+        """The arguments of the recurrence for `xBC`, the output of convolution and SiLU."""
         d, G = self.d_inner, self.n_groups
         x, B, C = jnp.split(xBC, (d, d + G * self.convolved_states), axis=-1)
         return Selection2(
@@ -326,7 +326,7 @@ class Mamba2(AbstractMambaSSM):
     def _selected(
         self, u: Float[Array, "length {self.d_model}"]
     ) -> tuple[Selection2, Float[Array, "length channels"]]:
-        """What the recurrence is given on `u`, from the first sample on, and the gate."""
+        """The arguments of the recurrence on `u`, from the first sample on, and the gate."""
         z, xBC, dt = self.project(u)
         xBC = jax.nn.silu(self.conv1d.run(self.conv1d.init_state(), xBC)[1])
         return self.select(xBC, dt), z

@@ -17,31 +17,31 @@ from .base import AbstractSelectiveSSM
 StateMap = Callable[
     [Float[InputArray, "groups d_state *rest"]], Float[InputArray, "groups rank *rest"]
 ]
-"""What is done to all that makes B, or C."""
+"""A linear map of the rows that make B, or C."""
 
 SpectrumMap = Callable[[Float[InputArray, "spectra d_state"]], Float[InputArray, "spectra rank"]]
-"""What is done to log(-A), of each channel or one row for all."""
+"""A map of log(-A), with one row for each channel or one row for all."""
 
 
 class AbstractMambaSSM(AbstractSelectiveSSM):
     """A selective layer of the Mamba family, with a gate of its own around the recurrence.
 
     Its d channels have N states each, h_k = exp(dt_k A) h_{k-1} + dt_k x_k B_k and y_k = C_k h_k,
-    and share B and C in groups. Intervals before the samples multiply their steps. What its states
-    are driven by, and what is made of them, can be asked here.
+    and share B and C in groups. Intervals before the samples multiply their steps. The methods give
+    the drive of the states and the output that follows from the states.
     """
 
     is_mixer: ClassVar[bool] = True
     takes_intervals: ClassVar[bool] = True
 
     in_proj: AbstractVar[Linear]
-    """What makes all that drives the states."""
+    """The convolution in front of the recurrence."""
 
     folds: ClassVar[bool]
     """Whether B and C are linear in the rows that make them."""
 
     is_tied: ClassVar[bool]
-    """Whether all states of a channel decay alike, so that they do in any basis."""
+    """Whether all states of a channel have the same decay, and so have it in any basis."""
 
     @property
     @abc.abstractmethod
@@ -51,11 +51,12 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
     @property
     @abc.abstractmethod
     def has_maps(self) -> bool:
-        """Whether B and C are mapped to the states behind what makes them."""
+        """Whether maps of B and C to the states follow their projections."""
 
     @abc.abstractmethod
     def with_maps(self) -> "AbstractMambaSSM":
-        """The layer that mixes states, with maps of B and C for it that change nothing yet."""
+        """The layer with maps of B and C that are the identity at first, so that states can be
+        mixed."""
 
     @property
     @abc.abstractmethod
@@ -64,25 +65,25 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
 
     @abc.abstractmethod
     def signals(self, u: Float[InputArray, "length d_model"]) -> Signals:
-        """What drives the states on `u`."""
+        """The arguments of the recurrence on `u`."""
 
     @abc.abstractmethod
     def emit(
         self, u: Float[InputArray, "length d_model"], y: Float[InputArray, "length channels"]
     ) -> Float[Array, "length d_model"]:
-        """The layer's output on `u` where those of its channels' states are `y`."""
+        """The layer's output on `u` from the outputs `y` of its channels' recurrences."""
 
     @abc.abstractmethod
     def map_states(self, B: StateMap, C: StateMap, log_A: SpectrumMap) -> "AbstractMambaSSM":
         """The layer with other states: `B` and `C` are applied to all that makes B and C.
 
-        `log_A` is applied to log(-A), of each channel or one row for all, where states differ in
-        it.
+        `log_A` is applied to log(-A), with one row for each channel or one for all, if states
+        differ in it.
         """
 
     @property
     def mixes_states(self) -> bool:
-        """Whether any basis of the states can be written into what makes B and C; else only a
+        """Whether any basis of the states can be written into the rows of B and C. Otherwise only a
         selection can."""
         return self.folds or self.has_maps
 

@@ -1,4 +1,4 @@
-"""Oscillators and conjugate pairs of eigenvalues: from one to the other, and back.
+"""Conversion of oscillators to conjugate pairs of eigenvalues, and back.
 
 An oscillator's step (`zoo.LinOSS`) has the eigenvalues lam, conj(lam) = rho exp(+-i theta) with
 
@@ -35,8 +35,8 @@ class Oscillators(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """The eigenvalue of each oscillator with the positive angle, and what its mode has to do with
-    force, push and velocity: f, h and g."""
+    """The eigenvalue of positive angle of each oscillator, and the coefficients f, h and g of its
+    mode."""
 
     log_lam: Complex[Array, " d_state"]
     of_force: Complex[Array, " d_state"]
@@ -51,10 +51,9 @@ def stable(
     dt: Float[Array, " d_state"],
     implicit: Bool[Array, " d_state"],
 ) -> Oscillators:
-    """A and G within their bounds, by rectifiers, as published.
-
-    G >= 0. Of implicit oscillators A >= 0, and G is dt A larger; of others A lies where the
-    eigenvalues are complex, (sqrt(S) - 1)^2 <= dt^2 A <= (sqrt(S) + 1)^2.
+    """A and G within their bounds, by the rectifiers of the papers. G >= 0. Of implicit oscillators
+    A >= 0, and G is dt A larger; of others A lies where the eigenvalues are complex, (sqrt(S) -
+    1)^2 <= dt^2 A <= (sqrt(S) + 1)^2.
     """
     G = jax.nn.relu(G)
     root = jnp.sqrt(1 + dt * G)
@@ -69,7 +68,7 @@ def stable(
 
 @checked
 def to_modes(oscillators: Oscillators) -> Modes:
-    """The modes of oscillators within their bounds; eigenvalues that meet are moved apart."""
+    """The modes of oscillators within their bounds. Equal eigenvalues are moved apart."""
     A, G, dt = oscillators
     root = jnp.sqrt(1 + dt * G)
     less = dt * G / (root + 1)  # root - 1
@@ -101,7 +100,7 @@ def from_modes(
 ) -> tuple[Oscillators, Array, Array, Array, Array, Array]:
     """The oscillators that are `lti`, their B, P, C and V, and their steps before the sigmoid.
 
-    Each takes the step of the one whose eigenvalue `own` lies nearest.
+    Each takes the step of the oscillator with the nearest eigenvalue in `own`.
     """
     decay = jnp.clip(-jnp.real(lti.log_lam), MIN_DECAY, FASTEST)
     angle = jnp.pi - jnp.mod(jnp.pi - jnp.imag(lti.log_lam), 2 * jnp.pi)
@@ -135,7 +134,7 @@ def _least_angle(less):
 
 
 UNDAMPED = 5e-8
-"""Decay per sample of an oscillator without damping, as `to_lti` says it."""
+"""Decay per sample that `to_lti` gives an oscillator without damping."""
 
 FASTEST = 6.9
 """Largest decay per sample that is written: a modulus of 1e-3."""

@@ -1,4 +1,4 @@
-"""Queries, keys and values of linear attention: projections, convolution, what stands behind."""
+"""Queries, keys and values of linear attention: projections, convolution, maps, normalisation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,8 @@ from .causal_conv import CausalConv
 from .matrix import AbstractMatrix
 
 Feature = Literal["identity", "silu", "unit"]
-"""What is made of queries and keys: nothing, their SiLU, or that as a vector of length one."""
+"""How queries and keys are transformed: not at all, by SiLU, or by SiLU and division by the
+length."""
 
 UNIT_EPSILON = 1e-6
 """Added to the squared lengths of queries and keys."""
@@ -28,7 +29,7 @@ Triple = tuple[
 
 
 class KeyMaps(eqx.Module):
-    """Maps behind projection, convolution and SiLU, from K to fewer: q -> q q_map, k -> k k_map."""
+    """Maps after projection, convolution and SiLU, from K to fewer: q -> q q_map, k -> k k_map."""
 
     q: Float[Array, "key_heads keys d_state"]
     k: Float[Array, "key_heads keys d_state"]
@@ -37,23 +38,23 @@ class KeyMaps(eqx.Module):
 class QueryKeyValue(eqx.Module):
     """q, k, v = silu(conv1d(project(u))) of each head; maps; q and k of length one; q by `scale`.
 
-    Convolution, SiLU, maps and lengths are there where the layer has them. Maps stand before the
-    division by the length, so that keys have length one after them too: by the delta rule longer
-    keys would make the state grow.
+    Convolution, SiLU, maps and division by the length are applied if the layer has them. Maps stand
+    before the division by the length, so that keys still have length one. With the delta rule
+    longer keys would make the state grow.
     """
 
     q_proj: Linear
     k_proj: Linear
     v_proj: Linear
     conv1d: CausalConv | None
-    """Of the channels of q, k and v, one after the other."""
+    """Of the concatenated channels of q, k and v."""
     maps: KeyMaps | None
-    """The last arrays of a layer, so that those before keep their places where maps are added."""
+    """The last arrays of a layer, so that all others keep their places when maps are added."""
     key_heads: int = eqx.field(static=True)
     heads: int = eqx.field(static=True)
     feature: Feature = eqx.field(static=True)
     scale: float = eqx.field(static=True)
-    """What queries are multiplied with: K^-1/2, of the keys that the layer was born with."""
+    """Factor of the queries: K^-1/2, with the number K of keys at the layer's creation."""
 
     def __check_init__(self):
         if self.heads % self.key_heads:
@@ -75,7 +76,7 @@ class QueryKeyValue(eqx.Module):
         maps: bool,
         key: PRNGKeyArray,
     ) -> "QueryKeyValue":
-        """Projections without a bias; maps, if wanted, that change nothing."""
+        """Projections without a bias and, if requested, identity maps."""
         q_key, k_key, v_key, conv_key = jax.random.split(key, 4)
         keys, channels = key_heads * d_state, heads * values
         conv = None
@@ -101,18 +102,18 @@ class QueryKeyValue(eqx.Module):
 
     @property
     def d_state(self) -> int:
-        """Keys of a head behind the maps."""
+        """Keys of a head after the maps."""
         return self.keys if self.maps is None else self.maps.k.shape[2]
 
     @property
     def mixes(self) -> bool:
-        """Whether any basis can be written into what makes q and k, up to their lengths."""
+        """Whether any basis can be written into the rows that make q and k, up to their lengths."""
         bare = self.conv1d is None and self.feature == "identity"
         return self.maps is not None or bare
 
     @checked
     def with_maps(self) -> "QueryKeyValue":
-        """With maps that change nothing; itself if it has some."""
+        """With identity maps; itself if it has maps already."""
         if self.maps is not None:
             return self
         identity = jnp.eye(self.keys, dtype=self.k_proj.weight.dtype)
@@ -153,7 +154,7 @@ class QueryKeyValue(eqx.Module):
 
     @checked
     def mapped(self, q: Callable[..., Any], k: Callable[..., Any]) -> "QueryKeyValue":
-        """With `q` and `k` applied to all that makes queries and keys, as rows of each head."""
+        """With `q` and `k` applied to all rows that make queries and keys of each head."""
         if self.maps is not None:
             new = [
                 jnp.swapaxes(jnp.asarray(change(jnp.swapaxes(old, 1, 2))), 1, 2)
@@ -190,7 +191,7 @@ class QueryKeyValue(eqx.Module):
         return product(jnp.concatenate(weights), u)
 
     def _made(self, x: Float[Array, "*lead convolved"]) -> Triple:
-        """q, k and v of their channels after the convolution."""
+        """q, k and v from their channels after the convolution."""
         if self.feature != "identity":
             x = jax.nn.silu(x)
         n = self.key_heads * self.keys

@@ -33,7 +33,8 @@ class RetNetConfig:
     conv_bias: bool = False
     """Bias of the convolution."""
     maps: bool = False
-    """Trainable maps behind queries and keys, K to K at the start, for cuts to be written into."""
+    """Whether trainable maps follow queries and keys, K to K at the start. Cuts are written into
+    them."""
 
     def __post_init__(self):
         check_sizes(self)

@@ -59,14 +59,14 @@ class S4DConfig:
 
 
 class S4D(AbstractBankSSM):
-    """A bank of H systems of one input and one output, N stored of 2N conjugate states each.
+    """A bank of H systems with one input and one output. Each stores N of 2N conjugate states.
 
         x_k = lam x_{k-1} + gain * B u_k,  Lambda = -exp(Lambda_re_log) + i Lambda_im
         y_k = 2 Re(sum over the states of C x_k) + D u_k                  (section 3)
 
-    for each channel, with a step size exp(log_step) of its own. B starts as ones. `to_lti` is a
-    `DiagonalLTI` whose arrays have the channels in front, as `jax.vmap` would make it; `compress`
-    balances every channel by itself and leaves all of them one number of states.
+    for each channel, with its own step size exp(log_step). B starts as ones. `to_lti` gives a
+    `DiagonalLTI` whose arrays have the channels as their first axis, as under `jax.vmap`.
+    `compress` balances every channel by itself and leaves all of them the same number of states.
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
@@ -84,7 +84,10 @@ class S4D(AbstractBankSSM):
 
     def __check_init__(self):
         if self.discretization not in RULES:
-            raise ValueError(f"discretization={self.discretization!r}, allowed: {sorted(RULES)}")
+            raise ValueError(
+                f"`discretization` must be one of {', '.join(sorted(RULES))}, got "
+                f"{self.discretization!r}"
+            )
 
     @classmethod
     @checked
@@ -211,7 +214,8 @@ class S4D(AbstractBankSSM):
 
     @checked
     def from_lti(self, lti: DiagonalLTI) -> "S4D":
-        """Every channel keeps its step size. What has been said of `S5.from_lti` holds here too."""
+        """Every channel keeps its step size. The remark on small eigenvalues at `S5.from_lti` holds
+        here too."""
         check_bank_fits(lti, self)
         dtype = self.init_state().dtype
         fastest = -float(np.log(jnp.finfo(dtype).eps))
@@ -235,7 +239,7 @@ class S4D(AbstractBankSSM):
 
 @checked
 def check_start(start: str) -> None:
-    """ValueError unless `start` names eigenvalues to start with."""
+    """ValueError unless `start` is a key of `STARTS`."""
     if start not in STARTS:
         raise ValueError(f"`start` must be one of {', '.join(STARTS)}, got {start!r}")
 
@@ -257,4 +261,4 @@ def _legs(n: int) -> Complex[np.ndarray, " d_state"]:
 
 
 STARTS = {"lin": _linear, "inv": _inverse, "legs": _legs}
-"""Eigenvalues to start with by name: `STARTS[name](d_state)`."""
+"""Initial eigenvalues by name: `STARTS[name](d_state)`."""

@@ -21,16 +21,17 @@ from .initializers import hippo_legs_normal, log_uniform
 
 
 class S5(AbstractTimedSSM):
-    """A diagonal continuous-time system with learned step sizes, N stored of 2N conjugate states.
+    """A diagonal continuous-time system with learned step sizes, which stores N of 2N conjugate
+    states.
 
         x' = Lambda x + B u,  Lambda = -exp(Lambda_re_log) + i Lambda_im       (eq. 1, 5)
         x_k = lam x_{k-1} + gain * (B u_k), step exp(log_step) of each state    (eq. 6)
         y_k = 2 Re(C x_k) + D u_k                                              (conjugate symmetry)
 
-    The public code stores Re(Lambda) itself, which training can push past zero; its logarithm
-    cannot leave the stable half-plane. Its other options are settings of the class: without
+    The public code stores Re(Lambda) itself, which training can push above zero. Its logarithm
+    keeps Lambda in the stable half-plane. Its other options are settings of the class: without
     `conjugate_pairs` both states of a pair are stored, and y_k = Re(C x_k) + D u_k;
-    `clip_eigenvalues` takes real parts above -1e-4 for that; all steps are multiplied by
+    `clip_eigenvalues` clips real parts to at most -1e-4; all steps are multiplied by
     `step_rescale`.
     """
 
@@ -240,15 +241,14 @@ class S5(AbstractTimedSSM):
 
     @property
     def _of_pair(self) -> int:
-        """How many states of the system a stored one stands for."""
+        """How many states of the system one stored state represents."""
         return 2 if self.conjugate_pairs else 1
 
     @checked
     def from_lti(self, lti: DiagonalLTI) -> "S5":
-        """Each state takes the step size of this layer's state whose eigenvalue lies nearest.
-
-        An eigenvalue of less than the dtype's rounding of 1 is stored as that: the bilinear rule
-        has no continuous eigenvalue for zero.
+        """Each state takes the step size of the layer's state with the nearest eigenvalue. An
+        eigenvalue smaller than the dtype's rounding of 1 is raised to that: the bilinear rule has
+        no continuous eigenvalue for zero.
         """
         check_fits(lti, self)
         own = self.to_lti().log_lam

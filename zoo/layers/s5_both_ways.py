@@ -1,4 +1,4 @@
-"""S5 that reads both ways with one set of states, as the bidirectional layer of the public S5."""
+"""S5 in both directions with one set of states, as the bidirectional layer of the public S5."""
 
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ class S5BothWays(AbstractBothWaysSSM):
         y_k = 2 Re(C_1 x_k + C_2 z_k) + D u_k
 
     This is the bidirectional layer of the public S5 code. Both states hold the current input, which
-    so counts twice; without `current_twice` what it has put into z_k is left out.
+    therefore counts twice. Without `current_twice` its contribution to z_k is left out.
     `zoo.Bidirectional` has two layers instead, which share nothing.
 
     `to_lti` is the forward system with the outputs of both halves, 2 H of them, which `compress`
@@ -42,7 +42,7 @@ class S5BothWays(AbstractBothWaysSSM):
     B_re: Float[Array, "d_state d_model"]
     B_im: Float[Array, "d_state d_model"]
     C_re: Float[Array, "outputs d_state"]
-    """The rows of both C, those of the forward half first."""
+    """The rows of both C, with those of the forward half first."""
     C_im: Float[Array, "outputs d_state"]
     D: Float[Array, " d_model"]
     log_step: Float[Array, " d_state"]
@@ -55,7 +55,7 @@ class S5BothWays(AbstractBothWaysSSM):
     @classmethod
     @checked
     def from_halves(cls, forward: S5, backward: S5, *, current_twice: bool = True) -> "S5BothWays":
-        """The layer with the C of both; all else is that of `forward`."""
+        """The layer with both C; all other fields are those of `forward`."""
         both = {name: getattr(forward, name) for name in FIELDS}
         for name in ("C_re", "C_im"):
             both[name] = jnp.concatenate([getattr(forward, name), getattr(backward, name)])
@@ -119,7 +119,8 @@ class S5BothWays(AbstractBothWaysSSM):
 
     @checked
     def from_lti(self, lti: DiagonalLTI) -> "S5BothWays":
-        """As `S5.from_lti`, with the outputs of both halves; of D the diagonal of the first."""
+        """As `S5.from_lti`, with the outputs of both halves, and D from the diagonal of the first
+        half."""
         H = self.d_model
         if lti.B.shape[1] != H or lti.C.shape[0] != 2 * H:
             raise ValueError(

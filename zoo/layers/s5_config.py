@@ -28,15 +28,17 @@ class S5Config:
     step_max: float = 1e-1
     """Largest step size at the start [samples]."""
     discretization: Discretization = "zoh"
-    """How continuous time becomes samples."""
+    """The discretisation of continuous time."""
     conjugate_pairs: bool = True
-    """Store one of each conjugate pair of states; False stores both, each free to move."""
+    """Whether to store one of each conjugate pair of states. False stores both as independent
+    states."""
     clip_eigenvalues: bool = False
-    """Take real parts of eigenvalues above -1e-4 for that, as the original's `clip_eigs`."""
+    """Whether to clip real parts of eigenvalues to at most -1e-4, as the original's `clip_eigs`."""
     step_rescale: float = 1.0
-    """Multiplies all step sizes: for samples at another rate than those trained on."""
+    """Factor of all step sizes, for samples at another rate than in training."""
     both_ways: bool = False
-    """Read forwards and backwards with one Lambda and B, as the original's `bidirectional`."""
+    """Whether to read forwards and backwards with one Lambda and B, as the original's
+    `bidirectional`."""
     current_twice: bool = True
     """With `both_ways`, whether both directions count the current input, as in the original."""
 

@@ -1,4 +1,4 @@
-"""Maps of states, written into the rows that make B and C, or kept behind the convolution."""
+"""Maps of states, written into the rows that make B and C, or stored after the convolution."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def by_group(
     groups: int,
     matrix: Float[Array, "groups kept d_state"] | None,
 ) -> Float[Array, "*lead groups d_state"]:
-    """What the convolution makes of B, or C, for each group, mapped to the states."""
+    """B, or C, of each group from the convolution's output, mapped to the states."""
     y = y.reshape(*y.shape[:-1], groups, y.shape[-1] // groups)
     return y if matrix is None else jnp.einsum("...gk,gkn->...gn", y, matrix)
 
@@ -37,5 +37,5 @@ def by_group(
 def map_columns(
     matrix: Float[InputArray, "groups kept d_state"], change: Any
 ) -> Float[Array, "groups kept rank"]:
-    """The map of `by_group`, with what `change` does to states done to its columns."""
+    """The map of `by_group` with `change` applied to its columns."""
     return jnp.swapaxes(jnp.asarray(change(jnp.swapaxes(matrix, 1, 2))), 1, 2)

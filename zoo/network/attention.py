@@ -1,4 +1,4 @@
-"""Sliding-window attention, for a place between recurrent blocks."""
+"""Sliding-window attention, for use between recurrent blocks."""
 
 import math
 from typing import ClassVar, NamedTuple
@@ -15,12 +15,12 @@ from ..typing import Count, InputArray, checked
 
 
 class Window(NamedTuple):
-    """What attention carries: keys and values of the last samples, one less than it sees."""
+    """The carry of attention: keys and values of the last `window` - 1 samples."""
 
     keys: Float[Array, "past heads headdim"]
     values: Float[Array, "past heads headdim"]
     seen: Int[Array, ""]
-    """How many of them there have been; the others are before the beginning."""
+    """The number of samples so far. Entries for earlier samples are not used."""
 
 
 class WindowAttention(eqx.Module):
@@ -28,9 +28,9 @@ class WindowAttention(eqx.Module):
 
         o_k = sum over j of softmax_j(q_k . k_j / sqrt(headdim) + bias[head, k - j]) v_j
 
-    Places are told by a learned bias for each lag, which starts at zero, so that nothing depends on
-    where a sequence began. Time and memory are linear in its length. Called, run and stepped as an
-    `AbstractSSM`, but no state-space layer: `compress` leaves it as it is.
+    Positions enter by a learned bias for each lag, which starts at zero. Outputs do not depend on
+    where a sequence began. Time and memory are linear in its length. It is called, run and stepped
+    like an `AbstractSSM`. It is not a state-space layer, and `compress` leaves it unchanged.
     """
 
     is_causal: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class WindowAttention(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "length {self.d_model}"]:
-        """The output sequence. Intervals `dt` are nothing to it: it counts samples."""
+        """The output sequence. Intervals `dt` are ignored: lags count samples."""
         return self.run(self.init_state(), u)[1]
 
     @checked
@@ -115,10 +115,9 @@ class WindowAttention(eqx.Module):
         return x.reshape(len(x), len(self.bias), -1)
 
     def _attend(self, q, keys, values, first):
-        """Outputs for queries [L h d], of which number i sees keys i ... i + window - 1.
-
-        Keys before number `first` are before the beginning. In blocks of `window` queries, each of
-        which sees keys of twice as many samples.
+        """Outputs for queries [L h d]; query i sees keys i ... i + window - 1. Keys before `first`
+        are before the beginning of the sequence. Queries are taken in blocks of `window`, each with
+        the keys of two blocks.
         """
         L, (_, W) = len(q), self.bias.shape
         blocks = -(-L // W)

@@ -1,4 +1,4 @@
-"""Two layers over one sequence, one of them backwards."""
+"""Two layers over one sequence, one of them in reverse."""
 
 from typing import ClassVar
 
@@ -15,9 +15,9 @@ _refuse = cannot_stream("Bidirectional", "one of its two layers, `forward`")
 class Bidirectional(eqx.Module):
     """y = forward(u) + reverse(backward(reverse(u))): every output sees the whole sequence.
 
-    Each direction is a layer of its own, with its own state, and shrinks on its own. Both count
-    the current input, as the public S5 does. `init_state`, `step` and `run` raise a ValueError: the
-    future cannot be streamed.
+    Each direction is a separate layer with its own state, and is cut separately. Both count the
+    current input, as the public S5 does. `init_state`, `step` and `run` raise a ValueError, since
+    outputs need future samples.
     """
 
     is_causal: ClassVar[bool] = False
@@ -36,9 +36,10 @@ class Bidirectional(eqx.Module):
     ) -> Float[Array, "length d_model"]:
         """`dt`, for layers that take it, are the intervals before each sample, in samples.
 
-        Read backwards, the interval before a sample is the one that follows it; nothing follows
-        the last sample, whose input is then held as long as the first one's. Of a padded sequence,
-        `length` is the number of samples: backwards it begins at the last of them.
+        In the backward direction, the interval before a sample is the one after it. No interval
+        follows the last sample, so its input is held as long as the first one's. For a padded
+        sequence, `length` is its number of samples: the backward direction begins at the last of
+        them.
         """
         return read_both_ways(self.forward, self.backward, u, dt, length)
 

@@ -26,11 +26,10 @@ def _summed_once_backward(_, dx):
 _summed_once = both_ways(
     lambda x: (x, None), lambda _, tangents: tangents[0], _summed_once_backward
 )
-"""x. Its cotangent, a sum that grows from block to block, is worked out here and kept.
-
-XLA's fusion copies cheap sums into all that use them, so that each block would add up again the
-cotangents of all blocks after it. It does not copy divisions, here by ones that it can't see: one
-for each entry, as it makes a product, which it copies, of a division by a single number.
+"""x. Its cotangent, a sum that grows from block to block, is computed and stored here. XLA's fusion
+copies cheap sums into all their uses, so each block would repeat the sums of all later blocks. XLA
+does not copy divisions, here by ones that it cannot see. The ones are an array, since XLA turns a
+division by one number into a product, which it copies.
 """
 
 
@@ -49,11 +48,11 @@ class AbstractBlock(eqx.Module):
     def after(
         self, y: Float[InputArray, "length d_model"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "length d_model"]:
-        """What is done with the layer's output, sample by sample, before it is added."""
+        """The function of the layer's output, sample by sample, before the sum."""
 
     @abc.abstractmethod
     def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
-        """What is made of the sum, sample by sample, at the end of the block."""
+        """The function of the sum, sample by sample, at the end of the block."""
 
     @checked
     def __call__(
@@ -67,8 +66,8 @@ class AbstractBlock(eqx.Module):
     ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
         """The next residual stream and the next state.
 
-        Samples from `length` on are padding: they change nothing before them, and mean nothing.
-        `dt` are the intervals before each sample, for layers that take them.
+        Samples at and after `length` are padding: they do not change earlier outputs, and their
+        outputs are undefined. `dt` are the intervals before each sample, for layers that take them.
         """
         x = _summed_once(x)
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
@@ -176,7 +175,7 @@ class MixerBlock(AbstractBlock):
 
 
 class AttentionBlock(AbstractBlock):
-    """x + dropout(attention(norm(x))), which stands between blocks of state-space layers."""
+    """x + dropout(attention(norm(x))), used between blocks of state-space layers."""
 
     norm: AbstractNorm
     attention: WindowAttention
@@ -185,7 +184,7 @@ class AttentionBlock(AbstractBlock):
 
     @property
     def ssm(self) -> WindowAttention:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The attention, in the place of the layer."""
+        """The attention, in the field of the layer."""
         return self.attention
 
     @checked
@@ -209,7 +208,7 @@ def run_blocks(
     dt: Float[InputArray, " length"] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
-    """The residual stream after all blocks, and the next state; the rest as for a block."""
+    """The residual stream after all blocks, and the next state. Arguments are those of a block."""
     keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
     for block, block_key in zip(blocks, keys, strict=True):
         x, state = block(x, state, length=length, dt=dt, key=block_key)
@@ -218,24 +217,25 @@ def run_blocks(
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What the residual blocks of a network are like."""
+    """Settings of the residual blocks of a network."""
 
     norm: NormName = "batch"
     """Normalisation: by the batch, by the batch with running statistics, or sample by sample."""
     norm_first: bool = True
-    """Normalise what goes into a layer; otherwise what comes out of the block."""
+    """Whether to normalise the input of a layer; otherwise the output of the block."""
     norm_affine: bool = True
     """Whether a norm has a weight and a bias."""
     norm_epsilon: float = NORM_EPSILON
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """What gates the activated outputs of a layer, by the names of S5."""
+    """The gate of the layer's activated outputs, by the names of the public S5 code."""
     dropout: float = 0.0
     """Share of the values that dropout sets to zero."""
     bidirectional: bool = False
-    """Run a second layer backwards in each block."""
+    """Whether each block has a second layer that runs in reverse."""
     attention_every: int = 0
-    """Sliding-window attention after every so many blocks, where others follow; 0 for none."""
+    """A block of sliding-window attention after every so many blocks, except the last; 0 for
+    none."""
     attention_window: int = 64
     """Samples that attention sees: the present one and those before it."""
     attention_heads: int = 4
@@ -245,7 +245,7 @@ class BlockSettings:
         for name, allowed in (("norm", NORMS), ("gate", GATES)):
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{name}={value!r}, allowed: {', '.join(allowed)}")
+                raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
 
 
 @checked
@@ -280,14 +280,14 @@ def residual_block(
     d_model: int,
     key: PRNGKeyArray,
 ) -> Block | MixerBlock:
-    """The block that suits the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
+    """The block for the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
     forward_key, backward_key, gate_key = jax.random.split(key, 3)
     forward = make_ssm(forward_key)
     both = settings.bidirectional
     if both and not forward.is_causal:
         raise ValueError(
-            f"bidirectional=True, allowed with layers that read one way, got a "
-            f"{type(forward).__name__}"
+            f"`bidirectional` must be False for a {type(forward).__name__}, which reads both ways, "
+            "got True"
         )
     ssm = Bidirectional(forward, make_ssm(backward_key)) if both else forward
     norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)

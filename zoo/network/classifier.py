@@ -55,14 +55,14 @@ class EmbeddingEncoder(eqx.Module):
 
 Encoder = LinearEncoder | EmbeddingEncoder
 ENCODERS: dict[str, Callable[..., Encoder]] = {"real": LinearEncoder, "tokens": EmbeddingEncoder}
-"""By the kind of input: `encoder(input_size, d_model, key=key)`."""
+"""Encoders by the kind of input: `encoder(input_size, d_model, key=key)`."""
 
 
 @checked
 def mean_pool(
     h: Float[InputArray, "length d_model"], length: Count | None = None
 ) -> Float[Array, " d_model"]:
-    """The mean over the samples that are no padding."""
+    """The mean over the samples that are not padding."""
     if length is None:
         return jnp.mean(h, axis=0)
     return jnp.sum(h, axis=0, where=within(length, h.shape[0])[:, None]) / length
@@ -76,14 +76,14 @@ class PooledState(NamedTuple):
     total: Float[Array, " d_model"]
     """The sum of the residual stream over the samples so far."""
     samples: Float[Array, ""]
-    """How many they are."""
+    """The number of samples so far."""
 
 
 @checked
 def last_sample(
     h: Float[InputArray, "length d_model"], length: Count | None = None
 ) -> Float[Array, " d_model"]:
-    """The last sample that is no padding."""
+    """The last sample that is not padding."""
     return h[-1] if length is None else h[length - 1]
 
 
@@ -93,7 +93,7 @@ POOLS: dict[PoolName, Callable[..., Float[Array, " d_model"]]] = {
     "mean": mean_pool,
     "last": last_sample,
 }
-"""What is made of a sequence: `pool(h, length)`."""
+"""Pooling functions by name: `pool(h, length)`."""
 
 
 class Classifier(eqx.Module):
@@ -102,7 +102,7 @@ class Classifier(eqx.Module):
     One sequence per call; for a batch `jax.vmap(model, in_axes=(0, None, 0), out_axes=(0, None),
     axis_name=BATCH_AXIS)(x, state, key=keys)`. Use `eqx.nn.inference_mode` for evaluation. Of a
     padded sequence, `length` is the number of samples: the logits are those of the sequence alone.
-    `step` streams, without dropout: a mean runs along. Norms must look at one sample at a time
+    `step` streams without dropout, with a running mean. Norms must then act on one sample at a time
     (`zoo.fixed_norms`). `dt` are the intervals before each sample, as for `zoo.Regressor`.
     """
 
@@ -168,8 +168,8 @@ def classifier(
 
     `make_ssm(key)` makes a layer of that width; `input_size` is the number of real channels, or the
     vocabulary; `intervals` says whether the model will be given `dt`. `pooling` is "mean" or
-    "last", over or of the samples that are no padding. `block` are fields of `BlockSettings`:
-    `norm`, `dropout`, `bidirectional` and others.
+    "last", both of the samples that are not padding. `block` are fields of `BlockSettings`: `norm`,
+    `dropout`, `bidirectional` and others.
     """
     check_knows_time(make_ssm, intervals)
     settings = BlockSettings(**block)

@@ -1,4 +1,4 @@
-"""Networks that are told of the time before each sample."""
+"""Intervals between samples as an input of networks."""
 
 from collections.abc import Callable
 

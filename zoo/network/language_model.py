@@ -1,4 +1,4 @@
-"""The language model around any layer: what comes next, token by token."""
+"""The language model around any layer: logits of the next token."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +27,10 @@ FINAL_NORMS: dict[str, Callable[..., SampleNorm]] = {"layer": layer_norm, "rms":
 class LanguageModel(eqx.Module):
     """Tokens in, logits of the next token out at each place: embedding, blocks, norm, head.
 
-    One sequence per call, like `zoo.Classifier`: for a batch `jax.vmap(model, in_axes=(0,
-    None, 0), out_axes=(0, None), axis_name=BATCH_AXIS)(tokens, state, key=keys)`. The state is
-    passed through; `dt` are the intervals before each token. `run` and `step` stream: they carry
-    the layers' states, have no dropout, and give the same logits.
+    One sequence per call, like `zoo.Classifier`: for a batch `jax.vmap(model, in_axes=(0, None, 0),
+    out_axes=(0, None), axis_name=BATCH_AXIS)(tokens, state, key=keys)`. The state is returned
+    unchanged; `dt` are the intervals before each token. `run` and `step` stream: they carry the
+    layers' states, without dropout, and give the same logits.
     """
 
     embedding: eqx.nn.Embedding
@@ -129,9 +129,9 @@ def language_model(
     """A language model of `blocks` residual blocks of width `d_model`, and its (empty) state.
 
     `make_ssm(key)` makes a layer of that width. `norm` is "layer" or "rms": a mean over the batch
-    and its length would tell a token about later ones. Embeddings start with a deviation of 0.02,
-    so that tied logits start small. `intervals` says whether the model will be given `dt`. `block`
-    are other fields of `BlockSettings`.
+    and its length would leak later tokens into earlier ones. Embeddings start with a deviation of
+    0.02, so that tied logits start small. `intervals` says whether the model will be given `dt`.
+    `block` are other fields of `BlockSettings`.
     """
     check_knows_time(make_ssm, intervals)
     settings = BlockSettings(norm=norm, **block)

@@ -1,4 +1,4 @@
-"""A block with a gated layer of its own behind the mixer, as in Llama-like language models."""
+"""A block with a gated MLP after the mixer, as in Llama-like language models."""
 
 import equinox as eqx
 import jax

@@ -25,11 +25,12 @@ MOMENTUM = 0.9
 """Of the running mean and variance of BatchNorm."""
 
 EMA_MOMENTUM = 0.99
-"""The same where they normalise in training too: that of the paper's code and Equinox's default."""
+"""Momentum where running statistics normalise in training too: that of the paper's code and
+Equinox's default."""
 
 
 class AbstractNorm(eqx.Module):
-    """Normalisation of a sequence, channel by channel or sample by sample."""
+    """Normalisation of a sequence, by channels or by samples."""
 
     @abc.abstractmethod
     def __call__(
@@ -115,8 +116,8 @@ class EMABatchNorm(AbstractBatchNorm):
 
     The numbers of `eqx.nn.BatchNorm(mode="ema")`, Equinox's default and what the paper's code uses:
     the running mean and variance start as those of the first batch, decay by `EMA_MOMENTUM`, and
-    the batch at hand is in them with the rest, 1 - EMA_MOMENTUM, through which alone gradients see
-    it. Padding does not count.
+    the present batch enters with weight 1 - EMA_MOMENTUM. Gradients pass through this share alone.
+    Padding is excluded.
     """
 
     @checked
@@ -157,7 +158,7 @@ def _normalized(norm: AbstractBatchNorm, x: Array, mean: Array, variance: Array)
 def _mean_over_batch(
     x: Float[Array, "length d_model"], length: Count | None
 ) -> Float[Array, " d_model"]:
-    """The mean over all samples of the batch that are no padding."""
+    """The mean over all samples of the batch that are not padding."""
     try:
         jax.lax.axis_size(BATCH_AXIS)
     except NameError:
@@ -214,7 +215,7 @@ _normalize = both_ways(_normalize_forward, _normalize_tangent, _normalize_backwa
 
 
 class FixedNorm(eqx.Module):
-    """(x - center) * scale + bias, channel by channel: a BatchNorm whose statistics stay."""
+    """(x - center) * scale + bias, channel by channel: a BatchNorm with fixed statistics."""
 
     center: Float[Array, " d_model"]
     scale: Float[Array, " d_model"]
@@ -226,8 +227,8 @@ class FixedNorm(eqx.Module):
 
 
 class SampleNorm(AbstractNorm):
-    """Each sample by itself: by the mean and variance of its channels, by their mean square, or by
-    numbers that stay."""
+    """Normalises each sample by itself: by the mean and variance of its channels, by their mean
+    square, or by fixed numbers."""
 
     norm: eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm
 
@@ -247,7 +248,7 @@ class SampleNorm(AbstractNorm):
 
 @checked
 def fixed_norms(model: Any, state: eqx.nn.State) -> Any:
-    """`model` with norms that look at one sample at a time, as it is at inference.
+    """`model` at inference, with norms that act on one sample at a time.
 
     A BatchNorm becomes a `FixedNorm` of its running statistics in `state`, so that the model can be
     streamed (`step`), and needs no state.
@@ -278,4 +279,5 @@ NORMS: dict[str, Callable[..., AbstractNorm]] = {
     "layer": layer_norm,
     "rms": rms_norm,
 }
-"""By name: `norm(d_model, affine=, eps=)`; `affine` says whether it has a weight and a bias."""
+"""Norms by name: `norm(d_model, affine=, eps=)`; `affine` says whether it has a weight and a
+bias."""

@@ -1,4 +1,4 @@
-"""Which class do two sequences have together: two towers that are one, and the dual head."""
+"""Classification of pairs of sequences: one shared tower for both, and a head for pairs."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
@@ -56,7 +56,8 @@ class PairClassifier(eqx.Module):
 
     @checked
     def init_state(self) -> NoReturn:
-        """A ValueError: of two sequences, one is over before the other begins."""
+        """A ValueError: a pair of sequences cannot stream, since one ends before the other
+        begins."""
         raise ValueError(CANNOT_STREAM)
 
     @checked
@@ -66,7 +67,7 @@ class PairClassifier(eqx.Module):
 
 
 CANNOT_STREAM = "a PairClassifier cannot stream: call it with both sequences, which it compares"
-"""Why there is no carry."""
+"""Raises the ValueError of `init_state`."""
 
 
 @checked

@@ -1,7 +1,5 @@
-"""What a block does sample by sample: GELU, GLU, dropout.
-
-Written so that the passes over a long batch are few: in the backward pass each of these keeps its
-input and nothing else.
+"""The parts of a block that act sample by sample: GELU, GLU, dropout. They take few passes over a
+long batch: each keeps only its input for the backward pass.
 """
 
 from collections.abc import Callable
@@ -49,14 +47,13 @@ class GLU(eqx.Module):
         x: Float[InputArray, "length d_model"],
         before: Float[InputArray, "length d_model"] | None = None,
     ) -> Float[Array, "length d_model"]:
-        """`before`, what x was before its activation, is for other gates than this one."""
+        """`before`, x before its activation, is unused here; other gates use it."""
         return _gated(affine(self.linear, x), affine(self.gate, x))
 
 
 class HalfGLU(eqx.Module):
-    """A gate without a map of its own: x * sigmoid(V x), as half_glu1 and half_glu2 of S5.
-
-    What is gated is the activated x, or, with `gates_before`, what x was before.
+    """A gate with one map: x * sigmoid(V x), as half_glu1 and half_glu2 of S5. The gate multiplies
+    the activated x or, with `gates_before`, x before its activation.
     """
 
     gate: eqx.nn.Linear
@@ -84,7 +81,7 @@ GATES: dict[GateName, Callable[..., GLU | HalfGLU | None]] = {
     "half_glu2": partial(HalfGLU, gates_before=True),
     "none": lambda d_model, *, key: None,
 }
-"""What gates the activated outputs of a layer, by the names of the public S5 code."""
+"""Gates of a layer's activated outputs, by the names of the public S5 code."""
 
 
 def _gated_forward(value, gate):
@@ -108,11 +105,12 @@ _gated = both_ways(_gated_forward, _gated_tangent, _gated_backward)
 
 
 class Dropout(eqx.Module):
-    """Each entry is zero with probability `rate`, and else divided by 1 - rate; not at inference.
+    """Each entry is zero with probability `rate`, otherwise divided by 1 - rate. At inference
+    nothing changes.
 
     The entries' random bits are a hash of the key's own words and of their position, which costs a
-    tenth of a cryptographic generator's bits and is as good for this. The key is neither split nor
-    drawn from: where batches are narrow, that takes as long as all the hashes.
+    tenth of a cryptographic generator's bits and is good enough here. The key is neither split nor
+    drawn from, which would take as long as the hashes on narrow batches.
     """
 
     rate: float = eqx.field(static=True)
@@ -130,9 +128,8 @@ class Dropout(eqx.Module):
         key: PRNGKeyArray | None = None,
         draw: int = 0,
     ) -> Float[Array, "length d_model"]:
-        """`draw` numbers what is drawn from the same key, each independent of the others.
-
-        Raises a ValueError without a key where one is needed.
+        """`draw` numbers independent draws from the same key. ValueError if a key is needed and
+        missing.
         """
         if self.inference or self.rate == 0:
             return x

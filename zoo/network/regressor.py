@@ -1,4 +1,4 @@
-"""Values at every sample, also of sequences that are sampled at irregular times."""
+"""Regression: values at every sample, also for irregular sampling."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ from .intervals import check_knows_time
 
 
 class FrameEncoder(eqx.Module):
-    """Pictures, one a sample: Float[L, height * width] -> Float[L, H].
+    """One picture per sample: Float[L, height * width] -> Float[L, H].
 
     The encoder of the pendulum in S5 (appendix G.3, after CRU, arXiv 2111.11344): 12 filters of
     5x5, 12 of 3x3 at every second pixel, each with ReLU and 2x2 max pooling, and a linear map.
@@ -61,7 +61,7 @@ FILTERS = 12
 
 
 class Regressor(eqx.Module):
-    """A sequence in, k values at each of its samples out: encoder, blocks, linear head.
+    """Maps a sequence to k values at each of its samples: encoder, blocks, linear head.
 
     `dt` are the intervals before each sample, in units of a usual one: all layers must take them.
     Otherwise called like `zoo.Classifier`; values from `length` on mean nothing.
@@ -71,7 +71,7 @@ class Regressor(eqx.Module):
     blocks: tuple[AbstractBlock, ...]
     head: eqx.nn.Linear
     targets: tuple[int, ...] | None = eqx.field(static=True)
-    """Of a forecast: the channels whose next values come out, as changes from the present ones."""
+    """The channels that a forecast predicts, as changes from their present values."""
 
     @checked
     def __call__(

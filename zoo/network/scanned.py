@@ -1,4 +1,4 @@
-"""A language model whose equal blocks are run by one scan: its programs do not grow with depth."""
+"""A language model whose equal blocks run in one scan, so that programs do not grow with depth."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -76,14 +76,14 @@ def load(folder: Path | str) -> LanguageModel:
 
 @checked
 def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] | None = None):
-    """Write `model` to `folder`, which is made if need be, as Hugging Face's transformers reads it.
+    """Write `model` to `folder`, in the layout of Hugging Face's transformers. The folder is
+    created if it does not exist. A Mamba-2 with maps of B and C (`compress.Data(maps=True)`) gets
+    its own `model_type`, since its layout is not the standard one: `load` reads it, transformers
+    refuses it.
 
-    Of Mamba-2 with maps of B and C (`compress.Data(maps=True)`) the folder says by its `model_type`
-    that it is not the standard layout: `load` reads it, transformers refuses it.
-
-    `config` are further entries of config.json, such as the numbers of special tokens in that of
-    the folder that the model came from (`read_config`); what the model itself says comes first. A
-    ValueError says what cannot be written: layers of several kinds or sizes, other norms.
+    `config` are further entries of config.json, such as the special tokens in the config.json that
+    the model came from (`read_config`). The model's own settings take precedence. ValueError for
+    models that the layout cannot hold: layers of several kinds or sizes, other norms.
     """
     _check_floating(model)
     settings = _settings(model)
@@ -120,7 +120,7 @@ def read_config(folder: Path | str) -> Config:
     """The entries of `folder`'s config.json."""
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: a checkpoint folder has a {CONFIG}")
+        raise FileNotFoundError(f"{path} is missing: a checkpoint folder must have a {CONFIG}")
     return read_object(path)
 
 
@@ -133,9 +133,9 @@ def _kind(config: Config) -> Kind:
 
 
 def _settings(model: LanguageModel) -> Config:
-    """What config.json says of `model`."""
+    """The entries of config.json for `model`."""
     if not all(block.norm_first for block in model.blocks):
-        raise ValueError("model has norms behind its layers, allowed: norm_first=True")
+        raise ValueError("`model` must have blocks with norm_first=True, got False")
     layers = [block.streamed()[1] for block in model.blocks]
     found = [
         name
@@ -180,7 +180,7 @@ def _settings(model: LanguageModel) -> Config:
 
 
 def _check_alike(model: LanguageModel, kind: Kind, layers: Sequence[Any]) -> None:
-    """All blocks and layers are of the kind and have the settings of the first ones."""
+    """ValueError unless all blocks and layers have the kind and the settings of the first ones."""
     for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
         if not isinstance(block, kind.block):
             raise ValueError(
@@ -207,18 +207,18 @@ def _check_alike(model: LanguageModel, kind: Kind, layers: Sequence[Any]) -> Non
 
 
 def _drop_tied_head(stored: dict[str, Stored], name: str) -> None:
-    """Some checkpoints hold the tied head all the same; it must then be the embedding."""
+    """Some checkpoints also hold the tied head. It must then equal the embedding."""
     head = stored.pop("lm_head.weight", None)
     embedding = stored.get(name)
     if head is not None and embedding is not None and not same_entries(head, embedding):
         raise ValueError(
-            f"lm_head.weight must be as {name}, or not be there, with `tie_word_embeddings` in "
+            f"lm_head.weight must equal {name}, or be missing, with `tie_word_embeddings` in "
             f"{CONFIG}, got other numbers"
         )
 
 
 def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
-    """ValueError unless there are just these tensors, of these shapes."""
+    """ValueError unless exactly these tensors, with these shapes, are stored."""
     problems = [f"{name} is missing" for name in shapes if name not in arrays]
     problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
     problems += [
@@ -234,11 +234,11 @@ def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
+    """Write the whole file or none of it."""
     part = path.with_suffix(".part")
     part.write_bytes(content)
     os.replace(part, path)
 
 
 MOST_PROBLEMS = 8
-"""Wrong tensors that an error lists."""
+"""How many wrong tensors an error lists."""

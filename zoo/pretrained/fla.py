@@ -1,4 +1,4 @@
-"""How flash-linear-attention calls the settings and tensors of DeltaNet and Gated DeltaNet models.
+"""Names of settings and tensors of DeltaNet and Gated DeltaNet models in flash-linear-attention.
 
 (https://github.com/fla-org/flash-linear-attention, `fla/models/delta_net`, `gated_deltanet`.)
 """
@@ -63,7 +63,7 @@ ONLY: Config = {
     "qk_norm": "l2",
     "qk_activation": "silu",
 }
-"""Settings of which one value alone is read."""
+"""Settings with a single supported value."""
 
 
 @checked
@@ -91,7 +91,7 @@ def delta_net_from(config: Config, tensors: Tensors) -> DeltaNet:
 
 @checked
 def delta_net_config(layer: DeltaNet) -> Config:
-    """The settings that `layer` says of itself."""
+    """The settings of `layer`."""
     H = layer.d_model
     return _config(layer) | {
         "num_heads": layer.heads,
@@ -140,7 +140,7 @@ def gated_deltanet_from(config: Config, tensors: Tensors) -> GatedDeltaNet:
 
 @checked
 def gated_deltanet_config(layer: GatedDeltaNet) -> Config:
-    """The settings that `layer` says of itself."""
+    """The settings of `layer`."""
     return _config(layer) | {
         "num_heads": layer.key_heads,
         "num_v_heads": None if layer.heads == layer.key_heads else layer.heads,
@@ -161,7 +161,7 @@ def gated_deltanet_tensors(layer: GatedDeltaNet) -> dict[str, Array]:
 
 @checked
 def mapped(shapes: Callable[[Config], Shapes]) -> Callable[[Config], Shapes]:
-    """The tensors of a layer with maps behind its keys, which is not the standard layout."""
+    """The tensors of a layer with maps after its keys, which is not the standard layout."""
 
     def with_maps(config: Config) -> Shapes:
         plain = shapes(config)
@@ -174,13 +174,13 @@ def mapped(shapes: Callable[[Config], Shapes]) -> Callable[[Config], Shapes]:
 
 @checked
 def mapped_config(config: Callable[..., Config]) -> Callable[..., Config]:
-    """The settings that a layer with maps says of itself."""
+    """The settings of a layer with maps."""
     return lambda layer: config(layer) | {"mapped_key_dim": layer.d_state}
 
 
 @checked
 def has_maps(layer: DeltaNet | GatedDeltaNet) -> bool:
-    """Whether maps stand behind the layer's keys."""
+    """Whether the layer has maps after its keys."""
     return layer.qkv.maps is not None
 
 
@@ -200,7 +200,7 @@ def _heads(config: Config) -> int:
 def _shapes(
     config: Config, keys: int, values: int, heads: int, key_heads: int, whole: tuple[int, int]
 ) -> Shapes:
-    """What both kinds have; `keys` and `values` of all heads."""
+    """The entries that both kinds share; `keys` and `values` count those of all heads."""
     for name, value in ONLY.items():
         if config.get(name, value) != value:
             raise ValueError(f"{CONFIG}: `{name}` must be {shown(value)}, got {config[name]!r}")
@@ -247,7 +247,7 @@ def _gate(config: Config, tensors: Tensors) -> Linear | None:
 
 
 def _config(layer: DeltaNet | GatedDeltaNet) -> Config:
-    """The settings of both kinds. ValueError for what their layout has no place for."""
+    """The settings that both kinds share. ValueError for models that the layout cannot hold."""
     conv = layer.qkv.conv1d
     if conv is not None and conv.bias is not None:
         raise ValueError("model must have convolutions without a bias, got some with one")

@@ -1,4 +1,4 @@
-"""Text from a language model, token by token, with the layers' states carried along."""
+"""Generation from a language model, token by token, with the layers' states as the carry."""
 
 import math
 from typing import Any
@@ -29,19 +29,19 @@ def generate(
     """`tokens` tokens that follow each prompt, and the carry from which to go on.
 
     The memory does not grow with `tokens`, save for the tokens themselves. A `temperature` of 0
-    takes the likeliest token each time; otherwise `key` is needed, and only the likeliest tokens
-    that together have a probability of `top_p` are drawn from (Holtzman et al. 2020), after the
-    logits are divided by `temperature`; with a `top_p` of 1 or more, from all. Logits of half
+    takes the likeliest token each time; otherwise `key` is needed. The logits are divided by
+    `temperature`, and a token is drawn from the likeliest ones that together have the probability
+    `top_p` (Holtzman et al. 2020), or from all with a `top_p` of 1 or more. Logits of half
     precision are made float32 first. Each row draws from a key of its own, which does not depend on
     how many rows there are.
 
-    `lengths` are those of the prompts proper, if they are padded at the end. `carry` is the state
-    that the prompts follow, zero if not given. To go on, pass the last token as the prompt and the
-    carry that was returned.
+    `lengths` are the lengths of the prompts if they are padded at the end. `carry` is the state
+    before the prompts, zero if not given. To go on, pass the last token as the prompt and the carry
+    that was returned.
 
-    Equal blocks are run by one scan; whoever calls often hands in `zoo.scanned(model)`, which
-    spares stacking them each time. Programs are for buckets: prompts, and numbers of tokens, up to
-    1, 16, 32, 64 and so on share one.
+    Equal blocks run in one scan. For many calls pass `zoo.scanned(model)`, which stacks them only
+    once. Compiled programs serve buckets of sizes: prompts and numbers of tokens up to 1, 16, 32,
+    64 and so on share a program.
     """
     prompt = np.asarray(prompt)  # what is done for one length alone is not worth a program
     batch, L = prompt.shape
@@ -77,16 +77,15 @@ def _states(deep: ScannedModel, carry: Any) -> Any:
 
 @checked
 def bucket(size: int) -> int:
-    """The size that a program is made for where `size` is wanted: 1, 16, 32, 64 and so on."""
+    """The size of the program for `size`: 1, 16, 32, 64 and so on."""
     return 1 if size == 1 else max(16, 1 << (size - 1).bit_length())
 
 
 @eqx.filter_jit
 def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int, tokens=None):
-    """A token is drawn with the key folded with its place in what is generated.
-
-    The likeliest where `keys` is None; from all tokens where `share` is. There is room for more
-    than so many `tokens`; all of it is filled where they are None.
+    """Each token is drawn with the key folded with its position. If `keys` is None the likeliest is
+    taken; if `share` is None all tokens are candidates. There is room for more than `tokens`
+    tokens; all of it is filled if `tokens` is None.
     """
     model = eqx.nn.inference_mode(model)
     # a scan over blocks has them in front: the batch behind them need not be moved for each token
@@ -133,7 +132,8 @@ def tempered(
 def nucleus(
     logits: Float[AnyArray, " vocabulary"], share: Float[AnyArray, ""] | float
 ) -> Float[Array, " vocabulary"]:
-    """`logits`, minus infinity but for the fewest likeliest with at least `share` of the whole."""
+    """`logits`, with minus infinity except for the fewest likeliest tokens that hold `share` of the
+    probability."""
     descending = jnp.sort(logits)[::-1]
     probability = jax.nn.softmax(descending)
     before = jnp.cumsum(probability) - probability

@@ -1,4 +1,4 @@
-"""How Hugging Face calls the settings and tensors of Mamba and Mamba-2 language models."""
+"""Names of settings and tensors of Mamba and Mamba-2 language models in Hugging Face's format."""
 
 import math
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def mamba_from(config: Config, tensors: Tensors) -> Mamba:
 
 @checked
 def mamba_config(layer: Mamba) -> Config:
-    """The settings that `layer` says of itself."""
+    """The settings of `layer`."""
     return _common_config(layer, layer.d_inner) | {"time_step_rank": layer.dt_rank}
 
 
@@ -146,7 +146,7 @@ def mamba2_from(config: Config, tensors: Tensors) -> Mamba2:
 
 @checked
 def mamba2_config(layer: Mamba2) -> Config:
-    """The settings that `layer` says of itself."""
+    """The settings of `layer`."""
     return _common_config(layer, layer.d_inner) | {
         "num_heads": layer.heads,
         "head_dim": layer.headdim,
@@ -173,7 +173,7 @@ def mamba2_tensors(layer: Mamba2) -> dict[str, Array]:
 
 @checked
 def mapped_mamba2_config(layer: Mamba2) -> Config:
-    """The settings that a `layer` with maps says of itself."""
+    """The settings of a `layer` with maps."""
     sizes = {"state_size": layer.convolved_states, "mapped_state_size": layer.d_state}
     return mamba2_config(layer) | sizes
 

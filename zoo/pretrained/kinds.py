@@ -26,20 +26,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Names(NamedTuple):
-    """How a layout calls what is around the layers."""
+    """Names in a layout of everything around the layers."""
 
     embedding: str
     norm: str
-    """The norm behind the blocks."""
+    """The norm after the blocks."""
     block: str
-    """What the names of a block's tensors begin with, its number as {}."""
+    """Prefix of the names of a block's tensors, with {} for its number."""
     block_norm: str
     layer: str
-    """What the names of a layer's tensors begin with, inside its block."""
+    """Prefix of the names of a layer's tensors inside its block."""
     epsilon: str
-    """The setting that the norms' epsilon is."""
+    """The setting that holds the norms' epsilon."""
     activations: tuple[str, ...]
-    """What `hidden_act` may be, all of them words for the same."""
+    """The values of `hidden_act`, which all mean SiLU."""
 
 
 BACKBONE = Names(
@@ -78,7 +78,7 @@ class Kind(NamedTuple):
     config: Callable[..., Config]
     tensors: Callable[..., dict[str, Array]]
     holds: Callable[[Any], bool] = lambda layer: True
-    """Whether a `layer` of the class is written so."""
+    """Whether this kind can store the `layer`."""
 
 
 KINDS: dict[str, Kind] = {
@@ -174,7 +174,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 
 @checked
 def model_shapes(kind: Kind, config: Config) -> Shapes:
-    """All tensors of a model, `lm_head.weight` only where it is not the embedding itself."""
+    """All tensors of a model; `lm_head.weight` only if it is not tied to the embedding."""
     V, H, names = config["vocab_size"], config["hidden_size"], kind.names
     shapes: Shapes = {names.embedding: (V, H), names.norm: (H,)}
     for i in range(config["num_hidden_layers"]):
@@ -245,7 +245,7 @@ def model_tensors(kind: Kind, model: LanguageModel) -> dict[str, Array]:
 
 @checked
 def sizes_of(block: AbstractBlock) -> Config:
-    """The settings that what follows the layer in `block` says of itself."""
+    """The settings of the part of `block` that follows the layer."""
     if isinstance(block, MLPBlock):
         return {"intermediate_size": block.mlp.up_proj.weight.shape[0]}
     return {}
@@ -253,7 +253,7 @@ def sizes_of(block: AbstractBlock) -> Config:
 
 @checked
 def norms_of(model: LanguageModel) -> list[eqx.nn.LayerNorm | eqx.nn.RMSNorm | FixedNorm]:
-    """The norms of all blocks, and the one behind them."""
+    """The norms of all blocks, and the norm after them."""
     after = [block.mlp_norm.norm for block in model.blocks if isinstance(block, MLPBlock)]
     return [model.norm.norm, *(block.streamed()[0] for block in model.blocks), *after]
 

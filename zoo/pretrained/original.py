@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the package mamba_ssm, told in Hugging Face's words."""
+"""Checkpoints in the layout of the package mamba_ssm, translated to Hugging Face's names."""
 
 import math
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ NAMES = {
         "conv_bias": ("use_conv_bias", True),
     },
 }
-"""Entries of `ssm_cfg`: what Hugging Face calls them, and what they are if not given."""
+"""Entries of `ssm_cfg`: their names in Hugging Face's format, and their defaults."""
 
 STARTS = {
     "layer",
@@ -74,8 +74,8 @@ def is_original(config: Mapping[str, Any]) -> bool:
 def from_original(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A config.json of mamba_ssm as one of Hugging Face.
 
-    ValueError for settings that are not read, and where `folder` has no safetensors, with what to
-    do then.
+    ValueError for settings that are not supported. If `folder` has no safetensors, the error says
+    what to do.
     """
     if not has_weights(folder):
         raise ValueError(

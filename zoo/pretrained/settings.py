@@ -1,4 +1,4 @@
-"""What the entries of a Hugging Face config.json may be, said in one line that names the key."""
+"""Checks of the entries of a Hugging Face config.json, whose errors name the key in one line."""
 
 import json
 import math
@@ -12,10 +12,10 @@ from ..typing import checked
 CONFIG = "config.json"
 
 MOST_BLOCKS = 10_000
-"""Blocks that a model can have."""
+"""Largest number of blocks."""
 
 LARGEST = 2**31 - 1
-"""Size that an axis can have."""
+"""Largest size of an axis."""
 
 
 @checked
@@ -31,13 +31,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _number(digits: str) -> int | float:
-    """A whole number; one that is too large for any setting is infinite, which its key refuses."""
+    """A whole number. One with too many digits becomes infinity, which the check of its key
+    refuses."""
     return int(digits) if len(digits) < 100 else float(digits)
 
 
 @checked
 def check_settings(config: dict[str, Any]) -> None:
-    """ValueError unless every entry of `config` that has a rule (`RULES`) keeps it."""
+    """ValueError unless every entry of `config` satisfies its rule in `RULES`, if it has one."""
     for key, value in config.items():
         words, holds = RULES.get(key, ("", lambda _: True))
         if not holds(value):
@@ -52,13 +53,13 @@ def number(value: Any) -> float:
 
 @checked
 def times(size: int, share: int | float) -> int:
-    """`share` of `size`, as the layouts round it."""
+    """`share` times `size`, rounded as in the layouts."""
     return int(share * size)
 
 
 @checked
 def share_of(whole: int, size: int) -> int | float:
-    """The share of which `times` makes `whole`: a whole number where there is one."""
+    """The factor by which `times` gives `whole`, as a whole number if possible."""
     if whole % size == 0:
         return whole // size
     share = whole / size

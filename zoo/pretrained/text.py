@@ -1,4 +1,4 @@
-"""Text as the tokens of a checkpoint, and back."""
+"""Conversion of text to the tokens of a checkpoint, and back."""
 
 import shutil
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ FILES = (
     "vocab.json",
     "merges.txt",
 )
-"""What a checkpoint holds beside its weights, for those who read and write text with it."""
+"""Files of a checkpoint, beside its weights, for reading and writing text."""
 
 BYTES = 256
 """The vocabulary of models that read bytes."""
@@ -35,7 +35,7 @@ class Text(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of some tokens; what makes no text is shown by a sign for it."""
+        """The text of some tokens. Invalid bytes are shown as the replacement character."""
         ...
 
 
@@ -68,7 +68,7 @@ class TokenizerText:
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more precise
-            raise ValueError(f"{path} is no tokenizer: {error}") from None
+            raise ValueError(f"{path} must be a tokenizer, got: {error}") from None
 
     @checked
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
@@ -83,24 +83,23 @@ class TokenizerText:
 
 @checked
 def text_of(folder: Path | str, vocabulary: int) -> Text:
-    """How the checkpoint in `folder` reads text: by its tokenizer, or as the 256 bytes.
-
-    ValueError where it has no `tokenizer.json` and another vocabulary.
+    """The text reader of the checkpoint in `folder`: its tokenizer, or the 256 bytes. ValueError
+    without `tokenizer.json` unless the vocabulary is that of bytes.
     """
     path = Path(folder) / TOKENIZER
     if path.is_file():
         return TokenizerText(path)
     if vocabulary != BYTES:
         raise ValueError(
-            f"{path} is missing: bytes are tokens where the vocabulary is {BYTES}, it is "
-            f"{vocabulary}; text is read with the checkpoint's own {TOKENIZER}"
+            f"{path} is missing: a vocabulary of {vocabulary} tokens needs the checkpoint's own "
+            f"{TOKENIZER} (only one of {BYTES} is read as bytes)"
         )
     return ByteText()
 
 
 @checked
 def copy_text_files(source: Path | str, target: Path | str) -> None:
-    """Copy what `source` holds for reading and writing text to `target`."""
+    """Copy the files for reading and writing text from `source` to `target`."""
     for name in FILES:
         if (Path(source) / name).is_file():
             shutil.copyfile(Path(source) / name, Path(target) / name)

@@ -54,7 +54,7 @@ def has_weights(folder: Path) -> bool:
 
 @checked
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """All tensors in `folder`, of which nothing but places and shapes is read."""
+    """All tensors in `folder`. Only their places and shapes are read."""
     if (folder / WEIGHTS).is_file():
         return _stored(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
@@ -64,11 +64,11 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     for name in sorted(set(places.values())):
         path = folder / name
         if path.parent != folder or not path.is_file():
-            raise FileNotFoundError(f"{path}, which {INDEX} names, is not there")
+            raise FileNotFoundError(f"{path} is missing, although {INDEX} names it")
         pieces[name] = _stored(path)
     for tensor, name in places.items():
         if tensor not in pieces[name]:
-            raise ValueError(f"{INDEX} says that {tensor} is in {name}, where it is not")
+            raise ValueError(f"{INDEX} says that {tensor} is in {name}, which does not hold it")
     return {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
 
 
@@ -76,8 +76,8 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 def read_tensors(stored: dict[str, Stored]) -> dict[str, jax.Array]:
     """The tensors as arrays of JAX.
 
-    The largest come first: what is in memory twice for a moment is then never more than there is
-    room for when all have been read.
+    The largest come first, so that the copies during reading never need more memory than the
+    result.
     """
     arrays = {}
     for name, each in sorted(stored.items(), key=lambda item: -item[1].size):
@@ -130,7 +130,7 @@ def _stored(path: Path) -> dict[str, Stored]:
 
 
 def _places(index: Path) -> dict[str, str]:
-    """Which piece each tensor is in."""
+    """The file that holds each tensor."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
         raise ValueError(
@@ -140,7 +140,7 @@ def _places(index: Path) -> dict[str, str]:
 
 
 def _advice(folder: Path) -> str:
-    """What to do with a folder of pickled weights."""
+    """Advice for a folder of pickled weights."""
     if not any(folder.glob("pytorch_model*.bin")):
         return ""
     return (

@@ -31,11 +31,11 @@ CHUNK = {"delta": 64, "alike": 64, "gated": 16}
 """Samples of a chunk: by the delta rule, with one decay for all keys, with one for each key."""
 
 KEPT = 16
-"""Samples between two states that the kernel's backward pass finds ready."""
+"""Samples between two stored states in the kernel's backward pass."""
 
 
 class AttentionSignals(NamedTuple):
-    """What drives the states of each head, and the gate behind them."""
+    """The arguments of the recurrence for each head, and the gate after it."""
 
     q: Float[Array, "*lead key_heads d_state"]
     k: Float[Array, "*lead key_heads d_state"]
@@ -43,9 +43,9 @@ class AttentionSignals(NamedTuple):
     log_decay: Float[Array, "*lead heads #d_state"]
     """Of each key, or one for all keys of a head."""
     beta: Float[Array, "*lead heads"] | None
-    """How much is written by the delta rule; None for states that only add up."""
+    """The step size of the delta rule; None without the delta rule."""
     gate: Float[Array, "*lead heads values"] | None
-    """What multiplies the outputs, after its SiLU; None for nothing."""
+    """The outputs are multiplied by the SiLU of this; None for no gate."""
 
 
 @checked
@@ -119,17 +119,17 @@ def _check(k, v, log_decay, beta):
 
 
 def _of_heads(a: Array, heads: int) -> Array:
-    """What neighbouring heads share, for each of them."""
+    """Arrays that neighbouring heads share, repeated for each head."""
     return a if a.shape[-2] == heads else jnp.repeat(a, heads // a.shape[-2], axis=-2)
 
 
 def _gated_attention(q, k, v, log_decay, S0):
-    """Outputs [b L h V] and last states [b h K V] of a batch of states that only add up."""
+    """Outputs [b L h V] and last states [b h K V] of a batch, without the delta rule."""
     return _attention(q, k, v, log_decay, jnp.zeros((q.shape[0], 0, q.shape[2]), q.dtype), S0)
 
 
 def _delta_attention(q, k, v, log_decay, beta, S0):
-    """The same by the delta rule."""
+    """The same with the delta rule."""
     return _attention(q, k, v, log_decay, beta, S0)
 
 
@@ -138,7 +138,7 @@ _delta = whole_batch(_delta_attention, shared=0)
 
 
 def _attention(q, k, v, log_decay, beta, S0):
-    """By the kernel, where there is one. A `beta` of no samples stands for none."""
+    """By the kernel, if available. A `beta` of no samples means no delta rule."""
     if v.size == 0:
         return [v, S0]
     if on_cpu() and native(v.dtype, SYSTEMS) and built("attention_outputs"):
@@ -147,7 +147,7 @@ def _attention(q, k, v, log_decay, beta, S0):
 
 
 def _in_chunks(q, k, v, log_decay, beta, S0):
-    """By programs of XLA."""
+    """By XLA."""
     if beta.shape[1]:
         return delta_chunks(Drive(q, k, v, log_decay, beta), S0, CHUNK["delta"])
     kind = "alike" if log_decay.shape[-1] == 1 else "gated"

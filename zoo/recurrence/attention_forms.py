@@ -21,7 +21,7 @@ from ..typing import checked
 
 
 class Drive(NamedTuple):
-    """What drives the states of a batch of sequences."""
+    """The arguments of the recurrence for a batch of sequences."""
 
     q: Float[Array, "batch length heads keys"]
     k: Float[Array, "batch length heads keys"]
@@ -29,7 +29,7 @@ class Drive(NamedTuple):
     log_decay: Float[Array, "batch length heads #keys"]
     """Of each key, or one for all keys of a head."""
     beta: Float[Array, "batch length heads"] | None
-    """How much of a value is written by the delta rule; None for a state that only adds up."""
+    """The step size of the delta rule; None without the delta rule."""
 
 
 States = Float[Array, "batch heads keys values"]
@@ -68,7 +68,7 @@ def sample_by_sample(drive: Drive, S0: States, chunk: int) -> tuple[Outputs, Sta
 
 @checked
 def gated_chunks(drive: Drive, S0: States, chunk: int) -> tuple[Outputs, States]:
-    """Of a state that only adds up: attention inside chunks, states between them.
+    """Without the delta rule: attention inside chunks, states between them.
 
     With c_ts the sum of the log decays in s < j <= t, o_t = sum_s (q_t exp(c_ts) k_s) v_s, s <= t.
     No exponent is ever positive, so that no decay is too strong. (GLA, arXiv 2312.06635, section 4;
@@ -92,7 +92,7 @@ def gated_chunks(drive: Drive, S0: States, chunk: int) -> tuple[Outputs, States]
 
 @checked
 def delta_chunks(drive: Drive, S0: States, chunk: int) -> tuple[Outputs, States]:
-    """Of the delta rule, by the WY representation (arXiv 2406.06484, 2412.06464, section 3).
+    """With the delta rule, by the WY representation (arXiv 2406.06484, 2412.06464, section 3).
 
     S_t adds up k_s u_s^T with u_t = b_t (v_t - exp(g_t) S_{t-1}^T k_t), so that all u of a chunk
     solve (I + M) u = b (v - exp(c_t) S_0^T k), M_ts = b_t exp(c_ts) k_t k_s where s < t. The
@@ -116,7 +116,7 @@ def delta_chunks(drive: Drive, S0: States, chunk: int) -> tuple[Outputs, States]
 
 @partial(jax.checkpoint, prevent_cse=False)
 def _solved(part: Drive) -> Any:
-    """What a chunk adds to whatever state it begins with."""
+    """The contribution of a chunk to the state that it begins with."""
     q, k, v, g, beta = part
     assert beta is not None
     within, start, end = _spans(g)
@@ -135,7 +135,7 @@ def _solved(part: Drive) -> Any:
 
 
 def _weigh_alike(q: Any, k: Any, decay: Any) -> Any:
-    """Where the keys of a head decay alike, a product of matrices comes first."""
+    """If the keys of a head have one decay, a matrix product comes first."""
     return jnp.einsum("bthk,bshk->btsh", q, k) * decay[..., 0]
 
 
@@ -161,12 +161,12 @@ def _over_chunks(one: Callable[..., Any], drive: Drive, S0: Any, chunk: int) -> 
 
 
 def _again(one: Callable[..., Any]) -> Callable[..., Any]:
-    """`one` worked out again in the backward pass, which keeps only what it was given."""
+    """`one`, recomputed in the backward pass from its stored arguments."""
     return jax.checkpoint(one, prevent_cse=False)
 
 
 def _cut(drive: Drive, chunk: int) -> Drive:
-    """[b L ...] as [chunks b T ...]: made up with zeros, which leave a state as it is."""
+    """[b L ...] as [chunks b T ...], padded with zeros, which do not change a state."""
 
     def cut(a: Array) -> Array:
         b, L, *rest = a.shape

@@ -2,8 +2,8 @@
 
     x_k = exp(log_lam) x_{k-1} + B u_k,  y_k = Re(sum over the states of C x_k)
 
-for every channel by itself, which is what S4D is made of. No form keeps a state for each sample:
-"chunked" works out chunks of samples by products of matrices and carries states between them;
+for every channel by itself, as in S4D. No form keeps a state for each sample:
+"chunked" computes chunks of samples by matrix products and carries states between them;
 "fft" multiplies spectra.
 """
 
@@ -21,11 +21,11 @@ from .parts import fast_size
 BankForm = Literal["chunked", "fft"]
 
 CHUNKS = (16, 32, 64, 128)
-"""Samples of a chunk, between which there is a choice."""
+"""Chunk sizes to choose from [samples]."""
 
 
 class BankChoice(NamedTuple):
-    """A form and its chunk [samples]; of "fft", that in which powers are made."""
+    """A form and its chunk [samples]; for "fft", the chunk size in which powers are computed."""
 
     form: BankForm
     chunk: int
@@ -86,9 +86,8 @@ def bank_step(
 
 @checked
 def choose_bank_form(samples: int, d_state: int) -> BankChoice:
-    """The form of least estimated time for each sample of a channel, forward and backward.
-
-    In units of work that are those of `zoo.recurrence.choice`, as measured on the machine.
+    """The form with the least estimated time per sample and channel, forward and backward. Units of
+    work are those of `zoo.recurrence.choice`.
     """
     machine = on_cores(usable_cores()) if on_cpu() else GPU
     choices = [BankChoice("chunked", chunk) for chunk in CHUNKS]
@@ -106,7 +105,7 @@ def _cost(choice: BankChoice, samples: int, n: int, machine: Machine) -> float:
 
 
 def _sample_by_sample(log_lam, B, C, u, x, chunk: int):
-    """A plain loop, for lengths that are not known yet."""
+    """A plain loop, for lengths that are unknown at compilation."""
     last, y = jax.lax.scan(lambda x, u_k: bank_step(log_lam, B, C, x, u_k), x, u)
     return y, last
 
@@ -144,7 +143,8 @@ def _equal_chunks(log_lam, B, C, u, x):
 
 
 def _by_fft(log_lam, B, C, u, x, chunk: int):
-    """The convolution with the response of all samples, and what x has to do with both ends."""
+    """The convolution with the impulse response, with the contributions of the first and to the
+    last state."""
     L = len(u)
     response = _sums_of_powers(log_lam, B * C, L, chunk)
     size = fast_size(2 * L)

@@ -52,9 +52,8 @@ def _carry_native(order: Kept, a, sources, x):
 
 
 def _carry_loop(order: Kept, a, sources, x, reverse: bool = False):
-    """States after chunks take the place of the sources, which spares filling a place of their own.
-
-    Those before chunks have to be written before the source is read, so they need one.
+    """States after chunks overwrite the sources, which saves an array. States before chunks must be
+    written before the source is read, so they need their own array.
     """
     K = sources.shape[1]
     in_place = order == "after"
@@ -111,9 +110,8 @@ def _adjoint_on_gpu(order: Kept, a, states, x0, dstates, dx):
 
 
 def _adjoint_loop(order: Kept, a, states, x0, dstates, dx):
-    """Of states after each chunk there are many: the sum grows along, with no pass more over them.
-
-    No copy is made of them that begins with x0; g takes the place of `dstates`.
+    """There are many states after chunks, so the sum is accumulated in the same pass. No copy of
+    them with x0 in front is made, and g overwrites `dstates`.
     """
     a = _conjugate(a)
     if order == "before":

@@ -1,6 +1,5 @@
-"""Which form of the recurrence is the fastest: a cost model of few numbers, fitted to benchmarks.
-
-`benchmarks/layer.py` measures how far the choice lies from the best form.
+"""The choice of the fastest form of the recurrence, by a cost model of few numbers that is fitted
+to benchmarks. `benchmarks/layer.py` compares the choice with the best form.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ class Choice(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What the cost depends on."""
+    """The sizes that the cost depends on."""
 
     batch: int
     L: int
@@ -34,24 +33,24 @@ class Size(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Seconds for a unit of each kind of work, forward and backward pass together."""
+    """Seconds per unit of each kind of work, for forward and backward pass together."""
 
     flop: float
     """One multiplication or addition of a matrix product."""
     state: float
     """Passing once over one complex state of one sample."""
     step: float
-    """One step of a sequential loop, however little is done in it."""
+    """The overhead of one step of a sequential loop."""
     chunk: float
     """One chunk of a scan: products of few rows, sums carried along."""
     channel: float
     """Changing the layout of one channel of one sample."""
     fused: float
-    """One multiplication and addition of complex by real numbers, in a kernel for all of it."""
+    """One multiplication and addition of complex by real numbers, in one kernel."""
     transform: float
     """One sample's part of a Fourier transform, for each doubling of its length."""
     start: float
-    """Starting what a matrix form does once, however little there is to do."""
+    """The overhead of starting a matrix form."""
 
 
 TWO_CORES = Machine(
@@ -64,7 +63,7 @@ TWO_CORES = Machine(
     transform=2.9e-10,
     start=0.00037,
 )
-"""As `benchmarks/layer.py --fit` found it."""
+"""Fitted by `benchmarks/layer.py --fit`."""
 
 ONE_CORE = Machine(
     flop=7.4e-12,
@@ -76,7 +75,7 @@ ONE_CORE = Machine(
     transform=3.6e-10,
     start=0.00023,
 )
-"""As it found it where it was held on one core."""
+"""Fitted on one core."""
 
 GPU = Machine(
     flop=2.7e-15,
@@ -88,10 +87,10 @@ GPU = Machine(
     transform=7.0e-13,
     start=1.2e-04,
 )
-"""As `benchmarks/gpu.py` found it on an H200."""
+"""Fitted by `benchmarks/gpu.py` on an H200."""
 
 ALIGNED = {"cpu": 1, "gpu": 8}
-"""States are made up to a multiple of this: a GPU's fast matrix products want whole vectors."""
+"""The number of states is padded to a multiple of this, for a GPU's fast matrix products."""
 
 CANDIDATES = {
     "cpu": [
@@ -116,8 +115,8 @@ CANDIDATES = {
         Choice("associative", 1024),
     ],
 }
-"""Between which forms there is a choice. On CPUs chunks of 8 samples, of which the products with a
-transposed matrix are slow, are nowhere much better than those of 4 or 16, and often worse.
+"""The forms to choose from. On CPUs chunks of 8 samples, whose products with a transposed matrix
+are slow, are nowhere much better than chunks of 4 or 16, and often worse.
 """
 
 _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form", default=None)
@@ -126,7 +125,7 @@ _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form"
 @contextlib.contextmanager
 @checked
 def recurrence_form(form: str, chunk: int) -> Iterator[None]:
-    """Inside, `lti_apply` takes this form when it is traced, whatever the sizes.
+    """Inside this context, `lti_apply` takes this form when it is traced, for all sizes.
 
     `form` is one of "scan", "fused", "matmul", "fft", "associative"; `chunk` in samples.
     """
@@ -143,7 +142,7 @@ def recurrence_form(form: str, chunk: int) -> Iterator[None]:
 
 @checked
 def recurrence_override() -> Choice | None:
-    """What `recurrence_form` has set."""
+    """The form that `recurrence_form` has set."""
     return _override.get()
 
 
@@ -160,13 +159,13 @@ def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choi
 
 @checked
 def candidates(kind: str, *, fused: bool) -> list[Choice]:
-    """Between which forms there is a choice on a "cpu" or a "gpu"."""
+    """The forms to choose from on a "cpu" or a "gpu"."""
     return [choice for choice in CANDIDATES[kind] if fused or choice.form != "fused"]
 
 
 @checked
 def on_cores(cores: int) -> Machine:
-    """A CPU's costs: of each kind of work one part is what more cores do not speed up.
+    """A CPU's costs. One part of each kind of work does not gain from more cores.
 
     Matrix products are shared out, Fourier transforms are not.
     """
@@ -181,7 +180,7 @@ def on_cores(cores: int) -> Machine:
 
 @checked
 def stored_states(n: int, platform: str | None = None) -> int:
-    """How many states to compute with where a system has `n`; those added are zero."""
+    """The padded number of states for a system with `n`. Added states are zero."""
     multiple = ALIGNED[_kind(platform)]
     return -(-n // multiple) * multiple
 
@@ -194,7 +193,7 @@ def cost(choice: Choice, size: Size, machine: Machine) -> float:
 
 @checked
 def work(choice: Choice, size: Size) -> Machine:
-    """How much of each kind of work a form does, forward and backward."""
+    """The amount of each kind of work in a form, forward and backward."""
     b, L, m, p, n = size
     samples, T = b * L, choice.chunk
     into_and_out = 4 * samples * n * (m + p)  # complex by real products, one pass
@@ -233,7 +232,7 @@ def work(choice: Choice, size: Size) -> Machine:
 
 @checked
 def on_cpu() -> bool:
-    """Whether programs that are traced now are for a CPU."""
+    """Whether programs are currently traced for a CPU."""
     return _kind(None) == "cpu"
 
 
@@ -243,7 +242,7 @@ def _kind(platform: str | None) -> str:
 
 @checked
 def usable_cores() -> int:
-    """Those that this process may use, as XLA counts them."""
+    """The cores that this process may use, as XLA counts them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

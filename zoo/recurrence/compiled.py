@@ -2,7 +2,7 @@
 
 A loop of XLA stays on one core, and passes over its arrays several times. The kernels read and
 write each once, or keep states in cache, and each core has its own sequences, or its own states.
-Where the package was installed without a C++ compiler, or for another JAX, XLA takes their place.
+If the package was installed without a C++ compiler, or for another JAX, XLA is used instead.
 """
 
 import functools
@@ -17,19 +17,18 @@ from .pallas import Kept
 from .plain import kernels_allowed
 
 RECURRENCES = ("float32", "float64", "complex64", "complex128")
-"""What numbers recurrences have a kernel for."""
+"""Dtypes for which recurrences have a kernel."""
 
 SYSTEMS = ("float32",)
-"""What numbers whole systems, linear or selective, have one for."""
+"""Dtypes for which whole systems, linear or selective, have a kernel."""
 
 
 @functools.cache
 @checked
 def compiled() -> bool:
-    """Whether there are kernels, and this JAX takes them.
-
-    JAX must have found its devices before: it takes kernels unseen until then, and would fail at
-    the first device if one was built for another version.
+    """Whether there are kernels that fit this JAX. JAX must have initialised its devices before:
+    until then it accepts kernels unchecked, and would fail at the first device if one was built for
+    another version.
     """
     try:
         for name, handler in _module().handlers().items():
@@ -41,13 +40,14 @@ def compiled() -> bool:
 
 @checked
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
-    """Whether there is a kernel for numbers of this kind; XLA could not share it among devices."""
+    """Whether there is a kernel for this dtype. Kernels are not used for programs on several
+    devices."""
     return kernels_allowed() and str(dtype) in kinds and jax.device_count() == 1 and compiled()
 
 
 @checked
 def built(name: str) -> bool:
-    """Whether the kernel `name` is among those that were compiled: older sources lack some."""
+    """Whether the kernel `name` was compiled; builds of older sources lack some."""
     return compiled() and name in _module().handlers()
 
 
@@ -91,9 +91,9 @@ def adjoint_on_cpu(
 ]:
     """Cotangents of a, of b and of x, from those of what `states_on_cpu` gave for them.
 
-    Of an `a` that is the same for all samples, it is the sum over them. JAX's cotangents of complex
-    numbers transpose without conjugation; those of `split` ones are gradients by real and imaginary
-    parts.
+    If `a` is the same for all samples, its cotangent is the sum over them. JAX's cotangents of
+    complex numbers transpose without conjugation; those of `split` ones are gradients by real and
+    imaginary parts.
     """
     arrays = _rows(a, 2), _rows(states, 2), _rows(x, 1), _rows(dstates, 2), _rows(dlast, 1)
     da = jax.ShapeDtypeStruct((len(dstates), *arrays[0].shape[1:]), a.dtype)
@@ -212,7 +212,7 @@ def attention_outputs(
 ]:
     """Outputs of `attention_scan`, the last states, and the states before chunks.
 
-    With a `beta` of no samples, states only add up.
+    A `beta` of no samples means no delta rule.
     """
     chunks = jax.ShapeDtypeStruct((len(v), -(-v.shape[1] // chunk), *S0.shape[1:]), v.dtype)
     call = _kernel("attention_outputs", [_like(v), _like(S0), chunks], "sequential")

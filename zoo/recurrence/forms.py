@@ -1,10 +1,10 @@
-"""Forms of one linear system over a batch of sequences: the same numbers, at different costs.
+"""Forms of one linear system over a batch of sequences, with equal results at different costs.
 
 Each takes the system, the inputs u [b L m], the first states x0 [b n] (None for zero) and a chunk
-size, and returns the outputs Re(C x_k) [b L p] and the last states [b n] of
-x_k = lam x_{k-1} + B u_k, lam = exp(log_lam). From forward to backward pass none keeps more than
-the states between chunks: with chunks of one sample those are all states, once. Powers are
-exp(k log_lam), which keeps its digits in long chunks.
+size, and returns the outputs Re(C x_k) [b L p] and the last states [b n] of x_k = lam x_{k-1} + B
+u_k, lam = exp(log_lam). For the backward pass each stores at most the states between chunks. With
+chunks of one sample those are all states. Powers are exp(k log_lam), which keeps its digits in long
+chunks.
 """
 
 from collections.abc import Callable
@@ -49,10 +49,9 @@ Result = tuple[Float[Array, "batch length outputs"], States]
 def scan(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
-    """Sample after sample; a chunk's states are made, used and forgotten, and made again backward.
-
-    What is kept are the states between chunks. Chunks are of equal length, and near `chunk`, as far
-    as L allows; the samples that are left over make a last short one.
+    """Sample after sample. The states inside a chunk are computed, used and dropped, and recomputed
+    in the backward pass. Only the states between chunks are stored. Chunks are of equal length, and
+    near `chunk`, as far as L allows; the samples that are left over make a last short one.
     """
     b, L, m = u.shape
     K = -(-L // chunk)
@@ -70,7 +69,7 @@ def scan(
 def _scan_forward(log_lam, B, C, u, x0):
     """Outputs and last states of chunks u [b K T m].
 
-    Only what has n channels, and only a chunk of it, is turned to have time leading."""
+    Only arrays with n channels, chunk by chunk, are transposed to have time as the first axis."""
     lam = jnp.exp(log_lam)
     b, K, T, _ = u.shape
 
@@ -160,10 +159,9 @@ def _states(lam, b, x):
 def fused(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
-    """As `scan`, in one kernel on each core of a CPU: states never leave its first cache.
-
-    There are kernels for single precision, where the package was installed with a compiler; `scan`
-    takes their place.
+    """As `scan`, in one kernel on each core of a CPU, whose states stay in the first-level cache.
+    Kernels exist for single precision, if the package was installed with a compiler; otherwise
+    `scan` is used.
     """
     x = states_before(log_lam, u, x0)
     if not native(u.dtype, SYSTEMS):
@@ -181,8 +179,8 @@ def matmul(
 
     With x the state before a chunk u_1..u_T, that after it is lam^T x + sum_s lam^(T-s) B u_s, and
     the outputs are y_t = Re(C lam^t x) + sum_{s <= t} Re(C lam^(t-s) B) u_s. Only the first is
-    sequential, from chunk to chunk. Of chunks of one sample the outputs are Re(C x_k), x_k the
-    states after them, with no response within.
+    sequential, from chunk to chunk. For chunks of one sample the outputs are Re(C x_k), with the
+    states x_k after them.
     """
     b, L, _ = u.shape
     whole = L - L % chunk
@@ -263,7 +261,8 @@ def fft(
 ) -> Result:
     """Convolution with the impulse response Re(C lam^k B), in the frequency domain.
 
-    The response is made as (C lam^(iT)) (lam^j B), k = i T + j, so that no power is made L times.
+    The response is made as (C lam^(iT)) (lam^j B), k = i T + j, so that no power is computed L
+    times.
     """
     L, n = u.shape[1], len(log_lam)
     m, p = B.shape[1], C.shape[0]

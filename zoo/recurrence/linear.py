@@ -1,4 +1,4 @@
-"""The linear recurrence x_k = a_k x_{k-1} + b_k, once, for everybody."""
+"""The linear recurrence x_k = a_k x_{k-1} + b_k, shared by all layers."""
 
 from functools import partial
 
@@ -33,13 +33,13 @@ def lti_apply(
 
     `reverse` runs from the last sample to the first, and the last state is then the one at the
     first sample. Of a padded sequence, `length` is the number of samples, 1 or more: inputs after
-    them do not count, outputs there are zero, and the last state is the one at the end of the
-    sequence proper.
+    them are ignored, outputs there are zero, and the last state is the state after `length`
+    samples.
 
     One sequence per call; `jax.vmap` for a batch. The form of the computation
     (`zoo.recurrence.forms`) is chosen by size and platform when the whole batch is known, by
-    `zoo.recurrence.choice`. For the backward pass none keeps more than the states between chunks,
-    which may be of one sample where states are few.
+    `zoo.recurrence.choice`. For the backward pass each stores at most the states between chunks,
+    which may be of one sample if there are few states.
     """
     dtype = jnp.result_type(log_lam, B, C, u, *([] if x0 is None else [x0]))
     system = [jnp.asarray(x, dtype) for x in (log_lam, B, C)]
@@ -112,8 +112,8 @@ def linear_recurrence(
 ) -> Inexact[Array, "length *rest"]:
     """All states of the time-varying recurrence x_k = a_k x_{k-1} + b_k, from `x0` or zero.
 
-    `reverse` runs it from the last sample to the first. The backward pass keeps `a` and the states
-    themselves, which exist anyway, and nothing else of their size.
+    `reverse` runs it from the last sample to the first. The backward pass stores `a` and the
+    states, which exist anyway, and nothing else of this size.
     """
     dtype = jnp.result_type(a, b) if x0 is None else jnp.result_type(a, b, x0)
     x = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
@@ -148,7 +148,7 @@ def _time_varying_forward(reverse, a, b, x0):
 
 
 def _states_loop(a, b, x0, reverse):
-    """States take the place of b, one by one, which spares filling a place of their own."""
+    """States overwrite b one by one, which saves an array."""
     L = a.shape[1]
 
     def step(i, carry):
@@ -198,7 +198,7 @@ def _time_varying_backward(reverse, kept, dx):
 
 
 def _adjoint_loop(a, dx, later, reverse):
-    """Every g_k, in the place of dx_k as in `_states_loop`, and a_1 g_1."""
+    """All g_k, which overwrite dx_k as in `_states_loop`, and a_1 g_1."""
     L = a.shape[1]
 
     def step(i, carry):

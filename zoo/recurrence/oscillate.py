@@ -1,10 +1,10 @@
-"""Oscillators, sample by sample: a velocity and a position each, which push one another.
+"""Oscillators with a velocity and a position each, sample by sample.
 
     z_k = kept z_{k-1} + pulled x_{k-1} + force_k,    x_k = x_{k-1} + step z_k + push_k
 
-The order is that of the equations: the position moves by the new velocity, and slow motions keep
-digits that a matrix for both would round away. Where the two eigenvalues of an oscillator meet on
-the real axis, it has no diagonal form, so this is a form of its own.
+The position moves by the new velocity, as in the equations. Slow motions so keep digits that one
+matrix for both would round away. An oscillator with two equal eigenvalues has no diagonal form, so
+it needs this form of the recurrence.
 """
 
 from typing import Any, NamedTuple
@@ -16,9 +16,8 @@ from jaxtyping import Array, Float
 from ..typing import InputArray, checked
 
 CHUNK = 32
-"""Samples of a chunk: all chunks run at once, then what states carry from one to the next is added.
-
-A loop of CHUNK steps and one over the chunks take the place of one over all samples."""
+"""Samples of a chunk. All chunks run at once, then the states carried between chunks are added. A
+loop of CHUNK steps and a loop over the chunks replace one over all samples."""
 
 
 class Kicks(NamedTuple):

@@ -1,8 +1,7 @@
-"""The diagonal recurrence as one GPU kernel: a thread goes through the samples, its state at hand.
-
-A loop of XLA starts several kernels for each sample, which takes longer than what they do. Here one
-kernel does all: it reads what drives the states once and writes the states once, and no less can be
-moved.
+"""The diagonal recurrence as one GPU kernel: each thread goes through the samples with its state in
+registers. A loop of XLA starts several kernels for each sample, and starting them takes longer than
+their work. One kernel reads the inputs once and writes the states once, the least possible memory
+traffic.
 """
 
 import functools
@@ -21,13 +20,13 @@ from ..typing import InputArray, checked
 from .plain import kernels_allowed
 
 BLOCK = 32
-"""States of a program: one for each thread of a warp, so that reads are whole cache lines."""
+"""States per program: one for each thread of a warp, so that reads are whole cache lines."""
 
 AHEAD = 16
-"""Samples that are read before the first of them is used, to hide how long memory takes."""
+"""Samples that are prefetched, to hide the latency of memory."""
 
 Kept = Literal["after", "before"]
-"""What is kept of sample k: the state x = a_k x + b_k after it, or the state before it."""
+"""The stored state for sample k: x = a_k x + b_k after it, or the state before it."""
 
 Order = Kept | Literal["adjoint"]
 """Or, of the adjoint recurrence, g = b_k + x, from which x = a_k g goes on."""
@@ -35,9 +34,8 @@ Order = Kept | Literal["adjoint"]
 
 @functools.cache
 def _triton() -> Any:
-    """Pallas for Triton; None where JAX has none: JAX 0.11 announces its end.
-
-    It is loaded when the first recurrence is traced. An import of the package has no need of it.
+    """Pallas for Triton, or None in a JAX without it (JAX 0.11 announces its removal). It is loaded
+    when the first recurrence is traced, not when the package is imported.
     """
     try:
         from jax.experimental.pallas import triton
@@ -53,11 +51,11 @@ def with_kernel(
     cuda: Callable[..., Any] | None = None,
     cpu: Callable[..., Any] | None = None,
 ) -> Any:
-    """`cuda(*arrays)` where the program is compiled for an NVIDIA GPU, `cpu(*arrays)` where it is
-    for a CPU, if there is such a kernel, else `otherwise(*arrays)`.
+    """`cuda(*arrays)` in programs for an NVIDIA GPU, `cpu(*arrays)` in programs for a CPU, if these
+    kernels exist, otherwise `otherwise(*arrays)`.
 
-    The kernels of GPUs are written for Pallas on Triton; a JAX without it has `otherwise` there.
-    No kernel can be differentiated: forwards, `otherwise` is what is differentiated.
+    The kernels of GPUs are written for Pallas on Triton; a JAX without it uses `otherwise` there.
+    Kernels cannot be differentiated; derivatives are those of `otherwise`.
     """
     if not kernels_allowed():
         return otherwise(*arrays)
@@ -79,11 +77,11 @@ def recurrence_on_gpu(
     reverse: bool,
     interpret: bool = False,
 ) -> tuple[Float[Array, "batch length parts d_state"], Float[Array, "batch parts d_state"]]:
-    """What `order` says of all samples, and the state that the last of them leaves.
+    """The states of all samples as `order` says, and the state after the last sample.
 
     Complex numbers are P = 2 real ones, real and imaginary part. `reverse` goes from the last
-    sample to the first. `interpret` runs on any platform, slowly: for tests. Of several devices
-    each goes through its own sequences, or through its own states.
+    sample to the first. `interpret` runs on any platform, slowly: for tests. Each of several
+    devices takes its own sequences, or its own states.
     """
     one = partial(_on_one_device, order=order, reverse=reverse, interpret=interpret)
     if jax.device_count() == 1:
@@ -135,7 +133,7 @@ def _rule(order, reverse, interpret, mesh, arguments, results):
 
 
 def _part(order, reverse, interpret, mesh, arguments, results):
-    """What one device does, and what it has of each array: as much as of `b`, along b and n."""
+    """The computation of one device, and its shards of all arrays, sharded along b and n as `b`."""
     a, b, _ = arguments
     by_b, _, _, by_n = (*b.sharding.spec, *[None] * 4)[:4]
     one = a.shape[0] == 1

@@ -1,4 +1,4 @@
-"""Numbers in two parts, real and imaginary, and sizes, for the forms of the recurrence."""
+"""Complex numbers as real and imaginary parts, and sizes, for the forms of the recurrence."""
 
 import jax.numpy as jnp
 
@@ -49,7 +49,7 @@ def real_of_times(C, x):
 
 @checked
 def fast_size(least: int) -> int:
-    """The first even number from `least` on that is 2^i 3^j 5^k, which FFTs are fast for."""
+    """The first even number from `least` on of the form 2^i 3^j 5^k, for which FFTs are fast."""
     size = max(2, least + least % 2)
     while True:
         rest = size

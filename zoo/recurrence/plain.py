@@ -1,8 +1,8 @@
-"""Recurrences without kernels: the one switch for all of them, and loops that any program can hold.
+"""Recurrences without kernels: the switch for all kernels, and plain loops for any program.
 
 `COMPRESSM_KERNELS=0` in the environment switches kernels off for a process. Inside `plainly` they
-are off too, and every recurrence is a loop over its samples, which may be traced for a number of
-samples that is not known yet, and lowered for several platforms at once (`jax.export`).
+are off too, and every recurrence is a loop over its samples. Such a loop can be traced for a
+symbolic number of samples, and lowered for several platforms at once (`jax.export`).
 """
 
 import contextlib
@@ -24,9 +24,8 @@ _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=F
 @contextlib.contextmanager
 @checked
 def plainly() -> Iterator[None]:
-    """Inside, what is traced and lowered is plain loops, whatever the sizes and the platform.
-
-    What JAX has traced before, as for a function that is jitted already, is not traced again.
+    """Inside this context, recurrences are traced and lowered as plain loops, for all sizes and
+    platforms. Functions that JAX has already traced are not traced again.
     """
     token = _plain.set(True)
     try:
@@ -37,7 +36,7 @@ def plainly() -> Iterator[None]:
 
 @checked
 def is_plain() -> bool:
-    """Whether `plainly` is in force."""
+    """Whether `plainly` is active."""
     return _plain.get()
 
 

@@ -1,4 +1,5 @@
-"""Samples of sequences inside loops: one read, one written, chunks of them with time leading."""
+"""Access to samples of sequences inside loops: read one, write one, chunks with time as the first
+axis."""
 
 from collections.abc import Sequence
 
@@ -30,11 +31,10 @@ def with_sample(
 def with_sample_read_back(
     x: Inexact[Array, "..."], x_k: Inexact[Array, "..."], k: Int[Array, ""], axis: int = 0
 ) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
-    """`x_k`, where it was worked out from sample `k` of `x` itself, and `x` with it in that place.
-
-    It is read where it has been written. What else is made of it then comes after the writing: were
-    `x_k` worked out again for each use, XLA could not tell that the old sample is read before it is
-    gone, and would copy all of `x` in every step of a loop.
+    """`x_k`, which was computed from sample `k` of `x`, and `x` with `x_k` in that place. `x_k` is
+    read back from `x`, so that its other uses come after the writing. If `x_k` was recomputed for
+    each use, XLA could not see that the old sample is read before it is overwritten, and would copy
+    all of `x` in every step of a loop.
     """
     x = with_sample(x, x_k, k, axis)
     return sample_at(x, k, axis), x

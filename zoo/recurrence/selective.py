@@ -1,4 +1,4 @@
-"""The selective scan of Mamba: a diagonal recurrence whose decay, input and output follow the data.
+"""The selective scan of Mamba: a diagonal recurrence whose decay, input and output depend on data.
 
 For each channel d with states n,
 
@@ -27,20 +27,20 @@ from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
 CHUNK = 16
-"""Samples between two states that the backward pass finds ready; the others it makes again."""
+"""Samples between two stored states; the backward pass recomputes the others."""
 
 CACHED = 2**15
-"""States that a CPU treats together: what a few arrays of them take stays in cache."""
+"""States that a CPU processes together, so that a few arrays of them stay in cache."""
 
 VECTOR = 64
-"""Channels that are treated together at least."""
+"""Fewest channels that are processed together."""
 
 ON_GPU = 2**26
-"""States, of all samples of a chunk together, that a GPU keeps in memory."""
+"""Most states of a chunk, over all its samples, that a GPU keeps in memory."""
 
 
 class Signals(NamedTuple):
-    """What drives the states of d channels, in G groups of neighbours that share B and C."""
+    """The arguments of the scan for d channels, in G groups of neighbours that share B and C."""
 
     x: Float[Array, "*lead channels"]
     dt: Float[Array, "*lead channels"]
@@ -104,7 +104,7 @@ _scan = whole_batch(_selective_scan, shared=1)
 
 @checked
 def has_kernel(x: Float[InputArray, "..."]) -> bool:
-    """Whether the scan of signals like `x` is a compiled kernel's."""
+    """Whether a compiled kernel computes the scan of signals like `x`."""
     return on_cpu() and native(x.dtype, SYSTEMS)
 
 
@@ -148,8 +148,8 @@ _by_kernel = both_ways(_by_kernel_forward, _by_kernel_tangent, _by_kernel_backwa
 
 
 def _sizes(x):
-    """Of the kernel's chunks, and of the channels that it treats together: as many as it can, if
-    each core has some then.
+    """The kernel's chunk size, and how many channels it processes together: as many as possible
+    while each core has work.
     """
     sequences, _, d = x.shape
     enough = [w for w in (64, 32) if sequences * -(-d // w) >= usable_cores()]
@@ -157,7 +157,8 @@ def _sizes(x):
 
 
 def _in_parts(A, x, dt, B, C, h0, chunks=None):
-    """Outputs [b L d] and last states [b d N] by loops of XLA, over a part of them at a time."""
+    """Outputs [b L d] and last states [b d N] by loops of XLA, over one part of the batch and
+    channels at a time."""
     sequences, channels = _parts(*h0.shape)
     together = partial(_together, chunks=chunks or _chunks)
 
@@ -181,10 +182,8 @@ def _in_parts(A, x, dt, B, C, h0, chunks=None):
 
 
 def _parts(batch: int, d: int, N: int) -> tuple[int, int]:
-    """In how many parts of equal size sequences and channels are treated.
-
-    The most with `CACHED` states or more in each, and not less than two sequences, for one alone
-    compiles to slower products of matrices, nor than `VECTOR` channels.
+    """The numbers of equal parts of sequences and channels: the most with at least `CACHED` states
+    in each, two sequences (one alone compiles to slower matrix products), and `VECTOR` channels.
     """
 
     def most(size: int, least: int, others: int) -> int:
@@ -209,9 +208,8 @@ def _join(a, axis):
 
 
 def _in_long_chunks(A, x, dt, B, C, h0):
-    """Outputs and last states, with all states of a chunk in memory, and made again backward.
-
-    A GPU has the room, and is slow to start what little there is to do for one sample.
+    """Outputs and last states, with all states of a chunk in memory, recomputed in the backward
+    pass. A GPU has the memory, and its overhead per sample would be large.
     """
     L = x.shape[1]
     K = -(-L // max(CHUNK, ON_GPU // h0.size))
@@ -233,9 +231,8 @@ def _in_long_chunks(A, x, dt, B, C, h0):
 
 
 def _together(A, x, dt, B, C, h0, chunks):
-    """Outputs [b L d] and last states [b d N] of sequences that go step by step together.
-
-    Chunks are of equal length, and near `CHUNK`, as far as L allows; what is left over makes a last
+    """Outputs [b L d] and last states [b d N] of sequences that advance together, step by step.
+    Chunks have equal lengths near `CHUNK`, as far as L allows; the remaining samples make a last
     short one. States are kept as [b N d], so that the loops over channels are contiguous.
     """
     L = x.shape[1]

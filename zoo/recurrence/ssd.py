@@ -22,8 +22,8 @@ from .sample import sample
 from .selective import has_kernel, selective_scan
 
 FEW = 16
-"""States up to which the kernel of the selective scan is faster than chunks: for each of up to two
-cores, since it keeps more of them busy than the products of chunks do."""
+"""States up to which the kernel of the selective scan is faster than chunks, for each of up to two
+cores: the kernel uses more cores than the products of chunks."""
 
 
 @checked
@@ -40,7 +40,7 @@ def ssd_scan(
     """Outputs y of the scan from the state `h0`, and the last state, in chunks of `chunk` samples.
 
     A sample with dt = 0 leaves the state as it is. One sequence per call; `jax.vmap` for a batch.
-    The backward pass keeps the states between chunks and makes everything else again. States are in
+    The backward pass stores the states between chunks and recomputes everything else. States are in
     the precision of `h0`.
     """
     kind, dtype = x.dtype, jnp.result_type(x, h0)

@@ -1,4 +1,4 @@
-"""Functions of one sequence that see the whole batch when they are vmapped."""
+"""Functions of one sequence that process the whole batch at once under `jax.vmap`."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
     The first `shared` arguments are parameters; the others, and all results, have a leading batch
     axis. Under `jax.vmap`, arguments that differ from one member to the next are not given a new
     axis: they join the batch axis, and `function` is traced when all have joined, as it is compiled
-    or differentiated. So it may choose how to compute by the true size of the batch, and its
-    derivative rule sums over the batch by itself. Under a vmap over parameters it is vmapped.
+    or differentiated. So it can choose its algorithm by the true size of the batch, and its
+    derivative rule sums over the batch by itself. A vmap over parameters is applied as usual.
     """
     primitive = Primitive(function.__name__)
     primitive.multiple_results = True

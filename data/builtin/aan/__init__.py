@@ -15,17 +15,17 @@ from ...text import BYTES, token_splits
 
 @dataclass(frozen=True)
 class AANConfig:
-    """Which pairs of texts."""
+    """The choice of pairs of texts."""
 
     source: Literal["official", "generated"] = "official"
-    """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: no papers,
-    but made-up texts that do or do not share their topic: something to try a model for pairs on."""
+    """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: artificial
+    texts that do or do not share their topic, to try a model for pairs."""
     length: int = 4000
-    """Bytes of a text that are read; the rest is dropped."""
+    """Bytes of a text that are read; the rest is cut off."""
     topics: int = 24
-    """How many topics generated texts have; fewer are easier to tell apart."""
+    """Number of topics of generated texts; fewer are easier to distinguish."""
     topical: float = 0.2
-    """Share of a generated text's words that are its topic's; more make it plainer."""
+    """Share of a generated text's words that belong to its topic; a larger share is easier."""
     train: int = 4_000
     """Pairs to generate for training."""
     validation: int = 500
@@ -47,8 +47,8 @@ def load_aan(config: AANConfig, places: Places) -> Task:
     """AAN as a task: pairs of up to `length` bytes, 2 classes (1: they belong together).
 
     Official pairs are read from `new_aan_pairs.{train,eval,test}.tsv` below `data_dir`; without it
-    from what has been prepared of all of them before, or the Long Range Arena release, which is
-    downloaded. FileNotFoundError when they cannot be had, ValueError when a file is damaged.
+    from data that has been prepared before, or from the Long Range Arena release, which is
+    downloaded. FileNotFoundError if they are not available, ValueError if a file is damaged.
     """
     from ...store.files import prepare_from_files, prepare_without_files  # 0.5 s to import
     from .builder import AAN, fetch, find_files

@@ -96,7 +96,7 @@ def _features(pairs: Iterator[_Pair], length: int) -> Iterator[dict]:
 
 
 def _count(path: Path) -> tuple[int, list[int]]:
-    """How many lines are pairs, and which are not because a text is empty. Checks them all."""
+    """The number of pairs, and the lines with an empty text. All lines are checked."""
     pairs, empty = 0, []
     for number, (first, second, _) in _lines(path):
         if first and second:

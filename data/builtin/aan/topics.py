@@ -1,4 +1,4 @@
-"""Made-up texts on made-up topics, for a matching task of the shape of AAN.
+"""Artificial texts on artificial topics, for a matching task like AAN.
 
 Each topic has 12 words of its own, and there are 240 words that all texts use. A text is about one
 topic: a share of its words, at random, are the topic's. Two texts belong together when they are

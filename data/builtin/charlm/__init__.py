@@ -1,6 +1,6 @@
 """Character-level language modelling: which character comes next?
 
-By default on tinyshakespeare (Karpathy 2015), with the split 90/5/5; any text file will do.
+By default on tinyshakespeare (Karpathy 2015), with the split 90/5/5; or on any text file.
 """
 
 from dataclasses import dataclass, replace
@@ -17,18 +17,18 @@ from ...text import BYTES
 
 @dataclass(frozen=True)
 class CharLMConfig:
-    """Which text, in which tokens, in windows of which length."""
+    """The text, its tokens, and the length of windows."""
 
     text: Path | None = None
     """A text file. None: the one in --data-dir, else tinyshakespeare."""
     vocabulary: Literal["characters", "bytes"] = "characters"
-    """Tokens: the characters that the text has, or the 256 bytes. The measure is bits per token."""
+    """Tokens: the characters of the text, or the 256 bytes. The measure is bits per token."""
     length: int = 256
-    """Tokens that a model sees at once."""
+    """Tokens in a window."""
     validation: float = 0.05
-    """Share of the text, before the test split, that is for validation."""
+    """Share of the text for validation, before the test split."""
     test: float = 0.05
-    """Share of the text, at its end, that is for testing."""
+    """Share of the text for testing, at its end."""
 
     def __post_init__(self):
         check_choice(self, "vocabulary", ("characters", "bytes"))
@@ -41,8 +41,8 @@ class CharLMConfig:
 def load_charlm(config: CharLMConfig, places: Places) -> Task:
     """A text as a task: `length` tokens, and at each the token that comes next.
 
-    Training has a window at every token; validation and test ask for each token once. `data_dir`
-    may be a text file, or a folder with one. FileNotFoundError when there is no text, ValueError
+    Training has a window at every token; validation and test predict each token once. `data_dir`
+    may be a text file, or a folder with one. FileNotFoundError if there is no text, ValueError
     when it is too short or not UTF-8 (with vocabulary characters) or has over 256 characters.
     """
     from ...store.files import prepare_from_files
@@ -90,6 +90,6 @@ def load_charlm(config: CharLMConfig, places: Places) -> Task:
 
 
 def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:
-    """Bits per token of `test` by the frequencies in `train`, with one more of each."""
+    """Bits per token of `test` by the frequencies in `train`, with one added to each count."""
     counts = np.bincount(train, minlength=size) + 1
     return float(-np.log2(counts / counts.sum())[test].mean())

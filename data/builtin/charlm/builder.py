@@ -24,7 +24,7 @@ _BLOCK = 4096
 
 
 def find_files(place: Path) -> dict[str, Path]:
-    """The text file that `place` is, or that is alone in this folder."""
+    """The text file `place`, or the only one in this folder."""
     if place.is_file():
         return {"text": place}
     texts = sorted([*place.glob("*.txt"), *place.glob("*.txt.gz")])
@@ -40,7 +40,8 @@ def find_files(place: Path) -> dict[str, Path]:
 class CharLM(AbstractTaskBuilder):
     """A text in tokens. Settings: a `CharLMConfig`; source: `find_files`.
 
-    The blocks of a split stand in the order of the text; `used` says how much of one counts.
+    The blocks of a split stand in the order of the text; `used` says how many tokens of a block
+    count.
     """
 
     VERSION = tfds.core.Version("1.0.0")

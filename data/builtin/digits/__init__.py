@@ -1,5 +1,4 @@
-"""The real data set that needs no download: handwritten digits of 8x8 pixels as sequences of 64
-values.
+"""Handwritten digits of 8x8 pixels as sequences of 64 values: real data without a download.
 
 Source: the test half of the "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
 UCI 1998), 1797 pictures of 17 grey levels, as scikit-learn ships them.
@@ -16,14 +15,14 @@ _SAMPLES = 1797
 
 @dataclass(frozen=True)
 class DigitsConfig:
-    """How the 1797 digits are split."""
+    """The split of the 1797 digits."""
 
     validation: int = 200
     """Samples in the validation split."""
     test: int = 300
-    """Samples in the test split; what is left is for training (1297 by default)."""
+    """Samples in the test split; the rest is for training (1297 by default)."""
     seed: int = 0
-    """Seed of the split; every split holds each digit as often, give or take a few."""
+    """Seed of the split; every split holds about as many of each digit."""
 
     def __post_init__(self):
         check_at_least(self, validation=10, test=10, seed=0)

@@ -1,4 +1,4 @@
-"""IMDB reviews byte by byte: is the film liked?
+"""IMDB reviews byte by byte: is the review positive?
 
 Maas et al., ACL 2011; as bytes: Tay et al., ICLR 2021 (Long Range Arena).
 """
@@ -13,12 +13,13 @@ from ...text import BYTES, token_splits
 
 @dataclass(frozen=True)
 class IMDBConfig:
-    """How much of the reviews is read, and how they are split."""
+    """The length of reviews, and their split."""
 
     length: int = 4096
-    """Bytes of a review that are read; the rest is dropped."""
+    """Bytes of a review that are read; the rest is cut off."""
     validation: int = 0
-    """Training reviews that are held out for validation; 0, as is usual: the test reviews serve."""
+    """Training reviews that are held out for validation. With 0, as is usual, the test reviews are
+    used."""
     seed: int = 0
     """Seed of that choice."""
 
@@ -27,7 +28,7 @@ class IMDBConfig:
 
 
 def load_imdb(config: IMDBConfig, places: Places) -> Task:
-    """IMDB as a task: up to `length` bytes, 2 classes (1: liked).
+    """IMDB as a task: up to `length` bytes, 2 classes (1: positive).
 
     Reads `aclImdb`, packed or not, from `data_dir`, or downloads it. FileNotFoundError when it is
     missing, ValueError when it is damaged or a review is empty or not UTF-8.

@@ -1,4 +1,4 @@
-"""ListOps: what is a nested expression of minima, maxima, medians and sums worth?
+"""ListOps: the value of a nested expression of minima, maxima, medians and sums.
 
 Nangia and Bowman, NAACL-SRW 2018, arXiv 1804.06028; in this length: Tay et al., ICLR 2021 (Long
 Range Arena).
@@ -19,7 +19,7 @@ from .tokens import SYMBOLS, VOCABULARY
 
 @dataclass(frozen=True)
 class ListOpsConfig:
-    """Which expressions, and how many."""
+    """The kind and the number of expressions."""
 
     source: Literal["official", "generated"] | None = None
     """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: made here,
@@ -41,8 +41,8 @@ class ListOpsConfig:
     seed: int = 0
     """Seed of the expressions."""
     workers: int | None = None
-    """Processes that make expressions (None: one per core; 1: none but this one). Does not change
-    them."""
+    """Processes that make expressions (None: one per core; 1: only this one). The expressions do
+    not depend on it."""
 
     def __post_init__(self):
         check_choice(self, "source", ("official", "generated", None))
@@ -75,11 +75,9 @@ def load_listops(config: ListOpsConfig, places: Places) -> Task:
 
     Expressions are made, once, and kept under `cache_dir`; or read from
     `basic_{train,val,test}.tsv` below `data_dir`; or, with source official and no `data_dir`, from
-    the Long Range Arena release, which is downloaded. Each value is computed anew from the tokens,
-    and compared.
-
-    Raises FileNotFoundError when files cannot be had, ValueError when one of them is damaged or
-    holds a wrong value.
+    the Long Range Arena release, which is downloaded. Each value is recomputed from the tokens and
+    compared. Raises FileNotFoundError if files are not available, ValueError when one of them is
+    damaged or holds a wrong value.
     """
     from ...store.files import (  # 0.5 s to import
         is_official,
@@ -117,7 +115,7 @@ def load_listops(config: ListOpsConfig, places: Places) -> Task:
 
 
 def _first_token_baseline(train: Split, test: Split) -> float:
-    """Accuracy on `test` of the label that is commonest in `train` after the same first token."""
+    """Accuracy on `test` of the most frequent label in `train` after the same first token."""
     counts: Int32[np.ndarray, "tokens 10"] = np.zeros((len(VOCABULARY), 10), np.int32)
     np.add.at(counts, (train.inputs[:, 0], train.labels), 1)
     return float(np.mean(counts.argmax(axis=1)[test.inputs[:, 0]] == test.labels))

@@ -102,7 +102,7 @@ class ListOps(AbstractTaskBuilder):
                 self.recipe.progress(len(seen), count, "making ListOps expressions")
             futile = 0 if len(seen) > before else futile + 1
             if futile == 20:
-                raise job.too_few(f"{len(seen)} different ones found, wanted: {count}")
+                raise job.too_few(f"{len(seen)} different ones were found, {count} are needed")
 
     def _read(self, path: Path) -> list[_Sample]:
         samples = []

@@ -2,9 +2,9 @@
 
 The procedure (Long Range Arena, after Nangia and Bowman 2018) grows one tree: above the greatest
 depth a node is an operator with probability 1/4, else a digit; an operator has 2 to 10 arguments;
-kind, number and digits are uniform. Trees outside the wanted lengths are thrown away. All this is
-the same here, only that a whole forest grows level by level, and that a tree is given up as soon as
-it is too long.
+kind, number and digits are uniform. Trees outside the range of lengths are discarded. The procedure
+here is the same, but a whole forest grows level by level, and a tree is discarded as soon as it is
+too long.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class Expressions:
-    """Expressions end to end, without end tokens, and what each is worth."""
+    """Concatenated expressions without end tokens, and their values."""
 
     tokens: UInt8[np.ndarray, " total"]
     lengths: Int32[np.ndarray, " n"]
@@ -63,7 +63,7 @@ class ExpressionJob:
     max_args: int
 
     def too_few(self, found: str) -> ValueError:
-        """The error that says that these settings have not what was wanted of them."""
+        """The error for settings that do not allow enough expressions."""
         return ValueError(
             f"min_length={self.min_length}, max_length={self.max_length}, "
             f"max_depth={self.max_depth}, max_args={self.max_args} allow too few "
@@ -80,7 +80,7 @@ class ExpressionJob:
         rounds = 0
         while sum(len(part.labels) for part in parts) < count:
             if rounds == _ROUNDS and not parts:
-                raise self.too_few(f"none in {_ROUNDS * _TREES} trees")
+                raise self.too_few(f"{_ROUNDS * _TREES} trees gave none")
             rounds += 1
             levels = grow_trees(
                 rng, _TREES, self.min_length, self.max_length, self.max_depth, self.max_args
@@ -177,7 +177,7 @@ def _apply(
     first: Int[np.ndarray, " n"],
     arity: Int[np.ndarray, " n"],
 ) -> Int64[np.ndarray, " n"]:
-    """What operators are worth whose arguments begin at `first` of `values`."""
+    """The values of operators whose arguments begin at `first` of `values`."""
     ordered = values[np.lexsort((values, np.repeat(np.arange(len(first)), arity)))]
     median = (ordered[first + (arity - 1) // 2] + ordered[first + arity // 2]) // 2
     total = np.add.reduceat(values, first) % 10

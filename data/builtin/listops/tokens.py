@@ -1,4 +1,4 @@
-"""The language of ListOps: its tokens, what an expression is worth, and the files it comes in.
+"""The language of ListOps: its tokens, the value of an expression, and its files.
 
 Nangia and Bowman, NAACL-SRW 2018, arXiv 1804.06028; Tay et al., ICLR 2021 (Long Range Arena).
 """
@@ -18,7 +18,7 @@ from ...store.raw import Bounded, numbered_lines
 VOCABULARY = ("pad", "end", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
 """The token with index i; `pad` fills up a row after `end`."""
 SYMBOLS = tuple(f"{word} " for word in VOCABULARY)
-"""How each token is shown."""
+"""The text of each token."""
 PAD, END, ZERO, MIN, CLOSE = 0, 1, 2, 12, 16
 _INDEX = {word: index for index, word in enumerate(VOCABULARY)}
 _OPERATIONS = (
@@ -43,7 +43,7 @@ def tokenize(source: str) -> UInt8[np.ndarray, " L"]:
 
 
 def evaluate(tokens: UInt8[np.ndarray, " L"]) -> int:
-    """What an expression is worth, 0 to 9, by running through it once with a stack.
+    """The value of an expression, 0 to 9, computed in one pass with a stack.
 
     MED is the median, rounded down; SM the sum modulo 10. ValueError for tokens that are not one
     whole expression.
@@ -72,7 +72,7 @@ def evaluate(tokens: UInt8[np.ndarray, " L"]) -> int:
 
 
 def read_tsv(path: Path) -> Iterator[tuple[UInt8[np.ndarray, " L"], int]]:
-    """The expressions of a file and what they are worth, recomputed and compared, in its order.
+    """The expressions of a file and their values, recomputed and compared, in the file's order.
 
     Reads, plain or gzipped, the files of Long Range Arena (a header; expression, tab, value) and
     those of the original authors (no header; value, tab, expression). A byte order mark, and blank

@@ -14,17 +14,17 @@ from ...task import Split, Task
 
 @dataclass(frozen=True)
 class MQARConfig:
-    """How much there is to remember, and for how long."""
+    """The number of pairs to remember, and the length of sequences."""
 
     pairs: int = 8
-    """Pairs of a key and a value at the start of a sequence; each key is asked for once."""
+    """Pairs of a key and a value at the start of a sequence; each key is queried once."""
     length: int = 64
     """Tokens of a sequence: four for each pair, or more."""
     vocabulary: int = 128
-    """Tokens that there are: one half may be keys, the other values."""
+    """Size of the vocabulary: one half are keys, the other half values."""
     power: float = 0.01
-    """Gaps before the queries follow a power law with the exponent `power` - 1: they are short
-    where it is small."""
+    """Gaps before the queries follow a power law with the exponent `power` - 1: a small `power`
+    gives short gaps."""
     train: int = 20_000
     """Sequences to make for training."""
     validation: int = 1_000
@@ -53,9 +53,8 @@ class MQARConfig:
 
 
 def load_mqar(config: MQARConfig, places: Places) -> Task:
-    """Recall as a task: tokens, and at each key that comes again its value, at no other step.
-
-    The harder the more pairs there are. Needs no raw files.
+    """Recall as a task: tokens, with the value as the label at each repeated key, and no label at
+    other steps. More pairs are harder. Needs no raw files.
     """
     from ...store.files import prepare_without_files  # 0.5 s to import
     from .builder import MQAR

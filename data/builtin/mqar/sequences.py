@@ -2,9 +2,9 @@
 
 A sequence begins with pairs of a key and a value, keys from the first half of the vocabulary and
 values from the second, all of them different. Then each key comes once more, at an even distance
-from the pairs; what is asked there is its value. Distances are drawn without repetition from a
-power law. All other places hold any tokens. (There an answer also stands behind its query only by
-chance; so it does here.)
+from the pairs, with its value as the label. Distances are drawn without repetition from a power
+law. All other places hold random tokens. (As in the paper, an answer follows its query only by
+chance.)
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int, Int32
 
 NOTHING = -1
-"""The label where nothing is asked."""
+"""The label of steps without a query."""
 
 
 class Sequences(NamedTuple):
-    """Tokens, and what is asked at each of them."""
+    """Tokens, and the label of each."""
 
     tokens: Int32[np.ndarray, "n L"]
     values: Int32[np.ndarray, "n L"]
@@ -32,7 +32,7 @@ def draw(
     power: float,
     rng: np.random.Generator,
 ) -> Sequences:
-    """So many sequences."""
+    """`count` sequences."""
     half, context = vocabulary // 2, 2 * pairs
     keys = 1 + _different(np.ones(half - 1), (count, pairs), rng)
     values = half + _different(np.ones(half), (count, pairs), rng)

@@ -18,7 +18,7 @@ from .pictures import DiscCells
 
 @dataclass(frozen=True)
 class PathfinderConfig:
-    """Which Pathfinder pictures, and how many."""
+    """The kind and the number of Pathfinder pictures."""
 
     source: Literal["official", "generated"] | None = None
     """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: drawn
@@ -36,8 +36,8 @@ class PathfinderConfig:
     seed: int = 0
     """Seed of the drawn pictures, and of the split of the official ones."""
     workers: int | None = None
-    """Processes that draw pictures (None: one per core; 1: none but this one). Does not change
-    them."""
+    """Processes that draw pictures (None: one per core; 1: only this one). The pictures do not
+    depend on it."""
 
     def __post_init__(self):
         check_choice(self, "resolution", (16, 32, 64, 128))
@@ -56,7 +56,7 @@ class PathfinderConfig:
 
 @dataclass(frozen=True)
 class PathXConfig:
-    """Which Path-X pictures, of 128x128 pixels, and how many."""
+    """The kind and the number of Path-X pictures of 128x128 pixels."""
 
     source: Literal["official", "generated"] | None = None
     """`official`: from --data-dir, else the release is downloaded (7.7 GB); `generated`: drawn
@@ -72,8 +72,8 @@ class PathXConfig:
     seed: int = 0
     """Seed of the drawn pictures, and of the split of the official ones."""
     workers: int | None = None
-    """Processes that draw pictures (None: one per core; 1: none but this one). Does not change
-    them."""
+    """Processes that draw pictures (None: one per core; 1: only this one). The pictures do not
+    depend on it."""
 
     def __post_init__(self):
         _ = self.pictures
@@ -92,13 +92,12 @@ def load_pathx(config: PathXConfig, places: Places) -> Task:
 def load_pathfinder(config: PathfinderConfig, places: Places) -> Task:
     """Pathfinder as a task: resolution^2 steps of one value in [-1, 1], 2 classes.
 
-    The pictures are drawn, once, and kept under `cache_dir`; or read from the folder of the
-    Long Range Arena release (`pathfinder32`, say, or its parent) that `data_dir` names; or,
-    with source official and no such folder, from the release, which is downloaded. Official
-    pictures are read in full and split 80/10/10. The baselines of drawn pictures say what the
-    positions of the discs tell about the label: little, because the pictures are chosen so.
-
-    Raises FileNotFoundError when files cannot be had, ValueError when one of them is damaged.
+    The pictures are drawn, once, and kept under `cache_dir`; or read from the folder of the Long
+    Range Arena release (`pathfinder32`, say, or its parent) that `data_dir` names; or, with source
+    official and no such folder, from the release, which is downloaded. Official pictures are read
+    in full and split 80/10/10. The baselines of drawn pictures measure the information about the
+    label in the positions of the discs: little, since the pictures are chosen for this. Raises
+    FileNotFoundError if files are not available, ValueError when one of them is damaged.
     """
     from ...store.files import (  # 0.5 s to import
         is_official,

@@ -62,9 +62,8 @@ def find_metadata(root: Path, resolution: int, contour_length: int) -> dict[str,
 
 
 def list_samples(metadata: Collection[Path]) -> tuple[list[Sample], list[Path]]:
-    """All pictures, and those left out because the release is known to have them empty.
-
-    Raises ValueError for a damaged line, FileNotFoundError for a picture that is not there.
+    """All pictures, and those that are left out since they are empty in the release. Raises
+    ValueError for a damaged line, FileNotFoundError for a missing picture.
     """
     samples, skipped = [], []
     for path in metadata:

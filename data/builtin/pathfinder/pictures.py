@@ -1,4 +1,4 @@
-"""From contours to Pathfinder pictures and labels, without a shortcut through the discs.
+"""Pathfinder pictures and labels from contours, without a shortcut through the discs.
 
 In the published procedure the label only decides which of the two tips gets the second disc. So all
 but the discs is the same for both labels, but the discs are not: the two ends of one contour lie as
@@ -32,7 +32,7 @@ class Acceptance:
 
     cells: "DiscCells"
     least: float
-    """Pairs whose discs are nearer than this, and so hard to tell apart, are not kept."""
+    """Pairs whose discs are nearer than this are discarded, since they are hard to distinguish."""
     probability: Float[np.ndarray, "2 cells"]
 
     def keep(
@@ -49,7 +49,7 @@ class Acceptance:
 class DiscCells:
     """Cells of disc positions that hold about equally many of some sample.
 
-    Two numbers tell nearly all that the positions of the discs tell about a label: their distance,
+    Two numbers hold nearly all information of the discs' positions about the label: their distance,
     and how far their midpoint lies from the centre. (Boosted trees on all coordinates find no
     more.)
     """
@@ -124,7 +124,7 @@ def estimate_acceptance(
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures, their labels, and what they show."""
+    """Pictures, their labels, and their contents."""
 
     images: UInt8[np.ndarray, "n side side"]
     labels: Int32[np.ndarray, " n"]

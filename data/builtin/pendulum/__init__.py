@@ -1,4 +1,4 @@
-"""Pendulum: at what angle does it hang, in noisy pictures taken at irregular times?
+"""Pendulum: the angle of a pendulum in noisy pictures at irregular times.
 
 Becker et al., ICML 2019; at irregular times: Schirmer et al., ICML 2022 (CRU); with state-space
 models: Smith, Warrington, Linderman, ICLR 2023 (S5).
@@ -15,7 +15,7 @@ from ...task import Split, Task
 
 @dataclass(frozen=True)
 class PendulumConfig:
-    """How many sequences, and how long."""
+    """The number of sequences, and their length."""
 
     train: int = 2_000
     """Sequences to simulate for training."""

@@ -6,8 +6,9 @@ velocity is disturbed so that a hundredth of a second adds a deviation of 0.1 ra
 drawn of `samples` of the 100 instants of one second. In each sequence a share of the picture, which
 goes up and down at random, is replaced by white noise.
 
-There the disturbances are kicks at the 100 instants; here they are a Wiener process, and the motion
-a stochastic differential equation. There the rod is drawn large and shrunk; here with soft edges.
+In the papers the disturbances are kicks at the 100 instants; here they are a Wiener process, and
+the motion follows a stochastic differential equation. In the papers the rod is drawn large and
+scaled down; here it is drawn with soft edges.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ _ROUGHNESS = 0.2  # largest change of the share of noise from one instant to the
 
 
 class Sequences(NamedTuple):
-    """Pictures of pendulums, and what they show."""
+    """Pictures of pendulums, and their angles."""
 
     images: UInt8[np.ndarray, "n L 24 24"]
     targets: Float32[np.ndarray, "n L 2"]
@@ -121,7 +122,7 @@ def draw(angles: Float[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 24 24"]:
 
 
 def visibility(count: int, rng: np.random.Generator) -> Float32[np.ndarray, "n 100"]:
-    """What share of each picture is not noise: a random walk, stretched and cut off at 0 and 1.
+    """The share of each picture without noise: a random walk, scaled and clipped to [0, 1].
 
     Each sequence is all noise below a threshold from [0, 1/4] and clear above one from [3/4, 1].
     """

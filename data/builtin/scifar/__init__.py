@@ -18,15 +18,15 @@ DEVIATION = (0.2470, 0.2435, 0.2616)
 
 @dataclass(frozen=True)
 class SCIFARConfig:
-    """How the training pictures are split."""
+    """The split of the training pictures."""
 
     validation: float = 0.1
     """Share of the training pictures that is held out for validation."""
     seed: int = 0
     """Seed of that choice."""
     time_channel: bool = False
-    """Whether each step also has the share of the sequence that lies before it, as a channel of its
-    own: a habit of the published code."""
+    """Whether each step has an additional channel with the share of the sequence before it, as in
+    the published code."""
 
     def __post_init__(self):
         if not 0 < self.validation < 1:

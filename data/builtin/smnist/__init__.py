@@ -13,15 +13,15 @@ from ...task import Split, Task, majority_baseline
 
 @dataclass(frozen=True)
 class SMNISTConfig:
-    """How the training pictures are split."""
+    """The split of the training pictures."""
 
     validation: int = 6_000
     """Training pictures that are held out for validation: 10 %, as in the literature."""
     seed: int = 0
     """Seed of that choice."""
     time_channel: bool = False
-    """Whether each step also has the share of the sequence that lies before it, as a channel of its
-    own: a habit of the published code."""
+    """Whether each step has an additional channel with the share of the sequence before it, as in
+    the published code."""
 
     def __post_init__(self):
         check_at_least(self, validation=1, seed=0)
@@ -31,7 +31,7 @@ def load_smnist(config: SMNISTConfig, places: Places) -> Task:
     """Sequential MNIST as a task: 784 steps of one value in [0, 1], 10 classes.
 
     Reads the four IDX files, gzipped or not, from `data_dir`, or downloads them. FileNotFoundError
-    when one is missing, ValueError when one is damaged or does not go with the others.
+    when one is missing, ValueError if one is damaged or does not match the others.
     """
     from ...store.files import prepare_from_files  # 0.5 s to import
     from .builder import SMNIST, fetch, find_files

@@ -1,6 +1,6 @@
 """A program of arrays as an ONNX graph: complex numbers are pairs of real ones.
 
-What depends on weights alone is computed here, and becomes a constant of the graph. What is left of
+Parts that depend on weights alone are computed here, and become constants of the graph. The rest of
 a streaming step are sums, products, and functions of single numbers, for each of which
 `operators.OPERATORS` says the operator of ONNX.
 """
@@ -25,8 +25,8 @@ OPSET = 18
 def onnx_model(function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[Any]):
     """`function` of arrays as a model of ONNX, in bytes.
 
-    `arguments` and `results` have a name, a dtype and a shape of numbers. `UsageError` where the
-    package onnx is missing, ValueError for what has no operator.
+    `arguments` and `results` have a name, a dtype and a shape of numbers. `UsageError` if the
+    package onnx is missing, ValueError for operations without an operator.
     """
     try:
         onnx: Any = importlib.import_module("onnx")

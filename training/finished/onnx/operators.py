@@ -120,7 +120,7 @@ def _slice(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
 def _dynamic_slice(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
     x, *starts = values
     if not all(isinstance(start, np.ndarray) for start in starts):
-        raise ValueError("dynamic_slice has no operator of ONNX here where its start is computed")
+        raise ValueError("a dynamic_slice must have constant starts for ONNX, got computed ones")
     rows = zip(starts, x.shape, params["slice_sizes"], strict=True)
     begin = [int(np.clip(start, 0, size - width)) for start, size, width in rows]
     return _between(graph, x, begin, np.add(begin, params["slice_sizes"]).tolist())
@@ -180,7 +180,7 @@ def _expm1(graph: Graph, shapes: Any, values: Any, params: Any) -> Real:
 def _select(graph: Graph, shapes: Any, values: Any, params: Any) -> Value:
     which, *cases = values
     if len(cases) != 2:
-        raise ValueError("select_n has no operator of ONNX here for other than two cases")
+        raise ValueError(f"a select_n must have two cases for ONNX, got {len(cases)}")
 
     def one(graph: Graph, shapes: Any, cases: Any, params: Any) -> Real:
         return graph.op("Where", shapes[0], which, cases[1], cases[0])
