@@ -41,6 +41,7 @@ from .network.classifier import Classifier, classifier
 from .network.language_model import LanguageModel, language_model
 from .network.norm import BATCH_AXIS, fixed_norms
 from .network.pair import PairClassifier, pair_classifier
+from .network.quantized import quantize
 from .network.regressor import Regressor, regressor
 from .network.scanned import ScannedModel, scanned
 from .pretrained.generate import generate
@@ -110,6 +111,7 @@ __all__ = [
     "lti_apply",
     "lti_step",
     "pair_classifier",
+    "quantize",
     "register_layer",
     "regressor",
     "scanned",

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..recurrence.whole_batch import whole_batch
+from ..recurrence.products import products
 from ..typing import InputArray, checked
+from .matrix import AbstractMatrix
 
 
 class Linear(eqx.Module):
@@ -17,7 +18,7 @@ class Linear(eqx.Module):
     become fewer is a tree of the same structure.
     """
 
-    weight: Float[Array, "outputs inputs"]
+    weight: Float[Array, "outputs inputs"] | AbstractMatrix
     bias: Float[Array, " outputs"] | None = None
 
     @classmethod
@@ -50,22 +51,10 @@ def affine(
 
 @checked
 def product(
-    weight: Float[InputArray, "outputs inputs"], x: Float[InputArray, "*lead inputs"]
+    weight: Float[InputArray, "outputs inputs"] | AbstractMatrix,
+    x: Float[InputArray, "*lead inputs"],
 ) -> Float[Array, "*lead outputs"]:
     """weight x along the last axis."""
-    (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = weight.times(rows) if isinstance(weight, AbstractMatrix) else products(weight, rows)
     return y.reshape(*x.shape[:-1], len(weight))
-
-
-def _rows_times(
-    weight: Float[Array, "outputs inputs"], x: Float[Array, "batch rows inputs"]
-) -> list[Array]:
-    """weight x for all rows of a batch, as one product of matrices: x W^T, and dW = dy^T x.
-
-    Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
-    """
-    b, k, m = x.shape
-    return [(x.reshape(b * k, m) @ weight.T).reshape(b, k, len(weight))]
-
-
-_products = whole_batch(_rows_times, shared=1)

@@ -26,6 +26,9 @@ class AbstractSSM(eqx.Module):
 
     dynamics: ClassVar[tuple[str, ...]]
     """The fields that set eigenvalues and input: they learn at a rate of their own."""
+    matrices: ClassVar[tuple[str, ...]] = ()
+    """The fields that are matrices into the states and out of them, by rows: those that
+    `zoo.quantize` rounds, besides linear maps."""
     is_mixer: ClassVar[bool] = False
     """Whether it gates and mixes channels by itself, and so stands in a residual block alone."""
     takes_intervals: ClassVar[bool] = False

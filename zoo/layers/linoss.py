@@ -95,6 +95,7 @@ class LinOSS(AbstractLinearSSM):
 
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("A", "G", "step_logit", "B", "push")
+    matrices: ClassVar[tuple[str, ...]] = ("B", "push", "C", "velocity")
 
     A: Float[Array, " d_state"]
     G: Float[Array, " d_state"]

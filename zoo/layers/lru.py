@@ -64,6 +64,7 @@ class LRU(AbstractTimedSSM):
 
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log", "gamma_log", "B_re", "B_im")
+    matrices: ClassVar[tuple[str, ...]] = ("B_re", "B_im", "C_re", "C_im")
 
     nu_log: Float[Array, " d_state"]
     theta_log: Float[Array, " d_state"]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
+from .matrix import AbstractMatrix
 
 Feature = Literal["identity", "silu", "unit"]
 """What is made of queries and keys: nothing, their SiLU, or that as a vector of length one."""
@@ -182,7 +183,10 @@ class QueryKeyValue(eqx.Module):
 
     def _projected(self, u: Float[Array, "*lead d_model"]) -> Float[Array, "*lead convolved"]:
         """The channels of q, k and v, one after the other."""
-        weights = [each.weight for each in (self.q_proj, self.k_proj, self.v_proj)]
+        maps = (self.q_proj, self.k_proj, self.v_proj)
+        weights = [each.weight for each in maps]
+        if any(isinstance(weight, AbstractMatrix) for weight in weights):
+            return jnp.concatenate([each(u) for each in maps], axis=-1)
         return product(jnp.concatenate(weights), u)
 
     def _made(self, x: Float[Array, "*lead convolved"]) -> Triple:

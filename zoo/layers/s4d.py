@@ -70,6 +70,7 @@ class S4D(AbstractBankSSM):
     """
 
     dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
+    matrices: ClassVar[tuple[str, ...]] = ("B_re", "B_im", "C_re", "C_im")
 
     Lambda_re_log: Float[Array, "d_model d_state"]
     Lambda_im: Float[Array, "d_model d_state"]

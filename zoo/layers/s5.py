@@ -36,6 +36,7 @@ class S5(AbstractTimedSSM):
 
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = ("Lambda_re_log", "Lambda_im", "log_step", "B_re", "B_im")
+    matrices: ClassVar[tuple[str, ...]] = ("B_re", "B_im", "C_re", "C_im")
 
     Lambda_re_log: Float[Array, " d_state"]
     Lambda_im: Float[Array, " d_state"]

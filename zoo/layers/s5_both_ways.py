@@ -34,6 +34,7 @@ class S5BothWays(AbstractBothWaysSSM):
 
     is_modal: ClassVar[bool] = True
     dynamics: ClassVar[tuple[str, ...]] = S5.dynamics
+    matrices: ClassVar[tuple[str, ...]] = ("B_re", "B_im", "C_re", "C_im")
     takes_intervals: ClassVar[bool] = True
 
     Lambda_re_log: Float[Array, " d_state"]

@@ -6,9 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jaxtyping import Array, Float, Int
 
 from ..layers.affine import Linear, product
+from ..layers.matrix import OfStack
 from ..typing import Count, InputArray, checked
 from .block import AbstractBlock
 from .language_model import LanguageModel
@@ -28,15 +30,38 @@ class Stack(eqx.Module):
     @checked
     def scan(self, function: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         """x through all blocks, `function(block, carry, x) -> (carry, x)`; the carries, and x."""
-        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+        weights = _weights(self.blocks)
+        rest = eqx.tree_at(_weights, self.blocks, [None] * len(weights))
+        arrays, static = eqx.partition(rest, eqx.is_array)
 
-        def one(x: Any, inputs: Any) -> tuple[Any, Any]:
-            arrays, carry = inputs
-            carry, x = function(eqx.combine(arrays, static), carry, x)
-            return x, carry
+        def one(state: Any, inputs: Any) -> tuple[Any, None]:
+            carries, x = state
+            k, arrays = inputs
+            block = eqx.combine(arrays, static)
+            own = [OfStack(weight, k) for weight in weights]  # a slice would be a copy
+            block = eqx.tree_at(_weights, block, own, is_leaf=lambda x: x is None)
+            # carries are read and written in their place: as what is scanned over and what comes
+            # out of it they would be copied once more
+            before = jax.tree.map(lambda c: dynamic_index_in_dim(c, k, keepdims=False), carries)
+            after, x = function(block, before, x)
+            carries = jax.tree.map(
+                lambda c, new: dynamic_update_index_in_dim(c, new, k, 0), carries, after
+            )
+            return (carries, x), None
 
-        x, after = jax.lax.scan(one, x, (arrays, carry))
-        return after, x
+        places = jnp.arange(self.size, dtype=jnp.int32)
+        carry = jax.tree.map(jnp.asarray, carry)
+        return jax.lax.scan(one, (carry, x), (places, arrays))[0]
+
+
+def _weights(tree: Any) -> list[Any]:
+    """The matrices of all linear maps in a tree."""
+    leaves = jax.tree.leaves(tree, is_leaf=_is_linear)
+    return [leaf.weight for leaf in leaves if _is_linear(leaf)]
+
+
+def _is_linear(x: Any) -> bool:
+    return isinstance(x, Linear | eqx.nn.Linear)
 
 
 class ScannedModel(eqx.Module):

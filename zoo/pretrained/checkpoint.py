@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 import safetensors.numpy
 
+from ..layers.matrix import AbstractMatrix
 from ..network.language_model import LanguageModel
 from ..typing import checked
 from .kinds import (
@@ -83,6 +85,7 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     the folder that the model came from (`read_config`); what the model itself says comes first. A
     ValueError says what cannot be written: layers of several kinds or sizes, other norms.
     """
+    _check_floating(model)
     settings = _settings(model)
     kind = KINDS[settings["model_type"]]
     given = {} if config is None or is_original(config) else config
@@ -100,6 +103,16 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     text = json.dumps(kept | settings, indent=2, sort_keys=True) + "\n"
     _write(folder / CONFIG, text.encode())
     (folder / INDEX).unlink(missing_ok=True)
+
+
+def _check_floating(model: LanguageModel) -> None:
+    """ValueError for weights that no array holds."""
+    leaves = jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, AbstractMatrix))
+    if any(isinstance(leaf, AbstractMatrix) for leaf in leaves):
+        raise ValueError(
+            "`model` must have weights in floating point, got some in 8 bits, which "
+            "`equinox.tree_serialise_leaves` saves"
+        )
 
 
 @checked

@@ -43,17 +43,13 @@ def generate(
     spares stacking them each time. Programs are for buckets: prompts, and numbers of tokens, up to
     1, 16, 32, 64 and so on share one.
     """
-    prompt = jnp.asarray(prompt)
+    prompt = np.asarray(prompt)  # what is done for one length alone is not worth a program
     batch, L = prompt.shape
     _check(model, prompt, tokens, temperature, top_p, key, lengths)
     deep = model if isinstance(model, ScannedModel) else scanned(model)
-    if carry is None:
-        start = deep.init_state()
-        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), start)
-    else:
-        carry = jax.vmap(deep.stacked_carry)(carry)
-    lengths = jnp.full(batch, L) if lengths is None else jnp.asarray(lengths)
-    prompt = jnp.pad(prompt, ((0, 0), (0, bucket(L) - L)))
+    carry = _stacked(deep, carry, batch)
+    lengths = jnp.asarray(np.full(batch, L) if lengths is None else lengths)
+    padded = jnp.asarray(np.pad(prompt, ((0, 0), (0, bucket(L) - L))))
     keys = heat = share = None
     if temperature > 0:
         assert key is not None
@@ -61,9 +57,22 @@ def generate(
         heat = jnp.asarray(max(temperature, float(jnp.finfo(jnp.float32).tiny)))
         share = jnp.asarray(top_p) if top_p < 1 else None
     written, carry = _generate(
-        deep, prompt, lengths, carry, keys, heat, share, bucket(tokens), jnp.asarray(tokens)
+        deep, padded, lengths, carry, keys, heat, share, bucket(tokens), jnp.asarray(tokens)
     )
-    return written[:, :tokens], jax.vmap(deep.states)(carry)
+    return jnp.asarray(np.asarray(written)[:, :tokens]), _states(deep, carry)
+
+
+@eqx.filter_jit
+def _stacked(deep: ScannedModel, carry: Any, batch: int) -> Any:
+    """The carry of a batch as the scans have it; that before the first token where it is None."""
+    if carry is not None:
+        return jax.vmap(deep.stacked_carry)(carry)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), deep.init_state())
+
+
+@eqx.filter_jit
+def _states(deep: ScannedModel, carry: Any) -> Any:
+    return jax.vmap(deep.states)(carry)
 
 
 @checked
@@ -80,7 +89,10 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int
     than so many `tokens`; all of it is filled where they are None.
     """
     model = eqx.nn.inference_mode(model)
-    carry, h = jax.vmap(model.run)(carry, prompt, lengths)
+    # a scan over blocks has them in front: the batch behind them need not be moved for each token
+    at = int(isinstance(model, ScannedModel))
+    carry = jax.tree.map(lambda x: jnp.swapaxes(x, 0, at), carry)
+    carry, h = jax.vmap(model.run, in_axes=(at, 0, 0), out_axes=(at, 0))(carry, prompt, lengths)
     last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
     def choose(logits, place):
@@ -94,7 +106,7 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int
 
     def step(place, state):
         carry, token, written = state
-        carry, logits = jax.vmap(model.step)(carry, token)
+        carry, logits = jax.vmap(model.step, in_axes=(at, 0), out_axes=(at, 0))(carry, token)
         token = choose(logits, place).astype(written.dtype)
         return carry, token, written.at[:, place].set(token)
 
@@ -102,7 +114,7 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int
     written = jnp.zeros((len(prompt), room), first.dtype).at[:, 0].set(first)
     state = (carry, first, written)
     carry, _, written = jax.lax.fori_loop(1, room if tokens is None else tokens, step, state)
-    return written, carry
+    return written, jax.tree.map(lambda x: jnp.swapaxes(x, 0, at), carry)
 
 
 @checked

@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int8, Int32
 
 from ..typing import checked
 from .pallas import Kept
@@ -238,6 +238,45 @@ def attention_gradients(
     call = _kernel("attention_gradients", results, "sequential")
     dq, dk, dv, dg, dbeta, dS0 = call(q, k, v, log_decay, beta, before, do, dlast, chunk=chunk)
     return dq, dk, dv, dg, dbeta, dS0
+
+
+@checked
+def few_products(
+    index: Int32[Array, ""],
+    weight: Float[Array, "matrices outputs inputs"] | Int8[Array, "matrices outputs inputs"],
+    scale: Float[Array, "_ ..."],
+    x: Float[Array, "rows inputs"],
+) -> Float[Array, "rows outputs"]:
+    """weight[index] x for each row, times scale[index] if that is not empty, in float32.
+
+    The matrix is of float32, bfloat16 or int8, and is read where it lies.
+    """
+    y = jax.ShapeDtypeStruct((len(x), weight.shape[1]), x.dtype)
+    return _kernel("few_products", [y], "sequential")(index, weight, scale, x)[0]
+
+
+@checked
+def selective_sample(
+    x: Float[Array, "batch channels"],
+    dt: Float[Array, "batch heads"],
+    A: Float[Array, "heads _"],
+    B: Float[Array, "batch groups d_state"],
+    C: Float[Array, "batch groups d_state"],
+    h: Float[Array, "batch channels d_state"],
+) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels d_state"]]:
+    """Outputs and next states of one sample of a selective scan, in the place of `h` if it can be.
+
+    Neighbouring channels of a head share dt and A, which is one number for each state or one for
+    all; those of a group share B and C.
+    """
+    kernel = jax.ffi.ffi_call(
+        "zoo_selective_step",
+        [_like(x), _like(h)],
+        vmap_method="sequential",
+        input_output_aliases={5: 1},
+    )
+    y, h = kernel(x, dt, A, B, C, h)
+    return y, h
 
 
 def _module() -> Any:

@@ -22,6 +22,7 @@ from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
 from .linear import linear_recurrence
 from .pallas import with_kernel
 from .plain import is_plain, plain_selective
+from .sample import sample
 from .samples import batch_leading, joined, sample_at, time_leading, with_sample
 from .whole_batch import whole_batch
 
@@ -81,9 +82,9 @@ def selective_step(
 ) -> tuple[Float[Array, " channels"], Float[Array, "channels d_state"]]:
     """One sample of `selective_scan`: its output and the next state."""
     kind, dtype = x.dtype, jnp.result_type(x, h)
-    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
-    h = jnp.exp(dt[:, None] * A) * h + (dt * x)[:, None] * B
-    return (h @ C).astype(kind), h
+    x, dt, A, B, C, h = (jnp.asarray(a, dtype) for a in (x, dt, A, B, C, h))
+    y, h = sample(x, dt, A, B[None], C[None], h)
+    return y.astype(kind), h
 
 
 def _selective_scan(A, x, dt, B, C, h0):

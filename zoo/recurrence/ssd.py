@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from ..typing import InputArray, checked
 from .choice import usable_cores
 from .plain import is_plain
+from .sample import sample
 from .selective import has_kernel, selective_scan
 
 FEW = 16
@@ -83,11 +84,9 @@ def ssd_step(
 ) -> tuple[Float[Array, "heads headdim"], Float[Array, "heads headdim d_state"]]:
     """One sample of `ssd_scan`: its output and the next state."""
     kind, dtype = x.dtype, jnp.result_type(x, h)
-    x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
-    each = len(A) // len(B)
-    B, C = jnp.repeat(B, each, axis=0), jnp.repeat(C, each, axis=0)
-    h = jnp.exp(dt * A)[:, None, None] * h + (dt[:, None] * x)[:, :, None] * B[:, None, :]
-    return jnp.einsum("hpn,hn->hp", h, C).astype(kind), h
+    x, dt, A, B, C, h = (jnp.asarray(a, dtype) for a in (x, dt, A, B, C, h))
+    y, after = sample(x.reshape(-1), dt, A[:, None], B, C, h.reshape(x.size, h.shape[-1]))
+    return y.reshape(x.shape).astype(kind), after.reshape(h.shape)
 
 
 def _one_sample(A):

@@ -12,6 +12,8 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_outputs);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_gradients);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_outputs);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_gradients);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(few_products);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_step);
 
 namespace {
 
@@ -20,7 +22,7 @@ PyObject* Capsule(XLA_FFI_Handler* handler) {
 }
 
 PyObject* Handlers(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}",                //
+  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}",        //
                        "recurrence_states", Capsule(recurrence_states),    //
                        "recurrence_adjoint", Capsule(recurrence_adjoint),  //
                        "lti_outputs", Capsule(lti_outputs),                //
@@ -28,7 +30,9 @@ PyObject* Handlers(PyObject*, PyObject*) {
                        "selective_outputs", Capsule(selective_outputs),    //
                        "selective_gradients", Capsule(selective_gradients),  //
                        "attention_outputs", Capsule(attention_outputs),      //
-                       "attention_gradients", Capsule(attention_gradients));
+                       "attention_gradients", Capsule(attention_gradients),
+                       "few_products", Capsule(few_products),                //
+                       "selective_step", Capsule(selective_step));
 }
 
 PyMethodDef methods[] = {
