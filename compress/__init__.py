@@ -32,75 +32,63 @@ and `h2_error` do the same for a single system, a `zoo.DiagonalLTI`.
 Source: Chahine, Nazari, Rus, Rusch, ICLR 2026, arXiv 2510.02823.
 """
 
+from typing import TYPE_CHECKING
+
 from .numerics import names  # noqa: F401  (first: it says so if `zoo` is not ours)
 
 # isort: split
 
-from zoo import (
-    AbstractBankSSM,
-    AbstractBothWaysSSM,
-    AbstractLinearAttention,
-    AbstractLinearSSM,
-    AbstractMambaSSM,
-)
+from zoo.lazy import lazily
 
-from .analysis.verify import Certificate, Verification, hinf_error, verify
-from .analysis.whole_model import whole_model
-from .attention.family import ATTENTION
-from .cut import AbstractCut
-from .families import Family, family_of, register_family
-from .linear.balance import Truncation, balanced_truncation
-from .linear.family import BANK, BOTH_WAYS, LINEAR
-from .linear.h2 import h2_error, optimal_reduction
-from .linear.hankel import error_bound, hankel_singular_values
-from .linear.spectrum import LinearSpectrum
-from .linear.weighing import Weighing
-from .methods import (
-    AbstractLinearMethod,
-    AbstractMethod,
-    Data,
-    H2Optimal,
-    Horizon,
-    RandomValues,
-    SmallestValues,
-    WhiteNoise,
-)
-from .methods.impulse import ImpulseEnergy
-from .methods.last import LAST
-from .methods.modal import AbstractModalMethod
-from .model.record import LayerData, layer_inputs, output_gradients
-from .optimizer.registry import register_state
-from .plans import AbstractSpectrum, LayerPlan, Plan
-from .policies import (
-    AbstractJointPolicy,
-    AbstractLayerPolicy,
-    AbstractPolicy,
-    AcrossLayers,
-    Alike,
-    Energy,
-    ErrorBudget,
-    Fraction,
-    GlobalBudget,
-    Jointly,
-    Largest,
-    LossBudget,
-    PerLayer,
-    Rank,
-    Ranks,
-    ShallowFirst,
-    Smallest,
-    Tolerance,
-)
-from .policies.automatic import Dial
-from .selective.family import MAMBA
-from .shrink import compress, plan
-from .shrink.auto import Look, auto
-
-register_family(AbstractLinearSSM, LINEAR)
-register_family(AbstractBothWaysSSM, BOTH_WAYS)
-register_family(AbstractBankSSM, BANK)
-register_family(AbstractMambaSSM, MAMBA)
-register_family(AbstractLinearAttention, ATTENTION)
+if TYPE_CHECKING:
+    from .analysis.verify import Certificate, Verification, hinf_error, verify
+    from .analysis.whole_model import whole_model
+    from .cut import AbstractCut
+    from .families import Family, family_of, register_family
+    from .linear.balance import Truncation, balanced_truncation
+    from .linear.h2 import h2_error, optimal_reduction
+    from .linear.hankel import error_bound, hankel_singular_values
+    from .linear.spectrum import LinearSpectrum
+    from .linear.weighing import Weighing
+    from .methods import (
+        AbstractLinearMethod,
+        AbstractMethod,
+        Data,
+        H2Optimal,
+        Horizon,
+        RandomValues,
+        SmallestValues,
+        WhiteNoise,
+    )
+    from .methods.impulse import ImpulseEnergy
+    from .methods.last import LAST
+    from .methods.modal import AbstractModalMethod
+    from .model.record import LayerData, layer_inputs, output_gradients
+    from .optimizer.registry import register_state
+    from .plans import AbstractSpectrum, LayerPlan, Plan
+    from .policies import (
+        AbstractJointPolicy,
+        AbstractLayerPolicy,
+        AbstractPolicy,
+        AcrossLayers,
+        Alike,
+        Energy,
+        ErrorBudget,
+        Fraction,
+        GlobalBudget,
+        Jointly,
+        Largest,
+        LossBudget,
+        PerLayer,
+        Rank,
+        Ranks,
+        ShallowFirst,
+        Smallest,
+        Tolerance,
+    )
+    from .policies.automatic import Dial
+    from .shrink import compress, plan
+    from .shrink.auto import Look, auto
 
 __all__ = [
     "LAST",
@@ -169,3 +157,37 @@ __version__ = "0.1.0"
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+_PLACES = {
+    ".analysis.verify": "Certificate Verification hinf_error verify",
+    ".analysis.whole_model": "whole_model",
+    ".cut": "AbstractCut",
+    ".families": "Family family_of register_family",
+    ".linear.balance": "Truncation balanced_truncation",
+    ".linear.h2": "h2_error optimal_reduction",
+    ".linear.hankel": "error_bound hankel_singular_values",
+    ".linear.spectrum": "LinearSpectrum",
+    ".linear.weighing": "Weighing",
+    ".methods": (
+        "AbstractLinearMethod AbstractMethod Data H2Optimal Horizon RandomValues "
+        "SmallestValues WhiteNoise"
+    ),
+    ".methods.impulse": "ImpulseEnergy",
+    ".methods.last": "LAST",
+    ".methods.modal": "AbstractModalMethod",
+    ".model.record": "LayerData layer_inputs output_gradients",
+    ".optimizer.registry": "register_state",
+    ".plans": "AbstractSpectrum LayerPlan Plan",
+    ".policies": (
+        "AbstractJointPolicy AbstractLayerPolicy AbstractPolicy AcrossLayers Alike Energy "
+        "ErrorBudget Fraction GlobalBudget Jointly Largest LossBudget PerLayer Rank Ranks "
+        "ShallowFirst Smallest Tolerance"
+    ),
+    ".policies.automatic": "Dial",
+    ".shrink": "compress plan",
+    ".shrink.auto": "Look auto",
+}
+"""Where each public name is made."""
+
+__getattr__ = lazily(__name__, _PLACES, ".shrink.known")  # the families of layers are known then

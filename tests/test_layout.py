@@ -38,7 +38,7 @@ def in_order(*levels: str) -> dict[str, set[str]]:
 
 ROOMS = {
     "zoo": in_order(
-        "explain",
+        "lazy explain",
         "typing",
         "derivative masks lti",
         "recurrence interop",

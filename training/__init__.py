@@ -30,17 +30,15 @@ def __dir__() -> list[str]:
 
 
 _PLACES = {
-    "Stream": ".finished.streaming",
-    "TrainedRun": ".finished.trained",
-    "fit": ".commands.fit",
-    "load_run": ".finished.load",
+    ".commands.fit": "fit",
+    ".finished.load": "load_run",
+    ".finished.streaming": "Stream",
+    ".finished.trained": "TrainedRun",
 }
 """Where each public name is made."""
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
+    from zoo.lazy import lazily  # whose name has been checked by now
 
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name], __name__), name)
+    return lazily(__name__, _PLACES)(name)

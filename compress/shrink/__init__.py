@@ -21,6 +21,7 @@ from ..numerics.threads import one_blas_thread
 from ..optimizer.carry import MODES, carry
 from ..plans import AbstractSpectrum, LayerPlan, Plan
 from ..policies import AbstractPolicy, Tolerance
+from . import known  # noqa: F401  (the families of the layers)
 
 
 @one_blas_thread()
