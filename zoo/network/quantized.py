@@ -179,7 +179,7 @@ class QuantizedSSM(AbstractSSM):
         bits = self.state_bits
         if bits is None:
             return carry
-        return jax.tree.map(lambda x: Int8State.of(x, bits) if x.ndim else x, carry)
+        return jax.tree.map(lambda x: Int8State.of(x, bits) if _is_state(x) else x, carry)
 
 
 _HOLDERS = (Linear, eqx.nn.Linear, eqx.nn.Embedding)
@@ -206,6 +206,10 @@ def _layer(layer: AbstractSSM, bits: int | None, state_bits: int | None) -> Abst
     return QuantizedSSM(layer, state_bits) if names or state_bits else layer
 
 
+def _is_state(x: Any) -> bool:
+    return x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
 def _is_quantized(leaf: Any) -> bool:
     if isinstance(leaf, AbstractSSM):
         inner = jax.tree.leaves(leaf, is_leaf=lambda x: isinstance(x, AbstractMatrix))
@@ -214,10 +218,10 @@ def _is_quantized(leaf: Any) -> bool:
 
 
 def _restored(carry: Any) -> Any:
-    def is_state(x: Any) -> bool:
+    def is_rounded(x: Any) -> bool:
         return isinstance(x, Int8State)
 
-    return jax.tree.map(lambda x: x.restored() if is_state(x) else x, carry, is_leaf=is_state)
+    return jax.tree.map(lambda x: x.restored() if is_rounded(x) else x, carry, is_leaf=is_rounded)
 
 
 def _rounded(x: Array, bits: int) -> tuple[Array, Array]:

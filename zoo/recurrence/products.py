@@ -93,7 +93,8 @@ _stored = whole_batch(_stored_rows_times, shared=3)
 
 def _by_kernel(weight, rows) -> bool:
     outputs, inputs = weight.shape[-2:]
-    if not isinstance(len(rows), int) or not 0 < len(rows) <= FEW or outputs * inputs < LARGE:
+    n = rows.shape[0]
+    if not isinstance(n, int) or not 0 < n <= FEW or outputs * inputs < LARGE:
         return False
     kinds = str(weight.dtype) in KINDS and str(rows.dtype) in ("float32", "bfloat16")
     return kinds and on_cpu() and native("float32", SYSTEMS) and built("few_products")

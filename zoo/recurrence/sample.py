@@ -7,6 +7,7 @@ from ..typing import InputArray, checked
 from .choice import on_cpu
 from .compiled import SYSTEMS, built, native, selective_sample
 from .pallas import with_kernel
+from .plain import is_plain
 from .whole_batch import whole_batch
 
 
@@ -24,27 +25,29 @@ def sample(
     Neighbouring channels of a head share dt and A, which is one number for each state or one for
     all; those of a group share B and C. `jax.vmap` for a batch, which is computed as one.
     """
-    y, h = _batch(A, x[None], dt[None], B[None], C[None], h[None])
+    form = _plain if is_plain() else _batch
+    y, h = form(A, x[None], dt[None], B[None], C[None], h[None])
     return y[0], h[0]
 
 
-def _sample(A, x, dt, B, C, h):
-    def otherwise(A, x, dt, B, C, h):
-        b, d, N = h.shape
-        grouped = (b, B.shape[1], d // B.shape[1])
-        drive = (x.reshape(b, len(A), -1) * dt[..., None]).reshape(*grouped, 1)
-        decay = jnp.exp(dt[..., None] * A)[:, :, None]
-        kept = (decay * h.reshape(b, len(A), -1, N)).reshape(*grouped, N)
-        h = kept + drive * B[:, :, None]
-        y = jnp.einsum("bgcn,bgn->bgc", h, C)
-        return y.reshape(b, d), h.reshape(b, d, N)
+def _plain(A, x, dt, B, C, h):
+    b, d, N = h.shape
+    heads, groups = len(A), B.shape[1]
+    drive = (x.reshape(b, heads, d // heads) * dt[..., None]).reshape(b, groups, d // groups, 1)
+    decay = jnp.exp(dt[..., None] * A)[:, :, None]
+    kept = (decay * h.reshape(b, heads, d // heads, N)).reshape(b, groups, d // groups, N)
+    h = kept + drive * B[:, :, None]
+    y = jnp.einsum("bgcn,bgn->bgc", h, C)
+    return y.reshape(b, d), h.reshape(b, d, N)
 
+
+def _sample(A, x, dt, B, C, h):
     def kernel(A, x, dt, B, C, h):
         return selective_sample(x, dt, A, B, C, h)
 
     if h.size and on_cpu() and native(h.dtype, SYSTEMS) and built("selective_step"):
-        return list(with_kernel(otherwise, A, x, dt, B, C, h, cpu=kernel))
-    return list(otherwise(A, x, dt, B, C, h))
+        return list(with_kernel(_plain, A, x, dt, B, C, h, cpu=kernel))
+    return list(_plain(A, x, dt, B, C, h))
 
 
 _batch = whole_batch(_sample, shared=1)
