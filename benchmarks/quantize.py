@@ -10,13 +10,13 @@ each state scaled so that its entries in both Gramians are equal (`balanced`; th
 diagonal, which leaves no more freedom); or so that its variance under white noise is one (`equal
 variance`). The error is that of the logits, relative to their root mean square. Then sequential
 MNIST with an LRU, and the bits per character of a Mamba. Writes `results/quantize.json` and
-`results/quantize.md`; parts that are not run stay as they are there.
+`results/quantize.md`, after each run; what is not run stays as it is there.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -133,19 +133,18 @@ def trained(task: Task, model: str, states: int | None, steps: int, seed: int) -
 
 def measure(
     part: str, data_dir: Path | None, steps: int, seeds: int, states: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    """The rows of a task."""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a task, those of one run at a time."""
     task = load_task(part, data_dir=data_dir)
     test = task.splits["test"]
     if (count := JUDGED[part]) is not None:
         test = test.select(slice(0, count))
-    rows = []
     for model in MODELS[part]:
         sizes: tuple[int | None, ...] = (None, 8) if model == "mamba" else states
         for size in sizes:
             for seed in range(seeds):
                 run = trained(task, model, None if size == STATES[0] else size, steps, seed)
-                hows = ["as trained"]
+                rows, hows = [], ["as trained"]
                 if part == "digits":
                     hows += ["balanced", "equal variance"]
                 for how in hows:
@@ -153,7 +152,17 @@ def measure(
                     row = {"model": model, "seed": seed, "realisation": how}
                     rows.append(row | {"size": size, "bits": judged(run, test, how, bits)})
                 print(f"{part} {model} {size} seed {seed}", flush=True)
-    return rows
+                yield rows
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of before and new ones, which take the place of those of the same run, in order."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["model"], -(row["size"] or 1000), row["seed"], row["realisation"]
+
+    rows = {key(row): row for row in [*old, *new]}
+    return [rows[k] for k in sorted(rows)]
 
 
 def mean(rows: list[dict[str, Any]], get: Callable[[dict[str, Any]], float]) -> float:
@@ -225,7 +234,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps, written nowhere")
     options = parser.parse_args()
     if options.quick:
-        print("\n".join(lines({"digits": measure("digits", None, 30, 1, (8,))})))
+        found = measure("digits", None, 30, 1, (8,))
+        print("\n".join(lines({"digits": [row for rows in found for row in rows]})))
         return
     file = RESULTS / "quantize.json"
     parts = json.loads(file.read_text())["parts"] if file.exists() else {}
@@ -234,9 +244,10 @@ def main() -> None:
         place = place if place is not None and place.exists() else None
         seeds = options.seeds if part == "digits" else 1
         states = tuple(options.states) if part == "digits" else (64, 16)
-        parts[part] = measure(part, place, STEPS[part], seeds, states)
-        ordered = {each: parts[each] for each in STEPS if each in parts}
-        write("quantize", {"steps": STEPS, "parts": ordered}, lines(ordered))
+        for rows in measure(part, place, STEPS[part], seeds, states):
+            parts[part] = merged(parts.get(part, []), rows)
+            ordered = {each: parts[each] for each in STEPS if each in parts}
+            write("quantize", {"steps": STEPS, "parts": ordered}, lines(ordered))
 
 
 if __name__ == "__main__":
