@@ -10,13 +10,13 @@ each state scaled so that its entries in both Gramians are equal (`balanced`; th
 diagonal, which leaves no more freedom); or so that its variance under white noise is one (`equal
 variance`). The error is that of the logits, relative to their root mean square. Then sequential
 MNIST with an LRU, and the bits per character of a Mamba. Writes `results/quantize.json` and
-`results/quantize.md`; parts that are not run stay as they are there.
+`results/quantize.md`, after each run; what is not run stays as it is there.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -46,7 +46,7 @@ BITS: list[tuple[int | None, int | None]] = [
     (8, 8),
 ]
 FEW_BITS: list[tuple[int | None, int | None]] = [(8, None), (4, None), (None, 8), (8, 8)]
-STEPS = {"digits": 1500, "smnist": 1500, "charlm": 800}
+STEPS = {"digits": 1000, "smnist": 1500, "charlm": 800}
 MODELS = {"digits": ("lru", "s5"), "smnist": ("lru",), "charlm": ("mamba",)}
 JUDGED = {"digits": None, "smnist": 2000, "charlm": 64}
 """Sequences of the test split that count; None for all."""
@@ -85,6 +85,13 @@ def named(bits: tuple[int | None, int | None]) -> str:
     return f"{weights} / {states}"
 
 
+def scored(run: TrainedRun, test: Split, outputs: np.ndarray) -> dict[str, float]:
+    """What counts, from the outputs where they say it: a score of its own compiles again."""
+    if run.task.kind == "classification":
+        return {"accuracy": float(np.mean(np.argmax(outputs, axis=-1) == test.labels))}
+    return run.score(test)
+
+
 def judged(
     run: TrainedRun,
     test: Split,
@@ -101,7 +108,7 @@ def judged(
         own = replace(run, model=small)
         outputs = own.predict(test.inputs, **inputs)
         results[named(each)] = {
-            "score": own.score(test),
+            "score": scored(own, test, outputs),
             "error": float(np.sqrt(np.mean((outputs - base) ** 2) / np.mean(base**2))),
             "bytes": size_of(small),
         }
@@ -126,19 +133,18 @@ def trained(task: Task, model: str, states: int | None, steps: int, seed: int) -
 
 def measure(
     part: str, data_dir: Path | None, steps: int, seeds: int, states: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    """The rows of a task."""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a task, those of one run at a time."""
     task = load_task(part, data_dir=data_dir)
     test = task.splits["test"]
     if (count := JUDGED[part]) is not None:
         test = test.select(slice(0, count))
-    rows = []
     for model in MODELS[part]:
         sizes: tuple[int | None, ...] = (None, 8) if model == "mamba" else states
         for size in sizes:
             for seed in range(seeds):
                 run = trained(task, model, None if size == STATES[0] else size, steps, seed)
-                hows = ["as trained"]
+                rows, hows = [], ["as trained"]
                 if part == "digits":
                     hows += ["balanced", "equal variance"]
                 for how in hows:
@@ -146,7 +152,17 @@ def measure(
                     row = {"model": model, "seed": seed, "realisation": how}
                     rows.append(row | {"size": size, "bits": judged(run, test, how, bits)})
                 print(f"{part} {model} {size} seed {seed}", flush=True)
-    return rows
+                yield rows
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of before and new ones, which take the place of those of the same run, in order."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["model"], -(row["size"] or 1000), row["seed"], row["realisation"]
+
+    rows = {key(row): row for row in [*old, *new]}
+    return [rows[k] for k in sorted(rows)]
 
 
 def mean(rows: list[dict[str, Any]], get: Callable[[dict[str, Any]], float]) -> float:
@@ -213,11 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, help="folder with the tasks' official files")
     parser.add_argument("--parts", nargs="+", choices=tuple(STEPS), default=list(STEPS))
+    parser.add_argument("--states", type=int, nargs="+", default=list(STATES), help="of digits")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="few steps, written nowhere")
     options = parser.parse_args()
     if options.quick:
-        print("\n".join(lines({"digits": measure("digits", None, 30, 1, (8,))})))
+        found = measure("digits", None, 30, 1, (8,))
+        print("\n".join(lines({"digits": [row for rows in found for row in rows]})))
         return
     file = RESULTS / "quantize.json"
     parts = json.loads(file.read_text())["parts"] if file.exists() else {}
@@ -225,11 +243,11 @@ def main() -> None:
         place = None if options.data_dir is None else options.data_dir / part
         place = place if place is not None and place.exists() else None
         seeds = options.seeds if part == "digits" else 1
-        parts[part] = measure(
-            part, place, STEPS[part], seeds, STATES if part == "digits" else (64, 16)
-        )
-        ordered = {each: parts[each] for each in STEPS if each in parts}
-        write("quantize", {"steps": STEPS, "parts": ordered}, lines(ordered))
+        states = tuple(options.states) if part == "digits" else (64, 16)
+        for rows in measure(part, place, STEPS[part], seeds, states):
+            parts[part] = merged(parts.get(part, []), rows)
+            ordered = {each: parts[each] for each in STEPS if each in parts}
+            write("quantize", {"steps": STEPS, "parts": ordered}, lines(ordered))
 
 
 if __name__ == "__main__":

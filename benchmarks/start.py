@@ -131,7 +131,8 @@ def measure_depth(quick: bool) -> dict[str, float]:
     for blocks in (2, 4) if quick else (2, 24):
         model, state = classifier(
             lambda key: S5.init(64, 64, key=key),
-            inputs=1,
+            input_kind="real",
+            input_size=1,
             classes=2,
             d_model=64,
             blocks=blocks,

@@ -12,6 +12,7 @@ EXPORTS = {
     "zoo/__init__.py",
     "data/__init__.py",
     "compress/__init__.py",
+    "compress/shrink/known.py",
     "compress/policies/__init__.py",
 }
 """Lists of public names, which need not name everything."""

@@ -68,7 +68,8 @@ def test_each_layer_stays_near_and_streams(name):
 def test_a_classifier_of_8_bits_is_smaller_and_near():
     model, state = classifier(
         lambda key: LRUConfig(32).build(16, key=key),
-        inputs=2,
+        input_kind="real",
+        input_size=2,
         classes=3,
         d_model=16,
         blocks=2,

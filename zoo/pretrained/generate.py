@@ -43,13 +43,13 @@ def generate(
     once. Compiled programs serve buckets of sizes: prompts and numbers of tokens up to 1, 16, 32,
     64 and so on share a program.
     """
-    prompt = np.asarray(prompt)  # what is done for one length alone is not worth a program
+    prompt = np.asarray(prompt)  # by NumPy, what is done for one length makes no program
     batch, L = prompt.shape
     _check(model, prompt, tokens, temperature, top_p, key, lengths)
     deep = model if isinstance(model, ScannedModel) else scanned(model)
     carry = _stacked(deep, carry, batch)
     lengths = jnp.asarray(np.full(batch, L) if lengths is None else lengths)
-    padded = jnp.asarray(np.pad(prompt, ((0, 0), (0, bucket(L) - L))))
+    padded = jax.device_put(np.pad(prompt, ((0, 0), (0, bucket(L) - L))))
     keys = heat = share = None
     if temperature > 0:
         assert key is not None
@@ -59,20 +59,24 @@ def generate(
     written, carry = _generate(
         deep, padded, lengths, carry, keys, heat, share, bucket(tokens), jnp.asarray(tokens)
     )
-    return jnp.asarray(np.asarray(written)[:, :tokens]), _states(deep, carry)
+    made = np.ascontiguousarray(np.asarray(written)[:, :tokens])
+    return jax.device_put(made), _states(deep, carry)
 
 
 @eqx.filter_jit
 def _stacked(deep: ScannedModel, carry: Any, batch: int) -> Any:
-    """The carry of a batch as the scans have it; that before the first token where it is None."""
+    """The carry of a batch, behind the blocks, as the scans have it; None is zero.
+
+    With the batch in front of the blocks it would be moved for each token.
+    """
     if carry is not None:
-        return jax.vmap(deep.stacked_carry)(carry)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), deep.init_state())
+        return jax.vmap(deep.stacked_carry, out_axes=1)(carry)
+    return jax.tree.map(lambda x: jnp.repeat(x[:, None], batch, axis=1), deep.init_state())
 
 
 @eqx.filter_jit
 def _states(deep: ScannedModel, carry: Any) -> Any:
-    return jax.vmap(deep.states)(carry)
+    return jax.vmap(deep.states, in_axes=1)(carry)
 
 
 @checked
@@ -88,9 +92,7 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int
     tokens; all of it is filled if `tokens` is None.
     """
     model = eqx.nn.inference_mode(model)
-    # a scan over blocks has them in front: the batch behind them need not be moved for each token
-    at = int(isinstance(model, ScannedModel))
-    carry = jax.tree.map(lambda x: jnp.swapaxes(x, 0, at), carry)
+    at = int(isinstance(model, ScannedModel))  # the carry's axis of the batch
     carry, h = jax.vmap(model.run, in_axes=(at, 0, 0), out_axes=(at, 0))(carry, prompt, lengths)
     last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
 

@@ -81,10 +81,9 @@ def selective_step(
     h: Float[InputArray, "channels d_state"],
 ) -> tuple[Float[Array, " channels"], Float[Array, "channels d_state"]]:
     """One sample of `selective_scan`: its output and the next state."""
-    kind, dtype = x.dtype, jnp.result_type(x, h)
-    x, dt, A, B, C, h = (jnp.asarray(a, dtype) for a in (x, dt, A, B, C, h))
-    y, h = sample(x, dt, A, B[None], C[None], h)
-    return y.astype(kind), h
+    dtype = jnp.result_type(x, h)
+    y, h = sample(*(jnp.asarray(a, dtype) for a in (x, dt, A, B[None], C[None], h)))
+    return y.astype(x.dtype), h
 
 
 def _selective_scan(A, x, dt, B, C, h0):
