@@ -41,6 +41,7 @@ from .network.classifier import Classifier, classifier
 from .network.language_model import LanguageModel, language_model
 from .network.norm import BATCH_AXIS, fixed_norms
 from .network.pair import PairClassifier, pair_classifier
+from .network.precision import in_precision
 from .network.regressor import Regressor, regressor
 from .network.scanned import ScannedModel, scanned
 from .pretrained.generate import generate
@@ -104,6 +105,7 @@ __all__ = [
     "classifier",
     "fixed_norms",
     "generate",
+    "in_precision",
     "language_model",
     "layer_config",
     "linear_recurrence",

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..recurrence.whole_batch import whole_batch
 from ..typing import InputArray, checked
+from .half import is_half
 
 
 class Linear(eqx.Module):
@@ -43,16 +44,19 @@ class Linear(eqx.Module):
 def affine(
     linear: eqx.nn.Linear | Linear, x: Float[InputArray, "*lead inputs"]
 ) -> Float[Array, "*lead outputs"]:
-    """`linear` along the last axis."""
+    """`linear` along the last axis; in half precision where its weight is."""
     y = product(linear.weight, x)
-    return y if linear.bias is None else y + linear.bias
+    if linear.bias is None:
+        return y
+    return (y + linear.bias).astype(y.dtype) if is_half(y) else y + linear.bias
 
 
 @checked
 def product(
     weight: Float[InputArray, "outputs inputs"], x: Float[InputArray, "*lead inputs"]
 ) -> Float[Array, "*lead outputs"]:
-    """weight x along the last axis."""
+    """weight x along the last axis; in half precision where the weight is."""
+    x = x.astype(weight.dtype) if is_half(weight) else x
     (y,) = _products(weight, x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(weight))
 
