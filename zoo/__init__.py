@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .network.language_model import LanguageModel, language_model
     from .network.norm import BATCH_AXIS, fixed_norms
     from .network.pair import PairClassifier, pair_classifier
+    from .network.precision import in_precision
     from .network.quantized import quantize
     from .network.regressor import Regressor, regressor
     from .network.scanned import ScannedModel, scanned
@@ -110,6 +111,7 @@ __all__ = [
     "classifier",
     "fixed_norms",
     "generate",
+    "in_precision",
     "language_model",
     "layer_config",
     "linear_recurrence",
@@ -158,6 +160,7 @@ _PLACES = {
     ".network.language_model": "LanguageModel language_model",
     ".network.norm": "BATCH_AXIS fixed_norms",
     ".network.pair": "PairClassifier pair_classifier",
+    ".network.precision": "in_precision",
     ".network.quantized": "quantize",
     ".network.regressor": "Regressor regressor",
     ".network.scanned": "ScannedModel scanned",

@@ -12,6 +12,8 @@ COPIES = 4
 """Numbers per parameter: itself, its gradient, and two moments."""
 BYTES = 4
 """Bytes of a number in single precision."""
+HALF = 2
+"""Bytes of a number in half precision."""
 SPECTRUM = 16 * 2**2
 """Bytes for each pair of states when a layer is weighed: complex matrices of twice the size."""
 
@@ -31,6 +33,7 @@ def check_memory(config: RunConfig, task: Task) -> None:
     wide as its states. Nothing is allocated.
     """
     network, loop, available = config.network, config.loop, available_bytes()
+    stream = BYTES if config.precision == "float32" else HALF
     width, states = network.d_model, config.layer.d_state
     layers = network.blocks * (2 if network.bidirectional else 1)
     sizes = {
@@ -42,7 +45,7 @@ def check_memory(config: RunConfig, task: Task) -> None:
     weights = (layers * states * width + network.blocks * width**2) * COPIES
     needs = {
         max(sizes, key=lambda name: sizes[name]): weights,
-        "batch_size": config.batch_size * task.length * width * network.blocks,
+        "batch_size": config.batch_size * task.length * width * network.blocks * stream // BYTES,
         "loop.steps_per_dispatch": loop.steps_per_dispatch * config.batch_size * sample,
         "loop.evaluation_batch": loop.evaluation_batch * sample,
     }

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from data.task import Batch
+from zoo.layers.half import Precision
 
 from ..model.auxiliary import Auxiliary
 from ..model.objective import Objective, Totals
@@ -24,7 +25,8 @@ class Engine:
     """Runs training and evaluation steps.
 
     A step is compiled once for all states of one size. `compiled(name, seconds)` is called after
-    the caller had to wait for that. `key` is what dropout draws from.
+    the caller had to wait for that. `key` is what dropout draws from; `precision` is that of
+    training steps, evaluations are in single.
     """
 
     def __init__(
@@ -38,13 +40,20 @@ class Engine:
         clock: Clock,
         compiled: Callable[[str, float], None],
         dropout_keys: DropoutKeys,
+        precision: Precision,
     ):
         self._placement, self._clock, self._compiled = placement, clock, compiled
         self._key, self._arrays = key, auxiliary.arrays
         self._programs = Programs()
         self.zero = objective.zero
         self._train_steps = make_train_steps(
-            static, optimizer, objective, auxiliary.join, placement.outputs, dropout_keys
+            static,
+            optimizer,
+            objective,
+            auxiliary.join,
+            placement.outputs,
+            dropout_keys,
+            precision,
         )
         self._eval_step = make_eval_step(static, objective, placement.outputs)
 

@@ -73,6 +73,7 @@ class Session:
             clock,
             self.report_compiled,
             DROPOUT_KEYS[config.network.dropout_mask],
+            config.precision,
         )
         self.feed = Feed(
             task.splits["train"],

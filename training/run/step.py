@@ -11,6 +11,8 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from data.task import Batch
+from zoo import in_precision
+from zoo.layers.half import Precision
 
 from ..model.auxiliary import Join
 from ..model.forward import run_batch
@@ -46,6 +48,7 @@ def make_train_steps(
     join: Join | None = None,
     outputs: NamedSharding | None = None,
     dropout_keys: DropoutKeys = jax.random.split,
+    precision: Precision = "float32",
 ) -> Callable[..., tuple[TrainState, Totals]]:
     """The jitted function `(state, totals, batches, count, key, arrays=()) -> (state, totals)`.
 
@@ -54,7 +57,8 @@ def make_train_steps(
     totals, to which the steps' are added, are donated. Dropout of step k draws from `fold_in(key,
     k)`. `join` adds terms to the loss, using `arrays` (`training.model.auxiliary`); the totals
     are those of the task's own loss. `outputs` is where the results go on several devices
-    (`training.run.placement`), `dropout_keys` one of `DROPOUT_KEYS`.
+    (`training.run.placement`), `dropout_keys` one of `DROPOUT_KEYS`, `precision` what the task's
+    own loss is worked out in (`zoo.in_precision`): parameters and moments are what they are.
 
     The programs differ by the shapes of the state alone: after a shrink, the same function is
     traced once more.
@@ -63,7 +67,8 @@ def make_train_steps(
     def loss_of(params, norm_state, batch: Batch, key, arrays, step):
         model = with_static(params, static)
         size = len(batch.labels)
-        outputs, norm_state = run_batch(model, norm_state, batch, dropout_keys(key, size))
+        computing = in_precision(model, precision)
+        outputs, norm_state = run_batch(computing, norm_state, batch, dropout_keys(key, size))
         totals = objective.totals(outputs, batch, jnp.ones(size))
         loss = totals.loss / jnp.maximum(totals.number, 1e-9)
         if join is not None:

@@ -8,6 +8,7 @@ import tyro
 
 from data import check_task
 from zoo import LayerConfig, layer_config
+from zoo.layers.half import Precision
 
 from .errors import check_numbers, require
 from .methods import METHODS, POLICIES
@@ -285,6 +286,10 @@ class RunConfig(Generic[Layer, Data]):
     """Sequences in a training batch."""
     seed: int = 0
     """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
+    precision: Precision = "float32"
+    """What training steps compute activations and products of matrices in; `bf16` is faster on
+    GPUs. Parameters, moments, dynamics, recurrences, norms and the loss are in float32 either way,
+    and so are evaluations and cuts."""
     data_dir: Path | None = None
     """Folder with the task's official files. Without it the data is generated or built in."""
     cache_dir: Path | None = None

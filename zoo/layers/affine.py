@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..recurrence.products import products
 from ..typing import InputArray, checked
+from .half import is_half
 from .matrix import AbstractMatrix
 
 
@@ -44,9 +45,11 @@ class Linear(eqx.Module):
 def affine(
     linear: eqx.nn.Linear | Linear, x: Float[InputArray, "*lead inputs"]
 ) -> Float[Array, "*lead outputs"]:
-    """`linear` along the last axis."""
+    """`linear` along the last axis; in half precision where its weight is."""
     y = product(linear.weight, x)
-    return y if linear.bias is None else y + linear.bias
+    if linear.bias is None:
+        return y
+    return (y + linear.bias).astype(y.dtype) if is_half(y) else y + linear.bias
 
 
 @checked
@@ -54,7 +57,10 @@ def product(
     weight: Float[InputArray, "outputs inputs"] | AbstractMatrix,
     x: Float[InputArray, "*lead inputs"],
 ) -> Float[Array, "*lead outputs"]:
-    """weight x along the last axis."""
+    """weight x along the last axis; in half precision if the weight is."""
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = weight.times(rows) if isinstance(weight, AbstractMatrix) else products(weight, rows)
+    if isinstance(weight, AbstractMatrix):
+        y = weight.times(rows)
+    else:
+        y = products(weight, rows.astype(weight.dtype) if is_half(weight) else rows)
     return y.reshape(*x.shape[:-1], len(weight))

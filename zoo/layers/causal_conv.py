@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..masks import check_length
 from ..typing import Count, InputArray, checked
+from .half import is_half
 
 
 class CausalConv(eqx.Module):
@@ -42,7 +43,10 @@ class CausalConv(eqx.Module):
         x: Float[InputArray, "length channels"],
         length: Count | None = None,
     ) -> tuple[Float[Array, "taps channels"], Float[Array, "length channels"]]:
-        """The window after the first `length` samples (all if not given), and the outputs."""
+        """The window after the first `length` samples (all if not given), and the outputs.
+
+        Sums are in the precision of the weights, outputs in half precision where `x` is.
+        """
         width, L = self.weight.shape[1], x.shape[0]
         if length is not None:
             check_length(length, L)
@@ -51,7 +55,7 @@ class CausalConv(eqx.Module):
         for i in range(width):
             y = y + self.weight[:, i] * padded[i + 1 : i + 1 + L]
         window = jax.lax.dynamic_slice_in_dim(padded, L if length is None else length, width)
-        return window, y
+        return window, y.astype(x.dtype) if is_half(x) else y
 
     @checked
     def step(

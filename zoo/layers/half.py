@@ -1,10 +1,10 @@
-"""Layers whose parameters are in half precision. Complex numbers have no half precision, so these
-layers compute in single precision.
+"""Half precision: layers whose parameters are in it, and what is computed in it by a policy.
 
-Parameters in single and double precision pass through unchanged.
+No complex number is in half precision, so layers of such parameters compute in single. Parameters
+in single and double precision pass through unchanged.
 """
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,20 @@ from ..typing import InputArray, checked
 
 Tree = TypeVar("Tree", bound=PyTree)
 
+Precision = Literal["float32", "bf16"]
+"""What activations and products of matrices are computed in; float32 leaves them as they are."""
+
 
 @checked
 def widened(x: Float[InputArray, "*rest"]) -> Float[Array, "*rest"]:
     """`x` in single precision at least."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if _is_half(x) else jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_half(x) else jnp.asarray(x)
+
+
+@checked
+def computed_in(x: Float[InputArray, "*rest"], precision: Precision) -> Float[Array, "*rest"]:
+    """`x` in the precision of activations."""
+    return jnp.asarray(x, jnp.bfloat16) if precision == "bf16" else jnp.asarray(x)
 
 
 @checked
@@ -37,14 +46,16 @@ def with_feedthrough(
 ) -> Float[Array, "*lead d_model"]:
     """y + D u; in half precision where D and u are."""
     through = jnp.asarray(D) * jnp.asarray(u)
-    return (y + through).astype(through.dtype) if _is_half(through) else y + through
+    return (y + through).astype(through.dtype) if is_half(through) else y + through
 
 
 @checked
 def narrowed(layer: Tree, like: Tree) -> Tree:
     """`layer` in half precision where the parameters of `like` are."""
-    return jax.tree.map(lambda x, old: x.astype(old.dtype) if _is_half(old) else x, layer, like)
+    return jax.tree.map(lambda x, old: x.astype(old.dtype) if is_half(old) else x, layer, like)
 
 
-def _is_half(x: InputArray) -> bool:
+@checked
+def is_half(x: InputArray) -> bool:
+    """Whether the numbers of `x` have 16 bits."""
     return x.dtype in (jnp.bfloat16, jnp.float16)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..derivative import both_ways
 from ..layers.base import AbstractSSM
+from ..layers.half import Precision, computed_in, widened
 from ..typing import Count, InputArray, checked
 from .attention import WindowAttention
 from .bidirectional import Bidirectional
@@ -36,13 +37,16 @@ division by one number into a product, which it copies.
 class AbstractBlock(eqx.Module):
     """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed.
 
-    Where the norm does not come first, it is norm(x + after(ssm(x))).
+    Where the norm does not come first, it is norm(x + after(ssm(x))). Norms, and what of a layer
+    is no product of matrices, are in single precision at least, whatever `precision` says.
     """
 
     norm: eqx.AbstractVar[AbstractNorm]
     ssm: eqx.AbstractVar[Any]
     """An `AbstractSSM`, a `Bidirectional` or a `WindowAttention`."""
     norm_first: eqx.AbstractVar[bool]
+    precision: eqx.AbstractVar[Precision]
+    """That of the activations: `zoo.in_precision` sets it."""
 
     @abc.abstractmethod
     def after(
@@ -69,15 +73,23 @@ class AbstractBlock(eqx.Module):
         Samples at and after `length` are padding: they do not change earlier outputs, and their
         outputs are undefined. `dt` are the intervals before each sample, for layers that take them.
         """
-        x = _summed_once(x)
+        x = _summed_once(computed_in(x, self.precision))
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
         if length is not None and not self.ssm.is_causal:
             given["length"] = length
         if not self.norm_first:
-            y = self.end(x + self.after(self.ssm(x, **given), key=key))
-            return self.norm(y, state, length)
-        y, state = self.norm(x, state, length)
-        return self.end(x + self.after(self.ssm(y, **given), key=key)), state
+            y = self.end(x + self.after(self._stream(self.ssm(x, **given)), key=key))
+            y, state = self.norm(self._for_norm(y), state, length)
+            return self._stream(y), state
+        y, state = self.norm(self._for_norm(x), state, length)
+        y = self._stream(self.ssm(self._stream(y), **given))
+        return self.end(x + self.after(y, key=key)), state
+
+    def _stream(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
+        return computed_in(x, self.precision)
+
+    def _for_norm(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
+        return x if self.precision == "float32" else widened(x)
 
     @checked
     def streamed(
@@ -102,11 +114,13 @@ class AbstractBlock(eqx.Module):
         """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
         norm, ssm = self.streamed()
         after = eqx.nn.inference_mode(self).after
+        x = self._stream(x)
         if not self.norm_first:
             carry, y = ssm.run(carry, x, length)
-            return carry, jax.vmap(norm)(self.end(x + after(y)))
-        carry, y = ssm.run(carry, jax.vmap(norm)(x), length)
-        return carry, self.end(x + after(y))
+            y = self.end(x + after(self._stream(y)))
+            return carry, self._stream(jax.vmap(norm)(self._for_norm(y)))
+        carry, y = ssm.run(carry, self._stream(jax.vmap(norm)(self._for_norm(x))), length)
+        return carry, self.end(x + after(self._stream(y)))
 
     @checked
     def step(
@@ -122,11 +136,13 @@ class AbstractBlock(eqx.Module):
         norm, ssm = self.streamed()
         after = eqx.nn.inference_mode(self).after
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
+        x_t = self._stream(x_t)
         if not self.norm_first:
             carry, y_t = ssm.step(carry, x_t, **given)
-            return carry, norm(self.end(x_t[None] + after(y_t[None]))[0])
-        carry, y_t = ssm.step(carry, norm(x_t), **given)
-        return carry, self.end(x_t[None] + after(y_t[None]))[0]
+            y_t = self.end(x_t[None] + after(self._stream(y_t)[None]))[0]
+            return carry, self._stream(norm(self._for_norm(y_t)))
+        carry, y_t = ssm.step(carry, self._stream(norm(self._for_norm(x_t))), **given)
+        return carry, self.end(x_t[None] + after(self._stream(y_t)[None]))[0]
 
 
 class Block(AbstractBlock):
@@ -140,6 +156,7 @@ class Block(AbstractBlock):
     glu: GLU | HalfGLU | None
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
+    precision: Precision = eqx.field(static=True, default="float32")
 
     @checked
     def after(
@@ -162,6 +179,7 @@ class MixerBlock(AbstractBlock):
     ssm: AbstractSSM | Bidirectional
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
+    precision: Precision = eqx.field(static=True, default="float32")
 
     @checked
     def after(
@@ -181,6 +199,7 @@ class AttentionBlock(AbstractBlock):
     attention: WindowAttention
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
+    precision: Precision = eqx.field(static=True, default="float32")
 
     @property
     def ssm(self) -> WindowAttention:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -208,11 +227,15 @@ def run_blocks(
     dt: Float[InputArray, " length"] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
-    """The residual stream after all blocks, and the next state. Arguments are those of a block."""
+    """The residual stream after all blocks, in the precision of `x`, and the next state.
+
+    Arguments are those of a block.
+    """
+    given = x.dtype
     keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
     for block, block_key in zip(blocks, keys, strict=True):
         x, state = block(x, state, length=length, dt=dt, key=block_key)
-    return x, state
+    return x.astype(given), state
 
 
 @dataclass(frozen=True)

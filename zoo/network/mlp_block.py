@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.affine import Linear
 from ..layers.base import AbstractSSM
+from ..layers.half import Precision
 from ..typing import InputArray, checked
 from .bidirectional import Bidirectional
 from .block import AbstractBlock
@@ -45,6 +46,7 @@ class MLPBlock(AbstractBlock):
     mlp_norm: SampleNorm
     mlp: SwiGLU
     norm_first: bool = eqx.field(static=True, default=True)
+    precision: Precision = eqx.field(static=True, default="float32")
 
     @checked
     def after(
