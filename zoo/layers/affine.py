@@ -19,7 +19,8 @@ class Linear(eqx.Module):
     therefore a tree of the same structure.
     """
 
-    weight: Float[Array, "outputs inputs"] | AbstractMatrix
+    weight: Float[Array, "outputs inputs"]
+    """An array; in models at inference an `AbstractMatrix` may have its place (`zoo.quantize`)."""
     bias: Float[Array, " outputs"] | None = None
 
     @classmethod
