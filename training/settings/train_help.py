@@ -46,7 +46,7 @@ def page_of_all(config: RunConfig[Any, Any]) -> str:
 def _main() -> dict[str, dict[str, str]]:
     """The most important options, with a few words on each."""
     return {
-        "What learns what": {
+        "Model and task": {
             "model": f"layer: {', '.join(LAYERS)}",
             "task": f"{', '.join(TASKS)}, or your own data: a file, a folder, a function",
             "scale": f"preset: {', '.join(SCALES)}",
@@ -62,12 +62,12 @@ def _main() -> dict[str, dict[str, str]]:
             "network.blocks": "blocks, with one layer each",
             "optimizer.learning_rate": "at its peak",
         },
-        "How it shrinks": {
+        "Shrinking": {
             "compression.mode": ", ".join(get_args(Mode)),
-            "compression.tolerance": "share of the singular values that may be dropped",
+            "compression.tolerance": "share of the singular values to drop",
             "compression.rank": "states at the end (fixed, budget)",
             "compression.method": f"weighs states: {', '.join(METHODS)}",
-            "compression.shrinks": "number of cuts, in the first tenth of the run",
+            "compression.shrinks": "cuts in the first tenth of the run",
         },
     }
 
