@@ -162,8 +162,7 @@ def fused(
 ) -> Result:
     """As `scan`, in one kernel on each core of a CPU: states never leave its first cache.
 
-    There are kernels for single precision, where the package was installed with a compiler; `scan`
-    takes their place.
+    There are kernels where the package was installed with a compiler, else `scan` instead.
     """
     x = states_before(log_lam, u, x0)
     if not native(u.dtype, SYSTEMS):
