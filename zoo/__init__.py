@@ -35,6 +35,7 @@ from .layers.s5 import S5
 from .layers.s5_both_ways import S5BothWays
 from .layers.s5_config import S5Config
 from .lti import DiagonalLTI
+from .network.along_length import ShardedAlongLength, sharded_along_length
 from .network.attention import WindowAttention
 from .network.bidirectional import Bidirectional
 from .network.classifier import Classifier, classifier
@@ -98,6 +99,7 @@ __all__ = [
     "S5BothWays",
     "S5Config",
     "ScannedModel",
+    "ShardedAlongLength",
     "WindowAttention",
     "attention_scan",
     "bank_apply",
@@ -116,6 +118,7 @@ __all__ = [
     "regressor",
     "scanned",
     "selective_scan",
+    "sharded_along_length",
     "ssd_scan",
 ]
 
