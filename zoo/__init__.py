@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .layers.s5_both_ways import S5BothWays
     from .layers.s5_config import S5Config
     from .lti import DiagonalLTI
+    from .network.along_length import ShardedAlongLength, sharded_along_length
     from .network.attention import WindowAttention
     from .network.bidirectional import Bidirectional
     from .network.classifier import Classifier, classifier
@@ -104,6 +105,7 @@ __all__ = [
     "S5BothWays",
     "S5Config",
     "ScannedModel",
+    "ShardedAlongLength",
     "WindowAttention",
     "attention_scan",
     "bank_apply",
@@ -123,6 +125,7 @@ __all__ = [
     "regressor",
     "scanned",
     "selective_scan",
+    "sharded_along_length",
     "ssd_scan",
 ]
 
@@ -154,6 +157,7 @@ _PLACES = {
     ".layers.s5_both_ways": "S5BothWays",
     ".layers.s5_config": "S5Config",
     ".lti": "DiagonalLTI",
+    ".network.along_length": "ShardedAlongLength sharded_along_length",
     ".network.attention": "WindowAttention",
     ".network.bidirectional": "Bidirectional",
     ".network.classifier": "Classifier classifier",

@@ -54,9 +54,21 @@ def both_ways(forward: Forward, tangent: Tangent, backward: Backward) -> Callabl
     return function
 
 
+def knows_devices(primitive: Primitive) -> None:
+    """Have JAX know which devices it lowers `primitive` for, as the kernels in it ask.
+
+    It looks for what asks that in programs as they are traced, and what a primitive of ours does is
+    traced only when it is lowered.
+    """
+    from jax._src import dispatch
+
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
 _linear = Primitive("both_ways")
 """A map of arrays that is linear in all but the first `count`, which it keeps."""
 _linear.multiple_results = True
+knows_devices(_linear)
 
 
 def _apply(*arrays, count, avals, apply, transpose):

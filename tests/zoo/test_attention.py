@@ -65,11 +65,9 @@ def form(name, chunk):
     return lambda q, k, v, g, beta, S: compute(Drive(q, k, v, g, beta), S, chunk)
 
 
-def in_precision(precision, kernel, request):
+def in_precision(precision, request):
     if precision == "float64":
         request.getfixturevalue("x64")
-        if kernel:
-            pytest.skip("kernels are in single precision")
 
 
 def close(ours, theirs, tolerance):
@@ -81,7 +79,7 @@ def close(ours, theirs, tolerance):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_it_is_the_definition(kind, precision, kernel, request):
-    in_precision(precision, kernel, request)
+    in_precision(precision, request)
     for L in (1, 70):
         given = problem(kind, L, dtype=precision)
         o, S = jax.jit(attention_scan)(*given)
@@ -99,7 +97,7 @@ def test_it_is_the_definition(kind, precision, kernel, request):
     ],
 )
 def test_all_forms_agree_in_values_and_gradients(kind, precision, kernel, request):
-    in_precision(precision, kernel, request)
+    in_precision(precision, request)
     tolerance = 1e-5 if precision == "float32" else 1e-12
     given = problem(kind, 45, dtype=precision, batch=(2,))
     axes = [None if a is None else 0 for a in given]
@@ -116,16 +114,25 @@ def test_all_forms_agree_in_values_and_gradients(kind, precision, kernel, reques
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("K", "V", "L", "batch"), [(1, 1, 1, 1), (17, 40, 16, 3), (5, 150, 33, 2), (64, 64, 50, 2)]
+    ("K", "V", "L", "batch", "precision"),
+    [
+        (1, 1, 1, 1, "float32"),
+        (17, 40, 16, 3, "float32"),
+        (5, 150, 33, 2, "float32"),
+        (64, 64, 50, 2, "float32"),
+        (17, 70, 33, 2, "float64"),
+    ],
 )
-def test_the_kernel_at_sizes_of_every_kind(kind, K, V, L, batch):
+def test_the_kernel_at_sizes_of_every_kind(kind, K, V, L, batch, precision, request):
     """Columns of one vector to several blocks of them, of which the last is not full."""
-    given = problem(kind, L, K=K, V=V, batch=(batch,))
+    in_precision(precision, request)
+    tolerance = 1e-5 if precision == "float32" else 1e-12
+    given = problem(kind, L, K=K, V=V, batch=(batch,), dtype=precision)
     run = jax.vmap(attention_scan, in_axes=[None if a is None else 0 for a in given])
     definition = form("samples", L)
     assert "attention_outputs" in jax.jit(run).lower(*given).as_text()
-    close(jax.jit(run)(*given), jax.jit(definition)(*given), 1e-5)
-    close(gradients(run, given), gradients(definition, given), 1e-5)
+    close(jax.jit(run)(*given), jax.jit(definition)(*given), tolerance)
+    close(gradients(run, given), gradients(definition, given), tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)

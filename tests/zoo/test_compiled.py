@@ -1,8 +1,6 @@
 """The compiled kernel of CPUs. That models get the same from loops is in `test_recurrence`."""
 
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -114,9 +112,22 @@ def in_one_piece(lam, B, C, u, x0):
 )
 def test_a_whole_system_and_its_gradients_equal_the_definition(m, p, batch, L, n, chunk):
     """The larger ones are shared out among cores, by sequences and by states."""
+    equal_the_definition(m, p, batch, L, n, chunk, "float32", 5e-6)
+
+
+@compiled
+@pytest.mark.parametrize(("m", "p"), [(1, 3), (4, 16), (9, 50)])
+@pytest.mark.parametrize(
+    ("batch", "L", "n", "chunk"), [(1, 1, 1, 1), (3, 21, 16, 8), (5, 640, 35, 32)]
+)
+def test_it_does_in_double_precision(x64, m, p, batch, L, n, chunk):
+    equal_the_definition(m, p, batch, L, n, chunk, "float64", 1e-13)
+
+
+def equal_the_definition(m, p, batch, L, n, chunk, dtype, tolerance):
     rng = np.random.default_rng(m + p + n)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    lam = jnp.asarray(rng.uniform(-0.6, 0.6, (2, n)), jnp.float32)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+    lam = jnp.asarray(rng.uniform(-0.6, 0.6, (2, n)), dtype)
     arguments = lam, draw(2, n, m), draw(2, p, n), draw(batch, L, m), draw(batch, 2, n)
 
     @jax.jit
@@ -128,7 +139,9 @@ def test_a_whole_system_and_its_gradients_equal_the_definition(m, p, batch, L, n
 
     ours, theirs = both(arguments, draw(batch, L, p), draw(batch, 2, n))
     for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=0, atol=5e-6 * max(np.abs(other).max(), 1))
+        np.testing.assert_allclose(
+            mine, other, rtol=0, atol=tolerance * max(np.abs(other).max(), 1)
+        )
 
 
 @compiled
@@ -165,26 +178,3 @@ def test_other_kinds_of_numbers_have_the_loop():
     np.testing.assert_allclose(
         np.asarray(linear_recurrence(a, a), float)[:, 0], 1 - 0.5 ** np.arange(1, 6)
     )
-
-
-SEVERAL = """
-import jax, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-jax.config.update("jax_num_cpu_devices", 2)
-from zoo.recurrence.linear import linear_recurrence
-from zoo.recurrence.compiled import native
-
-mesh = jax.make_mesh((2,), ("all",), axis_types=(AxisType.Auto,))
-a = jax.device_put(np.full((4, 9, 3), 0.5), NamedSharding(mesh, PartitionSpec("all")))
-assert jax.device_count() == 2 and not native(a.dtype)
-print(float(jax.jit(jax.vmap(linear_recurrence))(a, a)[-1, -1, -1]))
-"""
-
-
-@compiled
-def test_several_devices_have_the_loop():
-    """Which XLA shares out by sequences; it would gather all of them for a kernel."""
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL], capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) == pytest.approx(1 - 0.5**9)

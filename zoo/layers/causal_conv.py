@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..masks import check_length
+from ..recurrence.pieces import window_before
 from ..typing import Count, InputArray, checked
 from .half import is_half
 
@@ -50,7 +51,7 @@ class CausalConv(eqx.Module):
         width, L = self.weight.shape[1], x.shape[0]
         if length is not None:
             check_length(length, L)
-        padded = jnp.concatenate([window, x])
+        padded = jnp.concatenate([window_before(jnp.asarray(window), x), x])
         y = jnp.zeros_like(x) if self.bias is None else jnp.broadcast_to(self.bias, x.shape)
         for i in range(width):
             y = y + self.weight[:, i] * padded[i + 1 : i + 1 + L]

@@ -24,6 +24,7 @@ from .attention_forms import Drive, delta_chunks, gated_chunks, one_sample
 from .choice import on_cpu
 from .compiled import SYSTEMS, attention_gradients, attention_outputs, built, native
 from .pallas import with_kernel
+from .pieces import in_pieces, piece_axis, state_before
 from .plain import is_plain
 from .whole_batch import whole_batch
 
@@ -74,12 +75,35 @@ def attention_scan(
     v, log_decay = (jnp.asarray(a, dtype) for a in (v, log_decay))
     shape = (heads, k.shape[-1], v.shape[-1])
     S0 = jnp.zeros(shape, dtype) if S0 is None else jnp.asarray(S0, dtype)
+    if piece_axis() is not None:
+        S0 = _before_the_piece(q, k, v, log_decay, beta, S0)
     arrays = [q, k, v, log_decay, *([] if beta is None else [jnp.asarray(beta, dtype)]), S0]
     if is_plain():
         S, o = jax.lax.scan(_one_sample, S0, tuple(arrays[:-1]))
         return o.astype(kind), S
     o, S = (_gated if beta is None else _delta)(*(a[None] for a in arrays))
     return o[0].astype(kind), S[0]
+
+
+def _before_the_piece(q, k, v, log_decay, beta, S0):
+    """The state that this device's piece of a sequence begins with.
+
+    By the delta rule a piece leaves a matrix of keys times the state before it: what it makes of
+    the unit matrix, where nothing is written.
+    """
+    with in_pieces(None):
+        _, end = attention_scan(q, k, v, log_decay, beta)
+        if beta is None:
+            total = jnp.sum(log_decay, axis=0)
+        else:
+            nothing = jnp.zeros_like(k)
+            unit = jnp.broadcast_to(
+                jnp.eye(k.shape[-1], dtype=k.dtype), (*S0.shape[:2], len(k[0, 0]))
+            )
+            _, matrix = attention_scan(q, k, nothing, log_decay, beta, unit)
+    if beta is None:
+        return state_before(end, S0, lambda g, S: jnp.exp(g)[..., None] * S, total)
+    return state_before(end, S0, jnp.matmul, matrix)
 
 
 @checked

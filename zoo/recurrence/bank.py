@@ -17,6 +17,7 @@ from ..masks import within
 from ..typing import AnyArray, Count, checked
 from .choice import GPU, Machine, on_cores, on_cpu, usable_cores
 from .parts import fast_size
+from .pieces import in_pieces, piece_axis, state_before
 
 BankForm = Literal["chunked", "fft"]
 
@@ -53,6 +54,13 @@ def bank_apply(
     log_lam, B, C = (jnp.asarray(x, dtype) for x in (log_lam, B, C))
     u = jnp.asarray(u, jnp.finfo(dtype).dtype)
     start = jnp.zeros_like(log_lam) if x0 is None else jnp.asarray(x0, dtype)
+    if piece_axis() is not None:
+        if length is not None:
+            raise ValueError("`length` must not be given for a sequence in pieces")
+        with in_pieces(None):
+            _, end = bank_apply(log_lam, B, C, u, choice=choice)
+        decay = jnp.exp(len(u) * log_lam)
+        start = state_before(end, start, lambda _, x: decay * x)
     if not isinstance(u.shape[0], int):  # exported for any length
         form, chunk = _sample_by_sample, 1
     else:

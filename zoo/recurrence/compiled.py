@@ -2,7 +2,8 @@
 
 A loop of XLA stays on one core, and passes over its arrays several times. The kernels read and
 write each once, or keep states in cache, and each core has its own sequences, or its own states.
-If the package was installed without a C++ compiler, or for another JAX, XLA is used instead.
+If the package was installed without a C++ compiler, or for another JAX, XLA is used instead. On
+several devices each takes its own sequences (`several.py`).
 """
 
 import functools
@@ -15,11 +16,12 @@ from jaxtyping import Array, Float, Inexact, Int8, Int32
 from ..typing import checked
 from .pallas import Kept
 from .plain import kernels_allowed
+from .several import on_each_device
 
 RECURRENCES = ("float32", "float64", "complex64", "complex128")
 """Dtypes for which recurrences have a kernel."""
 
-SYSTEMS = ("float32",)
+SYSTEMS = ("float32", "float64")
 """Dtypes for which whole systems, linear or selective, have a kernel."""
 
 
@@ -40,9 +42,17 @@ def compiled() -> bool:
 
 @checked
 def native(dtype: Any, kinds: tuple[str, ...] = RECURRENCES) -> bool:
-    """Whether there is a kernel for this dtype. Kernels are not used for programs on several
-    devices."""
-    return kernels_allowed() and str(dtype) in kinds and jax.device_count() == 1 and compiled()
+    """Whether there is a kernel for this dtype. Older ones lack double precision."""
+    kind = str(dtype)
+    there = kernels_allowed() and kind in kinds and compiled()
+    return there and (kind != "float64" or kinds is not SYSTEMS or built("lti_outputs_f64"))
+
+
+@checked
+def streams(name: str, dtype: Any) -> bool:
+    """Whether the kernel `name`, for single precision on one device, is there for this dtype."""
+    single = str(dtype) == "float32" and jax.device_count() == 1
+    return single and native(dtype) and built(name)
 
 
 @checked
@@ -66,10 +76,13 @@ def states_on_cpu(
     `reverse` goes from the last sample to the first. `split`: complex numbers are their real parts
     and their imaginary parts, s = 2 n.
     """
+    options = {"before": order == "before", "reverse": reverse, "split": split}
+
+    def one(a, b, x):
+        return _kernel("recurrence_states", [_like(b), _like(x)])(a, b, x, **options)
+
     arrays = _rows(a, 2), _rows(b, 2), _rows(x, 1)
-    results = [_like(each) for each in arrays[1:]]
-    call = _kernel("recurrence_states", results)
-    states, last = call(*arrays, before=order == "before", reverse=reverse, split=split)
+    states, last = on_each_device(one, *arrays, shared=int(len(a) == 1), results=2)
     return states.reshape(b.shape), last.reshape(x.shape)
 
 
@@ -95,11 +108,15 @@ def adjoint_on_cpu(
     complex numbers transpose without conjugation; those of `split` ones are gradients by real and
     imaginary parts.
     """
+    options = {"before": order == "before", "reverse": reverse, "split": split}
+
+    def one(a, states, x, dstates, dlast):
+        da = jax.ShapeDtypeStruct((len(dstates), *a.shape[1:]), a.dtype)
+        call = _kernel("recurrence_adjoint", [da, _like(dstates), _like(dlast)])
+        return call(a, states, x, dstates, dlast, **options)
+
     arrays = _rows(a, 2), _rows(states, 2), _rows(x, 1), _rows(dstates, 2), _rows(dlast, 1)
-    da = jax.ShapeDtypeStruct((len(dstates), *arrays[0].shape[1:]), a.dtype)
-    results = [da, _like(arrays[3]), _like(arrays[4])]
-    call = _kernel("recurrence_adjoint", results)
-    da, db, dx = call(*arrays, before=order == "before", reverse=reverse, split=split)
+    da, db, dx = on_each_device(one, *arrays, shared=int(len(a) == 1), results=3)
     return da.reshape(len(da), *a.shape[1:]), db.reshape(dstates.shape), dx.reshape(x.shape)
 
 
@@ -123,10 +140,14 @@ def selective_outputs(
 
     A core treats `width` channels together: 16, 32, 48 or 64.
     """
-    (b, L, d), N = x.shape, len(A)
-    results = [_like(x), _like(h0), jax.ShapeDtypeStruct((b, -(-L // chunk), N, d), x.dtype)]
-    call = _kernel("selective_outputs", results, "sequential")
-    y, last, before = call(A, x, dt, B, C, h0, chunk=chunk, width=width)
+
+    def one(A, x, dt, B, C, h0):
+        (b, L, d), N = x.shape, len(A)
+        results = [_like(x), _like(h0), jax.ShapeDtypeStruct((b, -(-L // chunk), N, d), x.dtype)]
+        call = _kernel("selective_outputs", results, "sequential")
+        return call(A, x, dt, B, C, h0, chunk=chunk, width=width)
+
+    y, last, before = on_each_device(one, A, x, dt, B, C, h0, shared=1, results=3)
     return y, last, before
 
 
@@ -145,9 +166,14 @@ def selective_gradients(
     width: int,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Cotangents of A, x, dt, B, C and h0, from those of the outputs and of the last states."""
-    results = [_like(each) for each in (A, x, dt, B, C, dlast)]
-    call = _kernel("selective_gradients", results, "sequential")
-    dA, dx, ddt, dB, dC, dh0 = call(A, x, dt, B, C, before, dy, dlast, chunk=chunk, width=width)
+
+    def one(A, x, dt, B, C, before, dy, dlast):
+        results = [_like(each) for each in (A, x, dt, B, C, dlast)]
+        call = _kernel("selective_gradients", results, "sequential")
+        return call(A, x, dt, B, C, before, dy, dlast, chunk=chunk, width=width)
+
+    arrays = A, x, dt, B, C, before, dy, dlast
+    dA, dx, ddt, dB, dC, dh0 = on_each_device(one, *arrays, shared=1, results=6, summed=1)
     return dA, dx, ddt, dB, dC, dh0
 
 
@@ -169,11 +195,14 @@ def lti_outputs(
 
     Complex numbers are their real and their imaginary parts.
     """
-    (b, L, _), n, p = u.shape, lam.shape[1], C.shape[1]
-    shapes = (b, L, p), (b, 2, n), (b, -(-L // chunk), 2, n)
-    results = [jax.ShapeDtypeStruct(shape, u.dtype) for shape in shapes]
-    call = _kernel("lti_outputs", results, "sequential")
-    y, last, before = call(lam, B, C, u, x0, chunk=chunk)
+
+    def one(lam, B, C, u, x0):
+        (b, L, _), n, p = u.shape, lam.shape[1], C.shape[1]
+        shapes = (b, L, p), (b, 2, n), (b, -(-L // chunk), 2, n)
+        results = [jax.ShapeDtypeStruct(shape, u.dtype) for shape in shapes]
+        return _kernel("lti_outputs", results, "sequential")(lam, B, C, u, x0, chunk=chunk)
+
+    y, last, before = on_each_device(one, lam, B, C, u, x0, shared=3, results=3)
     return y, last, before
 
 
@@ -190,8 +219,13 @@ def lti_gradients(
     chunk: int,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Cotangents of lam, B, C, u and x0, from those of the outputs and of the last states."""
-    call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
-    dlam, dB, dC, du, dx0 = call(lam, B, C, u, before, dy, dlast, chunk=chunk)
+
+    def one(lam, B, C, u, before, dy, dlast):
+        call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
+        return call(lam, B, C, u, before, dy, dlast, chunk=chunk)
+
+    arrays = lam, B, C, u, before, dy, dlast
+    dlam, dB, dC, du, dx0 = on_each_device(one, *arrays, shared=3, results=5, summed=3)
     return dlam, dB, dC, du, dx0
 
 
@@ -214,9 +248,13 @@ def attention_outputs(
 
     A `beta` of no samples means no delta rule.
     """
-    chunks = jax.ShapeDtypeStruct((len(v), -(-v.shape[1] // chunk), *S0.shape[1:]), v.dtype)
-    call = _kernel("attention_outputs", [_like(v), _like(S0), chunks], "sequential")
-    o, last, before = call(q, k, v, log_decay, beta, S0, chunk=chunk)
+
+    def one(q, k, v, log_decay, beta, S0):
+        chunks = jax.ShapeDtypeStruct((len(v), -(-v.shape[1] // chunk), *S0.shape[1:]), v.dtype)
+        call = _kernel("attention_outputs", [_like(v), _like(S0), chunks], "sequential")
+        return call(q, k, v, log_decay, beta, S0, chunk=chunk)
+
+    o, last, before = on_each_device(one, q, k, v, log_decay, beta, S0, results=3)
     return o, last, before
 
 
@@ -234,9 +272,14 @@ def attention_gradients(
     chunk: int,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Cotangents of q, k, v, log_decay, beta and S0, from those of outputs and last states."""
-    results = [_like(each) for each in (q, k, v, log_decay, beta, dlast)]
-    call = _kernel("attention_gradients", results, "sequential")
-    dq, dk, dv, dg, dbeta, dS0 = call(q, k, v, log_decay, beta, before, do, dlast, chunk=chunk)
+
+    def one(q, k, v, log_decay, beta, before, do, dlast):
+        results = [_like(each) for each in (q, k, v, log_decay, beta, dlast)]
+        call = _kernel("attention_gradients", results, "sequential")
+        return call(q, k, v, log_decay, beta, before, do, dlast, chunk=chunk)
+
+    arrays = q, k, v, log_decay, beta, before, do, dlast
+    dq, dk, dv, dg, dbeta, dS0 = on_each_device(one, *arrays, results=6)
     return dq, dk, dv, dg, dbeta, dS0
 
 
@@ -284,7 +327,8 @@ def _module() -> Any:
 
 
 def _kernel(name: str, results: list[jax.ShapeDtypeStruct], vmap_method: str = "broadcast_all"):
-    return jax.ffi.ffi_call(f"zoo_{name}", results, vmap_method=vmap_method)
+    double = results[0].dtype == "float64" and not name.startswith("recurrence")
+    return jax.ffi.ffi_call(f"zoo_{name}{'_f64' * double}", results, vmap_method=vmap_method)
 
 
 def _rows(x, axes: int):

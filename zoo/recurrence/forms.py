@@ -160,8 +160,8 @@ def fused(
     log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
 ) -> Result:
     """As `scan`, in one kernel on each core of a CPU, whose states stay in the first-level cache.
-    Kernels exist for single precision, if the package was installed with a compiler; otherwise
-    `scan` is used.
+
+    Kernels exist if the package was installed with a compiler; otherwise `scan` is used.
     """
     x = states_before(log_lam, u, x0)
     if not native(u.dtype, SYSTEMS):

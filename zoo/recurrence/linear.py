@@ -13,6 +13,7 @@ from .choice import Choice, Size, choose_form, recurrence_override, stored_state
 from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
 from .forms import FORMS
 from .pallas import Order, recurrence_on_gpu, with_kernel
+from .pieces import in_pieces, piece_axis, state_before
 from .plain import is_plain, plain_states, plain_system
 from .samples import sample_at, with_sample_read_back
 from .whole_batch import whole_batch
@@ -45,6 +46,14 @@ def lti_apply(
     system = [jnp.asarray(x, dtype) for x in (log_lam, B, C)]
     u = jnp.asarray(u, jnp.finfo(dtype).dtype)
     state = [] if x0 is None else [jnp.asarray(x0, dtype)[None]]
+    if piece_axis() is not None:
+        if reverse or length is not None:
+            raise ValueError("`reverse` and `length` must not be given for a sequence in pieces")
+        with in_pieces(None):
+            _, end = lti_apply(*system, u)
+        start = state[0][0] if state else jnp.zeros_like(end)
+        decay = jnp.exp(len(u) * system[0])
+        state = [state_before(end, start, lambda _, x: decay * x)[None]]
     apply = partial(_apply, reverse=reverse, override=recurrence_override())
     if length is None:
         y, x = apply(*system, u[None], *state)
@@ -117,6 +126,13 @@ def linear_recurrence(
     """
     dtype = jnp.result_type(a, b) if x0 is None else jnp.result_type(a, b, x0)
     x = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
+    if piece_axis() is not None:
+        if reverse:
+            raise ValueError("`reverse` must not be given for a sequence in pieces")
+        with in_pieces(None):
+            left = linear_recurrence(a, jnp.zeros_like(b), jnp.ones_like(x))[-1]
+            end = linear_recurrence(a, b, jnp.zeros_like(x))[-1]
+        x = state_before(end, x, lambda left, x: left * x, left)
     return _recurrence(a.astype(dtype)[None], b.astype(dtype)[None], x[None], reverse=reverse)[0][0]
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
+from .pieces import in_pieces, piece_axis, state_before
 
 CHUNK = 32
 """Samples of a chunk. All chunks run at once, then the states carried between chunks are added. A
@@ -37,6 +38,13 @@ def oscillate(
 ) -> Float[Array, "length d_state 2"]:
     """All states (velocity, position), from `s0`."""
     L = force.shape[0]
+    if piece_axis() is not None:
+        with in_pieces(None):
+            end = oscillate(kicks, force, push, jnp.zeros_like(s0))[-1]
+            unit = jnp.broadcast_to(jnp.eye(2, dtype=s0.dtype)[:, None], (2, *s0.shape))
+            free = jnp.zeros_like(force)
+            left = jax.vmap(lambda s: oscillate(kicks, free, free, s)[-1])(unit)  # from, n, to
+        s0 = state_before(end, s0, lambda left, s: jnp.einsum("bna,nb->na", left, s), left)
     if not isinstance(L, int):  # exported for any length
         return _sample_by_sample(kicks, s0, (force, push))[1]
     T = min(CHUNK, max(L, 1))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int8, Int32
 
 from ..typing import InputArray, checked
 from .choice import on_cpu
-from .compiled import SYSTEMS, built, few_products, native
+from .compiled import few_products, streams
 from .pallas import with_kernel
 from .whole_batch import whole_batch
 
@@ -97,4 +97,4 @@ def _by_kernel(weight, rows) -> bool:
     if not isinstance(n, int) or not 0 < n <= FEW or outputs * inputs < LARGE:
         return False
     kinds = str(weight.dtype) in KINDS and str(rows.dtype) in ("float32", "bfloat16")
-    return kinds and on_cpu() and native("float32", SYSTEMS) and built("few_products")
+    return kinds and on_cpu() and streams("few_products", "float32")

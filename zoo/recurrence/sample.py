@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
 from .choice import on_cpu
-from .compiled import SYSTEMS, built, native, selective_sample
+from .compiled import selective_sample, streams
 from .pallas import with_kernel
 from .plain import is_plain
 from .whole_batch import whole_batch
@@ -45,7 +45,7 @@ def _sample(A, x, dt, B, C, h):
     def kernel(A, x, dt, B, C, h):
         return selective_sample(x, dt, A, B, C, h)
 
-    if h.size and on_cpu() and native(h.dtype, SYSTEMS) and built("selective_step"):
+    if h.size and on_cpu() and streams("selective_step", h.dtype):
         return list(with_kernel(_plain, A, x, dt, B, C, h, cpu=kernel))
     return list(_plain(A, x, dt, B, C, h))
 

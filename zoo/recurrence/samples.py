@@ -64,3 +64,18 @@ def batch_leading(
     """The inverse of `time_leading`."""
     K, T, b, p = y.shape
     return y.transpose(2, 0, 1, 3).reshape(b, K * T, p)
+
+
+@checked
+def split_axis(a: Inexact[Array, "..."], axis: int, count: int) -> Inexact[Array, "..."]:
+    """The `count` equal parts of an axis, as a leading axis."""
+    axis %= a.ndim
+    return jnp.moveaxis(a.reshape(*a.shape[:axis], count, -1, *a.shape[axis + 1 :]), axis, 0)
+
+
+@checked
+def join_axes(a: Inexact[Array, "..."], axis: int) -> Inexact[Array, "..."]:
+    """The inverse of `split_axis`."""
+    axis %= a.ndim - 1
+    a = jnp.moveaxis(a, 0, axis)
+    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])

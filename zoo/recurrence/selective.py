@@ -21,9 +21,18 @@ from .choice import on_cpu, usable_cores
 from .compiled import SYSTEMS, native, selective_gradients, selective_outputs
 from .linear import linear_recurrence
 from .pallas import with_kernel
+from .pieces import in_pieces, piece_axis, state_before
 from .plain import is_plain, plain_selective
 from .sample import sample
-from .samples import batch_leading, joined, sample_at, time_leading, with_sample
+from .samples import (
+    batch_leading,
+    join_axes,
+    joined,
+    sample_at,
+    split_axis,
+    time_leading,
+    with_sample,
+)
 from .whole_batch import whole_batch
 
 CHUNK = 16
@@ -67,6 +76,10 @@ def selective_scan(
     dtype = jnp.result_type(x, dt, A, B, C, jnp.float32, *([] if h0 is None else [h0]))
     x, dt, A, B, C = (jnp.asarray(a, dtype) for a in (x, dt, A, B, C))
     h0 = jnp.zeros(A.shape, dtype) if h0 is None else jnp.asarray(h0, dtype)
+    if piece_axis() is not None:
+        with in_pieces(None):
+            _, end = selective_scan(x, dt, A, B, C)
+        h0 = state_before(end, h0, lambda s, h: jnp.exp(s[:, None] * A) * h, jnp.sum(dt, axis=0))
     y, h = _scan(A, x[None], dt[None], B[None], C[None], h0[None])
     return y[0].astype(kind), h[0]
 
@@ -170,14 +183,14 @@ def _in_parts(A, x, dt, B, C, h0, chunks=None):
             A, x, dt, h0 = part
             return together(A, x, dt, B, C, h0)
 
-        own = [_split(a, axis, channels) for a, axis in ((A, 0), (x, -1), (dt, -1), (h0, 1))]
+        own = [split_axis(a, axis, channels) for a, axis in ((A, 0), (x, -1), (dt, -1), (h0, 1))]
         y, h = jax.lax.map(of_channels, own)
-        return [_join(y, -1), _join(h, 1)]
+        return [join_axes(y, -1), join_axes(h, 1)]
 
     if sequences == 1:
         return of_sequences((x, dt, B, C, h0))
-    parts = tuple(_split(a, 0, sequences) for a in (x, dt, B, C, h0))
-    return [_join(a, 0) for a in jax.lax.map(of_sequences, parts)]
+    parts = tuple(split_axis(a, 0, sequences) for a in (x, dt, B, C, h0))
+    return [join_axes(a, 0) for a in jax.lax.map(of_sequences, parts)]
 
 
 def _parts(batch: int, d: int, N: int) -> tuple[int, int]:
@@ -191,19 +204,6 @@ def _parts(batch: int, d: int, N: int) -> tuple[int, int]:
 
     sequences = most(batch, 2, d * N)
     return sequences, most(d, VECTOR, batch // sequences * N)
-
-
-def _split(a, axis, count):
-    """The parts of an axis, as a leading axis."""
-    axis %= a.ndim
-    return jnp.moveaxis(a.reshape(*a.shape[:axis], count, -1, *a.shape[axis + 1 :]), axis, 0)
-
-
-def _join(a, axis):
-    """The inverse of `_split`."""
-    axis %= a.ndim - 1
-    a = jnp.moveaxis(a, 0, axis)
-    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
 
 
 def _in_long_chunks(A, x, dt, B, C, h0):
@@ -221,8 +221,8 @@ def _in_long_chunks(A, x, dt, B, C, h0):
         states = jax.vmap(linear_recurrence)(decay, (dt * x)[..., None] * B[:, :, None, :], h)
         return states[:, -1], jnp.einsum("btdn,btn->btd", states, C)
 
-    h, y = jax.lax.scan(one, h0, [_split(a[:, : K * T], 1, K) for a in (x, dt, B, C)])
-    outputs = [_join(y, 1)]
+    h, y = jax.lax.scan(one, h0, [split_axis(a[:, : K * T], 1, K) for a in (x, dt, B, C)])
+    outputs = [join_axes(y, 1)]
     if K * T < L:
         h, y = one(h, [a[:, K * T :] for a in (x, dt, B, C)])
         outputs.append(y)

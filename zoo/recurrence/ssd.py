@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
 from .choice import usable_cores
+from .pieces import in_pieces, piece_axis, state_before
 from .plain import is_plain
 from .sample import sample
 from .selective import has_kernel, selective_scan
@@ -45,6 +46,17 @@ def ssd_scan(
     """
     kind, dtype = x.dtype, jnp.result_type(x, h0)
     x, dt, A, B, C = (a.astype(dtype) for a in (x, dt, A, B, C))
+    if piece_axis() is not None:
+        with in_pieces(None):
+            _, end = ssd_scan(x, dt, A, B, C, jnp.zeros_like(h0), chunk=chunk)
+
+        def onward(steps, h):
+            return jnp.exp(steps * A)[:, None, None] * h
+
+        h0 = state_before(end, h0, onward, jnp.sum(dt, axis=0))
+        with in_pieces(None):
+            y, state = ssd_scan(x, dt, A, B, C, h0, chunk=chunk)
+        return y.astype(kind), state
     if is_plain():
         state, y = jax.lax.scan(_one_sample(A), h0.astype(dtype), (x, dt, B, C))
         return y.astype(kind), state

@@ -11,6 +11,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
+from ..derivative import knows_devices
+
 
 def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable:
     """`function(*shared_arrays, *batch_arrays, **static)`, such that `jax.vmap` widens the batch.
@@ -23,6 +25,7 @@ def whole_batch(function: Callable[..., Sequence[Any]], shared: int) -> Callable
     """
     primitive = Primitive(function.__name__)
     primitive.multiple_results = True
+    knows_devices(primitive)
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     compiled = jax.jit(function, static_argnames=names)

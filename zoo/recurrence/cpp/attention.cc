@@ -22,6 +22,7 @@ namespace {
 
 using zoo::Lanes;
 using zoo::Load;
+using zoo::Real;
 using zoo::Room;
 using zoo::Store;
 using zoo::Sums;
@@ -43,13 +44,13 @@ struct Scan {
 };
 
 struct Forward {
-  const float *q, *k, *v, *g, *beta, *S0;
-  float *o, *last, *before;
+  const Real *q, *k, *v, *g, *beta, *S0;
+  Real *o, *last, *before;
 };
 
 struct Backward {
-  const float *q, *k, *v, *g, *beta, *before, *d_o, *dlast;
-  float *dq, *dk, *dv, *dg, *dbeta, *dS0;
+  const Real *q, *k, *v, *g, *beta, *before, *d_o, *dlast;
+  Real *dq, *dk, *dv, *dg, *dbeta, *dS0;
 };
 
 // Some columns of the values of one head of one sequence.
@@ -58,14 +59,14 @@ struct Place {
 };
 
 template <int lanes>
-INLINE float Sum(Lanes<lanes> x) {
-  float sum = 0;
+INLINE Real Sum(Lanes<lanes> x) {
+  Real sum = 0;
   for (int i = 0; i < lanes; ++i) sum += x[i];
   return sum;
 }
 
 template <int lanes>
-INLINE float Dot(const float* a, const float* b, int64_t size) {
+INLINE Real Dot(const Real* a, const Real* b, int64_t size) {
   Lanes<lanes> sum = {};
   for (int64_t i = 0; i < size; i += lanes) {
     sum += Load<lanes>(a + i, size - i) * Load<lanes>(b + i, size - i);
@@ -75,7 +76,7 @@ INLINE float Dot(const float* a, const float* b, int64_t size) {
 
 // exp(g) of the keys of a sample, or the one for all.
 template <int lanes, bool each>
-INLINE float Decays(const Scan& scan, const float* g, int64_t row, float* to) {
+INLINE Real Decays(const Scan& scan, const Real* g, int64_t row, Real* to) {
   if (!each) return std::exp(g[row]);
   for (int64_t n = 0; n < scan.K; n += lanes) {
     const auto decays = zoo::Exp<lanes>(Load<lanes>(g + row * scan.K + n, scan.K - n));
@@ -89,9 +90,9 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, const Place& at) {
   using Reals = Lanes<lanes>;
   const int64_t K = scan.K, V = scan.V, count = V - at.column;
   Room<Reals> S(K * units), decays((K + lanes - 1) / lanes);
-  const float* first = f.S0 + scan.State(at.sequence, at.head) + at.column;
+  const Real* first = f.S0 + scan.State(at.sequence, at.head) + at.column;
   Reals read[units] = {};  // S_{t-1}^T k_t
-  const float* k0 = f.k + scan.Row(at.sequence, 0, at.head) * K;
+  const Real* k0 = f.k + scan.Row(at.sequence, 0, at.head) * K;
   for (int64_t n = 0; n < K; ++n) {
     for (int u = 0; u < units; ++u) {
       S[n * units + u] = Load<lanes>(first + n * V + u * lanes, count - u * lanes);
@@ -100,7 +101,7 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, const Place& at) {
   }
   for (int64_t t = 0; t < scan.L; ++t) {
     if (t % scan.chunk == 0) {
-      float* kept = f.before + scan.Kept(at.sequence, t / scan.chunk, at.head) + at.column;
+      Real* kept = f.before + scan.Kept(at.sequence, t / scan.chunk, at.head) + at.column;
       for (int64_t n = 0; n < K; ++n) {
         for (int u = 0; u < units; ++u) {
           Store<lanes>(S[n * units + u], kept + n * V + u * lanes, count - u * lanes);
@@ -108,17 +109,17 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, const Place& at) {
       }
     }
     const int64_t row = scan.Row(at.sequence, t, at.head);
-    const float *q = f.q + row * K, *k = f.k + row * K;
-    const float* later = t + 1 < scan.L ? k + scan.heads * K : k;
-    const float alike = Decays<lanes, each>(scan, f.g, row, decays.Reals());
-    const float* a = decays.Reals();
+    const Real *q = f.q + row * K, *k = f.k + row * K;
+    const Real* later = t + 1 < scan.L ? k + scan.heads * K : k;
+    const Real alike = Decays<lanes, each>(scan, f.g, row, decays.Reals());
+    const Real* a = decays.Reals();
     Reals w[units], o[units] = {}, after[units] = {};
     for (int u = 0; u < units; ++u) {
       w[u] = Load<lanes>(f.v + row * V + at.column + u * lanes, count - u * lanes);
       if (delta) w[u] = f.beta[row] * (w[u] - alike * read[u]);
     }
     for (int64_t n = 0; n < K; ++n) {
-      const float a_n = each ? a[n] : alike;
+      const Real a_n = each ? a[n] : alike;
       for (int u = 0; u < units; ++u) {
         const Reals s = a_n * S[n * units + u] + k[n] * w[u];
         o[u] += q[n] * s;
@@ -131,7 +132,7 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, const Place& at) {
       read[u] = after[u];
     }
   }
-  float* last = f.last + scan.State(at.sequence, at.head) + at.column;
+  Real* last = f.last + scan.State(at.sequence, at.head) + at.column;
   for (int64_t n = 0; n < K; ++n) {
     for (int u = 0; u < units; ++u) {
       Store<lanes>(S[n * units + u], last + n * V + u * lanes, count - u * lanes);
@@ -142,8 +143,8 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, const Place& at) {
 // The sums of the lanes of `size` vectors, times `factors` if there are any, which come to what
 // other columns have left there.
 template <int lanes>
-INLINE void AddSums(const Lanes<lanes>* vectors, int64_t size, bool first, const float* factors,
-                    float* to) {
+INLINE void AddSums(const Lanes<lanes>* vectors, int64_t size, bool first, const Real* factors,
+                    Real* to) {
   for (int64_t n = 0; n < size; n += lanes) {
     auto sums = Sums<lanes>(vectors + n);
     if (factors != nullptr) sums *= Load<lanes>(factors + n, size - n);
@@ -168,13 +169,13 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
   Room<Reals> states((scan.chunk + 1) * size), later(size);
   Room<Reals> written(scan.chunk * units), reads(scan.chunk * units), missed(scan.chunk * units);
   Room<Reals> decays(scan.chunk * padded / lanes), sums(padded), more(padded);
-  Room<float> alike(scan.chunk);
-  const auto load = [&](const float* from, int u) {
+  Room<Real> alike(scan.chunk);
+  const auto load = [&](const Real* from, int u) {
     return Load<lanes>(from + at.column + u * lanes, count - u * lanes);
   };
-  const float* dlast = b.dlast + scan.State(at.sequence, at.head);
+  const Real* dlast = b.dlast + scan.State(at.sequence, at.head);
   Reals ahead[units] = {};  // (what comes from S_{t+1})^T k_t
-  const float* k_last = b.k + scan.Row(at.sequence, scan.L - 1, at.head) * K;
+  const Real* k_last = b.k + scan.Row(at.sequence, scan.L - 1, at.head) * K;
   for (int64_t n = 0; n < K; ++n) {
     for (int u = 0; u < units; ++u) {
       later[n * units + u] = load(dlast + n * V, u);
@@ -183,9 +184,9 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
   }
   for (int64_t c = scan.chunks - 1; c >= 0; --c) {
     const int64_t begin = c * scan.chunk, T = std::min(scan.chunk, scan.L - begin);
-    const float* kept = b.before + scan.Kept(at.sequence, c, at.head);
+    const Real* kept = b.before + scan.Kept(at.sequence, c, at.head);
     Reals read[units] = {};
-    const float* k0 = b.k + scan.Row(at.sequence, begin, at.head) * K;
+    const Real* k0 = b.k + scan.Row(at.sequence, begin, at.head) * K;
     for (int64_t n = 0; n < K; ++n) {
       for (int u = 0; u < units; ++u) {
         states[n * units + u] = load(kept + n * V, u);
@@ -194,11 +195,11 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
     }
     for (int64_t t = 0; t < T; ++t) {
       const int64_t row = scan.Row(at.sequence, begin + t, at.head);
-      const float* k = b.k + row * K;
-      const float* next = t + 1 < T ? k + scan.heads * K : k;
-      float* a = decays.Reals() + t * padded;
+      const Real* k = b.k + row * K;
+      const Real* next = t + 1 < T ? k + scan.heads * K : k;
+      Real* a = decays.Reals() + t * padded;
       alike[t] = Decays<lanes, each>(scan, b.g, row, a);
-      const float a_t = alike[t];
+      const Real a_t = alike[t];
       Reals w[units], d_o[units], after[units] = {};
       for (int u = 0; u < units; ++u) {
         d_o[u] = load(b.d_o + row * V, u);
@@ -214,7 +215,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
       const Reals* S = &states[t * size];
       Reals* S_after = &states[(t + 1) * size];
       for (int64_t n = 0; n < K; ++n) {
-        const float a_n = each ? a[n] : a_t;
+        const Real a_n = each ? a[n] : a_t;
         Reals dq = {};
         for (int u = 0; u < units; ++u) {
           const Reals s = a_n * S[n * units + u] + k[n] * w[u];
@@ -229,10 +230,10 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
     }
     for (int64_t t = T - 1; t >= 0; --t) {
       const int64_t row = scan.Row(at.sequence, begin + t, at.head);
-      const float *q = b.q + row * K, *k = b.k + row * K;
-      const float* next = begin + t > 0 ? k - scan.heads * K : k;
-      const float* a = decays.Reals() + t * padded;
-      const float a_t = alike[t], qk = Dot<lanes>(q, k, K), beta = delta ? b.beta[row] : 1.0f;
+      const Real *q = b.q + row * K, *k = b.k + row * K;
+      const Real* next = begin + t > 0 ? k - scan.heads * K : k;
+      const Real* a = decays.Reals() + t * padded;
+      const Real a_t = alike[t], qk = Dot<lanes>(q, k, K), beta = delta ? b.beta[row] : Real(1);
       Reals d_o[units], w[units], dr[units] = {}, before[units] = {};
       Reals dbeta = {}, dg = {}, dg_read = {};
       for (int u = 0; u < units; ++u) {
@@ -248,7 +249,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
       }
       const Reals* S = &states[t * size];
       for (int64_t n = 0; n < K; ++n) {
-        const float a_n = each ? a[n] : a_t;
+        const Real a_n = each ? a[n] : a_t;
         Reals dk = {}, of_decay = {};
         for (int u = 0; u < units; ++u) {
           const Reals s = S[n * units + u], G = later[n * units + u] + q[n] * d_o[u];
@@ -279,7 +280,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Place& at) {
       if (delta) b.dbeta[row] = (first ? 0 : b.dbeta[row]) + Sum<lanes>(dbeta);
     }
   }
-  float* to = b.dS0 + scan.State(at.sequence, at.head) + at.column;
+  Real* to = b.dS0 + scan.State(at.sequence, at.head) + at.column;
   for (int64_t n = 0; n < K; ++n) {
     for (int u = 0; u < units; ++u) {
       Store<lanes>(later[n * units + u], to + n * V + u * lanes, count - u * lanes);
@@ -343,7 +344,7 @@ struct OfHead {
   }
 };
 
-using Floats = ffi::Buffer<ffi::F32>;
+using Floats = ffi::Buffer<zoo::kReal>;
 using Result = ffi::Result<Floats>;
 
 // Of q, k [b L h K], v [b L h V], g [b L h K] or [b L h 1], beta [b L h] or [b 0 h].
@@ -401,7 +402,7 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats q, Floats k, Floats v, Floa
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_outputs, RunOutputs,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(attention_outputs), RunOutputs,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // q
@@ -415,7 +416,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_outputs, RunOutputs,
                                   .Ret<Floats>()  // before
                                   .Attr<int64_t>("chunk"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradients, RunGradients,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(attention_gradients), RunGradients,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // q

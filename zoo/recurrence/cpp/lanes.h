@@ -1,4 +1,4 @@
-// Vectors of single precision numbers, and functions compiled for all that a CPU may have.
+// Vectors of numbers, and functions compiled for all that a CPU may have.
 
 #ifndef ZOO_CPP_LANES_H_
 #define ZOO_CPP_LANES_H_
@@ -9,15 +9,18 @@
 #include <new>
 #include <utility>
 
+#include "real.h"
+
 #define INLINE inline __attribute__((always_inline))
 
 namespace zoo {
+inline namespace ZOO_KIND {
 
 template <int n>
 struct VectorsOf {
-  typedef float Reals __attribute__((vector_size(4 * n)));
-  typedef int32_t Integers __attribute__((vector_size(4 * n)));
-  typedef int64_t Pairs __attribute__((vector_size(4 * n)));
+  typedef Real Reals __attribute__((vector_size(kSize * n)));
+  typedef Whole Integers __attribute__((vector_size(kSize * n)));
+  typedef int64_t Pairs __attribute__((vector_size(kSize * n)));  // of numbers in single precision
 };
 template <int n>
 using Lanes = typename VectorsOf<n>::Reals;
@@ -35,7 +38,7 @@ class Room {
   Room(const Room&) = delete;
   Room& operator=(const Room&) = delete;
   INLINE T& operator[](int64_t i) { return entries_[i]; }
-  INLINE float* Reals(int64_t i = 0) { return reinterpret_cast<float*>(entries_ + i); }
+  INLINE Real* Reals(int64_t i = 0) { return reinterpret_cast<Real*>(entries_ + i); }
   INLINE void Clear(int64_t size) {
     std::memset(static_cast<void*>(entries_), 0, size * sizeof(T));
   }
@@ -46,22 +49,22 @@ class Room {
 };
 
 template <int n>
-INLINE Lanes<n> Load(const float* from, int64_t count = n) {
+INLINE Lanes<n> Load(const Real* from, int64_t count = n) {
   Lanes<n> lanes = {};
   if (count >= n) {
     std::memcpy(&lanes, from, sizeof(lanes));
   } else if (count > 0) {
-    std::memcpy(&lanes, from, count * sizeof(float));
+    std::memcpy(&lanes, from, count * kSize);
   }
   return lanes;
 }
 
 template <int n>
-INLINE void Store(const Lanes<n>& lanes, float* to, int64_t count = n) {
+INLINE void Store(const Lanes<n>& lanes, Real* to, int64_t count = n) {
   if (count >= n) {
     std::memcpy(to, &lanes, sizeof(lanes));
   } else if (count > 0) {
-    std::memcpy(to, &lanes, count * sizeof(float));
+    std::memcpy(to, &lanes, count * kSize);
   }
 }
 
@@ -89,9 +92,35 @@ INLINE Lanes<n> Sums(const Lanes<n>* vectors) {
   return HalvesOf<n, width, false>(a, b, All()) + HalvesOf<n, width, true>(a, b, All());
 }
 
-// exp(x) to about one unit in the last place, x = n log 2 + r, by a polynomial in r (Cephes). What
-// single precision cannot hold becomes its smallest or its largest numbers; NaN stays NaN.
+// exp(x) to about one unit in the last place, x = n log 2 + r, by a polynomial in r. What numbers
+// cannot hold becomes their smallest or their largest; NaN stays NaN.
+#ifdef ZOO_DOUBLE
 template <int n>
+INLINE Lanes<n> Exp(Lanes<n> x) {
+  using Reals = Lanes<n>;
+  using Integers = typename VectorsOf<n>::Integers;
+  x = x < -708.0 ? Reals{} - 708.0 : x;
+  x = x > 709.0 ? Reals{} + 709.0 : x;
+  const double round = 6755399441055744.0;  // 1.5 * 2^52: adding it leaves no digits after the point
+  const Reals shifted = x * 1.4426950408889634 + round;
+  const Reals times = shifted - round;
+  // log 2 in two parts, of which the first has so few digits that `times` of it are exact
+  const Reals r = (x - times * 6.93145751953125e-1) - times * 1.42860682030941723212e-6;
+  constexpr double kTaylor[] = {  // 1 / 13!, ..., 1 / 0!: what is left out is below 2^-57
+      1.6059043836821613e-10, 2.08767569878681e-09,  2.505210838544172e-08, 2.755731922398589e-07,
+      2.7557319223985893e-06, 2.48015873015873e-05,  1.984126984126984e-04, 1.388888888888889e-03,
+      8.333333333333333e-03,  4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1.0, 1.0};
+  Reals p = Reals{} + kTaylor[0];
+  for (int i = 1; i < 14; ++i) p = p * r + kTaylor[i];
+  Integers power;  // the last digits of `shifted` are those of n
+  std::memcpy(&power, &shifted, sizeof(power));
+  power = (power + 1023) << 52;
+  Reals scale;
+  std::memcpy(&scale, &power, sizeof(scale));
+  return p * scale;
+}
+#else
+template <int n>  // by Cephes' polynomial
 INLINE Lanes<n> Exp(Lanes<n> x) {
   using Reals = Lanes<n>;
   using Integers = typename VectorsOf<n>::Integers;
@@ -111,28 +140,30 @@ INLINE Lanes<n> Exp(Lanes<n> x) {
   std::memcpy(&scale, &power, sizeof(scale));
   return p * scale;
 }
+#endif
 
 // Calls work.On<lanes>(), which has to be INLINE, as compiled for the widest vectors of this CPU.
 // Vectors wider than those that a function is compiled for would be taken apart, number by number.
 template <typename Work>
-void OnFour(const Work& work) {
-  work.template On<4>();
+void OnNarrow(const Work& work) {
+  work.template On<16 / kSize>();
 }
 
 #if defined(__x86_64__)
 
 template <typename Work>
-__attribute__((target("avx2,fma"))) void OnEight(const Work& work) {
-  work.template On<8>();
+__attribute__((target("avx2,fma"))) void OnMiddle(const Work& work) {
+  work.template On<32 / kSize>();
 }
 
 template <typename Work>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) void OnSixteen(
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) void OnWide(
     const Work& work) {
-  work.template On<16>();
+  work.template On<64 / kSize>();
 }
 
-// Lanes of this CPU's widest vectors; COMPRESSM_LANES in the environment allows fewer.
+// Numbers in single precision of this CPU's widest vectors; COMPRESSM_LANES in the environment allows
+// fewer.
 inline int WidestLanes() {
   const char* said = std::getenv("COMPRESSM_LANES");
   const int most = said == nullptr ? 16 : std::atoi(said);
@@ -147,18 +178,19 @@ inline int WidestLanes() {
 template <typename Work>
 void OnWidest(const Work& work) {
   static const int lanes = WidestLanes();
-  lanes == 16 ? OnSixteen(work) : lanes == 8 ? OnEight(work) : OnFour(work);
+  lanes == 16 ? OnWide(work) : lanes == 8 ? OnMiddle(work) : OnNarrow(work);
 }
 
 #else
 
 template <typename Work>
 void OnWidest(const Work& work) {
-  OnFour(work);
+  OnNarrow(work);
 }
 
 #endif
 
+}  // namespace ZOO_KIND
 }  // namespace zoo
 
 #endif  // ZOO_CPP_LANES_H_

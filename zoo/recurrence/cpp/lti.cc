@@ -18,6 +18,7 @@ namespace {
 
 using zoo::Lanes;
 using zoo::Load;
+using zoo::Real;
 using zoo::Room;
 using zoo::Store;
 
@@ -52,18 +53,18 @@ struct Places {
 };
 
 using zoo::Copies;
-using Floats = ffi::Buffer<ffi::F32>;
+using Floats = ffi::Buffer<zoo::kReal>;
 
 struct Forward {
-  const float *lam, *B, *C, *u, *x0;
+  const Real *lam, *B, *C, *u, *x0;
   const Copies& y;
-  float *last, *before;
+  Real *last, *before;
 };
 
 struct Backward {
-  const float *lam, *B, *C, *u, *before, *dy, *dlast;
+  const Real *lam, *B, *C, *u, *before, *dy, *dlast;
   const Copies &dlam, &dB, &dC, &du;
-  float* dx0;
+  Real* dx0;
 };
 
 // All of it with vectors of so many lanes.
@@ -75,7 +76,7 @@ struct Kernel {
   struct Complex {
     Reals re, im;
 
-    INLINE void AddProduct(const Complex& x, float each) {
+    INLINE void AddProduct(const Complex& x, Real each) {
       re += x.re * each;
       im += x.im * each;
     }
@@ -95,16 +96,18 @@ struct Kernel {
 
   static constexpr int64_t kReals = 2 * lanes;  // real numbers of a unit
 
+  static constexpr bool kPairs = zoo::kSize == 4;  // two numbers are as wide as an integer
+
   // How many samples' sums the registers hold, 32 of them or 16.
 #if defined(__x86_64__)
-  static constexpr int kRows = lanes == 16 ? 8 : 4;
+  static constexpr int kRows = lanes * zoo::kSize == 64 ? 8 : 4;
 #else
   static constexpr int kRows = 8;
 #endif
 
   // What drives the states of a unit in `rows` samples r: sum_j of[r, j] weights[j].
   template <int rows>
-  static INLINE void Drive(const float* of, int64_t count, const Complex* weights,
+  static INLINE void Drive(const Real* of, int64_t count, const Complex* weights,
                            Complex (&sum)[rows]) {
     UNROLLED
     for (int r = 0; r < rows; ++r) sum[r] = Complex{};
@@ -118,7 +121,7 @@ struct Kernel {
   // Adds to to[r] what the states of a unit make of it, sum_j states[r, j] weights[j]; `columns`
   // vectors of it.
   template <int rows, int columns>
-  static INLINE void Collect(const float* states, const float* weights, int64_t width, float* to) {
+  static INLINE void Collect(const Real* states, const Real* weights, int64_t width, Real* to) {
     Reals sum[rows][columns];
     UNROLLED
     for (int r = 0; r < rows; ++r) {
@@ -145,7 +148,7 @@ struct Kernel {
   // The same where half a vector is wide enough: states j come in pairs, the products of either of
   // them beside one another, for `CopyRows` to add up.
   template <int rows>
-  static INLINE void CollectPairs(const float* states, const float* weights, float* to) {
+  static INLINE void CollectPairs(const Real* states, const Real* weights, Real* to) {
     using Pairs = typename zoo::VectorsOf<lanes>::Pairs;
     Reals sum[rows];
     UNROLLED
@@ -168,7 +171,7 @@ struct Kernel {
 
   // Adds to the gradients of `rows` weights sum_t of[t, r] states[t].
   template <int rows>
-  static INLINE void Learn(const float* of, int64_t stride, const Complex* states, int64_t samples,
+  static INLINE void Learn(const Real* of, int64_t stride, const Complex* states, int64_t samples,
                            Complex* gradients) {
     Complex sum[rows];
     UNROLLED
@@ -184,7 +187,7 @@ struct Kernel {
 
   // `rows` samples: states[r] is the state after sample r.
   template <int rows>
-  static INLINE void Advance(const float* u, int64_t m, const Complex& lam, const Complex* B,
+  static INLINE void Advance(const Real* u, int64_t m, const Complex& lam, const Complex* B,
                              Complex& x, Complex* states) {
     Complex driven[rows];
     Drive<rows>(u, m, B, driven);
@@ -195,7 +198,7 @@ struct Kernel {
     }
   }
 
-  static INLINE void AdvanceAll(const float* u, int64_t m, int64_t samples, const Complex& lam,
+  static INLINE void AdvanceAll(const Real* u, int64_t m, int64_t samples, const Complex& lam,
                                 const Complex* B, Complex& x, Complex* states) {
     int64_t t = 0;
     for (; t + kRows <= samples; t += kRows) Advance<kRows>(u + t * m, m, lam, B, x, states + t);
@@ -206,7 +209,7 @@ struct Kernel {
   // `later` that of the state before all of them. before[r] is the state before sample r. JAX's
   // gradients by real and imaginary parts are those of conjugates.
   template <int rows>
-  static INLINE void Retreat(const float* dy, int64_t p, const Complex& lam, const Complex* C,
+  static INLINE void Retreat(const Real* dy, int64_t p, const Complex& lam, const Complex* C,
                              const Complex* before, Complex& later, Complex& dlam,
                              Complex* cotangents) {
     Complex driven[rows];
@@ -223,7 +226,7 @@ struct Kernel {
     }
   }
 
-  static INLINE void RetreatAll(const float* dy, int64_t p, int64_t samples, const Complex& lam,
+  static INLINE void RetreatAll(const Real* dy, int64_t p, int64_t samples, const Complex& lam,
                                 const Complex* C, const Complex* before, Complex& later,
                                 Complex& dlam, Complex* cotangents) {
     int64_t t = samples;
@@ -239,11 +242,11 @@ struct Kernel {
 
   // How many vectors hold `width` numbers, and whether in pairs.
   static INLINE int64_t Columns(int64_t width) { return (width + lanes - 1) / lanes; }
-  static INLINE bool InPairs(int64_t width) { return width <= lanes / 2; }
+  static INLINE bool InPairs(int64_t width) { return kPairs && width <= lanes / 2; }
 
   template <int rows, int columns>
-  static INLINE void CollectRows(const float* states, const float* weights, int64_t width,
-                                 int64_t samples, float* to) {
+  static INLINE void CollectRows(const Real* states, const Real* weights, int64_t width,
+                                 int64_t samples, Real* to) {
     int64_t t = 0;
     for (; t + rows <= samples; t += rows) {
       Collect<rows, columns>(states + t * kReals, weights, width, to + t * width);
@@ -253,16 +256,18 @@ struct Kernel {
     }
   }
 
-  static INLINE void CollectAll(const Complex* states_, const float* weights, int64_t width,
-                                int64_t samples, float* to) {
-    const float* states = reinterpret_cast<const float*>(states_);
-    if (InPairs(width)) {
-      int64_t t = 0;
-      for (; t + 2 * kRows <= samples; t += 2 * kRows) {
-        CollectPairs<2 * kRows>(states + t * kReals, weights, to + t * lanes);
+  static INLINE void CollectAll(const Complex* states_, const Real* weights, int64_t width,
+                                int64_t samples, Real* to) {
+    const Real* states = reinterpret_cast<const Real*>(states_);
+    if constexpr (kPairs) {
+      if (InPairs(width)) {
+        int64_t t = 0;
+        for (; t + 2 * kRows <= samples; t += 2 * kRows) {
+          CollectPairs<2 * kRows>(states + t * kReals, weights, to + t * lanes);
+        }
+        for (; t < samples; ++t) CollectPairs<1>(states + t * kReals, weights, to + t * lanes);
+        return;
       }
-      for (; t < samples; ++t) CollectPairs<1>(states + t * kReals, weights, to + t * lanes);
-      return;
     }
     const int64_t padded = Columns(width) * lanes;
     int64_t c = 0;
@@ -272,7 +277,7 @@ struct Kernel {
     if (c < padded) CollectRows<2 * kRows, 1>(states, weights + c, padded, samples, to + c);
   }
 
-  static INLINE void LearnAll(const float* of, int64_t count, const Complex* states,
+  static INLINE void LearnAll(const Real* of, int64_t count, const Complex* states,
                               int64_t samples, Complex* gradients) {
     int64_t j = 0;
     for (; j + kRows <= count; j += kRows) {
@@ -294,25 +299,25 @@ struct Kernel {
     }
   }
 
-  static INLINE void Pack(const Sizes::Task& task, const Places& at, const float* from, float sign,
+  static INLINE void Pack(const Sizes::Task& task, const Places& at, const Real* from, Real sign,
                           Room<Complex>& to) {
-    float* reals = to.Reals();
+    Real* reals = to.Reals();
     ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
       reals[(unit * at.count + j) * kReals + lane] = part ? sign * from[i] : from[i];
     });
   }
 
   static INLINE void Unpack(const Sizes::Task& task, const Places& at, Room<Complex>& from,
-                            float sign, float* to) {
-    const float* reals = from.Reals();
+                            Real sign, Real* to) {
+    const Real* reals = from.Reals();
     ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
-      const float each = reals[(unit * at.count + j) * kReals + lane];
+      const Real each = reals[(unit * at.count + j) * kReals + lane];
       to[i] = part ? sign * each : each;
     });
   }
 
   // A sequence's states, [2 n] real numbers, to units and back.
-  static INLINE void ReadStates(const Sizes& s, const Sizes::Task& task, const float* from,
+  static INLINE void ReadStates(const Sizes& s, const Sizes::Task& task, const Real* from,
                                 Room<Complex>& to) {
     for (int64_t k = 0; k < task.units; ++k) {
       const int64_t state = task.state + k * lanes;
@@ -322,7 +327,7 @@ struct Kernel {
   }
 
   static INLINE void WriteStates(const Sizes& s, const Sizes::Task& task, Room<Complex>& from,
-                                 float* to) {
+                                 Real* to) {
     for (int64_t k = 0; k < task.units; ++k) {
       const int64_t state = task.state + k * lanes;
       Store<lanes>(from[k].re, to + state, s.n - state);
@@ -336,9 +341,9 @@ struct Kernel {
   }
 
   // To rows of `at.count` numbers for each state, or for each pair of states.
-  static INLINE void PackRows(const Sizes::Task& task, const Places& at, const float* from,
-                              float sign, Room<Reals>& to) {
-    float* reals = to.Reals();
+  static INLINE void PackRows(const Sizes::Task& task, const Places& at, const Real* from,
+                              Real sign, Room<Reals>& to) {
+    Real* reals = to.Reals();
     const int64_t padded = Columns(at.count) * lanes;
     const bool pairs = InPairs(at.count);
     ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
@@ -349,9 +354,9 @@ struct Kernel {
   }
 
   // What was collected of each sample to rows of `width` numbers.
-  static INLINE void CopyRows(const float* from, int64_t samples, int64_t width, float* to) {
+  static INLINE void CopyRows(const Real* from, int64_t samples, int64_t width, Real* to) {
     for (int64_t t = 0; t < samples; ++t) {
-      const float* row = from + t * Columns(width) * lanes;
+      const Real* row = from + t * Columns(width) * lanes;
       for (int64_t j = 0; j < width; ++j) {
         to[t * width + j] = InPairs(width) ? row[2 * j] + row[2 * j + 1] : row[j];
       }
@@ -370,7 +375,7 @@ struct Kernel {
       for (int64_t c = 0; c < s.chunks; ++c) {
         WriteStates(s, task, x, f.before + (i * s.chunks + c) * 2 * s.n);
         const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
-        const float* u = f.u + (i * s.L + begin) * s.m;
+        const Real* u = f.u + (i * s.L + begin) * s.m;
         y.Clear(samples * Columns(s.p));
         for (int64_t k = 0; k < units; ++k) {
           Complex at = x[k];
@@ -400,8 +405,8 @@ struct Kernel {
       for (int64_t c = s.chunks - 1; c >= 0; --c) {
         ReadStates(s, task, b.before + (i * s.chunks + c) * 2 * s.n, x);
         const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
-        const float* u = b.u + (i * s.L + begin) * s.m;
-        const float* dy = b.dy + (i * s.L + begin) * s.p;
+        const Real* u = b.u + (i * s.L + begin) * s.m;
+        const Real* dy = b.dy + (i * s.L + begin) * s.p;
         du.Clear(samples * Columns(s.m));
         for (int64_t k = 0; k < units; ++k) {
           Complex at = x[k], of_lam = dlam[k];
@@ -510,7 +515,7 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Fl
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_outputs, RunOutputs,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(lti_outputs), RunOutputs,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // lam
@@ -523,7 +528,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_outputs, RunOutputs,
                                   .Ret<Floats>()  // before
                                   .Attr<int64_t>("chunk"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lti_gradients, RunGradients,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(lti_gradients), RunGradients,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // lam

@@ -4,35 +4,50 @@
 
 #include "xla/ffi/api/ffi.h"
 
-XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_states);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(recurrence_adjoint);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_outputs);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(lti_gradients);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_outputs);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_gradients);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_outputs);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(attention_gradients);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(few_products);
-XLA_FFI_DECLARE_HANDLER_SYMBOL(selective_step);
+// Every kernel: KERNEL(name).
+#define ZOO_KERNELS(KERNEL)       \
+  KERNEL(recurrence_states)       \
+  KERNEL(recurrence_adjoint)      \
+  KERNEL(lti_outputs)             \
+  KERNEL(lti_gradients)           \
+  KERNEL(selective_outputs)       \
+  KERNEL(selective_gradients)     \
+  KERNEL(attention_outputs)       \
+  KERNEL(attention_gradients)     \
+  KERNEL(lti_outputs_f64)         \
+  KERNEL(lti_gradients_f64)       \
+  KERNEL(selective_outputs_f64)   \
+  KERNEL(selective_gradients_f64) \
+  KERNEL(attention_outputs_f64)   \
+  KERNEL(attention_gradients_f64) \
+  KERNEL(few_products)            \
+  KERNEL(selective_step)
+
+#define ZOO_DECLARE(name) XLA_FFI_DECLARE_HANDLER_SYMBOL(name);
+ZOO_KERNELS(ZOO_DECLARE)
 
 namespace {
 
-PyObject* Capsule(XLA_FFI_Handler* handler) {
-  return PyCapsule_New(reinterpret_cast<void*>(handler), nullptr, nullptr);
+// Adds a handler to the dictionary; false where Python has raised an error.
+bool Add(PyObject* handlers, const char* name, XLA_FFI_Handler* handler) {
+  PyObject* capsule = PyCapsule_New(reinterpret_cast<void*>(handler), nullptr, nullptr);
+  if (capsule == nullptr) return false;
+  const bool added = PyDict_SetItemString(handlers, name, capsule) == 0;
+  Py_DECREF(capsule);
+  return added;
 }
 
 PyObject* Handlers(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}",        //
-                       "recurrence_states", Capsule(recurrence_states),    //
-                       "recurrence_adjoint", Capsule(recurrence_adjoint),  //
-                       "lti_outputs", Capsule(lti_outputs),                //
-                       "lti_gradients", Capsule(lti_gradients),            //
-                       "selective_outputs", Capsule(selective_outputs),    //
-                       "selective_gradients", Capsule(selective_gradients),  //
-                       "attention_outputs", Capsule(attention_outputs),      //
-                       "attention_gradients", Capsule(attention_gradients),
-                       "few_products", Capsule(few_products),                //
-                       "selective_step", Capsule(selective_step));
+  PyObject* handlers = PyDict_New();
+  if (handlers == nullptr) return nullptr;
+#define ZOO_ADD(name)                  \
+  if (!Add(handlers, #name, name)) {   \
+    Py_DECREF(handlers);               \
+    return nullptr;                    \
+  }
+  ZOO_KERNELS(ZOO_ADD)
+#undef ZOO_ADD
+  return handlers;
 }
 
 PyMethodDef methods[] = {

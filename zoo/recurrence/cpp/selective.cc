@@ -21,6 +21,7 @@ using zoo::Copies;
 using zoo::Exp;
 using zoo::Lanes;
 using zoo::Load;
+using zoo::Real;
 using zoo::Room;
 using zoo::Store;
 using zoo::Sums;
@@ -42,8 +43,8 @@ struct Scan {
 };
 
 struct Forward {
-  const float *A, *x, *dt, *B, *C, *h0;
-  float *y, *last, *before;
+  const Real *A, *x, *dt, *B, *C, *h0;
+  Real *y, *last, *before;
 };
 
 template <int lanes>
@@ -52,8 +53,8 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
   const auto at = scan.Find(part);
   const int64_t N = scan.N, d = scan.d, units = (at.count + lanes - 1) / lanes;
   Room<Reals> h(N * units), A(N * units), y(units), dt(units), v(units);
-  const float* A_ = f.A + at.channel;
-  const float* h0 = f.h0 + at.sequence * N * d + at.channel;
+  const Real* A_ = f.A + at.channel;
+  const Real* h0 = f.h0 + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
       A[n * units + u] = Load<lanes>(A_ + n * d + u * lanes, at.count - u * lanes);
@@ -62,7 +63,7 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
   }
   for (int64_t k = 0; k < scan.L; ++k) {
     if (k % scan.chunk == 0) {
-      float* kept = f.before + (at.sequence * scan.chunks + k / scan.chunk) * N * d + at.channel;
+      Real* kept = f.before + (at.sequence * scan.chunks + k / scan.chunk) * N * d + at.channel;
       for (int64_t n = 0; n < N; ++n) {
         for (int64_t u = 0; u < units; ++u) {
           Store<lanes>(h[n * units + u], kept + n * d + u * lanes, at.count - u * lanes);
@@ -70,8 +71,8 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
       }
     }
     const int64_t row = (at.sequence * scan.L + k) * d + at.channel;
-    const float* B = f.B + (at.sequence * scan.L + k) * N;
-    const float* C = f.C + (at.sequence * scan.L + k) * N;
+    const Real* B = f.B + (at.sequence * scan.L + k) * N;
+    const Real* C = f.C + (at.sequence * scan.L + k) * N;
     for (int64_t u = 0; u < units; ++u) {
       dt[u] = Load<lanes>(f.dt + row + u * lanes, at.count - u * lanes);
       v[u] = dt[u] * Load<lanes>(f.x + row + u * lanes, at.count - u * lanes);
@@ -91,7 +92,7 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
       Store<lanes>(y[u], f.y + row + u * lanes, at.count - u * lanes);
     }
   }
-  float* last = f.last + at.sequence * N * d + at.channel;
+  Real* last = f.last + at.sequence * N * d + at.channel;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
       Store<lanes>(h[n * units + u], last + n * d + u * lanes, at.count - u * lanes);
@@ -100,8 +101,8 @@ INLINE void OutputsOf(const Scan& scan, const Forward& f, int64_t part) {
 }
 
 struct Backward {
-  const float *A, *x, *dt, *B, *C, *before, *dy, *dlast;
-  float *dx, *ddt, *dh0;
+  const Real *A, *x, *dt, *B, *C, *before, *dy, *dlast;
+  Real *dx, *ddt, *dh0;
   const Copies &dA, &dB, &dC;  // one for each sequence, for each block of channels
 };
 
@@ -119,10 +120,10 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Scan::Place& 
   Room<Reals> dt(scan.chunk * units), v(scan.chunk * units), dv(scan.chunk * units),
       ddt(scan.chunk * units);
   Room<Reals> dB(kTogether), dC(kTogether);  // of a sample, by channels
-  const auto load = [&](const float* from, int64_t u) {
+  const auto load = [&](const Real* from, int64_t u) {
     return Load<lanes>(from + at.channel + u * lanes, at.count - u * lanes);
   };
-  const float* dlast = b.dlast + at.sequence * N * d;
+  const Real* dlast = b.dlast + at.sequence * N * d;
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t u = 0; u < units; ++u) {
       A[u * N + n] = load(b.A + n * d, u);
@@ -132,7 +133,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Scan::Place& 
   for (int64_t c = scan.chunks - 1; c >= 0; --c) {
     const int64_t begin = c * scan.chunk, T = std::min(scan.chunk, scan.L - begin);
     const int64_t first = at.sequence * scan.L + begin;
-    const float* kept = b.before + (at.sequence * scan.chunks + c) * N * d;
+    const Real* kept = b.before + (at.sequence * scan.chunks + c) * N * d;
     for (int64_t t = 0; t < T; ++t) {
       for (int64_t u = 0; u < units; ++u) {
         const int64_t k = t * units + u;
@@ -149,7 +150,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Scan::Place& 
         }
       }
       for (int64_t t = 0; t < T; ++t) {
-        const float* B = b.B + (first + t) * N + some;
+        const Real* B = b.B + (first + t) * N + some;
         for (int64_t u = 0; u < units; ++u) {
           const Reals dt_u = dt[t * units + u], v_u = v[t * units + u];
           const Reals* h = &states[t * size + u * count];
@@ -163,7 +164,7 @@ INLINE void GradientsOf(const Scan& scan, const Backward& b, const Scan::Place& 
       }
       for (int64_t t = T - 1; t >= 0; --t) {
         const int64_t row = (first + t) * N + some;
-        const float *B = b.B + row, *C = b.C + row;
+        const Real *B = b.B + row, *C = b.C + row;
         Reals dy[kWidest / lanes], dv_t[kWidest / lanes], ddt_t[kWidest / lanes];
         for (int64_t u = 0; u < units; ++u) {
           dy[u] = load(b.dy + (first + t) * d, u);
@@ -241,7 +242,7 @@ struct Gradients {
   }
 };
 
-using Floats = ffi::Buffer<ffi::F32>;
+using Floats = ffi::Buffer<zoo::kReal>;
 using Result = ffi::Result<Floats>;
 
 // Of A [N d] and x [b L d].
@@ -308,7 +309,7 @@ ffi::Error RunGradients(ffi::ThreadPool pool, Floats A, Floats x, Floats dt, Flo
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_outputs, RunOutputs,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(selective_outputs), RunOutputs,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // A
@@ -323,7 +324,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_outputs, RunOutputs,
                                   .Attr<int64_t>("chunk")
                                   .Attr<int64_t>("width"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(selective_gradients, RunGradients,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(selective_gradients), RunGradients,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Floats>()  // A

@@ -12,9 +12,11 @@
 #include <mutex>
 #include <utility>
 
+#include "real.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace zoo {
+inline namespace ZOO_KIND {
 
 constexpr int64_t kAlone = 1 << 15;  // numbers that are not worth waking another core for
 
@@ -58,13 +60,13 @@ inline void Share(xla::ffi::ThreadPool& pool, int64_t parts, int64_t threads,
 // itself.
 class Copies {
  public:
-  Copies(xla::ffi::Result<xla::ffi::Buffer<xla::ffi::F32>> array, int64_t copies)
+  Copies(xla::ffi::Result<xla::ffi::Buffer<kReal>> array, int64_t copies)
       : array_(array->typed_data()),
         size_(array->element_count()),
         copies_(copies),
-        room_(copies > 1 ? new float[size_ * (copies - 1)] : nullptr) {}
+        room_(copies > 1 ? new Real[size_ * (copies - 1)] : nullptr) {}
 
-  float* At(int64_t copy) const { return copy ? room_.get() + (copy - 1) * size_ : array_; }
+  Real* At(int64_t copy) const { return copy ? room_.get() + (copy - 1) * size_ : array_; }
 
   void AddUp(xla::ffi::ThreadPool& pool) const {
     if (copies_ == 1) return;
@@ -72,7 +74,7 @@ class Copies {
     Share(pool, blocks, Threads(pool, size_ * copies_), [this](int64_t block) {
       const int64_t begin = block * kBlock, end = std::min(begin + kBlock, size_);
       for (int64_t copy = 1; copy < copies_; ++copy) {
-        const float* more = At(copy);
+        const Real* more = At(copy);
         for (int64_t i = begin; i < end; ++i) array_[i] += more[i];
       }
     });
@@ -80,11 +82,12 @@ class Copies {
 
  private:
   static constexpr int64_t kBlock = 1 << 12;
-  float* array_;
+  Real* array_;
   int64_t size_, copies_;
-  std::unique_ptr<float[]> room_;
+  std::unique_ptr<Real[]> room_;
 };
 
+}  // namespace ZOO_KIND
 }  // namespace zoo
 
 #endif  // ZOO_CPP_SHARE_H_

@@ -1,0 +1,4 @@
+// attention.cc for double precision.
+
+#define ZOO_DOUBLE
+#include "attention.cc"

@@ -1,0 +1,4 @@
+// lti.cc for double precision.
+
+#define ZOO_DOUBLE
+#include "lti.cc"

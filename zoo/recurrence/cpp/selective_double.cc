@@ -1,0 +1,4 @@
+// selective.cc for double precision.
+
+#define ZOO_DOUBLE
+#include "selective.cc"
