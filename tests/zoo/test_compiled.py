@@ -2,12 +2,15 @@
 
 import shutil
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zoo import LAYERS
 from zoo.recurrence import compiled as kernels
+from zoo.recurrence.choice import recurrence_form
 from zoo.recurrence.compiled import (
     adjoint_on_cpu,
     lti_gradients,
@@ -158,6 +161,29 @@ def test_several_models_go_through_the_kernel_one_after_the_other():
     theirs = jax.vmap(lambda *model: in_one_piece(*model, u, x0))(*models)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=2e-6 * np.abs(other).max())
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [("lru", "lti"), ("mamba", "selective"), ("gated_deltanet", "attention")],
+)
+def test_layers_of_several_models_have_the_kernel(name, kernel):
+    keys = jax.random.split(jax.random.key(0), 3)
+    make = LAYERS[name](d_state=4).build
+    models = eqx.filter_vmap(lambda key: make(8, key=key))(keys)
+    u = jax.random.normal(jax.random.key(1), (2, 9, 8))
+    arrays, static = eqx.partition(models, eqx.is_array)
+
+    def outputs(arrays):
+        return jax.vmap(eqx.combine(arrays, static))(u)
+
+    with recurrence_form("fused", 64):
+        program = jax.jit(jax.vmap(outputs)).lower(arrays)
+        assert f"zoo_{kernel}_outputs" in program.as_text()
+        y = program.compile()(arrays)
+    one = jax.tree.map(lambda x: x[1], arrays)
+    np.testing.assert_allclose(y[1], outputs(one), atol=1e-5)
 
 
 @compiled

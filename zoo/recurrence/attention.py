@@ -94,16 +94,16 @@ def _before_the_piece(q, k, v, log_decay, beta, S0):
     with in_pieces(None):
         _, end = attention_scan(q, k, v, log_decay, beta)
         if beta is None:
-            total = jnp.sum(log_decay, axis=0)
+            left = jnp.sum(log_decay, axis=0)
         else:
             nothing = jnp.zeros_like(k)
             unit = jnp.broadcast_to(
                 jnp.eye(k.shape[-1], dtype=k.dtype), (*S0.shape[:2], len(k[0, 0]))
             )
-            _, matrix = attention_scan(q, k, nothing, log_decay, beta, unit)
+            _, left = attention_scan(q, k, nothing, log_decay, beta, unit)
     if beta is None:
-        return state_before(end, S0, lambda g, S: jnp.exp(g)[..., None] * S, total)
-    return state_before(end, S0, jnp.matmul, matrix)
+        return state_before(end, S0, lambda g, S: jnp.exp(g)[..., None] * S, left)
+    return state_before(end, S0, jnp.matmul, left)
 
 
 @checked

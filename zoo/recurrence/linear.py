@@ -50,7 +50,7 @@ def lti_apply(
         if reverse or length is not None:
             raise ValueError("`reverse` and `length` must not be given for a sequence in pieces")
         with in_pieces(None):
-            _, end = lti_apply(*system, u)
+            _, end = lti_apply(system[0], system[1], system[2], u)
         start = state[0][0] if state else jnp.zeros_like(end)
         decay = jnp.exp(len(u) * system[0])
         state = [state_before(end, start, lambda _, x: decay * x)[None]]
@@ -132,7 +132,7 @@ def linear_recurrence(
         with in_pieces(None):
             left = linear_recurrence(a, jnp.zeros_like(b), jnp.ones_like(x))[-1]
             end = linear_recurrence(a, b, jnp.zeros_like(x))[-1]
-        x = state_before(end, x, lambda left, x: left * x, left)
+        x = state_before(end, jnp.asarray(x), lambda left, x: left * x, left)
     return _recurrence(a.astype(dtype)[None], b.astype(dtype)[None], x[None], reverse=reverse)[0][0]
 
 
