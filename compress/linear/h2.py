@@ -183,7 +183,7 @@ def _pairings(a, log_b, B_b):
 
 def _by_C(pairings):
     """The gradient of <a, b> by b's C. It does not depend on C."""
-    return sum(C @ into for _, C, _, into in pairings).conj() / 2
+    return np.conj(sum(C @ into for _, C, _, into in pairings)) / 2
 
 
 def _by_reduced(pairings, b) -> tuple[float, PerEntry]:
