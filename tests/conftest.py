@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+SLOW = Path(__file__).with_name("slow.txt")
 
 # Programs compiled once serve every worker, and the processes that tests start.
 COMPILED = os.environ.setdefault(
@@ -29,6 +30,15 @@ jax.config.update("jax_compilation_cache_dir", COMPILED)
 # So does data prepared once, which has no business in the user's folder.
 os.environ.setdefault("COMPRESSM_ZOO_CACHE", str(ROOT / ".pytest_cache" / "prepared"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that `slow.txt` names are slow: a quicker variant, or a test of the parts, is not."""
+    slow = set(SLOW.read_text().splitlines())
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

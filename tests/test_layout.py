@@ -206,3 +206,10 @@ def test_a_package_can_be_taken_in_at_a_glance(package):
 
 def test_no_script_bears_a_package_name():
     assert not {file.stem for file in (ROOT / "scripts").glob("*.py")} & set(ALLOWED)
+
+
+def test_the_list_of_slow_tests_names_tests():
+    """A test that was renamed would be quick again without a word."""
+    for line in (ROOT / "tests" / "slow.txt").read_text().splitlines():
+        file, name = line.split("[")[0].split("::")
+        assert f"def {name}(" in (ROOT / file).read_text(), line

@@ -43,6 +43,7 @@ DIMENSIONS: Mapping[str, str] = {
     "chunks": "chunks of equal length that a sequence is cut into",
     "chunk": "samples of a chunk",
     "parts": "real and imaginary part of a number, or the real one alone",
+    "matrices": "matrices of one shape, stacked",
     "rows": "rows of a matrix",
     "vocabulary": "tokens in all",
     "tokens": "generated tokens",

@@ -65,7 +65,7 @@ class BankSpectrum(AbstractSpectrum):
         """
         while rank < self.layer.d_state:
             pairs = zip(self._channels, self._truncated(rank), strict=True)
-            if sum(channel.total * cut.share for channel, cut in pairs) <= allowed:
+            if sum(channel.svd.sigma.sum() * cut.share for channel, cut in pairs) <= allowed:
                 break
             rank += 1
         return rank
@@ -110,10 +110,8 @@ class BankSpectrum(AbstractSpectrum):
 
     def _truncated(self, rank: int) -> list["_Reduced"]:
         if rank not in self._reduced:
-            rounding = rounding_of(self.layer)
-            self._reduced[rank] = [
-                channel.truncated(rank, rounding, self.layer.d_state) for channel in self._channels
-            ]
+            rounding, n = rounding_of(self.layer), self.layer.d_state
+            self._reduced[rank] = [each.truncated(rank, rounding, n) for each in self._channels]
         return self._reduced[rank]
 
 
@@ -156,18 +154,12 @@ class _Channel:
     def values(self, n: int) -> Float[np.ndarray, " k"]:
         return all_values(self.weighing.form, self.svd, n)
 
-    @property
-    def total(self) -> float:
-        """The sum of its values."""
-        return float(np.sum(self.svd.sigma))
-
     def truncated(self, rank: int, rounding: float, n: int) -> _Reduced:
         """The channel with `rank` states; by what comes instead where it would be unstable."""
         weighing = self.weighing
         reduced = truncate(
             self.system,
-            self.factors[0],
-            self.factors[1],
+            *self.factors[:2],
             rank,
             form=weighing.form,
             rounding=rounding,

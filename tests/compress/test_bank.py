@@ -202,6 +202,6 @@ def test_a_channel_that_would_be_unstable_drops_a_share_of_its_own_values(layer,
 
 
 def test_what_needs_one_system_says_so(layer):
-    with pytest.raises(ValueError, match="a S4D is a system for each channel"):
+    with pytest.raises(ValueError, match="got a S4D, which has one for each channel"):
         as_linear(layer)
     assert all(isinstance(lti, DiagonalLTI) for lti in double_bank(layer))

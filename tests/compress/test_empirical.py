@@ -226,7 +226,7 @@ def test_bad_data_is_named(model_and_state, getkey):
     ]:
         with pytest.raises(ValueError, match=message):
             plan(layer, policy=Ranks(4), method=Data(**arguments))
-    with pytest.raises(ValueError, match="pass model="):
+    with pytest.raises(ValueError, match="`model` must be"):
         plan(model, batch=u[..., :1])
     with pytest.raises(ValueError, match="`model` must be callable with `batch`, got a dict"):
         plan({"a": layer}, batch=u)

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -239,7 +238,7 @@ def test_a_series_is_forecast_in_its_own_units(tmp_path, small):
     run = trained_run(config, task, *build_model(config, task), {})
     write(tmp_path / "new.csv", ["heat", "more", "hour", "load"], heat, heat, hours, load)
     kept = blank_task(json.loads(json.dumps(describe_task(task))))
-    options = SimpleNamespace(window=12, horizon=2, columns=[], time="hour")  # as a run keeps them
+    options = SeriesConfig(time="hour", window=12, horizon=2)
     for about, data in ((task, config.data), (kept, options)):
         again = replace(run, task=about, config=replace(config, data=data))
         found = predictions(again, read_inputs(tmp_path / "new.csv", again))

@@ -45,8 +45,8 @@ def test_spectral_radius_keeps_digits_next_to_the_circle():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((3,), (2, 1), (1, 3), (1,)), "B has 2 rows|parameter 'B'"),
-        (((3,), (3, 1), (1, 2), (1,)), "C has 2 columns|parameter 'C'"),
+        (((3,), (2, 1), (1, 3), (1,)), "`B` must have 3 rows|parameter 'B'"),
+        (((3,), (3, 1), (1, 2), (1,)), "`C` must have 3 columns|parameter 'C'"),
         (((3,), (3, 1), (2, 3), (2,)), "`D` must have the shape"),
     ],
 )

@@ -218,7 +218,7 @@ LAYER = "backbone.layers.1.mixer."
         ),
         (
             lambda t, c: t.update({"lm_head.weight": t["backbone.embeddings.weight"] + 1}),
-            r"lm_head\.weight must be as backbone\.embeddings\.weight",
+            r"lm_head\.weight must equal backbone\.embeddings\.weight",
         ),
         (
             lambda t, c: t.update({LAYER + "D": np.arange(16)}),

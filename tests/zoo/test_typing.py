@@ -177,7 +177,7 @@ def public_functions(tree):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ZOO)))
 def test_every_public_function_is_checked(file):
-    if file.name in ("typing.py", "explain.py"):
+    if file.name in ("typing.py", "explain.py", "lazy.py"):
         pytest.skip("what checks is not checked")
     if file.name in ("derivative.py", "whole_batch.py"):
         pytest.skip("what makes functions on import does not wait for what checks")

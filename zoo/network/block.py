@@ -10,28 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..derivative import both_ways
 from ..layers.base import AbstractSSM
 from ..layers.half import Precision, computed_in, widened
 from ..typing import Count, InputArray, checked
 from .attention import WindowAttention
 from .bidirectional import Bidirectional
 from .norm import NORM_EPSILON, NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
-from .pointwise import GATES, GLU, Dropout, GateName, HalfGLU, gelu
-
-
-def _summed_once_backward(_, dx):
-    return (dx / jnp.minimum(1, 1 + jnp.abs(dx)),)
-
-
-_summed_once = both_ways(
-    lambda x: (x, None), lambda _, tangents: tangents[0], _summed_once_backward
-)
-"""x. Its cotangent, a sum that grows from block to block, is computed and stored here. XLA's fusion
-copies cheap sums into all their uses, so each block would repeat the sums of all later blocks. XLA
-does not copy divisions, here by ones that it cannot see. The ones are an array, since XLA turns a
-division by one number into a product, which it copies.
-"""
+from .pointwise import GATES, GLU, Dropout, GateName, HalfGLU, gelu, summed_once
 
 
 class AbstractBlock(eqx.Module):
@@ -73,7 +58,7 @@ class AbstractBlock(eqx.Module):
         Samples at and after `length` are padding: they do not change earlier outputs, and their
         outputs are undefined. `dt` are the intervals before each sample, for layers that take them.
         """
-        x = _summed_once(computed_in(x, self.precision))
+        x = summed_once(computed_in(x, self.precision))
         given: dict[str, Any] = {} if dt is None else {"dt": dt}
         if length is not None and not self.ssm.is_causal:
             given["length"] = length
@@ -113,14 +98,7 @@ class AbstractBlock(eqx.Module):
     ) -> tuple[Any, Float[Array, "length d_model"]]:
         """A piece of a sequence, as `AbstractSSM.run`, without dropout."""
         norm, ssm = self.streamed()
-        after = eqx.nn.inference_mode(self).after
-        x = self._stream(x)
-        if not self.norm_first:
-            carry, y = ssm.run(carry, x, length)
-            y = self.end(x + after(self._stream(y)))
-            return carry, self._stream(jax.vmap(norm)(self._for_norm(y)))
-        carry, y = ssm.run(carry, self._stream(jax.vmap(norm)(self._for_norm(x))), length)
-        return carry, self.end(x + after(self._stream(y)))
+        return self._continued(norm, lambda x: ssm.run(carry, x, length), x)
 
     @checked
     def step(
@@ -134,15 +112,24 @@ class AbstractBlock(eqx.Module):
         `dt` is the interval before the sample, for layers that take it.
         """
         norm, ssm = self.streamed()
+
+        def one(x: Any) -> tuple[Any, Any]:
+            after, y_t = ssm.step(carry, x[0], **({} if dt is None else {"dt": dt}))
+            return after, y_t[None]
+
+        after, y = self._continued(norm, one, x_t[None])
+        return after, y[0]
+
+    def _continued(self, norm: Any, layer: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
+        """The block around `layer`, which gives a carry and outputs."""
         after = eqx.nn.inference_mode(self).after
-        given: dict[str, Any] = {} if dt is None else {"dt": dt}
-        x_t = self._stream(x_t)
-        if not self.norm_first:
-            carry, y_t = ssm.step(carry, x_t, **given)
-            y_t = self.end(x_t[None] + after(self._stream(y_t)[None]))[0]
-            return carry, self._stream(norm(self._for_norm(y_t)))
-        carry, y_t = ssm.step(carry, self._stream(norm(self._for_norm(x_t))), **given)
-        return carry, self.end(x_t[None] + after(self._stream(y_t)[None]))[0]
+        x = self._stream(x)
+        if self.norm_first:
+            carry, y = layer(self._stream(jax.vmap(norm)(self._for_norm(x))))
+            return carry, self.end(x + after(self._stream(y)))
+        carry, y = layer(x)
+        y = self.end(x + after(self._stream(y)))
+        return carry, self._stream(jax.vmap(norm)(self._for_norm(y)))
 
 
 class Block(AbstractBlock):

@@ -159,3 +159,15 @@ def _mix(x: UInt32[Array, "length d_model"]) -> UInt32[Array, "length d_model"]:
     x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
     x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
     return x ^ (x >> 15)
+
+
+def _summed_once_backward(_, dx):
+    return (dx / jnp.minimum(1, 1 + jnp.abs(dx)),)
+
+
+summed_once = both_ways(lambda x: (x, None), lambda _, tangents: tangents[0], _summed_once_backward)
+"""x. Its cotangent, a sum that grows from block to block, is computed and stored here. XLA's fusion
+copies cheap sums into all their uses, so each block would repeat the sums of all later blocks. XLA
+does not copy divisions, here by ones that it cannot see. The ones are an array, since XLA turns a
+division by one number into a product, which it copies.
+"""

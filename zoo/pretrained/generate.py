@@ -115,7 +115,7 @@ def _generate(model, prompt, lengths, carry, keys, temperature, share, room: int
     written = jnp.zeros((len(prompt), room), first.dtype).at[:, 0].set(first)
     state = (carry, first, written)
     carry, _, written = jax.lax.fori_loop(1, room if tokens is None else tokens, step, state)
-    return written, jax.tree.map(lambda x: jnp.swapaxes(x, 0, at), carry)
+    return written, carry
 
 
 @checked
