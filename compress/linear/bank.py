@@ -159,7 +159,8 @@ class _Channel:
         weighing = self.weighing
         reduced = truncate(
             self.system,
-            *self.factors[:2],
+            self.factors[0],
+            self.factors[1],
             rank,
             form=weighing.form,
             rounding=rounding,
