@@ -125,13 +125,30 @@ def _solved(part: Drive) -> Any:
     earlier = jnp.tril(jnp.ones((T, T), bool), -1)[:, :, None]
     M = beta[:, :, None] * jnp.where(earlier, jnp.einsum("bthk,bshk->btsh", k, k) * decay, 0)
     right = beta[..., None] * jnp.concatenate([v, k * jnp.exp(start)], axis=-1)
-    left = jnp.moveaxis(M, 3, 1) + jnp.eye(T, dtype=M.dtype)
-    solution = jax.lax.linalg.triangular_solve(
-        left, jnp.moveaxis(right, 2, 1), left_side=True, lower=True, unit_diagonal=True
-    )
+    solution = _inverse(jnp.moveaxis(M, 3, 1)) @ jnp.moveaxis(right, 2, 1)
     u, w = jnp.split(jnp.moveaxis(solution, 1, 2), (v.shape[-1],), axis=-1)
     weights = jnp.einsum("bthk,bshk->btsh", q, k) * decay
     return u, w, weights, q * jnp.exp(start), k * jnp.exp(end), jnp.exp(start[:, -1, :, 0])
+
+
+def _inverse(M: Float[Array, "batch heads chunk chunk"]) -> Float[Array, "batch heads chunk chunk"]:
+    """(I + M)^-1 of a strictly lower triangular M, from the inverses of blocks, twice as large each
+    time. These are products alone: two of LAPACK's triangular solves at once wait for each other
+    where XLA has two threads.
+    """
+    T = M.shape[-1]
+    size = 1 << (T - 1).bit_length()
+    M = jnp.pad(M, [(0, 0), (0, 0), (0, size - T), (0, size - T)])
+    found = jnp.ones((*M.shape[:2], size, 1, 1), M.dtype)
+    while (n := found.shape[-1]) < size:
+        pairs = size // (2 * n)
+        blocks = M.reshape(*M.shape[:2], pairs, 2 * n, pairs, 2 * n)
+        below = jnp.moveaxis(jnp.diagonal(blocks, axis1=2, axis2=4), -1, 2)[..., n:, :n]
+        first, second = found[:, :, 0::2], found[:, :, 1::2]
+        corner = -second @ below @ first
+        upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        found = jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+    return found[:, :, 0, :T, :T]
 
 
 def _weigh_alike(q: Any, k: Any, decay: Any) -> Any:
