@@ -5,15 +5,14 @@
 
 Weights are drawn at random in the shape of mamba-130m (24 layers, 768 channels, 16 states, 50 280
 tokens). Each job is a process of its own, with an empty compilation cache, in turns. Its peak is
-that of the whole process (`ru_maxrss`); the memory of the imports is listed beside it. Shrinking is
-as `scripts/shrink.py` does it by default, on texts of two lengths. Writes `results/pretrained.json`
-(with versions and hardware) and `results/pretrained.md`.
+that of the whole process (`VmHWM`, on Linux); the memory of the imports is listed beside it.
+Shrinking is as `scripts/shrink.py` does it by default, on texts of two lengths. Writes
+`results/pretrained.json` (with versions and hardware) and `results/pretrained.md`.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -103,6 +102,13 @@ JOBS: dict[str, Callable[[Path, dict[str, int]], dict[str, float]]] = {
 }
 
 
+def peak_mb() -> float:
+    """The most memory that this process has had: `ru_maxrss` would count its parent's before it."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1.024 / 1e3
+
+
 def child(job: str, folder: Path, shape: dict[str, int]) -> dict[str, float]:
     """One job in a process of its own."""
     with tempfile.TemporaryDirectory() as cache:
@@ -126,15 +132,16 @@ def lines(measured: dict[str, list[dict[str, float]]], size: float) -> list[str]
         peak = middle(job, "peak_mb")
         own = peak - middle("imports", "peak_mb")
         rows.append([job, f"{peak:.0f}", f"{own / size:.2f}", f"{middle(job, 'seconds'):.1f}"])
+    generated = measured.get("generate", [{}])[0]
     more = [
         f"- {key.removeprefix('seconds, ')}: {middle('generate', key):.2f} s"
-        for key in measured["generate"][0]
+        for key in generated
         if key.startswith("seconds, ")
     ]
     return [
         f"A model of the shape of mamba-130m, {size:.0f} MB of weights in float32. Medians "
-        f"of {len(measured['load'])} processes each, with an empty compilation cache; seconds are "
-        "those of the whole process.",
+        f"of {len(measured['imports'])} processes each, with an empty compilation cache; seconds "
+        "are those of the whole process.",
         "",
         *table(["job", "peak, MB", "beyond imports, of the file", "s"], rows),
         "",
@@ -148,22 +155,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="processes of each job")
     parser.add_argument("--quick", action="store_true", help="a small model, written nowhere")
+    parser.add_argument("--jobs", nargs="+", choices=tuple(JOBS), default=list(JOBS))
     parser.add_argument("--child", choices=tuple(JOBS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     shape = QUICK if options.quick else SHAPE
     if options.child:
         told = JOBS[options.child](options.folder, shape)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(json.dumps({"peak_mb": peak * 1.024, **told}))
+        print(json.dumps({"peak_mb": peak_mb(), **told}))
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         make(folder, shape)
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        measured: dict[str, list[Any]] = {job: [] for job in JOBS}
+        measured: dict[str, list[Any]] = {job: [] for job in options.jobs}
         for _ in range(1 if options.quick else options.repeats):
-            for job in JOBS:
+            for job in options.jobs:
                 measured[job].append(child(job, folder, shape))
     if options.quick:
         print("\n".join(lines(measured, size)))
