@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from ..masks import within
 from ..recurrence.attention import AttentionSignals, attention_scan, attention_step
@@ -121,21 +121,6 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
                 "decay for each key"
             )
         return replace(self, qkv=self.qkv.with_maps())
-
-    @checked
-    def __call__(
-        self,
-        u: Float[InputArray, "length {self.d_model}"],
-        length: Count | None = None,
-        *,
-        dt: Float[InputArray, " length"] | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "length {self.d_model}"]:
-        """The output sequence, from a zero state; of a padded one, `length` is its own length.
-
-        `dt` are the intervals before each sample, in units of a usual one.
-        """
-        return self.run(self.init_state(), u, length, dt)[1]
 
     @checked
     def init_state(self) -> AttentionState:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeGuard
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..lti import DiagonalLTI
 from ..typing import ArgumentError, Count, InputArray, checked
@@ -203,6 +203,31 @@ class AbstractSelectiveSSM(AbstractSSM):
     Mamba, gated linear attention and the delta rule are of this kind. Each family of such layers
     has an abstract class of its own (such as `AbstractMambaSSM`).
     """
+
+    @abc.abstractmethod
+    def run(
+        self,
+        carry: Any,
+        u: Float[InputArray, "length d_model"],
+        length: Count | None = None,
+        dt: Float[InputArray, " length"] | None = None,
+    ) -> tuple[Any, Float[Array, "length d_model"]]:
+        """As for every layer; `dt` are the times before each sample, in units of a usual one."""
+
+    @checked
+    def __call__(
+        self,
+        u: Float[InputArray, "length {self.d_model}"],
+        length: Count | None = None,
+        *,
+        dt: Float[InputArray, " length"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "length {self.d_model}"]:
+        """The output sequence, from a zero state; of a padded one, `length` is its own length.
+
+        `dt` are the intervals before each sample, in units of a usual one.
+        """
+        return self.run(self.init_state(), u, length, dt)[1]
 
 
 def _first_entries(layer: Any, n: int) -> Any:

@@ -2,11 +2,11 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from ..masks import within
 from ..recurrence.selective import Signals
@@ -86,28 +86,6 @@ class AbstractMambaSSM(AbstractSelectiveSSM):
         """Whether any basis of the states can be written into the rows of B and C. Otherwise only a
         selection can."""
         return self.folds or self.has_maps
-
-    @abc.abstractmethod
-    def run(
-        self,
-        carry: Any,
-        u: Float[InputArray, "length d_model"],
-        length: Count | None = None,
-        dt: Float[InputArray, " length"] | None = None,
-    ) -> tuple[Any, Float[Array, "length d_model"]]:
-        """As for every layer; `dt` are the intervals before each sample, which multiply steps."""
-
-    @checked
-    def __call__(
-        self,
-        u: Float[InputArray, "length {self.d_model}"],
-        length: Count | None = None,
-        *,
-        dt: Float[InputArray, " length"] | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "length {self.d_model}"]:
-        """From a zero state; a padded sequence has its own `length`; `dt` multiply its steps."""
-        return self.run(self.init_state(), u, length, dt)[1]
 
     @checked
     def resized(self, n: int) -> "AbstractMambaSSM":
