@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from zoo import AbstractSSM
+from zoo.layers.held import AbstractHolder
 from zoo.network.classifier import Classifier
 from zoo.typing import checked
 
@@ -164,24 +164,10 @@ def _rows(tree: PyTree, first: int) -> PyTree:
     return jax.tree.map(rows, tree)
 
 
-class Recorder(AbstractSSM):
+class Recorder(AbstractHolder):
     """A layer that records its input and adds a perturbation to its output."""
 
-    dynamics = ()
-    layer: AbstractSSM
     record: Callable[[Array], Array | float] = eqx.field(static=True)
-
-    @property
-    def d_model(self) -> int:
-        return self.layer.d_model
-
-    @property
-    def d_state(self) -> int:
-        return self.layer.d_state
-
-    @property
-    def is_causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.layer.is_causal
 
     def __call__(self, u, *args, **kwargs):
         return self.layer(u, *args, **kwargs) + self.record(u)
@@ -192,20 +178,11 @@ class Recorder(AbstractSSM):
             raise AttributeError(name)
         return getattr(self.layer, name)
 
-    def init_state(self):
-        return self.layer.init_state()
-
     def step(self, carry, u_t):
         raise NotImplementedError("only whole sequences are recorded")
 
     def run(self, carry, u, length=None):
         raise NotImplementedError("only whole sequences are recorded")
-
-    def resized(self, n):
-        return self.layer.resized(n)
-
-    def first_states(self, n):
-        return self.layer.first_states(n)
 
 
 @eqx.filter_jit

@@ -49,6 +49,9 @@ class NetworkConfig:
     """Samples that attention sees: the present one and those before it."""
     attention_heads: int = 4
     """Heads of attention; must divide `d_model`."""
+    scan_above: int = 8
+    """Equal neighbouring blocks, of which more run in one scan, so that compiling does not take
+    longer for more of them."""
 
     def __post_init__(self):
         check_numbers(self, "network.")
@@ -65,6 +68,7 @@ class NetworkConfig:
         require(
             0 < self.norm_epsilon < math.inf, "network.norm_epsilon", self.norm_epsilon, "above 0"
         )
+        require(self.scan_above >= 1, "network.scan_above", self.scan_above, "1 or more")
         require(self.d_model >= 1, "network.d_model", self.d_model, "1 or more")
         require(
             1 <= self.blocks <= MOST_BLOCKS, "network.blocks", self.blocks, f"1 to {MOST_BLOCKS}"

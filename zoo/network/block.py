@@ -18,6 +18,9 @@ from .bidirectional import Bidirectional
 from .norm import NORM_EPSILON, NORMS, AbstractNorm, FixedNorm, NormName, SampleNorm
 from .pointwise import GATES, GLU, Dropout, GateName, HalfGLU, gelu, summed_once
 
+SCAN_ABOVE = 8
+"""Equal blocks from which on a program for each would take long to compile."""
+
 
 class AbstractBlock(eqx.Module):
     """x + after(ssm(norm(x))), sequence by sequence or, where the parts allow it, streamed.
@@ -32,6 +35,8 @@ class AbstractBlock(eqx.Module):
     norm_first: eqx.AbstractVar[bool]
     precision: eqx.AbstractVar[Precision]
     """That of the activations: `zoo.in_precision` sets it."""
+    scan_above: eqx.AbstractVar[int]
+    """Equal neighbours of a network run in one scan where they are more than this."""
 
     @abc.abstractmethod
     def after(
@@ -144,6 +149,7 @@ class Block(AbstractBlock):
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
     precision: Precision = eqx.field(static=True, default="float32")
+    scan_above: int = eqx.field(static=True, default=SCAN_ABOVE)
 
     @checked
     def after(
@@ -167,6 +173,7 @@ class MixerBlock(AbstractBlock):
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
     precision: Precision = eqx.field(static=True, default="float32")
+    scan_above: int = eqx.field(static=True, default=SCAN_ABOVE)
 
     @checked
     def after(
@@ -187,6 +194,7 @@ class AttentionBlock(AbstractBlock):
     dropout: Dropout
     norm_first: bool = eqx.field(static=True, default=True)
     precision: Precision = eqx.field(static=True, default="float32")
+    scan_above: int = eqx.field(static=True, default=SCAN_ABOVE)
 
     @property
     def ssm(self) -> WindowAttention:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -202,27 +210,6 @@ class AttentionBlock(AbstractBlock):
     @checked
     def end(self, x: Float[InputArray, "length d_model"]) -> Float[Array, "length d_model"]:
         return x
-
-
-@checked
-def run_blocks(
-    blocks: Sequence[AbstractBlock],
-    x: Float[InputArray, "length d_model"],
-    state: eqx.nn.State,
-    *,
-    length: Count | None = None,
-    dt: Float[InputArray, " length"] | None = None,
-    key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, "length d_model"], eqx.nn.State]:
-    """The residual stream after all blocks, in the precision of `x`, and the next state.
-
-    Arguments are those of a block.
-    """
-    given = x.dtype
-    keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
-    for block, block_key in zip(blocks, keys, strict=True):
-        x, state = block(x, state, length=length, dt=dt, key=block_key)
-    return x.astype(given), state
 
 
 @dataclass(frozen=True)
@@ -250,8 +237,12 @@ class BlockSettings:
     """Samples that attention sees: the present one and those before it."""
     attention_heads: int = 4
     """Heads of attention; must divide d_model."""
+    scan_above: int = SCAN_ABOVE
+    """Equal neighbouring blocks, of which more run in one scan: a program for all of them."""
 
     def __post_init__(self):
+        if self.scan_above < 1:
+            raise ValueError(f"`scan_above` must be 1 or more, got {self.scan_above}")
         for name, allowed in (("norm", NORMS), ("gate", GATES)):
             value = getattr(self, name)
             if value not in allowed:
@@ -300,11 +291,10 @@ def residual_block(
             "got True"
         )
     ssm = Bidirectional(forward, make_ssm(backward_key)) if both else forward
-    norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)
+    common = {"ssm": ssm, **_common(settings, d_model)}
     if forward.is_mixer:
-        return MixerBlock(norm=norm, ssm=ssm, dropout=dropout, norm_first=settings.norm_first)
-    gate = GATES[settings.gate](d_model, key=gate_key)
-    return Block(norm=norm, ssm=ssm, glu=gate, dropout=dropout, norm_first=settings.norm_first)
+        return MixerBlock(**common)
+    return Block(glu=GATES[settings.gate](d_model, key=gate_key), **common)
 
 
 @checked
@@ -313,15 +303,18 @@ def attention_block(settings: BlockSettings, *, d_model: int, key: PRNGKeyArray)
     attention = WindowAttention.init(
         d_model, heads=settings.attention_heads, window=settings.attention_window, key=key
     )
-    norm, dropout = _norm(settings, d_model), Dropout(settings.dropout)
-    return AttentionBlock(  # pyright: ignore[reportCallIssue]
-        norm=norm, attention=attention, dropout=dropout, norm_first=settings.norm_first
-    )
+    return AttentionBlock(attention=attention, **_common(settings, d_model))
 
 
-def _norm(settings: BlockSettings, d_model: int) -> AbstractNorm:
-    make = NORMS[settings.norm]
-    return make(d_model, affine=settings.norm_affine, eps=settings.norm_epsilon)
+def _common(settings: BlockSettings, d_model: int) -> dict[str, Any]:
+    """What all blocks have besides their layers."""
+    norm = NORMS[settings.norm]
+    return {
+        "norm": norm(d_model, affine=settings.norm_affine, eps=settings.norm_epsilon),
+        "dropout": Dropout(settings.dropout),
+        "norm_first": settings.norm_first,
+        "scan_above": settings.scan_above,
+    }
 
 
 @checked

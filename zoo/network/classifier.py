@@ -17,9 +17,9 @@ from .block import (
     BlockSettings,
     blocks_init_state,
     residual_blocks,
-    run_blocks,
     step_blocks,
 )
+from .deep import run_blocks
 from .intervals import check_knows_time
 
 

@@ -9,7 +9,7 @@ from ..layers.base import AbstractSSM
 from ..layers.half import Precision
 from ..typing import InputArray, checked
 from .bidirectional import Bidirectional
-from .block import AbstractBlock
+from .block import SCAN_ABOVE, AbstractBlock
 from .norm import AbstractNorm, SampleNorm
 from .pointwise import Dropout
 
@@ -47,6 +47,7 @@ class MLPBlock(AbstractBlock):
     mlp: SwiGLU
     norm_first: bool = eqx.field(static=True, default=True)
     precision: Precision = eqx.field(static=True, default="float32")
+    scan_above: int = eqx.field(static=True, default=SCAN_ABOVE)
 
     @checked
     def after(

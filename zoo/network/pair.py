@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..layers.base import AbstractSSM
 from ..typing import InputArray, checked
-from .block import AbstractBlock, BlockSettings, residual_blocks, run_blocks
+from .block import AbstractBlock, BlockSettings, residual_blocks
 from .classifier import ENCODERS, POOLS, Encoder, PoolName
+from .deep import run_blocks
 from .intervals import check_knows_time
 
 

@@ -6,7 +6,7 @@ floating point: below 8 bits a recurrent matrix loses what it remembers (Abreu, 
 "Q-S5: Towards Quantized State Space Models", 2024, arXiv 2406.09477).
 """
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int8, PyTree
 
 from ..layers.affine import Linear
 from ..layers.base import AbstractSSM
+from ..layers.held import AbstractHolder
 from ..layers.matrix import AbstractMatrix, Int8Matrix
 from ..masks import within
 from ..typing import Count, InputArray, checked
@@ -93,34 +94,17 @@ class Int8State(eqx.Module):
         return jax.lax.complex(*jnp.split(x, 2, axis=-1)) if self.is_complex else x
 
 
-class QuantizedSSM(AbstractSSM):
-    """A layer whose matrices of B and C, or whose states, are of 8 bits or fewer."""
+class QuantizedSSM(AbstractHolder):
+    """A layer whose matrices of B and C, or whose states, are of 8 bits or fewer.
 
-    dynamics: ClassVar[tuple[str, ...]] = ()
+    The layer that it holds has an `Int8Matrix` in the place of each of its `matrices`.
+    """
 
-    layer: AbstractSSM
-    """The layer, with an `Int8Matrix` in the place of each of its `matrices`."""
     state_bits: int | None = eqx.field(static=True)
-
-    @property
-    def d_model(self) -> int:
-        return self.layer.d_model
-
-    @property
-    def d_state(self) -> int:
-        return self.layer.d_state
-
-    @property
-    def is_mixer(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.layer.is_mixer
 
     @property
     def takes_intervals(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.layer.takes_intervals and self.state_bits is None
-
-    @property
-    def is_causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.layer.is_causal
 
     @checked
     def restored(self) -> AbstractSSM:

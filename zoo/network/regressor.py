@@ -17,10 +17,10 @@ from .block import (
     BlockSettings,
     blocks_init_state,
     residual_blocks,
-    run_blocks,
     step_blocks,
 )
 from .classifier import LinearEncoder
+from .deep import run_blocks
 from .intervals import check_knows_time
 
 

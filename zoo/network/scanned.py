@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from ..layers.affine import Linear, product
 from ..layers.matrix import OfStack
 from ..typing import Count, InputArray, checked
+from .alike import equal_runs, stacked
 from .block import AbstractBlock
 from .language_model import LanguageModel
 from .norm import SampleNorm
@@ -150,33 +151,9 @@ class ScannedModel(eqx.Module):
 @checked
 def scanned(model: LanguageModel) -> ScannedModel:
     """`model` with neighbouring blocks of equal shapes in stacks: a copy of their arrays."""
-    runs: list[list[Any]] = []
-    for block in eqx.nn.inference_mode(model).blocks:
-        if runs and _alike(runs[-1][-1], block):
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    return ScannedModel(model.embedding, tuple(map(_stack, runs)), model.norm, model.head)
-
-
-def _stack(blocks: list[Any]) -> Stack:
-    arrays = [eqx.filter(block, eqx.is_array) for block in blocks]
-    static = eqx.filter(blocks[0], eqx.is_array, inverse=True)
-    return Stack(eqx.combine(jax.tree.map(lambda *x: jnp.stack(x), *arrays), static))
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two blocks differ in the entries of their arrays alone."""
-
-    def shapes(block: Any) -> Any:
-        return [(x.shape, x.dtype) for x in jax.tree.leaves(eqx.filter(block, eqx.is_array))]
-
-    rest = [eqx.filter(block, eqx.is_array, inverse=True) for block in (a, b)]
-    return bool(
-        jax.tree.structure(a) == jax.tree.structure(b)
-        and shapes(a) == shapes(b)
-        and eqx.tree_equal(*rest)
-    )
+    runs = equal_runs(eqx.nn.inference_mode(model).blocks)
+    stacks = tuple(Stack(stacked(run)) for run in runs)
+    return ScannedModel(model.embedding, stacks, model.norm, model.head)
 
 
 def _first(stack: Stack) -> Any:

@@ -55,43 +55,45 @@ def _rows_times(weight, x):
     """
     b, k, m = x.shape
     rows = x.reshape(b * k, m)
-    if not _by_kernel(weight, rows):
-        return [(rows @ weight.T).reshape(b, k, len(weight))]
-
-    def kernel(weight, rows):
-        none, index = jnp.zeros(0, jnp.float32), jnp.zeros((), jnp.int32)
-        return few_products(index, weight[None], none, rows.astype(jnp.float32)).astype(dtype)
-
-    dtype = jnp.result_type(weight, rows)
-    y = with_kernel(lambda weight, rows: rows @ weight.T, weight, rows, cpu=kernel)
+    one_of_one = jnp.zeros((), jnp.int32), weight[None], jnp.zeros(0, jnp.float32)
+    y = _times(lambda _, values, __, rows: rows @ values[0].T, *one_of_one, rows)
     return [y.reshape(b, k, len(weight))]
 
 
 def _stored_rows_times(index, values, scale, x):
     b, k, m = x.shape
-    rows = x.reshape(b * k, m)
-    dtype = rows.dtype if values.dtype == jnp.int8 else jnp.result_type(values, rows)
 
-    def otherwise(index, values, scale, rows):
+    def by_xla(index, values, scale, rows):
+        dtype = _dtype(values, rows)
         y = rows @ values[index].astype(dtype).T
         return y if scale.size == 0 else (y * scale[index]).astype(dtype)
 
-    def kernel(index, values, scale, rows):
-        scale = scale.astype(jnp.float32)
-        return few_products(index, values, scale, rows.astype(jnp.float32)).astype(dtype)
-
-    if _by_kernel(values, rows):
-        y = with_kernel(otherwise, index, values, scale, rows, cpu=kernel)
-    else:
-        y = otherwise(index, values, scale, rows)
+    y = _times(by_xla, index, values, scale, x.reshape(b * k, m))
     return [y.reshape(b, k, values.shape[1])]
+
+
+def _times(by_xla, index, values, scale, rows):
+    """By the kernel where it is faster, else what `by_xla` makes of the same arrays."""
+
+    def by_kernel(index, values, scale, rows):
+        scale = scale.astype(jnp.float32)
+        y = few_products(index, values, scale, rows.astype(jnp.float32))
+        return y.astype(_dtype(values, rows))
+
+    if not _is_faster(values, rows):
+        return by_xla(index, values, scale, rows)
+    return with_kernel(by_xla, index, values, scale, rows, cpu=by_kernel)
+
+
+def _dtype(values, rows):
+    return rows.dtype if values.dtype == jnp.int8 else jnp.result_type(values, rows)
 
 
 _products = whole_batch(_rows_times, shared=1)
 _stored = whole_batch(_stored_rows_times, shared=3)
 
 
-def _by_kernel(weight, rows) -> bool:
+def _is_faster(weight, rows) -> bool:
     outputs, inputs = weight.shape[-2:]
     n = rows.shape[0]
     if not isinstance(n, int) or not 0 < n <= FEW or outputs * inputs < LARGE:
