@@ -16,7 +16,8 @@ def use_compilation_cache(cache_dir: Path | None = None) -> None:
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         folder = (cache_dir or default_cache_dir()) / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # A run has some fifty small programs besides: together they take a second to compile.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def missing_kernels() -> str | None:
