@@ -5,6 +5,7 @@ scripts/cut.py --run runs/NAME --rank 28 --method data --out runs/NAME-28
 """
 
 import sys
+from argparse import BooleanOptionalAction
 from pathlib import Path
 
 
@@ -44,6 +45,12 @@ def main(argv: list[str]) -> int:
         default=CompressionConfig.calibration,
         help="training sequences for the method data and for the loss before and after",
     )
+    parser.add_argument(
+        "--maps",
+        action=BooleanOptionalAction,
+        help="whether layers that cannot absorb a change of basis get maps, with the method data; "
+        "otherwise states are selected (default: as the layer does by itself)",
+    )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
     parser.add_argument(
         "--at",
@@ -63,6 +70,7 @@ def main(argv: list[str]) -> int:
             method=options.method,
             calibration=options.calibration,
             rank=options.rank,
+            maps=options.maps,
             shrinks=1,
         )
         check_cache(config.cache_dir)

@@ -317,6 +317,14 @@ def test_nothing_goes_on_when_a_study_ends_early(tmp_path):
     assert [run.process.poll() is None for run in started] == [False]
 
 
+def test_a_cut_afterwards_selects_where_its_variant_says_so(tmp_path):
+    runner = StudyRunner(tmp_path / "runs", tmp_path / "records", hardware_slots(1))
+    planned = plan_runs(STUDIES["linear-attention"], "cpu", [0])
+    commands = {run.variant.name: runner._job(run).begin for run in planned}
+    assert "--no-maps" in commands["to 16 afterwards, selected"]
+    assert not {"--maps", "--no-maps"} & set(commands["to 16 afterwards"])
+
+
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, console):
     folders = {"out": tmp_path / "out", "runs": tmp_path / "runs"}
     for wrong, said in (

@@ -249,6 +249,8 @@ class StudyRunner:
         command = [str(SCRIPTS / "cut.py"), "--run", str(trained), "--out", str(folder)]
         for name in ("mode", "rank", "method", "calibration"):
             command += [f"--{name}", str(getattr(compression, name))]
+        if compression.maps is not None:
+            command.append("--maps" if compression.maps else "--no-maps")
         return tuple(command)
 
     def _finish(self, each: Active) -> str:

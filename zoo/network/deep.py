@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.half import computed_in
@@ -45,7 +46,7 @@ def run_blocks(
 def _scanned(
     run: list[AbstractBlock], x: Array, state: eqx.nn.State, keys: list[Any], options: Any
 ) -> tuple[Array, eqx.nn.State]:
-    """Blocks that are alike. Each one's program is the first's, which keeps its own state."""
+    """Blocks that are alike, by the program of the first. Each reads and writes its own state."""
     first = run[0]
     kept = [[state.get(place) for place in places(block)] for block in run]
     arrays, static = eqx.partition(stacked(run), eqx.is_array)
@@ -58,7 +59,7 @@ def _scanned(
         x, own = eqx.combine(arrays, static)(x, own, key=key, **options)
         return x, [own.get(place) for place in places(first)]
 
-    inputs = arrays, *(jax.tree.map(lambda *x: jax.numpy.stack(x), *each) for each in (keys, kept))
+    inputs = arrays, *(jax.tree.map(lambda *x: jnp.stack(x), *each) for each in (keys, kept))
     x, after = jax.lax.scan(one, computed_in(x, first.precision), inputs)
     for k, block in enumerate(run):
         for place, values in zip(places(block), after, strict=True):
