@@ -21,7 +21,7 @@ from .rows import (
     score_name,
     what_moved,
 )
-from .study import Scale, Study
+from .study import Published, Scale, Study
 from .style import FIGURES
 
 BEST_SEEDS = f" (best {PUBLISHED_BEST} of {PUBLISHED_SEEDS})"
@@ -62,7 +62,10 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
                 f"{len(row.seeds)}",
             ]
         )
-    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    told = [any(column[1:]) for column in zip(head, *cells[2:], strict=True)]
+    for row in cells:
+        shown = (cell for cell, is_told in zip(row, told, strict=True) if is_told)
+        lines.append("| " + " | ".join(shown) + " |")
     lines += ["", *_notes(study, scale, rows, records), ""]
     return "\n".join(lines)
 
@@ -101,6 +104,7 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
         return ["No run is finished."]
     spent = sum(r["summary"]["seconds"]["total"] for r in runs)
     references = dict.fromkeys(f"`{row.variant.reference or study.reference}`" for row in rows)
+    published = (row.variant.published != Published() for row in rows)
     machines = {
         f"{e['processor']}, {e['cores']} cores each, {', '.join(e['devices'])}, jax "
         f"{e['versions']['jax']}"
@@ -111,8 +115,8 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
     return [
         "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
         "evaluation and reduction included, and the teacher's or the larger model's where there is "
-        f"one; speed-ups are against {' or '.join(references)} of the same "
-        "seed. Published figures are the paper's, at its setting."
+        f"one; speed-ups are against {' or '.join(references)} of the same seed."
+        + (" Published figures are the paper's, at its setting." if any(published) else "")
         + _protocol(scale, rows, runs)
         + _moves(runs),
         "",
