@@ -172,8 +172,8 @@ def lines(content: dict[str, Any]) -> list[str]:
         *table(["import", "s", "ratio"], imports),
         "",
         f"From the command `scripts/train.py {' '.join(content['command'])}` to the end of its "
-        f"first training step, medians of {len(content['steps']['cold'])} runs, in seconds. Two threads "
-        "trace and compile at the same time, so their phases add up to more than all:",
+        f"first training step, medians of {len(content['steps']['cold'])} runs, in seconds. Two "
+        "threads trace and compile at the same time, so their phases add up to more than all:",
         "",
         *table(["where it goes", "no cache", "warm cache"], steps),
         "",

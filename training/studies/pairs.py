@@ -20,12 +20,14 @@ def write_pairs(study: Study, records: Records, folder: Path) -> Path:
 
 
 def pairs_table(study: Study, records: Records) -> str:
-    """The Markdown table. Pairs without a finished run of each way are left out."""
-    whole, *ways = study.compares
+    """The Markdown table, of the ways that have finished runs. Pairs that lack one are left out."""
+    whole, *all_ways = study.compares
+    done = {record["variant"] for record in records.values()}
+    ways = [w for w in all_ways if any(f"{pair} {w}" in done for pair in _pairs(study))]
     head = ["pair", "states", whole, *(f"{way}{what}" for way in ways for what in (": states", ""))]
     lines, shares, lost = [head, ["---"] * len(head)], {way: [] for way in ways}, []
     for pair in _pairs(study):
-        runs = {way: _runs(records, f"{pair} {way}") for way in study.compares}
+        runs = {way: _runs(records, f"{pair} {way}") for way in (whole, *ways)}
         if not all(runs.values()):
             continue
         before = Spread.of([final_state(run["summary"]) for run in runs[whole]])
@@ -34,10 +36,10 @@ def pairs_table(study: Study, records: Records) -> str:
             after = Spread.of([final_state(run["summary"]) for run in runs[way]])
             shares[way].append(after.mean / before.mean)
             lines[-1] += [after.text(1), _score(runs[way])]
-        if _loses(runs[whole], runs[ways[-1]]):
+        if ways and _loses(runs[whole], runs[ways[-1]]):
             lost.append(pair)
     text = ["| " + " | ".join(line) + " |" for line in lines]
-    if not shares[ways[-1]]:
+    if not ways or not shares[ways[-1]]:
         return "\n".join([*text, ""])
     means = (f"{way} {statistics.geometric_mean(shares[way]):.2f}" for way in ways)
     held = f"`{ways[-1]}` is within {DIAL:.1%} of `{whole}` on the mean over the seeds"
