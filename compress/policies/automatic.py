@@ -191,13 +191,15 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
             f"{seen.trivial:.4g} with the best constant answer; idle states may still be needed"
         )
     share = 0.5**memory.taken_back
+    fast = _still_learns(memory, seen)
     if seen.is_late:
+        if fast is not None and not dial.smallest:
+            return fast  # the states that are learned last would go first
         return Question((1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit, 1.0)
     if memory.taken_back and not dial.smallest:
         return "a cut has been taken back: no other before the end"
     if memory.taken_back > 1:
         return "two cuts have been taken back: no other before the end"
-    fast = _still_learns(memory, seen)
     if fast is not None:
         return fast
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE

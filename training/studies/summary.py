@@ -62,7 +62,7 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
                 f"{len(row.seeds)}",
             ]
         )
-    told = [any(column[1:]) for column in zip(head, *cells[2:], strict=True)]
+    told = [not rows or any(column[1:]) for column in zip(head, *cells[2:], strict=True)]
     for row in cells:
         shown = (cell for cell, is_told in zip(row, told, strict=True) if is_told)
         lines.append("| " + " | ".join(shown) + " |")
