@@ -8,8 +8,8 @@ Then `scripts/train.py` from the start of its process to the end of its first tr
 compiled programs in the cache and without; data is prepared before. Tracing, lowering and compiling
 are as JAX counts them (`jax.monitoring`), of all programs up to there; a program that is found in
 the cache is compiled in the time that it takes to be read. Last, networks of 2 and 24
-blocks, in one scan and block by block.
-Writes `results/start.json` (with versions and hardware) and `results/start.md`.
+blocks, in one scan and block by block. Writes `results/start.json` (with versions and hardware) and
+`results/start.md`.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from zoo.network.block import SCAN_ABOVE
 from zoo.network.classifier import PoolName
 from zoo.network.norm import NormName
 from zoo.network.pointwise import GateName
@@ -49,9 +50,8 @@ class NetworkConfig:
     """Samples that attention sees: the present one and those before it."""
     attention_heads: int = 4
     """Heads of attention; must divide `d_model`."""
-    scan_above: int = 8
-    """Equal neighbouring blocks, of which more run in one scan, so that compiling does not take
-    longer for more of them."""
+    scan_above: int = SCAN_ABOVE
+    """Equal neighbouring blocks, of which more run in one scan: one program serves them all."""
 
     def __post_init__(self):
         check_numbers(self, "network.")

@@ -59,8 +59,8 @@ def _scanned(
         x, own = eqx.combine(arrays, static)(x, own, key=key, **options)
         return x, [own.get(place) for place in places(first)]
 
-    inputs = arrays, *(jax.tree.map(lambda *x: jnp.stack(x), *each) for each in (keys, kept))
-    x, after = jax.lax.scan(one, computed_in(x, first.precision), inputs)
+    own_keys, before = (jax.tree.map(lambda *x: jnp.stack(x), *each) for each in (keys, kept))
+    x, after = jax.lax.scan(one, computed_in(x, first.precision), (arrays, own_keys, before))
     for k, block in enumerate(run):
         for place, values in zip(places(block), after, strict=True):
             state = state.set(place, jax.tree.map(lambda value, k=k: value[k], values))

@@ -54,35 +54,43 @@ def _rows_times(weight, x):
     Products of arrays with more axes come to the same, but XLA transposes dy for that of dW.
     """
     b, k, m = x.shape
-    rows = x.reshape(b * k, m)
-    one_of_one = jnp.zeros((), jnp.int32), weight[None], jnp.zeros(0, jnp.float32)
-    y = _times(lambda _, values, __, rows: rows @ values[0].T, *one_of_one, rows)
+
+    def by_xla(weight, rows):
+        return rows @ weight.T
+
+    def by_kernel(weight, rows):
+        none, index = jnp.zeros(0, jnp.float32), jnp.zeros((), jnp.int32)
+        return _kernel(index, weight[None], none, rows)
+
+    y = _faster(weight, x.reshape(b * k, m), by_xla, by_kernel)
     return [y.reshape(b, k, len(weight))]
 
 
 def _stored_rows_times(index, values, scale, x):
     b, k, m = x.shape
 
-    def by_xla(index, values, scale, rows):
+    def by_xla(values, rows, index, scale):
         dtype = _dtype(values, rows)
         y = rows @ values[index].astype(dtype).T
         return y if scale.size == 0 else (y * scale[index]).astype(dtype)
 
-    y = _times(by_xla, index, values, scale, x.reshape(b * k, m))
+    def by_kernel(values, rows, index, scale):
+        return _kernel(index, values, scale, rows)
+
+    y = _faster(values, x.reshape(b * k, m), by_xla, by_kernel, index, scale)
     return [y.reshape(b, k, values.shape[1])]
 
 
-def _times(by_xla, index, values, scale, rows):
-    """By the kernel where it is faster, else what `by_xla` makes of the same arrays."""
+def _faster(weight, rows, by_xla, by_kernel, *more):
+    """What both functions make of the arrays, by the faster one."""
+    if not _is_for_kernel(weight, rows):
+        return by_xla(weight, rows, *more)
+    return with_kernel(by_xla, weight, rows, *more, cpu=by_kernel)
 
-    def by_kernel(index, values, scale, rows):
-        scale = scale.astype(jnp.float32)
-        y = few_products(index, values, scale, rows.astype(jnp.float32))
-        return y.astype(_dtype(values, rows))
 
-    if not _is_faster(values, rows):
-        return by_xla(index, values, scale, rows)
-    return with_kernel(by_xla, index, values, scale, rows, cpu=by_kernel)
+def _kernel(index, values, scale, rows):
+    y = few_products(index, values, scale.astype(jnp.float32), rows.astype(jnp.float32))
+    return y.astype(_dtype(values, rows))
 
 
 def _dtype(values, rows):
@@ -93,7 +101,7 @@ _products = whole_batch(_rows_times, shared=1)
 _stored = whole_batch(_stored_rows_times, shared=3)
 
 
-def _is_faster(weight, rows) -> bool:
+def _is_for_kernel(weight, rows) -> bool:
     outputs, inputs = weight.shape[-2:]
     n = rows.shape[0]
     if not isinstance(n, int) or not 0 < n <= FEW or outputs * inputs < LARGE:
