@@ -12,7 +12,7 @@ SMALL = MQARConfig(pairs=5, length=40, vocabulary=32, train=60, validation=10, t
 
 
 def test_each_key_is_asked_for_once_and_the_answer_is_its_value():
-    tokens, values = draw(200, 5, 40, 32, 0.01, np.random.default_rng(0))
+    tokens, values = draw(200, (5, 5), 40, 32, 0.01, np.random.default_rng(0))
     for row, asked in zip(tokens, values, strict=True):
         pairs = dict(zip(row[0:10:2].tolist(), row[1:10:2].tolist(), strict=True))
         assert len(pairs) == 5
@@ -24,9 +24,29 @@ def test_each_key_is_asked_for_once_and_the_answer_is_its_value():
         assert len(places) == 5
 
 
+def test_numbers_of_pairs_of_a_range_are_drawn_evenly():
+    tokens, values = draw(6_000, (2, 4), 24, 32, 0.01, np.random.default_rng(2))
+    counts = np.sum(values != NOTHING, axis=1)
+    np.testing.assert_allclose(np.bincount(counts)[2:] / 6_000, 1 / 3, atol=0.03)
+    for row, asked, number in zip(tokens, values, counts, strict=True):
+        pairs = dict(zip(row[0 : 2 * number : 2].tolist(), row[1 : 2 * number : 2], strict=True))
+        (places,) = np.nonzero(asked != NOTHING)
+        assert places.min() >= 2 * number
+        assert {row[k]: asked[k] for k in places} == pairs
+
+
+def test_only_sequences_for_training_have_fewer_pairs():
+    splits = load_task("mqar", replace(SMALL, fewest=1)).splits
+    counts = {name: np.sum(split.labels != NOTHING, axis=1) for name, split in splits.items()}
+    assert set(counts["train"]) == {1, 2, 3, 4, 5}
+    assert set(counts["validation"]) == set(counts["test"]) == {5}
+    whole = load_task("mqar", SMALL).splits["test"]
+    assert np.array_equal(whole.inputs, splits["test"].inputs)
+
+
 @pytest.mark.parametrize("power", [0.01, 1.0])
 def test_gaps_follow_the_power_law(power):
-    _, values = draw(20_000, 1, 24, 8, power, np.random.default_rng(1))
+    _, values = draw(20_000, (1, 1), 24, 8, power, np.random.default_rng(1))
     counts = np.bincount(np.nonzero(values != NOTHING)[1], minlength=24)[2:]
     assert not counts[1::2].any()
     law = np.arange(1, 12, dtype=float) ** (power - 1)
@@ -65,6 +85,8 @@ def test_the_seed_decides_alone(tmp_path):
         ({"length": 41}, "length must be even and at least 40, .* got 41"),
         ({"vocabulary": 20}, "vocabulary must be even and at least 22, .* got 20"),
         ({"pairs": 0}, "pairs must be at least 1, got 0"),
+        ({"fewest": 0}, "fewest must be between 1 and pairs = 10, or none, got 0"),
+        ({"fewest": 11}, "fewest must be between 1 and pairs = 10, or none, got 11"),
         ({"power": 0.0}, "power must be above 0, got 0.0"),
     ],
 )

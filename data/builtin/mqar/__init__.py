@@ -18,6 +18,9 @@ class MQARConfig:
 
     pairs: int = 8
     """Pairs of a key and a value at the start of a sequence; each key is queried once."""
+    fewest: int | None = None
+    """Fewest pairs of a sequence for training, whose numbers are drawn evenly from `fewest` to
+    `pairs`; None: all have `pairs`, as those for validation and testing always do."""
     length: int = 64
     """Tokens of a sequence: four for each pair, or more."""
     vocabulary: int = 128
@@ -36,6 +39,10 @@ class MQARConfig:
 
     def __post_init__(self):
         check_at_least(self, pairs=1, train=1, validation=1, test=1)
+        if self.fewest is not None and not 1 <= self.fewest <= self.pairs:
+            raise ValueError(
+                f"fewest must be between 1 and pairs = {self.pairs}, or none, got {self.fewest}"
+            )
         if self.length < 4 * self.pairs or self.length % 2:
             raise ValueError(
                 f"length must be even and at least {4 * self.pairs}, four tokens for each of "
@@ -62,7 +69,7 @@ def load_mqar(config: MQARConfig, places: Places) -> Task:
     prepared = prepare_without_files(
         MQAR,
         config,
-        f"p{config.pairs}_l{config.length}_v{config.vocabulary}_a{config.power}_s{config.seed}"
+        f"p{_numbers(config)}_l{config.length}_v{config.vocabulary}_a{config.power}_s{config.seed}"
         f"_n{config.train}_{config.validation}_{config.test}",
         "for the task mqar, which is generated",
         places,
@@ -82,6 +89,10 @@ def load_mqar(config: MQARConfig, places: Places) -> Task:
         baselines={"latest value": _latest_value(splits["test"], config.pairs)},
         notes=tuple(prepared.metadata["notes"]),
     )
+
+
+def _numbers(config: MQARConfig) -> str:
+    return f"{config.pairs}" if config.fewest is None else f"{config.fewest}-{config.pairs}"
 
 
 def _symbols(vocabulary: int) -> tuple[str, ...]:

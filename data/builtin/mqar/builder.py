@@ -43,9 +43,10 @@ class MQAR(AbstractTaskBuilder):
 
     def _drawn(self, stream: int, split: str) -> Iterator[dict]:
         config = self.recipe.settings
+        fewest = config.fewest if split == "train" else None
         drawn = draw(
             getattr(config, split),
-            config.pairs,
+            (fewest or config.pairs, config.pairs),
             config.length,
             config.vocabulary,
             config.power,

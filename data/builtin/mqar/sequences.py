@@ -26,13 +26,34 @@ class Sequences(NamedTuple):
 
 def draw(
     count: int,
+    pairs: tuple[int, int],
+    length: int,
+    vocabulary: int,
+    power: float,
+    rng: np.random.Generator,
+) -> Sequences:
+    """`count` sequences, of a number of pairs drawn evenly from `pairs`, a range with both ends."""
+    fewest, most = pairs
+    if fewest == most:
+        return _of_equal_pairs(count, most, length, vocabulary, power, rng)
+    numbers = rng.integers(fewest, most + 1, size=count)
+    drawn = Sequences(*(np.empty((count, length), np.int32) for _ in Sequences._fields))
+    for number in range(fewest, most + 1):
+        rows = np.flatnonzero(numbers == number)
+        some = _of_equal_pairs(len(rows), number, length, vocabulary, power, rng)
+        for whole, part in zip(drawn, some, strict=True):
+            whole[rows] = part
+    return drawn
+
+
+def _of_equal_pairs(
+    count: int,
     pairs: int,
     length: int,
     vocabulary: int,
     power: float,
     rng: np.random.Generator,
 ) -> Sequences:
-    """`count` sequences."""
     half, context = vocabulary // 2, 2 * pairs
     keys = 1 + _different(np.ones(half - 1), (count, pairs), rng)
     values = half + _different(np.ones(half), (count, pairs), rng)
