@@ -16,6 +16,7 @@ from training.model.optimizer import make_optimizer
 from training.run.step import TrainState, make_train_steps
 from training.settings.config import OptimizerConfig
 from zoo import LRU, classifier
+from zoo.layers.half import Precision
 
 LAYERS: dict[str, type[LRU]] = {"ours": LRU, "layer": AssociativeLRU, "public": AssociativeLRU}
 """Our network; only its layer replaced; the whole as public packages write it."""
@@ -41,7 +42,14 @@ class Program:
     Inside `jax.enable_x64` all is in double precision, from the same parameters.
     """
 
-    def __init__(self, setting: Setting, d_state: int, layer: str, steps: int = 1):
+    def __init__(
+        self,
+        setting: Setting,
+        d_state: int,
+        layer: str,
+        steps: int = 1,
+        precision: Precision = "float32",
+    ):
         model, norm_state = _network(setting, d_state, layer)
         real = jnp.zeros(()).dtype
         model, norm_state = jax.tree.map(
@@ -63,7 +71,9 @@ class Program:
             jax.random.key(1),
         )
         self.carry = state, Totals.zero()
-        train = make_train_steps(static, optimizer, OBJECTIVES["classification"])
+        train = make_train_steps(
+            static, optimizer, OBJECTIVES["classification"], precision=precision
+        )
         self.compiled = train.lower(*self.carry, *self.data).compile()
         self.temporary_mib = temporary_mib(self.compiled)
 

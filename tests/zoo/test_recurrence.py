@@ -209,7 +209,7 @@ def test_gradients_of_every_sequence_and_of_every_model(x64, kernel, choice):
 def test_the_form_is_chosen_for_the_whole_batch(monkeypatch):
     sizes = []
 
-    def spy(size, fused):
+    def spy(size, **_):
         sizes.append(size)
         return Choice("scan", 8)
 

@@ -170,7 +170,7 @@ def test_double_precision_agrees_in_both_modes(name, getkey):
     close(inner(weights, dy), inner(slopes, along), 1e-10)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "tiles"])
 @pytest.mark.usefixtures("x64")
 def test_every_form_has_both_modes(form, getkey):
     log_lam = -0.1 + 1j * jnp.arange(3.0)

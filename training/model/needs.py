@@ -33,7 +33,7 @@ def check_memory(config: RunConfig, task: Task) -> None:
     wide as its states. Nothing is allocated.
     """
     network, loop, available = config.network, config.loop, available_bytes()
-    stream = BYTES if config.precision == "float32" else HALF
+    stream = HALF if config.precision == "bf16" else BYTES
     width, states = network.d_model, config.layer.d_state
     layers = network.blocks * (2 if network.bidirectional else 1)
     sizes = {

@@ -288,8 +288,9 @@ class RunConfig(Generic[Layer, Data]):
     """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
     precision: Precision = "float32"
     """What training steps compute activations and products of matrices in; `bf16` is faster on
-    GPUs. Parameters, moments, dynamics, recurrences, norms and the loss are in float32 either way,
-    and so are evaluations and cuts."""
+    GPUs, `bf16-systems`, for products of LRU and S5 alone, on CPUs with tiles. Parameters, moments,
+    dynamics, recurrences, norms and the loss are in float32 either way, and so are evaluations and
+    cuts."""
     data_dir: Path | None = None
     """Folder with the task's official files. Without it the data is generated or built in."""
     cache_dir: Path | None = None

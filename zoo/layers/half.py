@@ -14,8 +14,9 @@ from ..typing import InputArray, checked
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-Precision = Literal["float32", "bf16"]
-"""What activations and products of matrices are computed in; float32 leaves them as they are."""
+Precision = Literal["float32", "bf16", "bf16-systems"]
+"""What activations and products of matrices are computed in. float32 leaves them as they are;
+bf16-systems concerns the products of linear systems alone."""
 
 
 @checked

@@ -68,15 +68,21 @@ class AbstractBlock(eqx.Module):
         if length is not None and not self.ssm.is_causal:
             given["length"] = length
         if not self.norm_first:
-            y = self.end(x + self.after(self._stream(self.ssm(x, **given)), key=key))
+            y = self.end(
+                x + self.after(self._stream(self.ssm(self._for_layer(x), **given)), key=key)
+            )
             y, state = self.norm(self._for_norm(y), state, length)
             return self._stream(y), state
         y, state = self.norm(self._for_norm(x), state, length)
-        y = self._stream(self.ssm(self._stream(y), **given))
+        y = self._stream(self.ssm(self._for_layer(y), **given))
         return self.end(x + self.after(y, key=key)), state
 
     def _stream(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
+        x = widened(x) if self.precision == "bf16-systems" else x
         return computed_in(x, self.precision)
+
+    def _for_layer(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
+        return computed_in(x, "float32" if self.precision == "float32" else "bf16")
 
     def _for_norm(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
         return x if self.precision == "float32" else widened(x)

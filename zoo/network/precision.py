@@ -22,13 +22,18 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @checked
 def in_precision(model: Model, precision: Precision) -> Model:
-    """`model` as it computes in `precision`, "float32" (itself) or "bf16": for a training step.
+    """`model` as it computes in `precision`, one of `PRECISIONS`: for a training step.
+
+    "float32" is the model itself. With "bf16-systems" LRU and S5 get their inputs in bfloat16, so
+    that CPUs with tiles (AMX) compute products with B and C in it, from 32 channels on; all else
+    stays in single precision, and other layers round their inputs alone.
 
     With "bf16" residual blocks have activations, weights of linear maps and products with these in
     bfloat16. In single precision stay
 
     - the `dynamics` of layers, recurrences and their states, complex systems (LRU, S5, S4D,
-      LinOSS) whole, and short convolutions;
+      LinOSS), but for products with B and C of LRU and S5 on CPUs with tiles, and short
+      convolutions;
     - norms, with their sums, and biases;
     - what is around the blocks: encoder, pooling, head, and so the logits and the loss.
 
@@ -46,7 +51,9 @@ def in_precision(model: Model, precision: Precision) -> Model:
         return model
 
     def of(node: Any) -> Any:
-        return replace(_in_half(node), precision=precision) if _is_block(node) else node
+        if not _is_block(node):
+            return node
+        return replace(_in_half(node) if precision == "bf16" else node, precision=precision)
 
     return jax.tree.map(of, model, is_leaf=_is_block)
 

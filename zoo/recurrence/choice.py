@@ -119,6 +119,12 @@ CANDIDATES = {
 are slow, are nowhere much better than chunks of 4 or 16, and often worse.
 """
 
+TILED = Choice("tiles", 64)
+"""The form of products in half precision, where a CPU has tiles for them."""
+
+TILED_FROM = 32
+"""Inputs and outputs from which on tiles, of 32 numbers, are filled (`benchmarks/tiles.py`)."""
+
 _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form", default=None)
 
 
@@ -127,7 +133,7 @@ _override: contextvars.ContextVar[Choice | None] = contextvars.ContextVar("form"
 def recurrence_form(form: str, chunk: int) -> Iterator[None]:
     """Inside this context, `lti_apply` takes this form when it is traced, for all sizes.
 
-    `form` is one of "scan", "fused", "matmul", "fft", "associative"; `chunk` in samples.
+    `form` is one of "scan", "fused", "tiles", "matmul", "fft", "associative"; `chunk` in samples.
     """
     if form not in FORMS:
         raise ValueError(f"`form` must be one of {', '.join(sorted(FORMS))}, got {form!r}")
@@ -147,12 +153,17 @@ def recurrence_override() -> Choice | None:
 
 
 @checked
-def choose_form(size: Size, platform: str | None = None, *, fused: bool) -> Choice:
+def choose_form(
+    size: Size, platform: str | None = None, *, fused: bool, tiles: bool = False
+) -> Choice:
     """The form of least estimated cost on `platform` (JAX's default one if not given).
 
-    `fused`: whether CPUs have the kernel of that form.
+    `fused`: whether CPUs have the kernel of that form. `tiles`: whether products may be in half
+    precision and CPUs have tiles for them.
     """
     kind = _kind(platform)
+    if tiles and kind == "cpu" and min(size.inputs, size.outputs) >= TILED_FROM:
+        return TILED
     machine = GPU if kind == "gpu" else on_cores(usable_cores())
     return min(candidates(kind, fused=fused), key=lambda choice: cost(choice, size, machine))
 

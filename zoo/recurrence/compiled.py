@@ -62,6 +62,12 @@ def built(name: str) -> bool:
 
 
 @checked
+def has_tiles() -> bool:
+    """Whether this CPU has tiles (AMX), and there are kernels for them."""
+    return native("float32") and built("lti_outputs_tiles")
+
+
+@checked
 def states_on_cpu(
     a: Inexact[Array, "#batch #length *rest"],
     b: Inexact[Array, "batch length *rest"],
@@ -186,6 +192,7 @@ def lti_outputs(
     x0: Float[Array, "batch 2 d_state"],
     *,
     chunk: int,
+    tiles: bool = False,
 ) -> tuple[
     Float[Array, "batch length outputs"],
     Float[Array, "batch 2 d_state"],
@@ -193,14 +200,16 @@ def lti_outputs(
 ]:
     """Outputs Re(C x_k) of x_k = lam x_{k-1} + B u_k, the last states, those before chunks.
 
-    Complex numbers are their real and their imaginary parts.
+    Complex numbers are their real and their imaginary parts. `tiles`: products in bfloat16 by tiles
+    of the CPU.
     """
+    name = "lti_outputs" + "_tiles" * tiles
 
     def one(lam, B, C, u, x0):
         (b, L, _), n, p = u.shape, lam.shape[1], C.shape[1]
         shapes = (b, L, p), (b, 2, n), (b, -(-L // chunk), 2, n)
         results = [jax.ShapeDtypeStruct(shape, u.dtype) for shape in shapes]
-        return _kernel("lti_outputs", results, "sequential")(lam, B, C, u, x0, chunk=chunk)
+        return _kernel(name, results, "sequential")(lam, B, C, u, x0, chunk=chunk)
 
     y, last, before = on_each_device(one, lam, B, C, u, x0, shared=3, results=3)
     return y, last, before
@@ -217,11 +226,13 @@ def lti_gradients(
     dlast: Float[Array, "batch 2 d_state"],
     *,
     chunk: int,
+    tiles: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Cotangents of lam, B, C, u and x0, from those of the outputs and of the last states."""
+    name = "lti_gradients" + "_tiles" * tiles
 
     def one(lam, B, C, u, before, dy, dlast):
-        call = _kernel("lti_gradients", [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
+        call = _kernel(name, [_like(x) for x in (lam, B, C, u, dlast)], "sequential")
         return call(lam, B, C, u, before, dy, dlast, chunk=chunk)
 
     arrays = lam, B, C, u, before, dy, dlast

@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float
 from ..derivative import both_ways
 from ..typing import checked
 from .carry import carry
-from .compiled import SYSTEMS, lti_gradients, lti_outputs, native
+from .compiled import SYSTEMS, has_tiles, lti_gradients, lti_outputs, native
 from .pallas import with_kernel
 from .parts import (
     as_rows,
@@ -163,11 +163,27 @@ def fused(
 
     Kernels exist if the package was installed with a compiler; otherwise `scan` is used.
     """
+    return _fused_or_scan(log_lam, B, C, u, x0, chunk, tiles=False)
+
+
+@checked
+def tiles(
+    log_lam: LogLam, B: InputMatrix, C: OutputMatrix, u: Inputs, x0: States | None, chunk: int
+) -> Result:
+    """As `fused`, with products in bfloat16 by the tiles of a CPU (AMX): inputs, B, C, the states
+    where they leave, and their cotangents are rounded. Sums, the recurrence and its states are in
+    single precision. CPUs without tiles take `fused`.
+    """
+    tiles = u.dtype == jnp.float32 and has_tiles()
+    return _fused_or_scan(log_lam, B, C, u, x0, chunk, tiles=tiles)
+
+
+def _fused_or_scan(log_lam, B, C, u, x0, chunk, *, tiles):
     x = states_before(log_lam, u, x0)
     if not native(u.dtype, SYSTEMS):
         return scan(log_lam, B, C, u, x, chunk)
     parts = (jnp.stack(two_parts(each)) for each in (jnp.exp(log_lam), B, C))
-    y, last = _fused(chunk, *parts, u, real_states(x))
+    y, last = _fused(chunk, tiles, *parts, u, real_states(x))
     return y, jax.lax.complex(last[:, 0], last[:, 1])
 
 
@@ -219,32 +235,33 @@ def _matmul_chunks(log_lam, B, C, u, x, T):
     return y.reshape(b, K, T * p), x
 
 
-def _fused(chunk, *arguments):
+def _fused(chunk, tiles, *arguments):
     """Outputs and last states, by real and imaginary parts of lam, B, C, u [b L m], x0 [b 2 n]."""
     rules = (_fused_forward, _fused_tangent, _fused_backward)
-    return both_ways(*(partial(rule, chunk) for rule in rules))(*arguments)
+    return both_ways(*(partial(rule, chunk, tiles) for rule in rules))(*arguments)
 
 
-def _fused_forward(chunk, *arguments):
+def _fused_forward(chunk, tiles, *arguments):
     def without_states(*arguments):
         b, L, _ = arguments[3].shape
         before = jnp.zeros((b, -(-L // chunk), *arguments[0].shape), arguments[3].dtype)
         return *_unfused(chunk, *arguments), before
 
-    y, last, before = with_kernel(without_states, *arguments, cpu=partial(lti_outputs, chunk=chunk))
+    kernel = partial(lti_outputs, chunk=chunk, tiles=tiles)
+    y, last, before = with_kernel(without_states, *arguments, cpu=kernel)
     return (y, last), (*arguments, before)
 
 
-def _fused_tangent(chunk, kept, tangents):
+def _fused_tangent(chunk, tiles, kept, tangents):
     return jax.jvp(partial(_unfused, chunk), kept[:5], tangents)[1]
 
 
-def _fused_backward(chunk, kept, cotangents):
+def _fused_backward(chunk, tiles, kept, cotangents):
     def by_scan(*arrays):
         return jax.vjp(partial(_unfused, chunk), *arrays[:5])[1](arrays[6:])
 
     def by_kernel(lam, B, C, u, x0, before, dy, dlast):
-        return lti_gradients(lam, B, C, u, before, dy, dlast, chunk=chunk)
+        return lti_gradients(lam, B, C, u, before, dy, dlast, chunk=chunk, tiles=tiles)
 
     return with_kernel(by_scan, *kept, *cotangents, cpu=by_kernel)
 
@@ -323,6 +340,7 @@ def _compose(first, second):
 FORMS: dict[str, Callable[..., Result]] = {
     "scan": scan,
     "fused": fused,
+    "tiles": tiles,
     "matmul": matmul,
     "fft": fft,
     "associative": associative,

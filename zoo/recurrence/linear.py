@@ -10,7 +10,7 @@ from ..derivative import both_ways
 from ..masks import within
 from ..typing import AnyArray, Count, checked
 from .choice import Choice, Size, choose_form, recurrence_override, stored_states
-from .compiled import SYSTEMS, adjoint_on_cpu, native, states_on_cpu
+from .compiled import SYSTEMS, adjoint_on_cpu, has_tiles, native, states_on_cpu
 from .forms import FORMS
 from .pallas import Order, recurrence_on_gpu, with_kernel
 from .pieces import in_pieces, piece_axis, state_before
@@ -41,7 +41,11 @@ def lti_apply(
     (`zoo.recurrence.forms`) is chosen by size and platform when the whole batch is known, by
     `zoo.recurrence.choice`. For the backward pass each stores at most the states between chunks,
     which may be of one sample if there are few states.
+
+    Inputs in bfloat16 let products with B and C be in it too, on CPUs with tiles (AMX); all else is
+    in the precision of the system.
     """
+    given = jnp.asarray(u)
     dtype = jnp.result_type(log_lam, B, C, u, *([] if x0 is None else [x0]))
     system = [jnp.asarray(x, dtype) for x in (log_lam, B, C)]
     u = jnp.asarray(u, jnp.finfo(dtype).dtype)
@@ -50,11 +54,12 @@ def lti_apply(
         if reverse or length is not None:
             raise ValueError("`reverse` and `length` must not be given for a sequence in pieces")
         with in_pieces(None):
-            _, end = lti_apply(system[0], system[1], system[2], u)
+            _, end = lti_apply(system[0], system[1], system[2], given)
         start = state[0][0] if state else jnp.zeros_like(end)
         decay = jnp.exp(len(u) * system[0])
         state = [state_before(end, start, lambda _, x: decay * x)[None]]
-    apply = partial(_apply, reverse=reverse, override=recurrence_override())
+    half = given.dtype == jnp.bfloat16
+    apply = partial(_apply, reverse=reverse, override=recurrence_override(), half=half)
     if length is None:
         y, x = apply(*system, u[None], *state)
         return y[0], x[0]
@@ -74,7 +79,7 @@ def lti_apply(
     return jnp.where(inside, y, 0), x
 
 
-def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
+def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None, half: bool):
     """Outputs and last states of a batch of sequences u [b L m] from x0 [b n]."""
     if is_plain():
         y, x = plain_system(log_lam, B, C, u[:, ::-1] if reverse else u, x0)
@@ -83,7 +88,9 @@ def _lti(log_lam, B, C, u, x0=None, *, reverse: bool, override: Choice | None):
     if b * L == 0:
         last = jnp.zeros((b, len(log_lam)), log_lam.dtype) if x0 is None else x0
         return [jnp.zeros((b, L, len(C)), u.dtype), last]
-    form, chunk = override or choose_form(Size(b, L, m, *C.shape), fused=native(u.dtype, SYSTEMS))
+    form, chunk = override or choose_form(
+        Size(b, L, m, *C.shape), fused=native(u.dtype, SYSTEMS), tiles=half and has_tiles()
+    )
     if reverse:
         u = u[:, ::-1]
     n = len(log_lam)

@@ -7,94 +7,30 @@
 // chunks are kept; the gradient makes the others again, one chunk at a time, from the last one on.
 // Complex numbers are real parts and imaginary parts apart. Python's side: compiled.py.
 
-#include <numeric>
-
-#include "lanes.h"
-#include "share.h"
-
-namespace ffi = xla::ffi;
+#include "lti.h"
 
 namespace {
 
+using zoo::Backward;
+using zoo::ForEach;
+using zoo::Forward;
 using zoo::Lanes;
 using zoo::Load;
+using zoo::Places;
 using zoo::Real;
 using zoo::Room;
+using zoo::Sizes;
 using zoo::Store;
 
 #define UNROLLED _Pragma("GCC unroll 16")
-
-// Sizes, and what a task is: some sequences, and some units of states.
-struct Sizes {
-  int64_t sequences, L, m, p, n, chunk, chunks, groups, parts, threads;
-
-  struct Task {
-    int64_t group, part, sequence, after_sequences, state, states, units;
-  };
-  template <int lanes>
-  INLINE Task Find(int64_t i) const {
-    Task task;
-    task.group = i / parts;
-    task.part = i % parts;
-    task.sequence = sequences * task.group / groups;
-    task.after_sequences = sequences * (task.group + 1) / groups;
-    const int64_t units = (n + lanes - 1) / lanes, unit = units * task.part / parts;
-    task.units = units * (task.part + 1) / parts - unit;
-    task.state = unit * lanes;
-    task.states = std::min(task.units * lanes, n - task.state);
-    return task;
-  }
-};
-
-// Where an array of all states has `count` numbers for the real and for the imaginary part of each:
-// how far apart parts, states, and entries are.
-struct Places {
-  int64_t part, state, entry, count;
-};
-
-using zoo::Copies;
-using Floats = ffi::Buffer<zoo::kReal>;
-
-struct Forward {
-  const Real *lam, *B, *C, *u, *x0;
-  const Copies& y;
-  Real *last, *before;
-};
-
-struct Backward {
-  const Real *lam, *B, *C, *u, *before, *dy, *dlast;
-  const Copies &dlam, &dB, &dC, &du;
-  Real* dx0;
-};
 
 // All of it with vectors of so many lanes.
 template <int lanes>
 struct Kernel {
   using Reals = Lanes<lanes>;
+  using Complex = zoo::ComplexLanes<lanes>;
 
-  // A complex number in each lane: states of a unit, their cotangents, their weights.
-  struct Complex {
-    Reals re, im;
-
-    INLINE void AddProduct(const Complex& x, Real each) {
-      re += x.re * each;
-      im += x.im * each;
-    }
-    // x <- lam x + driven. From one x to the next there are but two multiplications and additions.
-    INLINE void Advance(const Complex& lam, const Complex& driven) {
-      const Reals before = re;
-      re = lam.re * before + (driven.re - lam.im * im);
-      im = lam.re * im + (driven.im + lam.im * before);
-    }
-    // x <- conjugate of lam (x + driven), likewise.
-    INLINE void Retreat(const Complex& lam, const Complex& driven) {
-      const Reals before = re;
-      re = lam.re * before + (lam.im * im + (lam.re * driven.re + lam.im * driven.im));
-      im = lam.re * im + ((lam.re * driven.im - lam.im * driven.re) - lam.im * before);
-    }
-  };
-
-  static constexpr int64_t kReals = 2 * lanes;  // real numbers of a unit
+  static constexpr int64_t kReals = zoo::kRealsOf<lanes>;
 
   static constexpr bool kPairs = zoo::kSize == 4;  // two numbers are as wide as an integer
 
@@ -277,8 +213,8 @@ struct Kernel {
     if (c < padded) CollectRows<2 * kRows, 1>(states, weights + c, padded, samples, to + c);
   }
 
-  static INLINE void LearnAll(const Real* of, int64_t count, const Complex* states,
-                              int64_t samples, Complex* gradients) {
+  static INLINE void LearnAll(const Real* of, int64_t count, const Complex* states, int64_t samples,
+                              Complex* gradients) {
     int64_t j = 0;
     for (; j + kRows <= count; j += kRows) {
       Learn<kRows>(of + j, count, states, samples, gradients + j);
@@ -286,23 +222,10 @@ struct Kernel {
     for (; j < count; ++j) Learn<1>(of + j, count, states, samples, gradients + j);
   }
 
-  // each(i, unit, j, lane, part) for every number i of an array, which is entry j of that lane of a
-  // unit's real and imaginary parts.
-  template <typename Each>
-  static INLINE void ForEach(const Sizes::Task& task, const Places& at, Each each) {
-    for (int64_t part = 0; part < 2; ++part) {
-      for (int64_t state = 0; state < task.states; ++state) {
-        const int64_t from = part * at.part + (task.state + state) * at.state;
-        const int64_t unit = state / lanes, lane = part * lanes + state % lanes;
-        for (int64_t j = 0; j < at.count; ++j) each(from + j * at.entry, unit, j, lane, part);
-      }
-    }
-  }
-
   static INLINE void Pack(const Sizes::Task& task, const Places& at, const Real* from, Real sign,
                           Room<Complex>& to) {
     Real* reals = to.Reals();
-    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+    ForEach<lanes>(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
       reals[(unit * at.count + j) * kReals + lane] = part ? sign * from[i] : from[i];
     });
   }
@@ -310,29 +233,10 @@ struct Kernel {
   static INLINE void Unpack(const Sizes::Task& task, const Places& at, Room<Complex>& from,
                             Real sign, Real* to) {
     const Real* reals = from.Reals();
-    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+    ForEach<lanes>(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
       const Real each = reals[(unit * at.count + j) * kReals + lane];
       to[i] = part ? sign * each : each;
     });
-  }
-
-  // A sequence's states, [2 n] real numbers, to units and back.
-  static INLINE void ReadStates(const Sizes& s, const Sizes::Task& task, const Real* from,
-                                Room<Complex>& to) {
-    for (int64_t k = 0; k < task.units; ++k) {
-      const int64_t state = task.state + k * lanes;
-      to[k].re = Load<lanes>(from + state, s.n - state);
-      to[k].im = Load<lanes>(from + s.n + state, s.n - state);
-    }
-  }
-
-  static INLINE void WriteStates(const Sizes& s, const Sizes::Task& task, Room<Complex>& from,
-                                 Real* to) {
-    for (int64_t k = 0; k < task.units; ++k) {
-      const int64_t state = task.state + k * lanes;
-      Store<lanes>(from[k].re, to + state, s.n - state);
-      Store<lanes>(from[k].im, to + s.n + state, s.n - state);
-    }
   }
 
   // How many vectors the weights of a unit take, as `CollectAll` reads them.
@@ -346,7 +250,7 @@ struct Kernel {
     Real* reals = to.Reals();
     const int64_t padded = Columns(at.count) * lanes;
     const bool pairs = InPairs(at.count);
-    ForEach(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
+    ForEach<lanes>(task, at, [=](int64_t i, int64_t unit, int64_t j, int64_t lane, int64_t part) {
       const int64_t state = unit * kReals + lane;
       const int64_t place = pairs ? state / 2 * lanes + 2 * j + state % 2 : state * padded + j;
       reals[place] = part ? sign * from[i] : from[i];
@@ -367,13 +271,13 @@ struct Kernel {
     const int64_t units = task.units, of_unit = VectorsOfUnit(s.p);
     Room<Complex> lam(units), B(units * s.m), x(units), states(s.chunk);
     Room<Reals> C(units * of_unit), y(s.chunk * Columns(s.p));
-    ReadStates(s, task, f.lam, lam);
+    zoo::ReadStates<lanes>(s, task, f.lam, lam);
     Pack(task, {s.n * s.m, s.m, 1, s.m}, f.B, 1, B);
     PackRows(task, {s.p * s.n, 1, s.n, s.p}, f.C, -1, C);
     for (int64_t i = task.sequence; i < task.after_sequences; ++i) {
-      ReadStates(s, task, f.x0 + i * 2 * s.n, x);
+      zoo::ReadStates<lanes>(s, task, f.x0 + i * 2 * s.n, x);
       for (int64_t c = 0; c < s.chunks; ++c) {
-        WriteStates(s, task, x, f.before + (i * s.chunks + c) * 2 * s.n);
+        zoo::WriteStates<lanes>(s, task, x, f.before + (i * s.chunks + c) * 2 * s.n);
         const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
         const Real* u = f.u + (i * s.L + begin) * s.m;
         y.Clear(samples * Columns(s.p));
@@ -385,7 +289,7 @@ struct Kernel {
         }
         CopyRows(y.Reals(), samples, s.p, f.y.At(task.part) + (i * s.L + begin) * s.p);
       }
-      WriteStates(s, task, x, f.last + i * 2 * s.n);
+      zoo::WriteStates<lanes>(s, task, x, f.last + i * 2 * s.n);
     }
   }
 
@@ -396,14 +300,14 @@ struct Kernel {
         dC(units * s.p);
     Room<Complex> x(units), later(units), states(s.chunk + 1), cotangents(s.chunk);
     Room<Reals> B_rows(units * of_unit), du(s.chunk * Columns(s.m));
-    ReadStates(s, task, b.lam, lam);
+    zoo::ReadStates<lanes>(s, task, b.lam, lam);
     Pack(task, of_B, b.B, 1, B);
     PackRows(task, of_B, b.B, 1, B_rows);
     Pack(task, of_C, b.C, -1, C);
     for (int64_t i = task.sequence; i < task.after_sequences; ++i) {
-      ReadStates(s, task, b.dlast + i * 2 * s.n, later);
+      zoo::ReadStates<lanes>(s, task, b.dlast + i * 2 * s.n, later);
       for (int64_t c = s.chunks - 1; c >= 0; --c) {
-        ReadStates(s, task, b.before + (i * s.chunks + c) * 2 * s.n, x);
+        zoo::ReadStates<lanes>(s, task, b.before + (i * s.chunks + c) * 2 * s.n, x);
         const int64_t begin = c * s.chunk, samples = std::min(s.chunk, s.L - begin);
         const Real* u = b.u + (i * s.L + begin) * s.m;
         const Real* dy = b.dy + (i * s.L + begin) * s.p;
@@ -422,125 +326,36 @@ struct Kernel {
         }
         CopyRows(du.Reals(), samples, s.m, b.du.At(task.part) + (i * s.L + begin) * s.m);
       }
-      WriteStates(s, task, later, b.dx0 + i * 2 * s.n);
+      zoo::WriteStates<lanes>(s, task, later, b.dx0 + i * 2 * s.n);
     }
-    WriteStates(s, task, dlam, b.dlam.At(task.group));
+    zoo::WriteStates<lanes>(s, task, dlam, b.dlam.At(task.group));
     Unpack(task, of_B, dB, 1, b.dB.At(task.group));
     Unpack(task, of_C, dC, -1, b.dC.At(task.group));
   }
 };
 
-// A task of the forward or of the backward pass.
-template <typename Arrays>
-struct OneTask {
-  const Sizes& sizes;
-  const Arrays& arrays;
-  int64_t task;
+struct OnWidest {
+  static constexpr int64_t kGroups = 4;  // for a core, so that none waits long for another one
 
-  template <int lanes>
-  INLINE void On() const {
-    Kernel<lanes>::Run(sizes, arrays, sizes.Find<lanes>(task));
+  template <typename Arrays>
+  struct Task {
+    const Sizes& sizes;
+    const Arrays& arrays;
+    int64_t task;
+
+    template <int lanes>
+    INLINE void On() const {
+      Kernel<lanes>::Run(sizes, arrays, sizes.Find<lanes>(task));
+    }
+  };
+
+  template <typename Arrays>
+  static void Run(const Sizes& sizes, const Arrays& arrays, int64_t task) {
+    zoo::OnWidest(Task<Arrays>{sizes, arrays, task});
   }
 };
 
-template <typename Arrays>
-void RunAll(ffi::ThreadPool& pool, const Sizes& sizes, const Arrays& arrays) {
-  zoo::Share(pool, sizes.groups * sizes.parts, sizes.threads, [&](int64_t i) {
-    zoo::OnWidest(OneTask<Arrays>{sizes, arrays, i});
-  });
-}
-
-using Result = ffi::Result<Floats>;
-
-// Of B [2 n m], C [2 p n] and u [b L m]. The work is shared out among groups of sequences, more
-// than there are cores where they can be, so that none waits long for another one, and parts of
-// states.
-ffi::ErrorOr<Sizes> Describe(ffi::ThreadPool& pool, const Floats& B, const Floats& C,
-                             const Floats& u, int64_t chunk) {
-  const auto of_B = B.dimensions(), of_C = C.dimensions(), of_u = u.dimensions();
-  if (of_B.size() != 3 || of_C.size() != 3 || of_u.size() != 3 || of_B[2] != of_u[2] ||
-      of_B[1] != of_C[2] || chunk < 1) {
-    return ffi::Unexpected(ffi::Error::InvalidArgument("B [2 n m], C [2 p n], u [b L m]"));
-  }
-  Sizes s;
-  s.sequences = of_u[0];
-  s.L = of_u[1];
-  s.m = of_u[2];
-  s.p = of_C[1];
-  s.n = of_B[1];
-  s.chunk = chunk;
-  s.chunks = (s.L + chunk - 1) / chunk;
-  s.threads = zoo::Threads(pool, s.sequences * s.L * s.n);
-  s.groups = std::clamp<int64_t>(s.sequences, 1, 4 * s.threads);
-  s.parts = std::clamp<int64_t>(s.n / 16, 1, s.threads / std::gcd(s.groups, s.threads));
-  return s;
-}
-
-ffi::Error RunOutputs(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floats u, Floats x0,
-                      Result y, Result last, Result before, int64_t chunk) {
-  auto sizes = Describe(pool, B, C, u, chunk);
-  if (sizes.has_error()) return sizes.error();
-  const Copies y_(y, sizes->parts);
-  const Forward f = {lam.typed_data(),   B.typed_data(),      C.typed_data(),
-                     u.typed_data(),     x0.typed_data(),     y_,
-                     last->typed_data(), before->typed_data()};
-  RunAll(pool, *sizes, f);
-  y_.AddUp(pool);
-  return ffi::Error::Success();
-}
-
-ffi::Error RunGradients(ffi::ThreadPool pool, Floats lam, Floats B, Floats C, Floats u,
-                        Floats before, Floats dy, Floats dlast, Result dlam, Result dB, Result dC,
-                        Result du, Result dx0, int64_t chunk) {
-  auto sizes = Describe(pool, B, C, u, chunk);
-  if (sizes.has_error()) return sizes.error();
-  const int64_t groups = sizes->groups;
-  const Copies dlam_(dlam, groups), dB_(dB, groups), dC_(dC, groups), du_(du, sizes->parts);
-  const Backward b = {lam.typed_data(),
-                      B.typed_data(),
-                      C.typed_data(),
-                      u.typed_data(),
-                      before.typed_data(),
-                      dy.typed_data(),
-                      dlast.typed_data(),
-                      dlam_,
-                      dB_,
-                      dC_,
-                      du_,
-                      dx0->typed_data()};
-  RunAll(pool, *sizes, b);
-  for (const Copies* each : {&dlam_, &dB_, &dC_, &du_}) each->AddUp(pool);
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(lti_outputs), RunOutputs,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()  // lam
-                                  .Arg<Floats>()  // B
-                                  .Arg<Floats>()  // C
-                                  .Arg<Floats>()  // u
-                                  .Arg<Floats>()  // x0
-                                  .Ret<Floats>()  // y
-                                  .Ret<Floats>()  // last
-                                  .Ret<Floats>()  // before
-                                  .Attr<int64_t>("chunk"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ZOO_NAMED(lti_gradients), RunGradients,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()  // lam
-                                  .Arg<Floats>()  // B
-                                  .Arg<Floats>()  // C
-                                  .Arg<Floats>()  // u
-                                  .Arg<Floats>()  // before
-                                  .Arg<Floats>()  // dy
-                                  .Arg<Floats>()  // dlast
-                                  .Ret<Floats>()  // dlam
-                                  .Ret<Floats>()  // dB
-                                  .Ret<Floats>()  // dC
-                                  .Ret<Floats>()  // du
-                                  .Ret<Floats>()  // dx0
-                                  .Attr<int64_t>("chunk"));
+ZOO_LTI_OUTPUTS(ZOO_NAMED(lti_outputs), OnWidest)
+ZOO_LTI_GRADIENTS(ZOO_NAMED(lti_gradients), OnWidest)

@@ -2,6 +2,7 @@
 
 #include <Python.h>
 
+#include "tiles.h"
 #include "xla/ffi/api/ffi.h"
 
 // Every kernel: KERNEL(name).
@@ -23,8 +24,18 @@
   KERNEL(few_products)            \
   KERNEL(selective_step)
 
+// Those for CPUs that have tiles.
+#if ZOO_TILES
+#define ZOO_KERNELS_ON_TILES(KERNEL) \
+  KERNEL(lti_outputs_tiles)          \
+  KERNEL(lti_gradients_tiles)
+#else
+#define ZOO_KERNELS_ON_TILES(KERNEL)
+#endif
+
 #define ZOO_DECLARE(name) XLA_FFI_DECLARE_HANDLER_SYMBOL(name);
 ZOO_KERNELS(ZOO_DECLARE)
+ZOO_KERNELS_ON_TILES(ZOO_DECLARE)
 
 namespace {
 
@@ -40,12 +51,17 @@ bool Add(PyObject* handlers, const char* name, XLA_FFI_Handler* handler) {
 PyObject* Handlers(PyObject*, PyObject*) {
   PyObject* handlers = PyDict_New();
   if (handlers == nullptr) return nullptr;
-#define ZOO_ADD(name)                  \
-  if (!Add(handlers, #name, name)) {   \
-    Py_DECREF(handlers);               \
-    return nullptr;                    \
+#define ZOO_ADD(name)                \
+  if (!Add(handlers, #name, name)) { \
+    Py_DECREF(handlers);             \
+    return nullptr;                  \
   }
   ZOO_KERNELS(ZOO_ADD)
+#if ZOO_TILES
+  if (zoo::HasTiles()) {
+    ZOO_KERNELS_ON_TILES(ZOO_ADD)
+  }
+#endif
 #undef ZOO_ADD
   return handlers;
 }
