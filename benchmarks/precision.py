@@ -1,6 +1,6 @@
 """Accuracy of runs in half precision beside runs in single, over a few seeds.
 
-    .venv/bin/python benchmarks/precision.py [--quick]
+    .venv/bin/python benchmarks/precision.py --data-dir FOLDER_WITH_MNIST [--quick]
 
 Each job is `scripts/train.py` with `--precision float32` and with `--precision bf16`, on the same
 seeds, shrinks included. Writes `results/precision.json` and `.md`: the test measure
@@ -23,17 +23,28 @@ JOBS = [
     # model, task, steps, the measure that counts
     ("lru", "digits", 600, "accuracy"),
     ("s5", "digits", 600, "accuracy"),
+    ("lru", "smnist", 1500, "accuracy"),
     ("mamba", "charlm", 400, "bits_per_character"),
 ]
 PRECISIONS = ("float32", "bf16")
 
 
-def run(model: str, task: str, steps: int, seed: int, precision: str, folder: Path) -> dict:
+def run(
+    model: str,
+    task: str,
+    steps: int,
+    seed: int,
+    precision: str,
+    folder: Path,
+    data_dir: Path | None,
+) -> dict:
     """The summary of one run of the training script."""
     out = folder / f"{model}-{task}-{precision}-{seed}"
     options = {"model": model, "task": task, "steps": steps, "seed": seed, "precision": precision}
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--out", str(out)]
     command += [f"--{name}={value}" for name, value in options.items()]
+    if task == "smnist":
+        command.append(f"--data-dir={data_dir}")
     if not (out / "summary.json").exists():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / "summary.json").read_text())
@@ -71,17 +82,22 @@ def shown(row: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data-dir", type=Path, help="folder with the official files of MNIST")
     parser.add_argument("--quick", action="store_true", help="few steps, nothing is written")
     parser.add_argument("--runs", type=Path, help="keep the run directories here, and reuse them")
     given = parser.parse_args()
+    if given.data_dir is None and not given.quick:
+        parser.error("--data-dir must be given, for the task smnist")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.runs or Path(temporary)
         for model, task, steps, key in JOBS:
+            if given.quick and task == "smnist":
+                continue
             steps = 40 if given.quick else steps
             found = {
                 name: [
-                    run(model, task, steps, seed, name, folder)
+                    run(model, task, steps, seed, name, folder, given.data_dir)
                     for seed in range(1 if given.quick else given.seeds)
                 ]
                 for name in PRECISIONS

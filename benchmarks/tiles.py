@@ -115,8 +115,8 @@ def main() -> None:
         title = f"layer: batch {batch}, L={L}, H={channels}, N={n}"
         rows.append(measure(title, programs, 1, options.repeats))
     lines = [
-        f"Milliseconds of a training step, {STEPS} to a dispatch, and of the gradient of a system, by "
-        "`--precision`: median and quartiles, and how many times faster than float32.",
+        f"Milliseconds of a training step, {STEPS} to a dispatch, and of the gradient of a system: "
+        "median and quartiles by `--precision`, and how many times faster than float32.",
         "",
         *table(["what", *WAYS], [[row["name"], *cells(row)] for row in rows]),
     ]

@@ -90,8 +90,8 @@ def test_numbers_that_are_none_stay_so():
 
 @pytest.fixture
 def chosen(monkeypatch):
-    """The forms that were chosen as on a CPU with tiles. Programs that exist are not traced again, so
-    each test has a length of its own.
+    """The forms that were chosen, as on a CPU with tiles. Programs that exist are not traced again,
+    so each test has a length of its own.
     """
     forms = []
 
