@@ -23,7 +23,7 @@ from zoo.layers.half import Precision, computed_in
 from zoo.recurrence.compiled import has_tiles
 from zoo.recurrence.linear import lti_apply
 
-STEPPED = ("six blocks", "scifar-like", "pathfinder-like")
+STEPPED = ("six blocks", "scifar-like")
 LAYERS = [
     # batch, L, channels, states
     (4, 1024, 128, 256),
