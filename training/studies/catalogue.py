@@ -26,9 +26,9 @@ from .suite import AUTO, PROTOCOL, RIVAL_STUDY
 SCHEDULES = Study(
     name="schedules",
     question=(
-        "How many shrinks in the first tenth of training give the published numbers of states? The "
-        "paper tries throughout that tenth; its public code is set to every 2000 steps (R = 10), "
-        "but comes to it only where it also evaluates, every 5000 (R = 2)."
+        "How many shrinks in the first tenth of training give the published numbers of states? "
+        "The paper shrinks throughout that tenth. Its public code is set to shrink every 2000 "
+        "steps (R = 10), but shrinks only at steps where it also evaluates, every 5000 (R = 2)."
     ),
     model="lru",
     task="smnist",
@@ -62,9 +62,9 @@ SCHEDULES = Study(
 PHASES = Study(
     name="phases",
     question=(
-        "Why is a model that is small from the start worse? How much is due to where its "
-        "eigenvalues begin? LRU spreads phases over [0, max_phase], of which few states hold "
-        "little that is slow."
+        "Why is a model that is small from the start worse? How much is due to its initial "
+        "eigenvalues? LRU draws their phases from [0, max_phase]. Among a few of them, hardly any "
+        "is slow."
     ),
     model="lru",
     task="smnist",
@@ -100,9 +100,8 @@ PHASES = Study(
 LATE = Study(
     name="late",
     question=(
-        "Weighed by data, states that a task is not learned with yet seem to do little. Where it "
-        "is learned after the first tenth of training, how low must the tolerance be, and does it "
-        "help to wait?"
+        "Data give little weight to states that the model does not use yet. If a task is learned "
+        "after the first tenth of training, how low must the tolerance be? Does a later cut help?"
     ),
     model="s5",
     task="pathfinder",
@@ -125,8 +124,8 @@ LATE = Study(
 CHARLM_CUT = Study(
     name="charlm-cut",
     question=(
-        "Does a Mamba of 64 states that is cut to 16 at a tenth of training end within 0.5 % of "
-        "the loss of one that is never cut? And one that is cut when it is done?"
+        "A Mamba of 64 states is cut to 16 after a tenth of training. Does it end within 0.5 % of "
+        "the loss of a Mamba that is never cut? Does one that is cut after training?"
     ),
     model="mamba",
     task="charlm",
@@ -146,8 +145,8 @@ CHARLM_CUT = Study(
 STABILITY = Study(
     name="stability",
     question=(
-        "Are the Hankel singular values as steady in training as in-training compression needs? "
-        "They are followed from one step to another, and their moves held against Weyl's bound "
+        "Are the Hankel singular values steady enough in training for in-training compression? "
+        "They are followed from step to step, and their changes are compared with Weyl's bound "
         "(lemma 3.1)."
     ),
     model="lru",

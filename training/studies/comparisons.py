@@ -43,8 +43,8 @@ def from_the_start(rank: int) -> Variant:
 COMPARISONS = (
     smnist_study(
         "selection",
-        "Which balanced states must stay: those of the largest singular values, the smallest, or "
-        "any? 256 -> 32 in four shrinks.",
+        "Which balanced states should stay: those with the largest Hankel singular values, those "
+        "with the smallest, or a random choice? 256 -> 32 in four shrinks.",
         (
             *(Variant(keep, fixed(32, keep=keep)) for keep in ("largest", "smallest", "random")),
             from_the_start(32),
@@ -52,13 +52,13 @@ COMPARISONS = (
     ),
     smnist_study(
         "shrinks",
-        "In how many shrinks should the state fall from 256 to 32?",
+        "In how many shrinks should the number of states fall from 256 to 32?",
         tuple(Variant(f"R = {k}", fixed(32, shrinks=k)) for k in (1, 2, 4, 8, 16)),
     ),
     smnist_study(
         "window",
-        "When in training should the state fall from 256 to 32? Four shrinks in a tenth of the "
-        "steps.",
+        "When in training should the number of states fall from 256 to 32? Four shrinks within a "
+        "tenth of the steps.",
         tuple(
             Variant(f"after {start:.0%}", fixed(32, start=start))
             for start in (0.0, 0.1, 0.3, 0.5, 0.8)
@@ -66,7 +66,8 @@ COMPARISONS = (
     ),
     smnist_study(
         "pragmatic",
-        "How far does cutting a tenth at a time go, taken back once validation suffers?",
+        "How small does a model become if each shrink drops a tenth of its states, and the last "
+        "shrink is taken back once validation gets worse?",
         (
             Variant("tolerance 0.02", {"compression.tolerance": 0.02}),
             *(
@@ -85,8 +86,8 @@ COMPARISONS = (
     ),
     smnist_study(
         "modes",
-        "At equal final state, what do the form of the reduction, the data and the optimizer's "
-        "moments give? 256 -> 16 in four shrinks.",
+        "At the same final size, how much do the form of the reduction, the data and the "
+        "optimizer's moments matter? 256 -> 16 in four shrinks.",
         (
             *(
                 Variant(f"{method}, transport", fixed(16, method=method))
@@ -102,8 +103,8 @@ COMPARISONS = (
     ),
     smnist_study(
         "baselines",
-        "At equal final state, is shrinking in training better than learning from a teacher, than "
-        "a price on the singular values, and than cutting after training?",
+        "At the same final size, is shrinking in training better than distillation, than a "
+        "penalty on the Hankel singular values, and than a cut after training?",
         (
             Variant("in training, paper", fixed(28, method="paper")),
             Variant("in training, data", fixed(28, method="data")),
@@ -120,8 +121,8 @@ COMPARISONS = (
     ),
     smnist_study(
         "ours",
-        "What do data, a budget for all layers and an adaptive schedule add to the paper's method, "
-        "at equal final state (2 x 128 -> 32 in all) and at equal wall time?",
+        "What do data, one budget for all layers and an adaptive schedule add to the paper's "
+        "method, at the same final size (2 x 128 -> 32 in all) and in the same wall time?",
         (
             Variant("paper", fixed(16, method="paper")),
             Variant("data", fixed(16, method="data")),

@@ -67,8 +67,8 @@ def ordering_study(
     return Study(
         name=name or task,
         question=(
-            "Does a model that starts large and shrinks end better than one that has its "
-            "final state from the start, and near the one that stays large?"
+            "Does a model that starts large and shrinks end better than a model that has the "
+            "final size from the start? Does it end close to a model that stays large?"
         ),
         model=models[0],
         task=task,

@@ -39,8 +39,9 @@ def _pair(model: str, task: str) -> tuple[Variant, ...]:
 AUTO = Study(
     name="auto",
     question=(
-        "Does the automatic mode lose nothing, whatever the model and the task, and how small does "
-        "it make them, against the paper's schedule and tolerances that were tuned by hand?"
+        "Does the automatic mode keep the accuracy of every model on every task? How small do "
+        "models become, compared with the paper's schedule and with tolerances that were tuned by "
+        "hand?"
     ),
     model="lru",
     task="smnist",
@@ -98,10 +99,10 @@ def _rivals(model: str, task: str, ranks: Sequence[int]) -> tuple[Variant, ...]:
 RIVAL_STUDY = Study(
     name="rivals",
     question=(
-        "At equal states, which selection loses least, right after the cut and after half of "
-        "training has gone on: ours, H-infinity norms of modes (LAST), their impulse energies "
-        "(AIRE-Prune), the nearest systems in H2 with the shallow layers first, or a price on the "
-        "Hankel singular values?"
+        "At the same number of states, which selection loses least, right after the cut and after "
+        "the second half of training: ours, H-infinity norms of modes (LAST), impulse energies of "
+        "modes (AIRE-Prune), the nearest systems in H2 with the shallow layers first, or a "
+        "penalty on the Hankel singular values?"
     ),
     model="lru",
     task="smnist",
@@ -125,9 +126,10 @@ SMALL: Options = {**UNCOMPRESSED, "layer.d-state": 13}
 PROTOCOL = Study(
     name="protocol",
     question=(
-        "A model of 13 states from the start is published at 92.6 %, and reaches 78.3 % here. Is "
-        "it the time ramp that an earlier code gives as a second channel, and the protocol of the "
-        "published figures: the best validation step, and the best three of ten seeds?"
+        "The published accuracy of a model with 13 states from the start is 92.6 %. Here it is "
+        "78.3 %. Is the reason the time ramp that an earlier code adds as a second channel, or "
+        "the published protocol, which takes the best validation step and the best three of ten "
+        "seeds?"
     ),
     model="lru",
     task="smnist",
