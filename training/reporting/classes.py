@@ -5,7 +5,7 @@ from .page import escape, section, table
 
 MOST = 40
 """Classes, or labels, of which a table is shown."""
-CASES = ("right", "said, but not so", "missed", "rightly not said")
+CASES = ("true positives", "false positives", "false negatives", "true negatives")
 
 
 def classes_section(history: History) -> str:
@@ -17,11 +17,11 @@ def classes_section(history: History) -> str:
     names = history.summary.get("output_names") or [str(k) for k in range(len(counts))]
     if history.get("kind") == "multilabel":
         head, heading = ("label", *CASES), "Labels on the test split"
-        said = "Sequences of the test split for which each label holds or was said to hold."
+        said = "Test sequences, by whether they have a label and whether the model predicts it."
     else:
-        head = ("class", *(f"said {name}" for name in names))
+        head = ("true class", *names)
         heading = "Classes on the test split"
-        said = "Sequences of the test split, by their class and by the answer of the model."
+        said = "Test sequences, by their class (rows) and by the predicted class (columns)."
     rows = [(name, *row) for name, row in zip(names, counts, strict=True)]
     drawn = table(head, rows, numeric=tuple(range(1, len(head))))
     return section(heading, f'<div class="scroll">{drawn}</div><p>{escape(said)}</p>')

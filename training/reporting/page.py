@@ -9,7 +9,7 @@ from typing import Any
 from .plates import Plate, as_script
 
 STYLE = Path(__file__).with_name("report.css")
-SCRIPT = Path(__file__).with_name("report.js")
+SCRIPTS = [Path(__file__).with_name(name) for name in ("axes.js", "report.js")]
 
 
 def page(title: str, sections: Sequence[str], plates: Mapping[str, Plate]) -> str:
@@ -19,13 +19,14 @@ def page(title: str, sections: Sequence[str], plates: Mapping[str, Plate]) -> st
     `plate_section` makes for their names.
     """
     body = "\n".join(section for section in sections if section)
+    script = "\n".join(file.read_text(encoding="utf-8") for file in SCRIPTS)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE.read_text()}</style></head>\n"
         f"<body><main>\n{body}\n</main>\n"
         f'<script type="application/json" id="figures">{as_script(plates)}</script>\n'
-        f"<script>\n{SCRIPT.read_text(encoding='utf-8')}</script>\n</body></html>\n"
+        f"<script>\n{script}</script>\n</body></html>\n"
     )
 
 

@@ -125,7 +125,7 @@ def _speed(history: History) -> str:
         )
         for speed in history.program_speeds()
     ]
-    return table(("program for", "steps", "steps/s, alone"), rows, (0, 1, 2)) if rows else ""
+    return table(("states", "steps", "steps/s, alone"), rows, (0, 1, 2)) if rows else ""
 
 
 def _runs_on(environment: Any) -> list[tuple[str, str]]:
