@@ -200,7 +200,7 @@ def test_a_table_names_every_reference_in_use(finished):
     records = finished_runs(finished.out / RECORDS)
     variants = [replace(v, reference="taught") if v.name == "cut" else v for v in TINY.variants]
     text, _ = table_of(replace(TINY, variants=tuple(variants)), records)
-    assert "speed-ups are against `uncompressed` or `taught` of the same seed" in text
+    assert "Speed-ups are relative to `uncompressed` or `taught` of the same seed" in text
 
 
 def test_what_is_cut_afterwards_is_cut_as_its_record_says(finished):

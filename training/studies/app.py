@@ -205,7 +205,7 @@ def _agreed(
     left = len([run for run in planned if run.name not in done])
     console.print(
         f"{left} runs, {slots} at a time: {least if slots == 1 else f'{least} to {most}'} on this "
-        "machine, without savings by compression"
+        "machine, before savings by compression"
     )
     if not command.ask:
         return True

@@ -113,9 +113,10 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
     }
     command = f"scripts/reproduce.py {study.name} --scale {scale}"
     return [
-        "Mean ± standard deviation over seeds. Wall time is a whole run's, data, compilation, "
-        "evaluation and reduction included, and the teacher's or the larger model's where there is "
-        f"one; speed-ups are against {' or '.join(references)} of the same seed."
+        "Mean ± standard deviation over seeds. Wall time is that of a whole run with data, "
+        "compilation, evaluation and reduction, and with the training of a teacher or a larger "
+        f"model if there is one. Speed-ups are relative to {' or '.join(references)} of the same "
+        "seed."
         + (" Published figures are the paper's, at its setting." if any(published) else "")
         + _protocol(scale, rows, runs)
         + _moves(runs),
