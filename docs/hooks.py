@@ -34,7 +34,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to `results/` as the site has them, and tables in the place of their directives."""
+    """Links to `results/` as the site has them, and tables instead of their directives."""
     up = "../" * page.file.src_uri.count("/")
     markdown = LINK.sub(lambda found: f"]({up}{found[1]}{found[2]}", markdown)
     return FIELDS.sub(lambda found: fields_table(*found.groups()), markdown)

@@ -2,9 +2,8 @@
 
 The training loop describes a run as a series of *events*, plain dictionaries with the keys "event"
 and "step", and passes each to every *sink*: the log on disk, TensorBoard, the terminal.
-`metrics.jsonl` in the run directory holds one event a line, in the order in which they happened.
-The reference of events (steps count optimizer updates, times are in seconds, accuracies lie
-in [0, 1]):
+`metrics.jsonl` in the run directory holds one event on each line, in the order in which they
+happened. Steps count optimizer updates, times are in seconds, accuracies lie in [0, 1]:
 
     start       step 0, task, kind (of the task), model, seed, total_steps, parameters, length
                 (samples in a sequence), outputs (classes, values or tokens), baselines {name:
@@ -27,18 +26,19 @@ in [0, 1]):
                 without a cut, before == after
     look        step, decision ("wait", "cut", or "held" for a cut on trial that holds), why (in
                 words), loss, trivial (the loss of a constant answer), duration; in mode auto, on
-                held-back sequences. A cut's "shrink" event has the same why, a "rollback" its own
+                held-back sequences. The "shrink" event of a cut has the same why, a "rollback" has
+                its own
     rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
                 waited (by the shrink, for its end), error (text or null)
-    takeover    step, d_state [one for each layer: training goes on in programs of these sizes; from
-                the last shrink until here it was in those of the sizes before], seconds (that
-                compiling took in the background), waited (for its end), error (or null)
-    compile     step, seconds, what ("train step" or "eval step"), background (whether training went
-                on meanwhile; logged at its end)
+    takeover    step, d_state [one for each layer: training continues in programs of these sizes;
+                since the last shrink it ran in the larger programs], seconds (of compilation in
+                the background), waited (for its end), error (or null)
+    compile     step, seconds, what ("train step" or "eval step"), background (whether training
+                continued meanwhile; logged at its end)
     checkpoint  step (whose state is complete on the disk; logged after that)
-    rollback    step (gone back to), from_step, tried [sizes that did not hold], d_state [sizes
-                now], measured (validation measure of the discarded model), needed (the measure that
-                it had to reach); the events between the two steps are gone from the log
+    rollback    step (to which the run returns), from_step, tried [sizes that did not hold], d_state
+                [sizes now], measured (validation measure of the discarded model), needed (the
+                measure that it had to reach); events between the two steps leave the log
     best        step, best_step (best validation step after the last cut), validation {loss,
                 MEASURES}, test {loss, MEASURES} (at that step)
     resume      step, damaged [steps of later checkpoints that could not be read]
@@ -47,8 +47,8 @@ in [0, 1]):
 
 MEASURES are those of the kind of the task (`training.model.objective`), by their keys, such as
 accuracy. Numbers that JSON cannot hold (NaN and infinity) are written as null. An event may have
-further keys. A resumed run continues its log, which begins with its "start" event. The other sinks
-get this event again, since they need its names and sizes.
+further keys. A resumed run continues its log, whose first event is "start". The other sinks get
+that event again, since they need its names and sizes.
 """
 
 import json
