@@ -5,7 +5,7 @@ A selective layer is not a linear time-invariant system. Several systems can rep
 - "mean": every coefficient by its average over the data, decay E[exp(dt A)], input E[dt B], output
   E[C], as CompreSSM proposes for Mamba (arXiv 2510.02823, section 5). Averages of B and C of
   changing sign are small, so it understates how many states a channel uses;
-- "moments": the same decay, but second moments in the place of averages. The input matrix is a root
+- "moments": the same decay, but second moments instead of averages. The input matrix is a root
   of E[(dt x)^2 B B^T], so that the controllability Gramian is that of the states under inputs
   that know nothing of each other, and the output matrix one of E[dy^2 C C^T], dy being the
   gradient by the channel's output: without gradients E[dy^2] is what the gate lets through times

@@ -78,7 +78,7 @@ def start(task: Task, name: str, seed: int) -> Run:
 
 
 def loss_of(run: Run, model: eqx.Module, split: Split) -> float:
-    """The loss of `model` in the place of the run's own."""
+    """The loss of `model` instead of the run's own model."""
     own = run.state
     run.session.held.hold(own._replace(params=eqx.filter(model, eqx.is_array)))
     loss = run.session.measure(split)

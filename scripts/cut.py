@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         "--maps",
         action=BooleanOptionalAction,
         help="whether layers that cannot absorb a change of basis get maps, with the method data; "
-        "otherwise states are selected (default: as the layer does by itself)",
+        "otherwise states are selected (default: the better choice for the kind of layer)",
     )
     parser.add_argument("--refit", action="store_true", help="fit C and D after the cut (data)")
     parser.add_argument(

@@ -73,7 +73,7 @@ def _command(argv: list[str], console: Any) -> Any:
     parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
     parser.add_argument("--out", type=Path, help="results (default: results/STUDY)")
     parser.add_argument("--runs", type=Path, help="run directories (default: runs/studies/STUDY)")
-    parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU, or a core)")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one for each GPU or core)")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
     )

@@ -99,10 +99,12 @@ def _options(argv: list[str]) -> Any:
     )
     parser.add_argument("--out", type=Path, help="folder for the smaller checkpoint")
     parser.add_argument(
-        "--sequences", type=int, default=32, help="pieces that states are weighed on"
+        "--sequences", type=int, default=32, help="pieces of text for weighing the states"
     )
     parser.add_argument("--length", type=int, default=256, help="tokens of a piece")
-    parser.add_argument("--generate", type=int, default=128, help="tokens generated for the speed")
+    parser.add_argument(
+        "--generate", type=int, default=128, help="tokens to generate for the speed"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the pieces")
     return parser.read(argv)
 

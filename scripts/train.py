@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return leave(1)
     except Interrupted as stop:
-        say = f"{stop}; go on with: scripts/train.py --resume {stop.folder}"
+        say = f"{stop}; continue with: scripts/train.py --resume {stop.folder}"
         console.print(say, soft_wrap=True)
         return leave(128 + stop.number)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)

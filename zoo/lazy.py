@@ -1,4 +1,4 @@
-"""Names of a package that are made where they stand, when they are asked for (PEP 562).
+"""Public names of a package, imported on first use (PEP 562).
 
 An import of the package then waits for no part of it that is not used.
 """

@@ -120,7 +120,7 @@ class _Reduced(NamedTuple):
 
     cut: Truncation
     words: str
-    """What it was weighed by in the place of what was asked for; nothing mostly."""
+    """The weighing used instead of the requested one; empty in most cases."""
 
     @property
     def share(self) -> float:

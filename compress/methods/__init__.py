@@ -139,7 +139,7 @@ class RandomValues(AbstractLinearMethod):
 
 @dataclass(frozen=True, eq=False)
 class Data(AbstractMethod):
-    """Second moments on data in the place of white noise.
+    """Second moments on data instead of white noise.
 
     The covariance of each layer's states replaces its controllability Gramian, and that of the
     gradients that come back to the states from the model's result its observability Gramian.

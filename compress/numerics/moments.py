@@ -1,6 +1,6 @@
 """Bases and selections of states from two second moments.
 
-P are the moments of the states, Q those of the gradients by them: putting V W h in the place of h
+P are the moments of the states, Q those of the gradients by them: replacing h by V W h
 changes the result by mu^T (1 - V W) h.
 """
 

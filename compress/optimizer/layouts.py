@@ -21,7 +21,7 @@ Whole = list[tuple[Tree, list[Tree]]]
 
 
 def multiplied_out(trees: Sequence[Tree], leaves: list[Any]) -> tuple[list[Tree], Whole]:
-    """`trees` with whole squares in the place of factored ones, and the originals of each."""
+    """`trees` with whole squares instead of factored ones, and the originals of each."""
     whole: Whole = []
     for tree in trees:
         if tree.meaning == "row_square":
@@ -41,7 +41,7 @@ def multiplied_out(trees: Sequence[Tree], leaves: list[Any]) -> tuple[list[Tree]
 def put_together(
     whole: Whole, done: dict[KeyPath, list[Any]], leaves: list[Any], added: Sequence[Added]
 ) -> None:
-    """The trees of the state in the place of whole squares, in `done`.
+    """The trees of the state instead of whole squares, in `done`.
 
     `leaves` are those of the layer before; after their squares come those of parameters `added`,
     stored in the layout of the parameters that they refer to.

@@ -38,7 +38,7 @@ AFTER_SCALING = {
     "maximum": "step",
     "curvature": "step_square",
 }
-"""The meaning of a field if its inputs are updates in the place of gradients."""
+"""The meaning of a field if its inputs are updates instead of gradients."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _squares(group: _Group, moved: list[tuple[_Group, Leaves]], cut: AbstractCut
 
 
 def _without_zeros(squares: np.ndarray) -> np.ndarray:
-    """`squares` with the mean in the place of negligible entries: the angle of a real mode has no
+    """`squares` with the mean instead of negligible entries: the angle of a real mode has no
     square yet, but will have a gradient."""
     mean = np.mean(squares)
     return np.where(squares < NOTHING * mean, mean, squares)

@@ -182,7 +182,7 @@ def noted(memory: Memory, seen: Seen) -> Memory:
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
     """The search for this look, or the reason not to cut. `memory` is from before the look."""
     if not math.isfinite(seen.loss):
-        return "the loss is no number"
+        return "the loss is not finite"
     best = min([seen.loss, *(loss for _, loss in memory.looks)])
     clearly = best <= CLEARLY_LEARNED * seen.trivial
     if not clearly and not (best <= LEARNED * seen.trivial and seen.beats_baselines):
@@ -197,9 +197,9 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
             return fast  # the states that are learned last would go first
         return Question((1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit, 1.0)
     if memory.taken_back and not dial.smallest:
-        return "a cut has been taken back: no other before the end"
+        return "a cut has been taken back: no further cut before the end"
     if memory.taken_back > 1:
-        return "two cuts have been taken back: no other before the end"
+        return "two cuts have been taken back: no further cut before the end"
     if fast is not None:
         return fast
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
@@ -256,7 +256,7 @@ def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
         return None
     return (
         f"the held-back loss is {seen.loss:.4g} at step {seen.step}, {trial.loss:.4g} before the "
-        f"cut; at most {most:.4g} would do"
+        f"cut; the limit is {most:.4g}"
     )
 
 
@@ -291,15 +291,15 @@ def _objection(
     """Why what a search has found is not cut now, None if it is."""
     now, wanted, left = sum(seen.sizes), sum(found), sum(kept)
     if wanted >= now:
-        return f"every state counts: to drop one raises the held-back loss above {asked.rise:.2g}"
+        return f"every state counts: dropping one raises the held-back loss above {asked.rise:.2g}"
     if seen.is_late:
-        few = f"only {now - left} of {now} states could go"
+        few = f"only {now - left} of {now} states could be dropped"
         return few if left > HARDLY * now else None
     if memory.demanded is None:
         return f"{wanted} of {now} states seem enough; one more look before they are cut"
     before = sum(memory.demanded)
     if wanted > SETTLED * before:
-        return f"more states are asked for than at the look before, {wanted} instead of {before}"
+        return f"more states seem needed than at the last look, {wanted} instead of {before}"
     if left > (WORTHWHILE if memory.cut_at is None else WORTHWHILE_AGAIN) * now:
         return f"{left} of {now} states would stay: not worth a program of its own yet"
     return None

@@ -55,7 +55,7 @@ def fold(
 ) -> AbstractMambaSSM:
     """`layer` with the states of `basis`, computed in double precision, in its own kind of arrays.
 
-    `C`, if given, makes the maps to the outputs in the place of V.
+    `C`, if given, makes the maps to the outputs instead of V.
     """
     to_C = np.swapaxes(basis.V if C is None else C, 1, 2)
     with jax.enable_x64(True):

@@ -5,7 +5,7 @@ With h_k the states of a channel and mu_k the gradient that comes back to them,
     h_k  = exp(dt_k A) h_{k-1} + dt_k x_k B_k,    mu_k = exp(dt_{k+1} A) mu_{k+1} + C_k dy_k,
 
 P = E[h h^T] replaces the controllability Gramian and Q = E[mu mu^T] the observability Gramian, dy
-being the gradient by the channel's output. Putting V W h in the place of h changes the result by
+being the gradient by the channel's output. Replacing h by V W h changes the result by
 mu^T (1 - V W) h.
 """
 

@@ -105,7 +105,7 @@ def read_windows(path: Path, config: SeriesConfig, task: Task) -> dict[str, np.n
     """Windows of a series like that of `task`, one that ends at each of its rows.
 
     `inputs` [n window c] are views of the columns that the model was trained on, in its order;
-    `intervals` [n window] are there if it was told of them, and `rows` [n] is how the time of the
+    `intervals` [n window] are there if the task has them, and `rows` [n] is how the time of the
     last row of each window is written, or its number. ValueError for a series without these
     columns, or of fewer rows than a window has.
     """

@@ -99,7 +99,7 @@ EARLY, LATE_Q = Question(0.005, 1.5), Question(0.0025, 1.0)
     [
         ("one look is no look", 150, None, (10, 10), None, "one more look"),
         ("two agree", 200, (10, 10), (10, 9), (15, 14), "two looks agree"),
-        ("it grows", 200, (10, 10), (14, 12), None, "more states are asked for"),
+        ("it grows", 200, (10, 10), (14, 12), None, "more states seem needed"),
         ("every state counts", 200, (64, 64), (64, 64), None, "every state counts"),
         ("not worth a program", 200, (38, 38), (38, 38), None, "not worth"),
         ("late: as found", 850, None, (10, 60), (10, 60), "little training is left"),

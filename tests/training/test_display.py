@@ -130,7 +130,7 @@ def test_plain_is_one_line_for_each_event_but_spectra():
     lines = plain(RUN)
     assert len(lines) == len(RUN) - 1
     assert lines[0] == (
-        "s5 on pathfinder, seed 0: 123 456 parameters, state 2 x 64, 1000 steps; "
+        "s5 on pathfinder, seed 0: 123 456 parameters, states 2 x 64, 1000 steps; "
         "without a model: majority 50.00 %, disc distance 53.00 %"
     )
     assert lines[1] == "step 0/1000  compiled the train step in 7.2 s"
@@ -138,7 +138,7 @@ def test_plain_is_one_line_for_each_event_but_spectra():
     assert lines[2].endswith("10 steps/s  1:30 left")
     assert "validation loss 0.5000  accuracy 75.00 %  (2.0 s)" in lines[3]
     assert "blocks[0].ssm 64 → 40; loss 0.5000 → 0.5100" in lines[4]
-    assert "state 40+64" in lines[5]
+    assert "states 40+64" in lines[5]
     assert [line.split()[-1] for line in lines[-4:-1]] == ["saved", "resumed", "interrupted"]
     assert lines[-1] == "step 1000/1000  finished, 128 → 104 states"
 

@@ -142,7 +142,7 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
             execute(command, quiet())
     arrays(tmp_path, seed=1)
     other = load_data(command.config)
-    said = "must be those that it began with, got others under the name ups"
+    said = "must be the data that the run began with, got other data under the name ups"
     with pytest.raises(UsageError, match=said):
         execute(parse_command(["--resume", str(folder)]), quiet())
     with pytest.raises(UsageError, match=said):
@@ -261,8 +261,8 @@ def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tm
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("classification", ["<th>class</th>", "said b", ">7</td>"]),
-        ("multilabel", ["<th>label</th>", "missed", ">7</td>"]),
+        ("classification", ["<th>true class</th>", "<th>b</th>", ">7</td>"]),
+        ("multilabel", ["<th>label</th>", "false negatives", ">7</td>"]),
     ],
 )
 def test_the_report_says_what_was_taken_for_what(kind, said):

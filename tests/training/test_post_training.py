@@ -74,7 +74,7 @@ def test_tokens_of_a_text_are_its_bytes(tmp_path):
         read_tokens(50280, text=tmp_path / "text")
     with pytest.raises(ValueError, match="must be from 0 to 6, got 5 to 7"):
         read_tokens(7, tokens=tmp_path / "numbers.npy")
-    with pytest.raises(ValueError, match="just one of `text` and `tokens`"):
+    with pytest.raises(ValueError, match="exactly one of `text` and `tokens`"):
         read_tokens(256)
     (tmp_path / "empty.npy").write_bytes(b"")
     np.savez(tmp_path / "two.npz", np.array([5]), np.array([7]))
@@ -84,7 +84,7 @@ def test_tokens_of_a_text_are_its_bytes(tmp_path):
 
 
 def test_arguments_out_of_range_are_named(model, tokens):
-    with pytest.raises(ValueError, match="just one of `tau` and `rank`"):
+    with pytest.raises(ValueError, match="exactly one of `tau` and `rank`"):
         shrink_language_model(model, tokens)
     with pytest.raises(ValueError, match=r"must have 260 tokens or more .*got 100"):
         shrink_language_model(model, tokens[:100], rank=2, length=24)

@@ -238,7 +238,7 @@ def test_a_finished_run_is_left_alone(finished):
 
 
 def test_an_existing_folder_is_not_overwritten(finished):
-    with pytest.raises(UsageError, match=r"holds files; or go on with --resume"):
+    with pytest.raises(UsageError, match=r"holds files; or continue with --resume"):
         run(small(), finished)
 
 

@@ -49,6 +49,6 @@ def check_data(folder: Path, task: Task) -> None:
     found = fingerprint(task)
     if found != noted:
         raise UsageError(
-            f"the data of {folder} must be those that it began with, got others under the name "
-            f"{task.name} (fingerprint {found[:12]} instead of {noted[:12]})"
+            f"the data of {folder} must be the data that the run began with, got other data under "
+            f"the name {task.name} (fingerprint {found[:12]} instead of {noted[:12]})"
         )

@@ -67,7 +67,7 @@ def read_tokens(
     vocabulary other than the 256 bytes has no reader, and for numbers outside the vocabulary.
     """
     if (text is None) == (tokens is None):
-        raise ValueError("just one of `text` and `tokens` must be given")
+        raise ValueError("exactly one of `text` and `tokens` must be given")
     if text is not None and reader is not None:
         return _within(
             reader.encode(text.read_text(errors="replace")), vocabulary, f"tokens of {text}"
@@ -132,7 +132,7 @@ def shrink_language_model(
     a guard that is not positive.
     """
     if (tau is None) == (rank is None):
-        raise ValueError("just one of `tau` and `rank` must be given")
+        raise ValueError("exactly one of `tau` and `rank` must be given")
     if guard is not None and not guard > 0:
         raise ValueError(f"`guard` must be above 0, got {guard}")
     split = int(len(tokens) * (1 - HELD_OUT))

@@ -119,7 +119,7 @@ def _check_places(command: Command, folder: Path) -> None:
     if command.resume:
         check_writable("--out", folder)
     else:
-        check_new("--out", folder, f"; or go on with --resume {folder}")
+        check_new("--out", folder, f"; or continue with --resume {folder}")
     check_cache(command.config.cache_dir)
 
 
@@ -127,7 +127,8 @@ def _say_expired(folder: Path, console: Console) -> None:
     """The message if SIGTERM ends the process during other work."""
     console.show_cursor(True)
     console.print(
-        f"stopped by SIGTERM; go on from the last checkpoint: scripts/train.py --resume {folder}",
+        f"stopped by SIGTERM; continue from the last checkpoint: "
+        f"scripts/train.py --resume {folder}",
         soft_wrap=True,
     )
 
@@ -227,8 +228,8 @@ def _check_nothing_lost(log: Path) -> None:
         raise UsageError(f"{log} must be the log of this run, got: {error}") from None
     if saved:
         raise UsageError(
-            f"{log.parent / 'checkpoints'} must hold a checkpoint, got none, though the log tells "
-            f"of one of step {saved[-1]}: begin a new run with --config "
+            f"{log.parent / 'checkpoints'} must hold a checkpoint, got none, but the log has "
+            f"one of step {saved[-1]}: start a new run with --config "
             f"{log.parent / 'config.yaml'} --out FOLDER"
         )
 

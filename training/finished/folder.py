@@ -52,9 +52,7 @@ def read_arrays(folder: Path, like: Any) -> Any:
         raise UsageError(f"{file} cannot be read: {error}") from None
     wanted = _flat(like)
     if odd := sorted(wanted.keys() ^ saved.keys()):
-        raise UsageError(
-            f"{file} must hold the arrays that {ABOUT} tells of, which {odd[0]} is not"
-        )
+        raise UsageError(f"{file} must hold the arrays that {ABOUT} describes, {odd[0]} differs")
     for name, x in wanted.items():
         if (saved[name].shape, saved[name].dtype) != (x.shape, x.dtype):
             found = f"{saved[name].dtype} of {saved[name].shape}"

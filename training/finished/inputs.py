@@ -53,7 +53,7 @@ def as_sample(task: Task, x: Any) -> np.ndarray:
 
 
 def in_units(task: Task, outputs: Any) -> Any:
-    """Values in the units of the data, where the task has scaled what is asked for."""
+    """Values in the units of the data, if the task scales its targets."""
     if task.output_scale is not None:
         outputs = outputs * np.asarray(task.output_scale, np.float32)
     if task.output_offset is not None:

@@ -54,30 +54,34 @@ def check_model(config: RunConfig, task: Task, method: AbstractMethod | None = N
     if task.targets is not None:
         causal = all(layer.is_causal for layer in ssm_layers(model))
         require(
-            causal, "layer", type(config.layer).__name__, "one that reads one way for a forecast"
+            causal, "layer", type(config.layer).__name__, "a layer in one direction for a forecast"
         )
     needs_data = any(family_of(layer).needs_data for layer in ssm_layers(model))
     if needs_data or getattr(config.layer, "needs_data", False):
-        price = config.regularization.hankel
+        weight = config.regularization.hankel
         layers = "for layers whose Hankel singular values depend on data"
         if method is None:
             name = config.compression.method
             require(name == "data", "compression.method", name, f"data {layers}")
         else:
             takes = not isinstance(method, AbstractLinearMethod)
-            require(takes, "method", method, f"Data(...), or another that reads data, {layers}")
-        require(price == 0, "regularization.hankel", price, f"0 {layers}")
+            require(
+                takes, "method", method, f"Data(...), or another method that reads data, {layers}"
+            )
+        require(weight == 0, "regularization.hankel", weight, f"0 {layers}")
     if any(family_of(layer).system is None for layer in ssm_layers(model)):
         kept, cannot = config.loop.keep_systems, "for layers that have no systems to keep"
         require(not kept, "loop.keep_systems", kept, f"False {cannot}")
     if not all(family_of(layer).is_one_system for layer in ssm_layers(model)):
-        price, many = config.regularization.hankel, "0 for layers with a system for each channel"
-        require(price == 0, "regularization.hankel", price, many)
+        weight, many = config.regularization.hankel, "0 for layers with a system for each channel"
+        require(weight == 0, "regularization.hankel", weight, many)
     if task.kind not in ("classification", "pair", "language", "recall"):
         teacher = config.distillation.teacher
-        require(teacher is None, "distillation.teacher", teacher, "None without classes to tell")
+        require(teacher is None, "distillation.teacher", teacher, "None for a task without classes")
     if config.compression.mode == "pragmatic" and task.splits["validation"] is task.splits["test"]:
-        other = "another where validation is by the test split (or set data.validation)"
+        other = (
+            "another mode if the test split is also the validation split (or set data.validation)"
+        )
         require(False, "compression.mode", "pragmatic", other)
 
 

@@ -233,7 +233,7 @@ def step_times(history: History) -> Plate | None:
     series = []
     for name, events, shade in (
         ("alone", alone, color(0)),
-        ("beside work in the background", beside, color(1)),
+        ("while programs compile", beside, color(1)),
     ):
         if events:
             times = 1e3 / _column(events, "steps_per_second")

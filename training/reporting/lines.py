@@ -34,7 +34,7 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
         case "rollback":
             why = f": {event['why']}" if "why" in event else ""
             return (
-                f"{at}  rolled back from step {event['from_step']}: state "
+                f"{at}  rolled back from step {event['from_step']}: states "
                 f"{format_sizes(event['tried'])} did not hold, continuing with "
                 f"{format_sizes(event['d_state'])}{why}"
             )
@@ -54,7 +54,7 @@ def line_about(event: Event, total: int | None, objective: Objective) -> str | N
         case "takeover":
             failed = "" if event["error"] is None else f" (in the background: {event['error']})"
             sizes = format_sizes(event["d_state"])
-            return f"{at}  training continues in programs for state {sizes}{failed}"
+            return f"{at}  training continues in programs for states {sizes}{failed}"
         case "resume" if event.get("damaged"):
             lost = ", ".join(map(str, event["damaged"]))
             return f"{at}  resumed; later checkpoints could not be read (steps {lost})"
@@ -79,7 +79,7 @@ def _start(event: Event, objective: Objective) -> str:
     )
     return (
         f"{event['model']} on {event['task']}, seed {event['seed']}: "
-        f"{format_count(event['parameters'])} parameters, state {sizes}, "
+        f"{format_count(event['parameters'])} parameters, states {sizes}, "
         f"{event['total_steps']} steps" + (f"; without a model: {baselines}" * bool(baselines))
     )
 
@@ -90,7 +90,7 @@ def _train(event: Event, objective: Objective) -> str:
         f"{'  '.join(format_measures(event, objective))}  "
         f"lr {format_number(event['learning_rate'], '.2e')}  "
         f"lr ssm {format_number(event['learning_rate_ssm'], '.2e')}  "
-        f"state {format_sizes(event['d_state'])}  "
+        f"states {format_sizes(event['d_state'])}  "
         f"{format_rate(event['steps_per_second'] or 0)} steps/s"
     )
 
@@ -98,7 +98,7 @@ def _train(event: Event, objective: Objective) -> str:
 def _shrink(event: Event) -> str:
     before, after = (format_number(event[f"loss_{when}"], ".4f") for when in ("before", "after"))
     if event.get("rejected"):
-        return f"shrink to {format_sizes(event['rejected'])} dropped: loss {before} → {after}"
+        return f"shrink to {format_sizes(event['rejected'])} rejected: loss {before} → {after}"
     cut = [row for row in event["layers"] if row["after"] != row["before"]]
     if not cut:
         return "shrink: nothing to cut"

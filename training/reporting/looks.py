@@ -20,10 +20,10 @@ def looks_section(history: History) -> str:
             rows.append((event["step"], tried, format_short(event["measured"]), "", event["why"]))
     if not rows:
         return ""
-    head = ("step", "what", "held-back loss", "of a constant answer", "why")
+    head = ("step", "what", "held-back loss", "loss of a constant answer", "why")
     said = (
-        "The looks of the automatic mode. The loss is that of validation sequences, the same ones "
-        "at every look."
+        "The inspections of the automatic mode. The loss is measured on the same validation "
+        "sequences every time."
     )
     drawn = table(head, rows, numeric=(0, 2, 3), wide=True)
     return section("Decisions and their reasons", f"{drawn}<p>{said}</p>")
@@ -36,5 +36,5 @@ def left_whole(history: History) -> str | None:
         return None
     return (
         f"The model was inspected {len(looks)} times while it trained, and was not cut; at the "
-        f"last look: {looks[-1]['why']}."
+        f"last inspection: {looks[-1]['why']}."
     )

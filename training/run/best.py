@@ -53,7 +53,7 @@ class Best:
         return True
 
     def keep(self, session: Session, metadata: dict[str, Any]) -> None:
-        """Save the state in the place of the one before."""
+        """Save the state, replacing the one before."""
         session.check_finite()
         with session.clock.phase("checkpoint"):
             if (self.checkpoints.latest() or -1) >= session.step:

@@ -110,7 +110,7 @@ class Interrupt:
         def run() -> None:
             try:
                 done.set_result(work())
-            except BaseException as error:  # raised where the result is asked for
+            except BaseException as error:  # raised where the result is requested
                 done.set_exception(error)
 
         threading.Thread(target=run, daemon=True, name="work").start()

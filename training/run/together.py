@@ -90,7 +90,7 @@ def _client(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _lost(*_: object) -> None:
     """End this process with one line: another process is gone."""
     if _told.acquire(blocking=False):
-        os.write(2, f"error: {LOST}: go on from the last checkpoint with --resume\n".encode())
+        os.write(2, f"error: {LOST}: continue from the last checkpoint with --resume\n".encode())
         leave(1)
     threading.Event().wait()  # the main thread says it
 
@@ -115,5 +115,5 @@ def alert(folder: str) -> Iterator[None]:
             raise
         _told.acquire(blocking=False)
         raise PeerLost(
-            f"{LOST} ({said[:120]}): go on from the last checkpoint with --resume {folder}"
+            f"{LOST} ({said[:120]}): continue from the last checkpoint with --resume {folder}"
         ) from error

@@ -62,7 +62,7 @@ class Trial:
         if not self._folder.is_dir() or self.checkpoints.latest() is None:
             raise UsageError(
                 f"{self._note} says that a cut is being taken back, so {self._folder} must hold "
-                "the checkpoint from before it, got none: remove the file to go on without"
+                "the checkpoint from before it, got none: remove the file to continue without it"
             )
 
     @property

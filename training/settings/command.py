@@ -52,7 +52,7 @@ def parse_command(argv: Sequence[str]) -> Command:
     `--model`, `--task` and `--scale` choose the preset, a file given by `--config` (or the run that
     `--resume` goes on with) changes it, and the other options change that. Files and modules of
     `--plugin` are imported first. Raises `UsageError` in one line, and `Help` where `--help` or
-    `--help-all` asks for it: with the defaults of the model, task and scale that are chosen.
+    `--help-all` is given: with the defaults of the model, task and scale that are chosen.
     """
     first, rest = _first_options(argv)
     together = _together(first.coordinator, first.processes, first.process)

@@ -42,7 +42,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     """Decoupled weight decay; the layers' dynamics have none."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Warm-up then cosine decay, or the peak all the time."""
+    """Warm-up and then cosine decay, or the peak in every step."""
     warmup: float = 0.1
     """Share of the steps in which the cosine schedule rises to its peak."""
     floor: float = 1e-7
@@ -87,8 +87,8 @@ class CompressionConfig:
     by H-infinity norms and by impulse energies, and `shallow` is `optimal` with the first layers
     cut first in mode `budget`."""
     calibration: int = 64
-    """Training sequences that `data` measures, and whose loss is taken before and after a cut.
-    More do not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
+    """Training sequences for the method `data`, and for the loss before and after a cut. More do
+    not cut better (`results/calibration_digits.md`, `results/calibration_smnist.md`)."""
     tolerance: float = 0.02
     """Share of the sum of a layer's HSVs that a shrink may drop."""
     rank: int | None = None
@@ -96,7 +96,7 @@ class CompressionConfig:
     shrinks: int = 4
     """Shrinks of the run, equally spaced in the window."""
     every: int | None = None
-    """Steps between two shrinks in the window, in the place of `shrinks`. With the value of
+    """Steps between two shrinks in the window, instead of `shrinks`. With the value of
     `loop.evaluate_every`, shrinks come at evaluations."""
     start: float = 0.0
     """Share of the steps before the window begins."""
@@ -114,7 +114,7 @@ class CompressionConfig:
     """Largest rise of the calibration loss that a cut may cause; a cut that causes more is
     rejected, except the last one of an adaptive schedule in mode `fixed`. None: no limit."""
     share: float = 0.1
-    """Share of the states that a cut takes away, in mode `pragmatic`."""
+    """Share of the states that each cut removes, in mode `pragmatic`."""
     slack: float = 0.0
     """Largest accepted loss of the validation measure, in mode `pragmatic`."""
     gate: float = 0.95
@@ -124,9 +124,10 @@ class CompressionConfig:
     """Ranks are rounded up to a multiple of this in mode `tolerance`: shapes repeat, and compile
     once."""
     rehearsal: int = 1000
-    """Most steps for which training goes on while its next programs are compiled: before the first
-    shrink, which is tried out on a copy of the state, and after each one, in the programs of the
-    larger state (at most a twentieth of the run). 0: shrinks wait for the compiler."""
+    """Largest number of steps for which training continues while its next programs compile: before
+    the first shrink, which is rehearsed on a copy of the state, and after each shrink, in the
+    programs of the larger state (at most a twentieth of the run). 0: shrinks wait for the
+    compiler."""
     moments: Literal["transport", "reset", "slice"] = "transport"
     """What happens to the optimizer's moments of a layer that is cut."""
     maps: bool | None = None
@@ -205,14 +206,14 @@ def _check_amount(config: CompressionConfig) -> None:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Learning from a larger model that has been trained before (Hinton et al. 2015)."""
+    """Learning from a larger, trained model (Hinton et al. 2015)."""
 
     teacher: Path | None = None
-    """Run directory of the teacher: of the same task, finished; None for no teacher."""
+    """Run directory of the teacher, a finished run on the same task. None: no teacher."""
     alpha: float = 0.5
-    """Weight of the labels; that of the teacher is 1 - alpha."""
+    """Weight of the labels. The weight of the teacher is 1 - alpha."""
     temperature: float = 2.0
-    """Temperature of both models' logits where they are compared."""
+    """Temperature of the logits of both models in their comparison."""
 
     def __post_init__(self):
         check_numbers(self, "distillation.")
@@ -246,14 +247,14 @@ class LoopConfig:
     checkpoint_every: int = 500
     """Steps between two checkpoints; there is also one after every shrink and at the end."""
     keep_checkpoints: int = 2
-    """Latest checkpoints that are kept."""
+    """Number of latest checkpoints to keep."""
     keep_best: bool = True
     """Keep the best state by validation after the last cut, besides the latest ones. The summary
     then has the test measures of both."""
     steps_per_dispatch: int = 25
-    """Steps that run on the device in one dispatch."""
+    """Steps that the device runs in one dispatch."""
     evaluation_batch: int = 64
-    """Most sequences in a batch of evaluations and of the judgement of cuts."""
+    """Largest batch in evaluations and in the tests of cuts."""
     keep_systems: bool = False
     """Save the layers' systems (for selective layers, states on the calibration sequences) with
     every spectrum to `systems/STEP.npz`."""
@@ -287,10 +288,9 @@ class RunConfig(Generic[Layer, Data]):
     seed: int = 0
     """Seed of parameters, batches and dropout (the data has its own: data.seed)."""
     precision: Precision = "float32"
-    """What training steps compute activations and products of matrices in; `bf16` is faster on
-    GPUs, `bf16-systems`, for products of LRU and S5 alone, on CPUs with tiles. Parameters, moments,
-    dynamics, recurrences, norms and the loss are in float32 either way, and so are evaluations and
-    cuts."""
+    """Precision of activations and matrix products in training steps; `bf16` is faster on GPUs,
+    `bf16-systems`, for the products of LRU and S5 only, on CPUs with tiles. Parameters, moments,
+    dynamics, recurrences, norms, the loss, evaluations and cuts are always in float32."""
     data_dir: Path | None = None
     """Folder with the task's official files. Without it the data is generated or built in."""
     cache_dir: Path | None = None

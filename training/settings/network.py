@@ -24,8 +24,8 @@ class NetworkConfig:
     blocks: int = 2
     """Residual blocks."""
     norm: NormName = "batch"
-    """Normalisation of each block: `batch` by the current batch, `batch-ema` by running statistics
-    in training too, momentum 0.99, as the paper's code; `layer` and `rms` sample by sample."""
+    """Normalisation of each block: `batch` by the current batch; `batch-ema` by running statistics
+    also in training, with momentum 0.99, as in the paper's code; `layer` and `rms` by sample."""
     norm_first: bool = True
     """Normalise the input of a layer; otherwise the output of the block."""
     norm_affine: bool = True
@@ -33,7 +33,7 @@ class NetworkConfig:
     norm_epsilon: float = 1e-5
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """The gate of the layer's activated outputs, by the names of S5. Mamba has its own gates."""
+    """Gate of the layer's activated outputs, with the names of S5. Mamba has its own gates."""
     pooling: PoolName = "mean"
     """The pooling of a classifier: the mean of the samples, or the last one."""
     dropout: float = 0.0
@@ -44,14 +44,14 @@ class NetworkConfig:
     bidirectional: bool = False
     """Add a second layer to each block that runs in reverse."""
     attention_every: int = 0
-    """A block of sliding-window attention after every so many blocks, except the last; 0 for
+    """Add a block of sliding-window attention after every so many blocks, except the last. 0:
     none."""
     attention_window: int = 64
-    """Samples that attention sees: the present one and those before it."""
+    """Samples that attention sees: the current one and those before it."""
     attention_heads: int = 4
     """Heads of attention; must divide `d_model`."""
     scan_above: int = SCAN_ABOVE
-    """Equal neighbouring blocks, of which more run in one scan: one program serves them all."""
+    """More equal neighbouring blocks than this run in one scan, which compiles them only once."""
 
     def __post_init__(self):
         check_numbers(self, "network.")

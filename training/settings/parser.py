@@ -13,7 +13,7 @@ HELP = "--help-all"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises: `UsageError` for a mistake, `Help` where help is asked for.
+    """A parser that raises: `UsageError` for a mistake, `Help` where help is requested.
 
     `doc` is the script's docstring: a first line, and examples.
     """
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(self._in_words(message))
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The values of all options. `Help` where `argv` asks for it."""
+        """The values of all options. `Help` where `argv` requests it."""
         if asks_for_help(argv):
             _, _, examples = self._doc.partition("\n")  # the script has printed its first line
             raise Help(f"{examples}\n\n{shown_rows(self._rows())}".lstrip("\n"))

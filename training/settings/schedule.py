@@ -75,8 +75,8 @@ def grace(config: RunConfig[Any, Any]) -> int:
 
     None with a penalty on HSVs, which would have to differentiate the zero HSVs of the padding.
     """
-    priced = config.regularization.hankel > 0
-    return 0 if priced else min(config.compression.rehearsal, config.steps // 20)
+    penalized = config.regularization.hankel > 0
+    return 0 if penalized else min(config.compression.rehearsal, config.steps // 20)
 
 
 def last_shrink(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) -> int:

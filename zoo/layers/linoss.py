@@ -79,7 +79,7 @@ class LinOSS(AbstractLinearSSM):
         y_k = C x_k + V z_k + D u_k
 
     With G = 0 this is LinOSS-IMEX, whose eigenvalues are on the unit circle, and with G > 0
-    D-LinOSS. LinOSS-IM is the same with G + dt A in the place of G, where `implicit` says so. A is
+    D-LinOSS. LinOSS-IM is the same with G + dt A instead of G, where `implicit` says so. A is
     held between the bounds within which eigenvalues are complex pairs, and G at 0 or above, by the
     rectifiers of the papers. These pass no gradient where G is 0, so an undamped oscillator stays
     undamped during training.

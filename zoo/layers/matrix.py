@@ -12,7 +12,7 @@ from ..typing import InputArray, checked
 
 
 class AbstractMatrix(eqx.Module):
-    """A matrix in the place of the array `weight` of a linear map or an embedding.
+    """A matrix instead of the array `weight` of a linear map or an embedding.
 
     It has a shape and a dtype, is multiplied with vectors, and gives rows, as an array does.
     """

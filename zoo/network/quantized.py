@@ -97,7 +97,7 @@ class Int8State(eqx.Module):
 class QuantizedSSM(AbstractHolder):
     """A layer whose matrices of B and C, or whose states, are of 8 bits or fewer.
 
-    The layer that it holds has an `Int8Matrix` in the place of each of its `matrices`.
+    The layer that it holds has an `Int8Matrix` instead of each of its `matrices`.
     """
 
     state_bits: int | None = eqx.field(static=True)

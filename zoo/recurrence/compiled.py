@@ -318,7 +318,7 @@ def selective_sample(
     C: Float[Array, "batch groups d_state"],
     h: Float[Array, "batch channels d_state"],
 ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels d_state"]]:
-    """Outputs and next states of one sample of a selective scan, in the place of `h` if it can be.
+    """Outputs and next states of one sample of a selective scan, written over `h` if possible.
 
     Neighbouring channels of a head share dt and A, which is one number for each state or one for
     all; those of a group share B and C.

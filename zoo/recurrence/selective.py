@@ -317,7 +317,7 @@ def _again(decay, v, B, dy, states):
 
 
 def _adjoint(decay, v, B, C, dy, states, later, p):
-    """a_k g_k of the first sample of a chunk, p_k of all (in the place of `p`), d(dt x) and dB.
+    """a_k g_k of the first sample of a chunk, p_k of all (written over `p`), d(dt x) and dB.
 
     `later` is a_k g_k of the sample after the chunk.
     """
