@@ -85,7 +85,7 @@ def task_entry(name: str) -> TaskEntry:
 
 @checked
 def check_task(name: str) -> None:
-    """ValueError unless `name` is a task's, or may be that of the user's own data."""
+    """ValueError unless `name` is a task or may be your own data."""
     if not is_own(name):
         task_entry(name)
 

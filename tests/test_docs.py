@@ -19,6 +19,7 @@ import data.registry
 import training
 import zoo
 import zoo.registry
+from compress.optimizer.meanings import MEANINGS
 from training.settings.command import parse_command
 from training.settings.options import option_names
 from training.settings.presets import preset
@@ -240,6 +241,10 @@ def test_the_reference_has_every_public_name(package):
     said = set(re.findall(rf"^::: {name}\.(\w+)$", text(f"docs/reference/{name}.md"), re.MULTILINE))
     configs = {x for x in package.__all__ if x.endswith("Config")} - {"LayerConfig"}  # settings.md
     assert sorted(set(package.__all__) - configs - said) == []
+
+
+def test_the_page_of_loops_has_every_meaning_of_a_state():
+    assert [name for name in MEANINGS if f'| `"{name}"` |' not in text("docs/how-to/loop.md")] == []
 
 
 @pytest.mark.parametrize("package", ["zoo", "data", "compress", "training"])

@@ -1,6 +1,6 @@
 """Public names of a package, imported on first use (PEP 562).
 
-An import of the package then waits for no part of it that is not used.
+So an import of the package loads only the parts that are used.
 """
 
 import importlib
@@ -11,11 +11,11 @@ from typing import Any
 
 
 def lazily(package: str, places: Mapping[str, str], *first: str) -> Callable[[str], Any]:
-    """The `__getattr__` of `package`, whose names are made in the modules that `places` says.
+    """The `__getattr__` of `package`, which imports the modules in `places` on first use.
 
-    `places` has a module, relative to the package, and the names that it makes, with spaces between
-    them. The modules `first` are imported before any of these. Parts of the package are found by
-    their names as well, as if they were imported. What was asked for once is kept.
+    `places` maps a module, relative to the package, to the names that it defines, separated by
+    spaces. The modules `first` are imported before any of these. Submodules are found by their
+    names too. A name that was found once is kept.
     """
     made = {name: module for module, names in places.items() for name in names.split()}
     folder = Path(sys.modules[package].__file__ or "").parent

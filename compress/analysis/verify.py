@@ -83,11 +83,11 @@ class Verification(Table):
 
 @checked
 def verify(before: PyTree, after: PyTree, *, form: Form = "real") -> Verification:
-    """Measure the error of every layer of `after` against the same one of `before`.
+    """Measure the error of every layer of `after` against the layer of `before` at its path.
 
     Both are models with `AbstractSSM` layers at the same paths, or two `DiagonalLTI`. The bound is
     that of balanced truncation to the size which `after` has; reductions by data may exceed it,
-    since they aim at other inputs. Of a bank every channel is measured. `form` as for `hinf_error`.
+    since they aim at other inputs. In a bank every channel is measured. `form` as for `hinf_error`.
     In double precision.
 
     ValueError if the layers do not match, hold NaN or infinity, or are not stable.

@@ -146,8 +146,8 @@ class Data(AbstractMethod):
 
     - `batch`: sequences along the first axis, on which the model is run. The model is then a layer,
       a function of one sequence, or a pair of a `zoo.Classifier` and its state;
-    - `inputs`: in its place, for any other model, the layers' inputs, [b L d_model] each, as a
-      list in the order of the layers or a mapping from paths (`layer_inputs` records them);
+    - `inputs`: instead of `batch`, for any other model, the layers' inputs, [b L d_model] each, as
+      a list in the order of the layers or a mapping from paths (`layer_inputs` records them);
     - `gradients`: with `batch`, whether gradients count; with `inputs`, what the gradients by the
       layers' outputs are, in the same form (`output_gradients` records them), or False;
     - `lengths` [b]: of padded sequences, the number of samples of each before its padding. Padding

@@ -16,11 +16,12 @@ _registered: dict[type, Declaration] = {}
 
 def register_state(state_class: type, /, **fields: str) -> None:
     """Declare the fields of a class of optimizer states, so that `compress` can carry them.
-    `fields` maps a field's name to one of `MEANINGS`. Fields that are not named must not hold
-    arrays of a layer. Call it once before `compress`. A later declaration replaces an earlier one,
-    also for optax's own classes. Those of `optax.ScaleByAdamState` are declared as Adam's; where
-    `optax.adamax` is used, call `register_state(optax.ScaleByAdamState, count="scalar",
-    mu="gradient", nu="maximum")`.
+    `fields` maps a field's name to its meaning, such as "gradient" for momentum or "square" for
+    averages of squared gradients (all are in `compress.optimizer.meanings.MEANINGS` and on the page
+    docs/how-to/loop.md). Fields that are not named must not hold arrays of a layer. Call it once
+    before `compress`. A later declaration replaces an earlier one, also for optax's own classes.
+    Those of `optax.ScaleByAdamState` are declared as Adam's; where `optax.adamax` is used, call
+    `register_state(optax.ScaleByAdamState, count="scalar", mu="gradient", nu="maximum")`.
 
     ValueError if the class has no such field, or for an unknown meaning.
     """

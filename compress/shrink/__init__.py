@@ -91,7 +91,7 @@ def compress(
     a cut are returned as the same objects: model and state themselves if nothing is cut. A layer
     object in two places of the model is cut once if both have the same spectrum and rank. With data
     each place has its own inputs, and becomes a separate layer. Another version of the model, such
-    as an average of it, follows the model's cut if it stands in the state, as in `compress(model,
+    as an average of it, follows the model's cut if it is part of the state, as in `compress(model,
     (opt_state, average))`; inside `model` it is cut by itself.
 
     `moments` says what happens to the optimizer's moments of a layer that is cut:
@@ -101,8 +101,8 @@ def compress(
     - "reset": zero;
     - "slice": the first entries of the old ones, as the public reference implementation does it.
 
-    ValueError as for `plan`, for a plan of another model, for a plan beside what it was made with,
-    and for a state of another model.
+    ValueError as for `plan`, for a plan of another model, for a plan together with a policy or a
+    method, and for a state of another model.
 
     Source: Chahine, Nazari, Rus, Rusch, CompreSSM, ICLR 2026, arXiv 2510.02823.
     """

@@ -71,8 +71,8 @@ def auto(
     - `batch` or `method`: the method, as for `compress`; `batch` is short for `Data(batch=batch)`;
     - `memory`: the result of the previous call, None at first;
     - `dial`: the loss that may be given up (`Dial()`: 0.5 %);
-    - `unit`: the loss that 100 % of the dial are: 1 for a cross-entropy where accuracy counts; the
-      loss itself by default.
+    - `unit`: the loss that 100 % of the dial stands for: 1 for a cross-entropy where accuracy
+      counts; the loss itself by default.
 
     ValueError for a step outside 0 to `steps`, for both or none of `batch` and `method`, and as for
     `compress`.

@@ -45,7 +45,7 @@ def load_arrays(path: Path, config: ArraysConfig, places: Places) -> Task:
 
 
 def array_task(inputs: Any, labels: Any, *, name: str = "arrays", **more: Any) -> Task:
-    """The task of arrays in memory: divided and normalised as those in a file are.
+    """A task from arrays in memory, split and normalised like arrays in a file.
 
     `inputs` are an array [n, L, c] or [n, L], or a list of arrays [L_i, c] of different lengths;
     `labels` one for each: names or whole numbers for classes, other numbers for values. `more` are

@@ -39,7 +39,7 @@ def fit(
     as from `scripts/train.py`. Progress is shown on `console` (None: standard output).
 
     Raises `UsageError`, a ValueError, in one sentence before anything is trained, and `Interrupted`
-    on Ctrl-C, after saving: `scripts/train.py --resume` goes on.
+    on Ctrl-C, after saving: `scripts/train.py --resume` continues.
     """
     command = _command(task, model, None if out is None else Path(out), settings)
     folder = execute(command, Console() if console is None else console)

@@ -40,11 +40,11 @@ class AbstractLinearAttention(AbstractSelectiveSSM):
         S_t = diag(a_t) S_{t-1} + k_t v_t^T                       or, by the delta rule,
         S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T,    o_t = S_t^T q_t
 
-    `d_state` is the number K of keys of a head, which compression shrinks: with S near U g and
-    g = W^T S, W^T U = I, keys become W^T k and queries U^T q. Heads of values that share a key head
-    share W and U. Over an interval of dt samples the state decays by a_t^dt. Where something stands
-    between projections and keys, W and U are written into
-    maps behind it (`with_maps`), or they select channels.
+    `d_state` is the number K of keys of a head, which compression shrinks: with S near U g and g =
+    W^T S, W^T U = I, keys become W^T k and queries U^T q. Heads of values that share a key head
+    share W and U. Over an interval of dt samples the state decays by a_t^dt. If a convolution or
+    SiLU follows the projections, W and U become maps after it (`with_maps`), or they select
+    channels.
     """
 
     is_mixer: ClassVar[bool] = True

@@ -89,7 +89,7 @@ class AbstractSSM(eqx.Module):
 class AbstractLinearSSM(AbstractSSM):
     """A layer that is a linear time-invariant system.
 
-    `to_lti` says which one, `from_lti` builds the same kind of layer from another one, of any
+    `to_lti` returns the system. `from_lti` builds a layer of the same kind from a system with any
     number of states.
     """
 

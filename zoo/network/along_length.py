@@ -79,12 +79,13 @@ class ShardedAlongLength(eqx.Module):
 def sharded_along_length(layer: AbstractSSM, mesh: Mesh, axis: str) -> ShardedAlongLength:
     """`layer` as a function of sequences of which each device along `axis` of `mesh` has a piece.
 
-    What goes from device to device is the state that a piece leaves of nothing, and what it leaves
-    of any state before it: its decay, or by the delta rule a matrix of keys by keys. Layers with a
-    convolution hand on the samples under it too. One sequence per call; `jax.vmap` for a batch,
-    with `spmd_axis_name` for one that is sharded over another axis of the mesh.
+    Each device sends the last state of its piece from a zero state, and the map from the state
+    before the piece to the state after it: a decay, or with the delta rule a matrix of keys by
+    keys. Layers with a convolution also send the samples in its window. One sequence per call;
+    `jax.vmap` for a batch, with `spmd_axis_name` for one that is sharded over another axis of the
+    mesh.
 
-    ValueError for an axis that the mesh has not, and for a layer that is not causal.
+    ValueError for an axis that the mesh does not have, and for a layer that is not causal.
     """
     return ShardedAlongLength(layer, mesh, axis)
 

@@ -22,11 +22,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @checked
 def in_precision(model: Model, precision: Precision) -> Model:
-    """`model` as it computes in `precision`, one of `PRECISIONS`: for a training step.
+    """`model` for a training step in `precision`: "float32" (the model itself), "bf16" or
+    "bf16-systems".
 
-    "float32" is the model itself. With "bf16-systems" LRU and S5 get their inputs in bfloat16, so
-    that CPUs with tiles (AMX) compute products with B and C in it, from 32 channels on; all else
-    stays in single precision, and other layers round their inputs alone.
+    With "bf16-systems" LRU and S5 get their inputs in bfloat16, so that CPUs with tiles (AMX) compute
+    products with B and C in it, from 32 channels on. Everything else stays in single precision;
+    other layers only round their inputs.
 
     With "bf16" residual blocks have activations, weights of linear maps and products with these in
     bfloat16. In single precision stay
@@ -43,7 +44,7 @@ def in_precision(model: Model, precision: Precision) -> Model:
         loss = lambda model: objective(zoo.in_precision(model, "bf16"), batch)
 
     ValueError for another `precision`. After Micikevicius et al., ICLR 2018 (arXiv 1710.03740),
-    whose loss scale bfloat16 has no need of.
+    whose loss scale bfloat16 does not need.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -32,13 +32,13 @@ def quantize(model: Model, bits: int | None = MOST_BITS, *, state_bits: int | No
 
     Linear maps, embeddings, and the B and C of linear layers become an `Int8Matrix`, of a quarter
     of the bytes of float32 whatever the bits. The recurrence, convolutions, norms, biases, and the
-    maps that make step sizes stay; with None for `bits` all weights do. With `state_bits` what
-    layers carry from one sample to the next is rounded after each one, with a step for each row of
-    it. Layers are then gone through sample by sample, as a device would that streams.
+    maps that make step sizes stay; with `bits=None` all weights stay. With `state_bits` the carry
+    of each layer is rounded after every sample, with one step size for each row. Layers then
+    process samples one by one, as a streaming device would.
 
     `model` is any pytree that holds layers or linear maps: a classifier, a language model, one that
-    is `scanned`. It computes in all ways that it did before, and is neither trained nor compressed
-    any more: compress first. Raises a ValueError for other numbers of bits, for a model that is
+    is `scanned`. The result is called, streamed and generates as before, but cannot be trained or
+    compressed: compress first. Raises a ValueError for other numbers of bits, for a model that is
     quantised already, and for one without weights.
     """
     for name, given in (("bits", bits), ("state_bits", state_bits)):

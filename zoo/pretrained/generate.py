@@ -26,7 +26,7 @@ def generate(
     lengths: Int[AnyArray, " batch"] | None = None,
     carry: Any = None,
 ) -> tuple[Int[Array, "batch tokens"], Any]:
-    """`tokens` tokens that follow each prompt, and the carry from which to go on.
+    """`tokens` tokens that follow each prompt, and the carry for more.
 
     The memory does not grow with `tokens`, save for the tokens themselves. A `temperature` of 0
     takes the likeliest token each time; otherwise `key` is needed. The logits are divided by
@@ -36,8 +36,8 @@ def generate(
     how many rows there are.
 
     `lengths` are the lengths of the prompts if they are padded at the end. `carry` is the state
-    before the prompts, zero if not given. To go on, pass the last token as the prompt and the carry
-    that was returned.
+    before the prompts, zero if not given. To continue, pass the last token as the prompt, and the
+    returned carry.
 
     Equal blocks run in one scan. For many calls pass `zoo.scanned(model)`, which stacks them only
     once. Compiled programs serve buckets of sizes: prompts and numbers of tokens up to 1, 16, 32,
