@@ -56,7 +56,7 @@ def _command(argv: list[str], console: Any) -> Any:
     from training.studies.app import StudyCommand
     from training.studies.runner import SHARED_GPU
 
-    os.environ.update(SHARED_GPU)  # which is its runs'; this process only asks what there is
+    os.environ.update(SHARED_GPU)  # for its runs; this process only counts the devices
     parser = Parser(__doc__)
     parser.add_argument("study", nargs="?", choices=sorted(STUDIES), help="{choices}")
     parser.add_argument("--list", action="store_true", help="list the studies and their questions")

@@ -11,7 +11,7 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
     print(FIRST_LINE, flush=True)  # what follows takes seconds to import
     if any(argument.startswith("--coordinator") for argument in argv):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a lost process is told in one line
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a lost process is one line
     from rich.console import Console
 
     from training.commands.train import execute

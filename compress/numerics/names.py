@@ -14,7 +14,7 @@ def check_names(*names: str) -> None:
         known = sys.modules.get(name)
         spec = PathFinder.find_spec(name) if known is None else known.__spec__
         if spec is None:
-            continue  # an editable install may know of ours what paths do not
+            continue  # an editable install can find our packages where no path does
         places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
         foreign = [place for place in places if not Path(place).is_relative_to(ROOT / name)]
         if foreign:

@@ -58,7 +58,7 @@ def _module(where: str) -> ModuleType:
     here = str(Path.cwd())
     if here in sys.path or "" in sys.path:
         return importlib.import_module(where)
-    sys.path.append(here)  # last: it takes nothing's place
+    sys.path.append(here)  # last, so that it shadows nothing
     try:
         return importlib.import_module(where)
     finally:

@@ -160,7 +160,7 @@ def _fetch(file: RemoteFile, part: Path, progress: Progress | None) -> None:
             _append(file, part, start, progress)
         except (OSError, http.client.HTTPException) as error:
             failures = failures + 1 if _size(part) <= start else 0
-            # nobody there: say so at once; a connection that breaks off is tried again
+            # no server: fail at once; a broken connection is tried again
             if failures == _ATTEMPTS or _size(part) == 0:
                 raise _out_of_reach(file, part.parent, error) from error
 

@@ -36,7 +36,7 @@ class MLflowSink:
             ) from None
         self._metric, self._scalars, self._ended = Metric, Scalars(), False
         if uri.startswith("file:"):
-            # newer versions of MLflow refuse folders unless they are told that one is wanted
+            # newer versions of MLflow refuse folders without this setting
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         try:
             self._client = MlflowClient(tracking_uri=uri)

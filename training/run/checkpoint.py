@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from compress import family_of
 from compress.model.layers import layers_of, replace_layers
 
-# orbax tells every save at INFO and WARNING, and a failed one, which `SaveError` names, at ERROR
+# orbax logs every save at INFO and WARNING, and a failed one, which `SaveError` names, at ERROR
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 

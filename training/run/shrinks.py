@@ -119,7 +119,7 @@ class Shrinks:
         guard = self._session.config.compression.guard
         if guard is None or self._shrinker.must_cut(self._session.step):
             return False
-        return not rise <= guard  # nor does a loss pass that is no number
+        return not rise <= guard  # a loss that is not finite does not pass either
 
     def _report_rehearsal(self, outcome: Outcome, waited: float) -> None:
         self._session.emit("rehearsal", seconds=outcome.seconds, waited=waited, error=outcome.error)

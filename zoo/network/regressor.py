@@ -143,7 +143,7 @@ def regressor(
         raise ValueError(f"`frame` must have {input_size} pixels (input_size), got {frame}")
     if targets is not None and (not targets or outputs % len(targets)):
         raise ValueError(f"`targets` must be as many as divide outputs={outputs}, got {targets}")
-    # one key is left over, so that a seed means the model that it has always meant
+    # one key is unused, so that a seed gives the same model as before
     encoder_key, head_key, _, *block_keys = jax.random.split(key, 3 + blocks)
 
     def build() -> Regressor:

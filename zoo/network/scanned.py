@@ -41,8 +41,8 @@ class Stack(eqx.Module):
             block = eqx.combine(arrays, static)
             own = [OfStack(weight, k) for weight in weights]  # a slice would be a copy
             block = eqx.tree_at(_weights, block, own, is_leaf=lambda x: x is None)
-            # carries are read and written in their place: as what is scanned over and what comes
-            # out of it they would be copied once more
+            # carries are read and written in place: as inputs and outputs of the scan
+            # they would be copied once more
             before = jax.tree.map(lambda c: dynamic_index_in_dim(c, k, keepdims=False), carries)
             after, x = function(block, before, x)
             carries = jax.tree.map(

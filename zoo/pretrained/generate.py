@@ -43,7 +43,7 @@ def generate(
     once. Compiled programs serve buckets of sizes: prompts and numbers of tokens up to 1, 16, 32,
     64 and so on share a program.
     """
-    prompt = np.asarray(prompt)  # by NumPy, what is done for one length makes no program
+    prompt = np.asarray(prompt)  # in NumPy: work for one length then compiles no program
     batch, L = prompt.shape
     _check(model, prompt, tokens, temperature, top_p, key, lengths)
     deep = model if isinstance(model, ScannedModel) else scanned(model)

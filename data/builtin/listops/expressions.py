@@ -16,7 +16,7 @@ from .tokens import CLOSE, MIN, ZERO, evaluate
 
 _OPERATOR_SHARE = 0.25
 _TREES = 20_000  # that grow at once: their nodes just fit into a cache
-_ROUNDS = 100  # without a single expression, after which there are none to be had
+_ROUNDS = 100  # without a single expression, after which the search ends
 
 
 @dataclass(frozen=True)
