@@ -107,7 +107,7 @@ def test_checkpoints_that_are_gone_are_named(config, halted):
 def test_a_note_of_taking_back_without_its_checkpoint_is_named(config, halted):
     log = (halted / "metrics.jsonl").read_bytes()
     (halted / "taking_back.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"taking_back.json says .* remove the file to go on"):
+    with pytest.raises(UsageError, match=r"taking_back.json says .* remove the file to continue"):
         run(config, halted, resume=True)
     (halted / "taking_back.json").write_text("{")
     with pytest.raises(UsageError, match=r"taking_back.json must be JSON"):

@@ -25,11 +25,11 @@ def check_devices() -> None:
     """`UsageError` if JAX finds no device of the requested kind."""
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where it has no plugin
         asked = os.environ.get("JAX_PLATFORMS") or "unset"
+        why = " ".join(str(error).split())[:200] or "JAX has no plugin for them"
         raise UsageError(
-            f"JAX_PLATFORMS must name devices that this machine has, got {asked} "
-            f"({' '.join(str(error).split())[:200]})"
+            f"JAX_PLATFORMS must name devices that this machine has, got {asked} ({why})"
         ) from None
 
 
