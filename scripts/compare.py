@@ -12,6 +12,7 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv`; the exit code."""
     print((__doc__ or "").splitlines()[0], flush=True)  # what follows takes seconds to import
     from training.reporting.comparison import compare_runs
+    from training.settings.errors import check_writable
     from training.settings.help import Help
     from training.settings.parser import Parser
 
@@ -20,6 +21,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page")
     try:
         options = parser.read(argv)
+        check_writable("--out", options.out.absolute().parent)
         print(f"wrote {compare_runs(options.runs, options.out)}")
     except Help as help:
         print(help)

@@ -15,6 +15,7 @@ def main(argv: list[str]) -> int:
     from training import load_run
     from training.finished.export import written_files
     from training.run.placement import check_devices
+    from training.settings.errors import check_writable
     from training.settings.help import Help
     from training.settings.parser import Parser
 
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     )
     try:
         options = parser.read(argv)
+        check_writable("--out", options.out.absolute().parent)
         check_devices()
         files = written_files(load_run(options.run), options.out)
     except Help as help:

@@ -49,7 +49,7 @@ def remembered(*losses, **more):
         ("the first look", remembered(), seen(50, 0.9), "first look"),
         ("slow, but for long", remembered(1.0, 1.0), seen(150, 0.98), "still fast"),
         ("as slow, near the end", remembered(*[1.0] * 7), seen(650, 0.98), Question(0.005, 1.5)),
-        ("no number", remembered(1.0), seen(100, float("nan")), "no number"),
+        ("not finite", remembered(1.0), seen(100, float("nan")), "not finite"),
         ("taken back", remembered(1.0, taken_back=1), seen(150, 0.9), "taken back"),
         ("slowed", remembered(2.3, 1.0), seen(150, 0.99), Question(0.005, 1.5)),
         (
