@@ -279,15 +279,15 @@ def test_an_end_from_outside_python_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("error", "why"),
+    ("fault", "why"),
     [
         (RuntimeError("Unable to initialize backend 'cuda':\nno device"), "Unable"),
         (AssertionError(), "JAX has no plugin for them"),
     ],
 )
-def test_devices_that_are_not_there_are_named(error, why, monkeypatch):
+def test_devices_that_are_not_there_are_named(fault, why, monkeypatch):
     def none():
-        raise error
+        raise fault
 
     check_devices()
     monkeypatch.setattr(jax, "devices", none)
