@@ -200,9 +200,9 @@ def test_an_alias_stands_for_what_it_names(tmp_path):
         ("a" * 300, "cannot be used: File name too long"),
         ("a/" * 2100, "cannot be used: File name too long"),
         ("/proc/nope", "--out /proc/nope cannot be used: /proc cannot be written to"),
-        ("/dev/null", "/dev/null is no folder"),
-        ("/dev/null/x", "/dev/null is no folder"),
-        ("broken", "broken is no folder"),
+        ("/dev/null", "/dev/null is not a folder"),
+        ("/dev/null/x", "/dev/null is not a folder"),
+        ("broken", "broken is not a folder"),
     ],
     ids=lambda value: str(value)[:40],
 )

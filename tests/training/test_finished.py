@@ -168,7 +168,7 @@ def test_inputs_that_do_not_fit_are_named(kind, given, message, made):
 
 
 def test_what_is_missing_or_damaged_is_said(finished, tmp_path):
-    with pytest.raises(UsageError, match="is no finished run"):
+    with pytest.raises(UsageError, match="is not a finished run"):
         load_run(tmp_path)
     model = load_run(finished).save(tmp_path / "model")
     (model / "model.safetensors").write_bytes(b"no")

@@ -298,7 +298,7 @@ def test_arrays_of_another_shape_are_refused(tmp_path):
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "notes").write_text("")
     for folder in (tmp_path / "notes", tmp_path / "notes" / "run"):
-        with pytest.raises(UsageError, match=r"notes is no folder"):
+        with pytest.raises(UsageError, match=r"notes is not a folder"):
             run(small(), folder)
 
 

@@ -345,7 +345,7 @@ def test_places_that_cannot_be_written_are_found_before_anything_runs(tmp_path, 
     for place in (file, file / "below"):
         folders = {"out": tmp_path / "out", "runs": tmp_path / "runs", option: place}
         with pytest.raises(
-            UsageError, match=f"--{option} {place} cannot be used: {file} is no folder"
+            UsageError, match=f"--{option} {place} cannot be used: {file} is not a folder"
         ):
             execute_study(StudyCommand(TINY, **folders), console)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -44,7 +44,7 @@ def check_run(folder: Path) -> None:
     """`UsageError` unless `folder` is a finished run."""
     for name in ("config.yaml", "summary.json", "checkpoints"):
         if not (folder / name).exists():
-            raise UsageError(f"{folder} is no finished run: {folder / name} is missing")
+            raise UsageError(f"{folder} is not a finished run: {folder / name} is missing")
 
 
 def trained_run(

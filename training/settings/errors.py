@@ -85,7 +85,9 @@ def check_writable(option: str, folder: Path) -> None:
         raise _unusable(option, folder, error) from None
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
     if not there.is_dir():
-        raise UsageError(f"{option} {_short(folder)} cannot be used: {_short(there)} is no folder")
+        raise UsageError(
+            f"{option} {_short(folder)} cannot be used: {_short(there)} is not a folder"
+        )
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))
     except OSError:

@@ -40,7 +40,7 @@ def _import_file(path: Path) -> None:
         return
     spec = importlib.util.spec_from_file_location(module, path)
     if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
+        raise ImportError("it is not a Python file")
     sys.modules[module] = found = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(found)
