@@ -83,16 +83,19 @@ def compress(
 ) -> tuple[PyTree, PyTree]:
     """`model` with smaller `AbstractSSM` layers, and `opt_state` carried over to it.
 
-    `model` is any pytree that holds such layers; `opt_state` any optax state of it, or None.
+    `model` is any pytree that holds such layers. `opt_state` is any optax state of it, or None.
     `policy`, `method`, `tolerance` and `batch` are those of `compress.plan`; an existing `plan`
     replaces them. Without any of them the tolerance is 0.01 by white noise, and the output of a
-    layer then differs by at most 2 * sum(dropped sigma) * ||input||. Computed in double precision;
-    classes, dtypes and settings stay, so a jitted training step is traced again once. Parts without
-    a cut are returned as the same objects: model and state themselves if nothing is cut. A layer
-    object in two places of the model is cut once if both have the same spectrum and rank. With data
-    each place has its own inputs, and becomes a separate layer. Another version of the model, such
-    as an average of it, follows the model's cut if it is part of the state, as in `compress(model,
-    (opt_state, average))`; inside `model` it is cut by itself.
+    layer then differs by at most 2 * sum(dropped sigma) * ||input||.
+
+    The cut is computed in double precision. Classes, dtypes and settings stay, so a jitted training
+    step is traced once more. Parts without a cut are returned as the same objects: model and state
+    themselves if nothing is cut.
+
+    A layer object in two places of the model is cut once if both have the same spectrum and rank.
+    With data each place has its own inputs, and becomes a separate layer. Another version of the
+    model, such as an average, follows the model's cut if it is part of the state, as in
+    `compress(model, (opt_state, average))`. Inside `model` it is cut by itself.
 
     `moments` says what happens to the optimizer's moments of a layer that is cut:
 

@@ -5,45 +5,43 @@ and "step", and passes each to every *sink*: the log on disk, TensorBoard, the t
 `metrics.jsonl` in the run directory holds one event on each line, in the order in which they
 happened. Steps count optimizer updates, times are in seconds, accuracies lie in [0, 1]:
 
-    start       step 0, task, kind (of the task), model, seed, total_steps, parameters, length
-                (samples in a sequence), outputs (classes, values or tokens), baselines {name:
-                accuracy, or the main measure}, layers [{path, d_state}]
-    train       step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second, d_state
-                [one for each layer], width [the same of the program that trains them], alone
-                (whether nothing was computed in the background), seconds (since the run began);
-                means over the steps since the previous one
-    eval        step, split ("validation" or "test"), loss, MEASURES, seconds, duration
-    spectrum    step, layers [{path, d_state, sigma (Hankel singular values, descending), gramians
-                (the source of sigma)}]
-    shrink      step, layers [{path, before, after, sigma, gramians (the source of sigma), bounded
-                (whether the bound applies to this cut: not with methods on data), bound (of
-                balanced truncation to this size: 2 * sum of the HSVs beyond it), sigma_next (the
-                first of them), error (measured H-infinity error), holds (whether it is within the
-                bound); the last two are null without a cut, the last four for a selective layer}],
-                loss_before, loss_after (on the calibration sequences), rejected (sizes of a cut
-                that compression.guard refused, or null), plan_seconds, compress_seconds, duration
-                (until training continued, including waiting; errors are measured after that);
-                without a cut, before == after
-    look        step, decision ("wait", "cut", or "held" for a cut on trial that holds), why (in
-                words), loss, trivial (the loss of a constant answer), duration; in mode auto, on
-                held-back sequences. The "shrink" event of a cut has the same why, a "rollback" has
-                its own
-    rehearsal   step (of the first shrink, whose event comes next), seconds (in the background),
-                waited (by the shrink, for its end), error (text or null)
-    takeover    step, d_state [one for each layer: training continues in programs of these sizes;
-                since the last shrink it ran in the larger programs], seconds (of compilation in
-                the background), waited (for its end), error (or null)
-    compile     step, seconds, what ("train step" or "eval step"), background (whether training
-                continued meanwhile; logged at its end)
-    checkpoint  step (whose state is complete on the disk; logged after that)
-    rollback    step (to which the run returns), from_step, tried [sizes that did not hold], d_state
-                [sizes now], measured (validation measure of the discarded model), needed (the
-                measure that it had to reach); events between the two steps leave the log
-    best        step, best_step (best validation step after the last cut), validation {loss,
-                MEASURES}, test {loss, MEASURES} (at that step)
-    resume      step, damaged [steps of later checkpoints that could not be read]
-    interrupt   step
-    end         step
+- `start`: step 0, task, kind (of the task), model, seed, total_steps, parameters, length (samples
+  in a sequence), outputs (classes, values or tokens), baselines {name: accuracy, or the main
+  measure}, layers [{path, d_state}]
+- `train`: step, loss, MEASURES, learning_rate, learning_rate_ssm, steps_per_second, d_state [one
+  for each layer], width [the same of the program that trains them], alone (whether nothing was
+  computed in the background), seconds (since the run began); means over the steps since the
+  previous one
+- `eval`: step, split ("validation" or "test"), loss, MEASURES, seconds, duration
+- `spectrum`: step, layers [{path, d_state, sigma (Hankel singular values, descending), gramians
+  (the source of sigma)}]
+- `shrink`: step, layers [{path, before, after, sigma, gramians (the source of sigma), bounded
+  (whether the bound applies to this cut: not with methods on data), bound (of balanced truncation
+  to this size: 2 * sum of the HSVs beyond it), sigma_next (the first of them), error (measured
+  H-infinity error), holds (whether it is within the bound); the last two are null without a cut,
+  the last four for a selective layer}], loss_before, loss_after (on the calibration sequences),
+  rejected (sizes of a cut that compression.guard refused, or null), plan_seconds, compress_seconds,
+  duration (until training continued, including waiting; errors are measured after that); without a
+  cut, before == after
+- `look`: step, decision ("wait", "cut", or "held" for a cut on trial that holds), why (in words),
+  loss, trivial (the loss of a constant answer), duration; in mode auto, on held-back sequences. The
+  "shrink" event of a cut has the same why, a "rollback" has its own
+- `rehearsal`: step (of the first shrink, whose event comes next), seconds (in the background),
+  waited (by the shrink, for its end), error (text or null)
+- `takeover`: step, d_state [one for each layer: training continues in programs of these sizes;
+  since the last shrink it ran in the larger programs], seconds (of compilation in the background),
+  waited (for its end), error (or null)
+- `compile`: step, seconds, what ("train step" or "eval step"), background (whether training
+  continued meanwhile; logged at its end)
+- `checkpoint`: step (whose state is complete on the disk; logged after that)
+- `rollback`: step (to which the run returns), from_step, tried [sizes that did not hold], d_state
+  [sizes now], measured (validation measure of the discarded model), needed (the measure that it had
+  to reach); events between the two steps leave the log
+- `best`: step, best_step (best validation step after the last cut), validation {loss, MEASURES},
+  test {loss, MEASURES} (at that step)
+- `resume`: step, damaged [steps of later checkpoints that could not be read]
+- `interrupt`: step
+- `end`: step
 
 MEASURES are those of the kind of the task (`training.model.objective`), by their keys, such as
 accuracy. Numbers that JSON cannot hold (NaN and infinity) are written as null. An event may have
