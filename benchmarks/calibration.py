@@ -123,8 +123,8 @@ def trial(run: Run, seed: int) -> list[dict]:
 
 def table(rows: list[dict], label: str, key) -> list[str]:
     lines = [
-        f"| states | {label} | rise of the loss, each seed | mean | seconds |",
-        "|" + "---|" * 5,
+        f"| states | {label} | rise of the loss, each seed | mean |",
+        "|" + "---|" * 4,
     ]
     for rank in RANKS:
         groups: dict = {}
@@ -134,9 +134,8 @@ def table(rows: list[dict], label: str, key) -> list[str]:
         for name, group in groups.items():
             rises = [row["rise"] for row in group]
             each = ", ".join(f"{x:.4f}" for x in rises)
-            seconds = statistics.median(row["seconds"] for row in group)
             mean = statistics.mean(rises)
-            lines.append(f"| {STATES} -> {rank} | {name} | {each} | {mean:.4f} | {seconds:.1f} |")
+            lines.append(f"| {STATES} -> {rank} | {name} | {each} | {mean:.4f} |")
     return lines
 
 
@@ -164,8 +163,7 @@ def main() -> None:
         lines = [
             f"Two-block LRU classifiers on {options.task}, {STATES} states a layer, "
             f"{CALIBRATION} calibration sequences of {task.length} samples ({total} in all); "
-            "by `benchmarks/calibration.py`. Seconds are those of a machine shared with other work "
-            "and hold compilation.",
+            "by `benchmarks/calibration.py`.",
             "",
             *table(of_ways, "cut by", lambda row: row["way"]),
             "",
