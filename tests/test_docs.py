@@ -254,7 +254,10 @@ def test_the_page_of_the_design_names_every_room(package):
     assert sorted(room for room in names if f"`{room}`" not in text("docs/design.md")) == []
 
 
-STUBS = re.compile(r"\bborn (?:so|small|at|as)\b|let alone|\blets? pass\b|weighed by what they do")
+STUBS = re.compile(
+    r"\bborn (?:so|small|at|as)\b|let alone|\blets? pass\b|weighed by what they do"
+    r"|in the place of|\bis as here\b|times say nothing|ran beside"
+)
 """Phrases of no plain English that have stood in this project."""
 
 
@@ -262,5 +265,6 @@ def test_nobody_has_to_guess_what_a_sentence_means():
     files = [ROOT / name for name in NAMES if not name.endswith(("README.md", "changelog.md"))]
     for package in ("zoo", "data", "compress", "training", "scripts", "benchmarks", "docs"):
         files += (ROOT / package).rglob("*.py")
+    files += (DOCS / "notebooks").glob("*.ipynb")
     found = {str(file.relative_to(ROOT)): STUBS.findall(file.read_text()) for file in files}
     assert {name: phrases for name, phrases in found.items() if phrases} == {}

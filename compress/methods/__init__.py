@@ -3,7 +3,7 @@
     compress(model, opt_state, method=Data(batch=x))
 
 `WhiteNoise` is balanced truncation, in its complex form the paper's method. `Data` measures the
-states on data. `Horizon` takes Gramians over a finite time. `H2Optimal` goes on from the truncated
+states on data. `Horizon` takes Gramians over a finite time. `H2Optimal` starts from the truncated
 system to the nearest one. `SmallestValues` and `RandomValues` are ablations.
 
 A method of your own derives from `AbstractMethod` and defines `spectrum`. A method with other

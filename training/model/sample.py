@@ -36,7 +36,7 @@ def written_sample(model: Any, task: Task, seed: int) -> str | None:
 
 
 PROMPT = 40
-"""Tokens of the test split that the sample goes on from."""
+"""Tokens of the test split that the sample continues."""
 
 SAMPLE_STREAM = 4
 """Keeps the sample's draws apart from other uses of the run's seed."""
