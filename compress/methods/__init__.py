@@ -3,8 +3,8 @@
     compress(model, opt_state, method=Data(batch=x))
 
 `WhiteNoise` is balanced truncation, in its complex form the paper's method. `Data` measures the
-states on data. `Horizon` takes Gramians over a finite time. `H2Optimal` starts from the truncated
-system to the nearest one. `SmallestValues` and `RandomValues` are ablations.
+states on data. `Horizon` takes Gramians over a finite time. `H2Optimal` searches the
+nearest system from the truncated one. `SmallestValues` and `RandomValues` are ablations.
 
 A method of your own derives from `AbstractMethod` and defines `spectrum`. A method with other
 Gramians of a linear layer derives from `AbstractLinearMethod` and defines `weighing`.
