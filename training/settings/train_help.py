@@ -53,7 +53,7 @@ def _main() -> dict[str, dict[str, str]]:
             "steps": "optimizer steps",
             "batch_size": "sequences in a batch",
             "seed": "seed of parameters, batches and dropout",
-            "precision": "activations, products: float32, bf16, bf16-systems",
+            "precision": "of steps: float32, bf16, bf16-systems",
             "data_dir": "folder with the task's official files",
         },
         "Size at the start": {

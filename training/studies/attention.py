@@ -39,10 +39,10 @@ ATTENTION = (
     Study(
         name="linear-attention",
         question=(
-            "Linear attention must hold what it is asked for. Gated DeltaNet on associative "
-            "recall: what does half of its keys cost, and a quarter, when they go in the first "
-            "tenth of training, at half time, or when it is done, and when the model "
-            "never has them? Mamba-2 and S5 beside it."
+            "Associative recall needs a state that stores all pairs. What does it cost Gated "
+            "DeltaNet to keep half of its keys, or a quarter, if the others are cut in the first "
+            "tenth of training, at half time, or after training, and if the model never has "
+            "them? Mamba-2 and S5 are compared."
         ),
         model="gated_deltanet",
         task="mqar",
@@ -53,7 +53,7 @@ ATTENTION = (
     ),
     Study(
         name="linear-attention-text",
-        question="The same on text.",
+        question="What do the same cuts cost on text?",
         model="gated_deltanet",
         task="charlm",
         reference="whole",
