@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_shares, reading
 from ..store.places import Places
 from ..task import InputKind, Missing, Task
 from .columns import NAMES, columns_task
@@ -36,6 +37,9 @@ class ArraysConfig:
     """Whether to scale each real channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
     """Whether all classes have equal weight in the loss, however rare."""
+
+    def __post_init__(self):
+        check_shares(self)
 
 
 def load_arrays(path: Path, config: ArraysConfig, places: Places) -> Task:
@@ -71,46 +75,52 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             called = rest if prefix in SPLITS and rest else name
             if called not in NAMES:
                 raise ValueError(f"arrays must be called {', '.join(NAMES)}, got {name} in {file}")
-            found.setdefault(own, {})[called] = array
+            if called in found.setdefault(own, {}):
+                raise ValueError(
+                    f"split {own} must have one array {called}, got {name} in {file} too"
+                )
+            found[own][called] = array
     if "train" not in found:
         raise ValueError(f"there must be a split train, got {', '.join(found) or 'no arrays'}")
     return found
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, EOFError, TypeError) as error:
-        raise ValueError(f"{file} must be an .npz file of plain arrays, got: {error}") from None
+    with reading(file, "an .npz file of plain arrays"), file.open("rb") as content:
+        arrays = np.load(content, allow_pickle=False)
+        return dict(arrays)
 
 
 def _read_npy(file: Path) -> dict[str, Any]:
-    try:
+    with reading(file, "an .npy file of a plain array"):
         array = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} must be an .npy file of a plain array, got: {error}") from None
     name = file.stem if file.stem not in SPLITS else "inputs"
     return {name: array}
 
 
 def _read_parquet(file: Path) -> dict[str, Any]:
     """A row is a sequence; `inputs` are lists of numbers, or lists of lists of channels."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
-    try:
+    with reading(file, "a Parquet file of columns with names of their own"):
         table = parquet.read_table(file)
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{file} must be a Parquet file, got: {error}") from None
-    return {name: _column(table.column(name).to_pylist()) for name in table.column_names}
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return {name: _column(name, values) for name, values in columns.items()}
 
 
-def _column(values: list[Any]) -> Any:
+def _column(name: str, values: list[Any]) -> Any:
     """A column as an array, or as a list where its rows differ in length."""
     try:
-        return np.asarray(values)
-    except ValueError:
+        array = np.asarray(values)
+        if array.dtype.kind == "O" and not any(isinstance(value, str) for value in values):
+            array = array.astype(np.float64)  # NaN where there is nothing
+        return array
+    except (ValueError, TypeError):  # rows of several lengths
+        pass
+    try:
         return [np.asarray(value, np.float64) for value in values]
+    except (ValueError, TypeError):
+        raise ValueError(f"column {name} must hold numbers, or lists of them, got others") from None
 
 
 READERS = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}

@@ -1,23 +1,32 @@
 """Recordings: a folder of WAV files, where the class is a subfolder or the beginning of the file's
 name."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from ..checks import check_at_least, check_choice
+from ..checks import check_at_least, check_choice, check_shares, reading
 from ..store.places import Places
 from ..task import Split, Task
 from ..typing import checked
 from .divide import SPLITS
 from .supervised import Labelled, supervised_task
+
+MOST_RATE = 1_000_000
+"""Highest rate of a recording, or of what it is brought to [1/s]."""
+MOST_BANDS = 4096
+"""Most mel bands."""
+LONGEST = 86_400
+"""Most seconds of a recording, a day."""
+SPARE = 1.0
+"""Seconds after the end, where the filter of a change of rate reaches [s]."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,15 @@ class AudioConfig:
     def __post_init__(self):
         check_choice(self, "features", ("mel", "raw"))
         check_at_least(self, rate=100, bands=1)
+        check_shares(self)
+        for name, most in (("rate", MOST_RATE), ("bands", MOST_BANDS)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         for name in ("seconds", "hop"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= LONGEST:
+                raise ValueError(
+                    f"{name} must be above 0, and at most {LONGEST}, got {getattr(self, name)}"
+                )
 
 
 def load_audio(path: Path, config: AudioConfig, places: Places) -> Task:
@@ -105,7 +120,8 @@ def _class_of(file: Path, root: Path) -> str:
 
 def _steps(file: Path, config: AudioConfig) -> np.ndarray:
     """The steps [L, channels] of a recording."""
-    wave = read_wave(file, config.rate)[: max(1, round(config.seconds * config.rate))]
+    steps = max(1, round(config.seconds * config.rate))
+    wave = read_wave(file, config.rate, config.seconds)[:steps]
     if config.features == "raw":
         return wave[:, None]
     hop = max(1, round(config.hop * config.rate))
@@ -113,20 +129,23 @@ def _steps(file: Path, config: AudioConfig) -> np.ndarray:
 
 
 @checked
-def read_wave(file: Path, rate: int) -> Float[np.ndarray, " L"]:
-    """The samples of a recording in [-1, 1], all channels in one, at `rate` [1/s]."""
+def read_wave(file: Path, rate: int, seconds: float | int = LONGEST) -> Float[np.ndarray, " L"]:
+    """The samples of a recording in [-1, 1], all channels in one, at `rate` [1/s]; those of its
+    first `seconds`, and some after them."""
     from scipy.io import wavfile
     from scipy.signal import resample_poly
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
-            own, samples = wavfile.read(file)
-    except (ValueError, OSError, EOFError, IndexError, UnboundLocalError) as error:
-        raise ValueError(f"{file} must be a WAV file, got: {error}") from None
+    with reading(file, "a WAV file"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
+        warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)  # a cut file
+        own, samples = wavfile.read(file)
+    if not 1 <= own <= MOST_RATE:
+        raise ValueError(f"{file} must have 1 to {MOST_RATE} samples per second, got {own}")
     if not samples.size:
         raise ValueError(f"{file} must hold a sample or more, got none")
-    wave = samples.astype(np.float64)
+    wave = samples[: math.ceil((seconds + SPARE) * own)].astype(np.float64)
+    if not np.isfinite(wave).all():
+        raise ValueError(f"{file} must hold finite samples, got NaN or infinity")
     if samples.dtype.kind == "u":
         wave -= 128
     if samples.dtype.kind in "iu":
@@ -134,7 +153,7 @@ def read_wave(file: Path, rate: int) -> Float[np.ndarray, " L"]:
     if wave.ndim == 2:
         wave = wave.mean(axis=1)
     if own != rate:
-        common = gcd(own, rate)
+        common = math.gcd(own, rate)
         wave = resample_poly(wave, rate // common, own // common)
     return wave
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_shares
 from ..task import Split
 
 SPLITS = ("train", "validation", "test")
@@ -20,10 +21,9 @@ class Shares:
     seed: int
 
     def __post_init__(self):
-        for name in ("validation", "test"):
-            value = getattr(self, name)
-            if not 0 < value < 0.5:
-                raise ValueError(f"{name} must be in (0, 0.5), got {value}")
+        check_shares(self)
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
 
 
 def class_numbers(
@@ -33,12 +33,14 @@ def class_numbers(
 
     ValueError for a single class, and for one that the training split lacks.
     """
-    names = np.unique(np.asarray(labels["train"]))
+    given = {split: _names(own) for split, own in labels.items()}
+    if len({array.dtype.kind in "US" for array in given.values()}) > 1:
+        raise ValueError("labels must be names in all splits, or numbers in all, got both")
+    names = np.unique(given["train"])
     if len(names) < 2:
         raise ValueError(f"labels must be of two classes or more, got {names.tolist()}")
     numbers = {}
-    for split, own in labels.items():
-        array = np.asarray(own)
+    for split, array in given.items():
         unknown = np.setdiff1d(array, names)
         if len(unknown):
             raise ValueError(
@@ -46,6 +48,21 @@ def class_numbers(
             )
         numbers[split] = np.searchsorted(names, array).astype(np.int32)
     return numbers, tuple(map(str, names))
+
+
+def _names(labels: Any) -> np.ndarray:
+    """The names or numbers of classes, one for each sequence."""
+    array = np.asarray(labels)
+    if array.dtype.kind == "O" and all(isinstance(each, str) for each in array.flat):
+        array = array.astype(str)
+    if array.ndim != 1 or array.dtype.kind not in "fiubUS":
+        raise ValueError(
+            f"labels of classes must be names or numbers, one for each sequence, got {array.dtype} "
+            f"of shape {array.shape}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("labels of classes must be finite, got NaN or infinity")
+    return array
 
 
 def divided(parts: Mapping[str, Split], shares: Shares, classify: bool) -> dict[str, Split]:

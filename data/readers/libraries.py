@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_shares
 from ..store.places import Places
 from ..task import InputKind, Missing, Task
 from .columns import columns_task
@@ -41,6 +42,9 @@ class DatasetConfig:
     """Whether to scale each real channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
     """Whether all classes have equal weight in the loss, however rare."""
+
+    def __post_init__(self):
+        check_shares(self)
 
 
 def load_tfds(name: str, config: DatasetConfig, places: Places) -> Task:

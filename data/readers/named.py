@@ -46,11 +46,18 @@ FORMATS: tuple[Format, ...] = (
     Format((".txt", ".md"), TextConfig, load_text),
 )
 """A folder is of the first format whose files it holds."""
+MOST_FILES = 1_000_000
+"""Most files, and folders, in the folder of a task."""
 
 
 def is_own(name: str) -> bool:
     """Whether `name` is the user's own data: by its form, or because such a file exists."""
-    return any(sign in name for sign in (":", "/", ".")) or Path(name).exists()
+    if not name.strip() or "\0" in name:
+        return False
+    try:
+        return any(sign in name for sign in (":", "/", ".")) or Path(name).exists()
+    except OSError:
+        return False
 
 
 def full_name(name: str) -> str:
@@ -80,9 +87,13 @@ def own_entry(name: str) -> TaskEntry:
 
 def _path_entry(name: str) -> TaskEntry:
     path = Path(name)
-    if not path.exists():
-        raise ValueError(f"`task` {name}: there is no such file or folder")
-    found = _format_of(path)
+    try:
+        there = path.exists()
+        found = _format_of(path) if there else None
+    except OSError as error:  # a name that is too long, a folder that is not ours
+        raise ValueError(f"`task` {name[:200]} must be readable, got: {error.strerror}") from None
+    if found is None:
+        raise ValueError(f"`task` {name} must exist, got no such file or folder")
     return TaskEntry(found.config_class, partial(_load, found, path))
 
 
@@ -93,7 +104,7 @@ def _format_of(path: Path) -> Format:
             return Format((), StoredConfig, load_stored)
         if any((path / name).is_file() for name in SAVED):
             return Format((), DatasetConfig, load_saved)
-        there = {file.suffix.lower() for file in path.rglob("*") if file.is_file()}
+        there = _suffixes_in(path)
     for each in FORMATS:
         if there & set(each.suffixes):
             return each
@@ -101,9 +112,21 @@ def _format_of(path: Path) -> Format:
     raise ValueError(f"`task` {path} must be, or hold, files of one of {known}, got none")
 
 
+def _suffixes_in(folder: Path) -> set[str]:
+    """The suffixes of the files in a folder. ValueError for one that is too large to hold a task,
+    such as the root."""
+    found = set()
+    for count, file in enumerate(folder.rglob("*")):
+        if count >= MOST_FILES:
+            raise ValueError(f"`task` {folder} must have at most {MOST_FILES} files, got more")
+        if file.is_file():
+            found.add(file.suffix.lower())
+    return found
+
+
 def _load(found: Format, path: Path, config: Any, places: Places) -> Task:
     try:
         return found.load(path, config, places)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"`task` {path}: {said}") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_at_least
+from ..checks import check_at_least, check_shares, float32, reading
 from ..store.places import Places
 from ..task import Missing, Task
 from .forecast import forecast_task
@@ -64,9 +64,11 @@ class SeriesConfig:
         check_at_least(self, horizon=1)
         if self.window is not None:
             check_at_least(self, window=1)
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+        check_shares(self)
+        for name in ("columns", "targets"):
+            names = getattr(self, name)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{name} must name each column once, got {', '.join(names)}")
 
 
 def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
@@ -80,13 +82,8 @@ def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
     for name in targets:
         if name not in columns:
             raise ValueError(f"targets must be among the columns {', '.join(columns)}, got {name}")
-    values = np.stack(list(columns.values()), axis=-1).astype(np.float32)
-    if config.missing == "refuse" and not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(
-            f'cells must hold numbers unless missing="mask", got none in row {row + 2}, column '
-            f"{list(columns)[column]}"
-        )
+    values = float32(np.stack(list(columns.values()), axis=-1))
+    _check_cells(values, list(columns), config.missing)
     window = config.window or max(2, min(WINDOW, len(values) // 20))
     return forecast_task(
         file.stem,
@@ -99,6 +96,17 @@ def load_series(path: Path, config: SeriesConfig, places: Places) -> Task:
         intervals=_steps(times) if config.intervals else None,
         notes=_notes(times),
     )
+
+
+def _check_cells(values: np.ndarray, columns: list[str], missing: Missing) -> None:
+    """ValueError for the first cell that is empty, unless it may be, or too large."""
+    wrong = np.isinf(values) if missing == "mask" else ~np.isfinite(values)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        where = f"row {row + 2}, column {columns[column]}"
+        if np.isinf(values[row, column]):
+            raise ValueError(f"cells must hold numbers that float32 has, got another in {where}")
+        raise ValueError(f'cells must hold numbers unless missing="mask", got none in {where}')
 
 
 def read_windows(path: Path, config: SeriesConfig, task: Task) -> dict[str, np.ndarray]:
@@ -118,7 +126,8 @@ def read_windows(path: Path, config: SeriesConfig, task: Task) -> dict[str, np.n
             f"{path} must have {task.length} rows or more, as many as a forecast looks back on, "
             f"got {len(times)}"
         )
-    values = np.stack(list(columns.values()), axis=-1).astype(np.float32)
+    values = float32(np.stack(list(columns.values()), axis=-1))
+    _check_cells(values, list(columns), "mask")
     window = np.lib.stride_tricks.sliding_window_view
     rows = range(len(times)) if name is None else table.column(name).to_pylist()
     found = {
@@ -141,12 +150,13 @@ def _only_file(path: Path) -> Path:
 
 
 def _read(file: Path) -> Any:
-    from pyarrow import ArrowException, csv
+    from pyarrow import csv
 
-    try:
+    with reading(file, "a CSV file with a line of names"):
         table = csv.read_csv(file)
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{file} must be a CSV file with a line of names, got: {error}") from None
+        names = table.column_names  # read as UTF-8 only here
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{file} must have columns of different names, got {twice[0]!r} twice")
     if not table.num_rows:
         raise ValueError(f"{file} must hold a row or more, got none")
     return table
@@ -172,6 +182,8 @@ def _times(table: Any, config: SeriesConfig) -> tuple[str | None, np.ndarray]:
     if name not in kinds:
         raise ValueError(f"time must be one of {', '.join(kinds)}, got {name}")
     times = _seconds(table.column(name), name, config.time_format)
+    if np.isinf(times).any():
+        raise ValueError(f"times must be finite, got infinity in column {name}")
     falls = _falls(times)
     if len(falls):
         row = int(falls[0])
@@ -244,7 +256,7 @@ def _columns(
     if not names:
         there = ", ".join(table.column_names)
         raise ValueError(f"there must be a column of numbers besides the times, got {there}")
-    return {name: table.column(name).cast("float64").to_numpy() for name in names}
+    return {name: table.column(name).cast("float64", safe=False).to_numpy() for name in names}
 
 
 def _steps(times: np.ndarray) -> np.ndarray:
@@ -252,7 +264,7 @@ def _steps(times: np.ndarray) -> np.ndarray:
     steps = np.diff(times, prepend=times[0])
     usual = np.median(steps[1:]) if len(steps) > 1 else 1.0
     steps[0] = usual
-    return (steps / usual).astype(np.float32)
+    return float32(steps / usual)
 
 
 def _notes(times: np.ndarray) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import check_at_least
+from ..checks import check_at_least, check_shares, reading
 from ..store.places import Places
 from ..task import Task, text_split
 from ..text import BYTES
@@ -30,9 +30,7 @@ class TextConfig:
 
     def __post_init__(self):
         check_at_least(self, length=1)
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+        check_shares(self)
 
 
 def load_text(path: Path, config: TextConfig, places: Places) -> Task:
@@ -104,15 +102,18 @@ def _tokenized(files: list[Path], tokenizer: Path) -> tuple[np.ndarray, tuple[st
         raise ValueError(
             f"{tokenizer} needs the package tokenizers: pip install 'compressm-zoo[text]'"
         ) from None
-    try:
-        made = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # it raises nothing narrower
-        raise ValueError(f"{tokenizer} must be a tokenizer's file, got: {error}") from None
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
-    tokens = [np.array(each.ids, np.int32) for each in made.encode_batch(texts)]
-    numbers = range(made.get_vocab_size())
-    symbols = tuple(made.decode([k]) or made.id_to_token(k) or "" for k in numbers)
-    return np.concatenate(tokens), symbols
+    with reading(tokenizer, "a tokenizer's file"):
+        made = Tokenizer.from_file(str(tokenizer))
+        tokens = [np.array(each.ids, np.int32) for each in made.encode_batch(texts)]
+        numbers = range(made.get_vocab_size())
+        symbols = tuple(made.decode([k]) or made.id_to_token(k) or "" for k in numbers)
+    found = np.concatenate([np.zeros(0, np.int32), *tokens])
+    if found.size and int(found.max()) >= len(symbols):
+        raise ValueError(
+            f"{tokenizer} must number its {len(symbols)} tokens from 0, got {int(found.max())}"
+        )
+    return found, symbols
 
 
 def _frequency_bits(train: np.ndarray, test: np.ndarray, size: int) -> float:

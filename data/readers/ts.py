@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import check_shares, float32
 from ..store.places import Places
 from ..task import Missing, Split, Task
 from .supervised import Labelled, supervised_task
@@ -33,6 +34,9 @@ class TimeSeriesConfig:
     """Whether to scale each channel to mean 0 and deviation 1 on the training split."""
     balance: bool = False
     """Whether all classes have equal weight in the loss, however rare."""
+
+    def __post_init__(self):
+        check_shares(self)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ def _files(path: Path) -> tuple[str, dict[str, Path]]:
     """The name of the problem, and the files by split."""
     there = sorted(path.glob("*.ts")) if path.is_dir() else [path]
     names = {_problem(file)[0] for file in there}
-    if len(names) > 1:
-        raise ValueError(f"there must be one problem in the folder, got {', '.join(sorted(names))}")
+    if len(names) != 1:
+        got = ", ".join(sorted(names)) or "none right in it"
+        raise ValueError(f"there must be one problem in the folder, got {got}")
     name = names.pop()
     folder = path if path.is_dir() else path.parent
     found = {
@@ -88,7 +93,7 @@ def read_series(file: Path) -> list[np.ndarray]:
 def _read(file: Path) -> _Cases:
     header: dict[str, list[str]] = {}
     series, labels, begun = [], [], False
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = file.read_text(encoding="utf-8-sig", errors="replace")
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.strip()
         if not line or line.startswith(("#", "%")):
@@ -96,9 +101,9 @@ def _read(file: Path) -> _Cases:
         if not begun:
             if not line.startswith("@"):
                 raise ValueError(f"{file.name}, line {number}: the header must end with @data")
-            name, *values = line[1:].split()
-            header[name.lower()] = values
-            begun = name.lower() == "data"
+            name, *values = line[1:].lower().split() or [""]
+            header[name] = values
+            begun = name == "data"
             continue
         try:
             case, label = _case(line)
@@ -108,10 +113,10 @@ def _read(file: Path) -> _Cases:
         labels.append(label)
     if not series:
         raise ValueError(f"{file.name} must hold a case or more after @data, got none")
-    if header.get("timestamps", ["false"])[0].lower() == "true":
+    if header.get("timestamps", [])[:1] == ["true"]:
         raise ValueError(f"{file.name} must have @timeStamps false, got true")
-    classify = header.get("classlabel", ["false"])[0].lower() == "true"
-    if not classify and header.get("targetlabel", ["false"])[0].lower() != "true":
+    classify = header.get("classlabel", [])[:1] == ["true"]
+    if not classify and header.get("targetlabel", [])[:1] != ["true"]:
         raise ValueError(f"{file.name} must have @classLabel true or @targetLabel true")
     return _Cases(series, labels, classify)
 
@@ -119,12 +124,9 @@ def _read(file: Path) -> _Cases:
 def _case(line: str) -> tuple[np.ndarray, str]:
     """A case [L, channels], and the label at its end."""
     *dimensions, label = line.split(":")
-    if not dimensions:
+    if not dimensions or not label.strip():
         raise ValueError("a case must have values and a label, separated by a colon")
-    columns = [
-        np.array([np.nan if x.strip() in ("?", "") else float(x) for x in one.split(",")])
-        for one in dimensions
-    ]
+    columns = [np.array([_number(x.strip()) for x in one.split(",")]) for one in dimensions]
     lengths = {len(column) for column in columns}
     if len(lengths) > 1:
         raise ValueError(f"dimensions must be equally long, got {sorted(lengths)}")
@@ -135,10 +137,20 @@ def _case(line: str) -> tuple[np.ndarray, str]:
     return case[: there[-1] + 1], label.strip()  # what follows is padding in some archives
 
 
+def _number(word: str) -> float:
+    """The number that a word is; NaN where it is missing."""
+    if word in ("?", ""):
+        return np.nan
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"values must be numbers or ?, got {word[:40]!r}") from None
+
+
 def _labelled(cases: _Cases, config: TimeSeriesConfig) -> Labelled:
     names = np.asarray(cases.labels) if cases.classify else None
     labels = np.zeros(len(cases.labels), np.int32)
     if names is None:
-        labels = np.array([float(label) for label in cases.labels], np.float32)
+        labels = float32([_number(label) for label in cases.labels])
     split = Split.from_sequences(cases.series, labels, missing=config.missing)
     return Labelled(split, names)

@@ -5,7 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import float32
 from .batch import InputKind
+
+MOST_TOKENS = 2**31 - 1
+"""Bound of the numbers of tokens."""
 
 
 def padded_sequences(
@@ -18,7 +22,7 @@ def padded_sequences(
     if not len(sequences):
         raise ValueError("sequences must be one or more, got none")
     dtype = np.float32 if kind == "real" else np.int32
-    arrays = [_column(np.asarray(x), dtype, kind, k) for k, x in enumerate(sequences)]
+    arrays = [_column(np.asarray(x), kind, k) for k, x in enumerate(sequences)]
     lengths = np.array([len(x) for x in arrays], np.int32)
     channels = arrays[0].shape[1:]
     for k, x in enumerate(arrays):
@@ -38,7 +42,7 @@ def padded_sequences(
     return padded, lengths
 
 
-def _column(x: np.ndarray, dtype: Any, kind: InputKind, k: int) -> np.ndarray:
+def _column(x: np.ndarray, kind: InputKind, k: int) -> np.ndarray:
     """A sequence in the shape of its kind."""
     most = 2 if kind == "real" else 1
     if x.ndim < 1 or x.ndim > most or x.dtype.kind not in "fiub":
@@ -47,8 +51,16 @@ def _column(x: np.ndarray, dtype: Any, kind: InputKind, k: int) -> np.ndarray:
             f"sequences must be numbers of shape {shapes}, got {x.dtype} of shape {x.shape} in "
             f"sequence {k}"
         )
-    x = x.astype(dtype)
-    return x[:, None] if kind == "real" and x.ndim == 1 else x
+    if kind == "real":
+        x = float32(x)
+        return x[:, None] if x.ndim == 1 else x
+    whole = (x >= 0) & (x < MOST_TOKENS) & (x == np.floor(x))
+    if not whole.all():
+        raise ValueError(
+            f"tokens must be whole numbers from 0, below {MOST_TOKENS}, got {x[~whole][0]} in "
+            f"sequence {k}"
+        )
+    return x.astype(np.int32)
 
 
 def padded_labels(labels: Any, lengths: np.ndarray, longest: int) -> tuple[np.ndarray, bool]:
@@ -78,5 +90,5 @@ def padded_labels(labels: Any, lengths: np.ndarray, longest: int) -> tuple[np.nd
             f"labels must be numbers, one or k for each sequence, got {array.dtype} of shape "
             f"{array.shape}"
         )
-    array = array.astype(np.float32)
+    array = float32(array)
     return (array[:, None] if array.ndim == 1 else array), False

@@ -1,5 +1,6 @@
 """Labelled sequences in memory, with masks of missing values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -80,8 +81,10 @@ class Split:
             raise ValueError(f"labels must be int32, float32 or uint8, got {self.labels.dtype}")
         self._check_lengths()
         self._check_masks()
-        if self.intervals is not None and len(self.intervals) and not self.intervals.min() >= 0:
-            raise ValueError(f"intervals must be 0 or more, got {self.intervals.min()}")
+        if self.intervals is not None and self.intervals.size:
+            least, most = float(self.intervals.min()), float(self.intervals.max())
+            if not 0 <= least <= most < math.inf:
+                raise ValueError(f"intervals must be finite and 0 or more, got {least} to {most}")
 
     def _check_lengths(self) -> None:
         if self.lengths is None or not len(self.lengths):
@@ -112,12 +115,19 @@ class Split:
                 f"{self.label_mask.shape}"
             )
         for name, mask in (("inputs", self.mask), ("labels", self.label_mask)):
-            rows = _rows_with_gaps(getattr(self, name), mask)
-            if len(rows):
+            array = getattr(self, name)
+            rows = _rows_with_gaps(array, mask)
+            if not len(rows):
+                continue
+            row = rows[0]
+            if np.isnan(array[row]).any():
                 raise ValueError(
                     f'{name} must be finite unless a mask or missing="mask" says what is missing, '
-                    f"got NaN or infinity in sequence {rows[0]}"
+                    f"got NaN in sequence {row}"
                 )
+            raise ValueError(
+                f"{name} must be numbers that float32 has, got infinity in sequence {row}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -210,8 +220,9 @@ class Split:
 
 
 def _known(array: np.ndarray, inside: Any) -> np.ndarray | None:
-    """Which entries are numbers, of those `inside`; None if all are."""
-    known = np.isfinite(array)
+    """Which entries are not missing, of those `inside`; None if all are. An infinite entry is not
+    missing, but refused."""
+    known = ~np.isnan(array)
     return None if np.all(known | ~inside) else known & inside
 
 

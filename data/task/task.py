@@ -156,6 +156,13 @@ class Task:
             _check_shape(f"lengths of split {name}", split.lengths, pair)
         if split.intervals is not None:
             _check_shape(f"intervals of split {name}", split.intervals, (*pair, self.length))
+        if not real and not _are_tokens(split.inputs, self.input_size):
+            low, high = int(split.inputs.min()), int(split.inputs.max())
+            raise ValueError(
+                f"tokens of split {name} must be in [0, {self.input_size}), got {low} to {high}"
+            )
+        if split.label_mask is not None and not split.label_mask.any():
+            raise ValueError(f"labels of split {name} must be known somewhere, got none")
         if (split.intervals is None) != (self.splits["train"].intervals is None):
             raise ValueError(f"split {name} must have intervals if and only if split train has")
         if self.kind in ("regression", "values"):
@@ -167,6 +174,13 @@ class Task:
             raise ValueError(f"labels of split {name} must be in [{least}, {self.outputs})")
         if self.kind == "recall" and split.labels.max() < 0:
             raise ValueError(f"labels of split {name} must ask for some token, got -1 everywhere")
+
+
+def _are_tokens(inputs: np.ndarray, vocabulary: int) -> bool:
+    """Whether these are tokens of a vocabulary. Of windows of one text, the text is looked at
+    first, which is shorter."""
+    whole = inputs.base if isinstance(inputs.base, np.ndarray) else inputs
+    return any(not x.size or bool(x.min() >= 0 and x.max() < vocabulary) for x in (whole, inputs))
 
 
 def _check_shape(what: str, array: np.ndarray, want: tuple[int, ...]) -> None:

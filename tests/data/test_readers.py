@@ -349,7 +349,7 @@ WRONG = {
     "a ts of a header": (wrong_ts("@classLabel true a b\n@data\n"), "must hold a case or more"),
     "a ts without a header": (wrong_ts("1,2:a\n"), "line 1: the header must end with @data"),
     "a ts without labels": (wrong_ts("@data\n1,2:a\n1,3:b\n"), "@classLabel true or"),
-    "a ts of words": (wrong_ts("@classLabel true a\n@data\nx,y:a\n"), "line 3: could not convert"),
+    "a ts of words": (wrong_ts("@classLabel true a\n@data\nx,y:a\n"), "line 3: values must be"),
     "other channels": (
         wrong_ts("@classLabel true a b\n@data\n1,2:a\n1,2:3,4:b\n"),
         "must all have 1 channels as the first one has, got 2 in sequence 1",

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...checks import check_at_least, check_choice
+from ...checks import check_at_least, check_choice, check_shares
 from ...store.places import Places
 from ...task import Task, text_split
 from ...text import BYTES
@@ -33,9 +33,7 @@ class CharLMConfig:
     def __post_init__(self):
         check_choice(self, "vocabulary", ("characters", "bytes"))
         check_at_least(self, length=1)
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise ValueError(f"{name} must be in (0, 0.5), got {getattr(self, name)}")
+        check_shares(self)
 
 
 def load_charlm(config: CharLMConfig, places: Places) -> Task:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from ...checks import check_at_least, check_choice, check_workers
+from ...checks import check_at_least, check_choice, check_kinds, check_workers
 from ...store.places import Places
 from ...store.release import unpack_release
 from ...task import Split, Task, cell_baseline, majority_baseline
@@ -42,6 +42,7 @@ class PathfinderConfig:
     def __post_init__(self):
         check_choice(self, "resolution", (16, 32, 64, 128))
         check_choice(self, "source", ("official", "generated", None))
+        check_kinds(self)
         longest = 5 if self.resolution == 16 else 14
         if not 2 <= self.contour_length <= longest:
             raise ValueError(
@@ -76,6 +77,7 @@ class PathXConfig:
     depend on it."""
 
     def __post_init__(self):
+        check_kinds(self)
         _ = self.pictures
 
     @property

@@ -29,9 +29,9 @@ class SCIFARConfig:
     the published code."""
 
     def __post_init__(self):
+        check_at_least(self, seed=0)
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be in (0, 1), got {self.validation}")
-        check_at_least(self, seed=0)
 
 
 def load_scifar(config: SCIFARConfig, places: Places) -> Task:
