@@ -1,5 +1,6 @@
 """Checks that the tasks' configurations and the readers of files share."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         number = isinstance(value, Integral if kind is int else Real)
         return number and not isinstance(value, bool) and bool(value == value)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, kind)
     if kind is Path:
         return isinstance(value, Path | str)
     return isinstance(value, kind) if kind in WORDS else True
@@ -76,7 +79,7 @@ def _words(kind: Any) -> str:
         return f"one of {', '.join(map(str, parts))}"
     if get_origin(kind) is tuple:
         return f"a tuple of {_words(parts[0])}"
-    return WORDS[kind]
+    return WORDS.get(kind) or f"a {kind.__name__}"
 
 
 def check_at_least(config: Any, **lowest: int) -> None:

@@ -2,14 +2,14 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from data import TASKS
 from training.settings.command import parse_command
-from training.settings.config import CompressionConfig
+from training.settings.config import CompressionConfig, RunConfig
 from training.settings.errors import UsageError, check_writable
 from training.settings.help import LEFT, Help, field_docs, shown_rows
 from training.settings.options import option_names
@@ -141,6 +141,10 @@ def test_mistakes_are_told_in_one_line(line, message):
         ("steps: null", "`steps` must be a whole number, got 'None'"),
         ("steps: --help", "`steps` must be a whole number, got '--help'"),
         ("steps: {a: 1}", "unknown key steps.a, did you mean steps?"),
+        ("steps: {}", "`steps` must be a single value, got {}"),
+        ("steps: [5]", "`steps` must be a single value, got [5]"),
+        ("loop: {mlflow: [a]}", "`loop.mlflow` must be a single value, got ['a']"),
+        ("compression: {rank: 3}", "wrong.yaml: `compression.rank` must be 1 or more with"),
         ("- a list", "must hold"),
         ("", "must hold"),
         ("\ud800", "must be text in UTF-8"),
@@ -179,6 +183,24 @@ def test_mistakes_in_a_file_name_the_file(content, message, tmp_path):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+WHOLE = preset("lru", "digits", "small")
+GROUPS = [f.name for f in fields(RunConfig) if is_dataclass(getattr(WHOLE, f.name))]
+STRANGE = ["strange", (), {}, object(), float("nan"), float("inf"), -1, 10**12, 1.5, True, [[1]]]
+
+
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_settings_of_another_kind_are_told_in_one_sentence(group):
+    config = getattr(WHOLE, group) if group else WHOLE
+    for field in fields(config):
+        refused = 0
+        for value in STRANGE:
+            try:
+                replace(config, **{field.name: value})
+            except ValueError as error:
+                refused += field.name in str(error)
+        assert refused >= (len(STRANGE) if field.name in GROUPS else 5), field.name
 
 
 def test_a_value_is_never_taken_for_an_option(tmp_path):
@@ -280,6 +302,7 @@ def test_help_breaks_lines_between_words_and_keeps_its_columns():
     [
         ("--number x", "--number must be a whole number, got 'x'"),
         ("--number", "--number must be followed by its value"),
+        ("--number=--", "--number must be followed by its value"),
         (
             "--choice fist",
             "--choice must be one of first, second, got 'fist': did you mean 'first'",

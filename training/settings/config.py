@@ -1,6 +1,6 @@
 """All settings of a run, in one immutable value."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
@@ -306,8 +306,10 @@ class RunConfig(Generic[Layer, Data]):
 
     def __post_init__(self):
         check_numbers(self)
+        layer, data = layer_config(self.model), is_dataclass(self.data)
+        require(isinstance(self.layer, layer), "layer", self.layer, f"a {layer.__name__}")
+        require(data, "data", self.data, "the options of the task")
         check_numbers(self.data, "data.")
-        layer_config(self.model)
         check_task(self.task)
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

@@ -5,9 +5,12 @@ import difflib
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from data.checks import check_kinds
 
 
 class UsageError(ValueError):
@@ -58,7 +61,8 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_numbers(config: Any, prefix: str = "") -> None:
-    """ValueError unless the numbers in a dataclass are finite, and whole ones below `TOO_LARGE`.
+    """ValueError unless the fields of a dataclass are of their kinds, their numbers finite, and
+    whole ones below `TOO_LARGE`.
 
     A float whose default is infinite may be so. `prefix` comes before the names of the fields.
     """
@@ -69,6 +73,25 @@ def check_numbers(config: Any, prefix: str = "") -> None:
             require(is_number, name, value, "a finite number")
         elif isinstance(value, int) and "seed" not in field.name:
             require(abs(value) < TOO_LARGE, name, value, f"below {TOO_LARGE}")
+    check_kinds(config, prefix)
+
+
+@contextmanager
+def as_written(file: Path, what: str = "as a run has written it") -> Iterator[None]:
+    """Whatever goes wrong with the content of `file` inside this context as a `UsageError` in one
+    sentence: it must be `what`.
+
+    A file that somebody has changed gives errors of all kinds: a key that is missing, a name in the
+    place of a number, those of the library that reads checkpoints.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__} "
+        raise UsageError(f"{file} must be {what}, got: {kind}{said}") from error
 
 
 def check_writable(option: str, folder: Path) -> None:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -52,11 +53,30 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
         name = name.replace("-", "_")
         if name in given:
             raise UsageError(f"key {name} must stand once, got it twice")
+        if value == {} and any(each.startswith(f"{name}.") for each in known):
+            continue
         if name not in known:
             raise UsageError(_unknown(name, value, known))
+        if isinstance(value, Mapping | list | tuple) and _is_single(_kind_of(config, name)):
+            raise UsageError(f"`{name}` must be a single value, got {shown(value)}")
         given[name] = _as_arguments(name, value)
     argv = [argument for arguments in given.values() for argument in arguments]
     return with_arguments(config, argv) if argv else config
+
+
+def _kind_of(config: Any, name: str) -> Any:
+    """The annotation of an option."""
+    *groups, last = name.split(".")
+    for group in groups:
+        config = getattr(config, group)
+    return get_type_hints(type(config)).get(last)
+
+
+def _is_single(kind: Any) -> bool:
+    """Whether an option of this kind has one value."""
+    if get_origin(kind) in (Union, UnionType):
+        return all(map(_is_single, get_args(kind)))
+    return get_origin(kind) is Literal or kind in (str, NoneType, *KINDS)
 
 
 def _as_arguments(name: str, value: Any) -> list[str]:
@@ -108,7 +128,7 @@ def _one_line(said: str, config: Any, argv: Sequence[str]) -> str:
     if found := re.search(r"Unrecognized options: (.*?)(?: For full|$)", text):
         return f"{shown(found[1])} must belong to an option, but stands alone"
     text = re.sub(r"^.*?Value error ", "", text)
-    text = re.sub(r"^Error parsing run[\w.]*: ", "", text)
+    text = re.sub(r"^Error parsing [\w.]+: ", "", text)
     return re.split(r" Argument helptext:| For full helptext", text)[0]
 
 
@@ -148,9 +168,9 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", Path: 
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted name, value) of all values that are not mappings."""
+    """(dotted name, value) of all values that are no mappings, or empty ones."""
     for name, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

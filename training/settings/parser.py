@@ -25,6 +25,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(self._in_words(message))
 
+    def parse_known_args(self, *args: Any, **others: Any) -> Any:
+        """As argparse, which however takes `--task=--` for an option with an empty list."""
+        found, rest = super().parse_known_args(*args, **others)
+        for action in self._actions:
+            if action.nargs is None and getattr(found, action.dest, None) == [] != action.default:
+                self.error(f"argument {'/'.join(action.option_strings)}: expected one argument")
+        return found, rest
+
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """The values of all options. `Help` where `argv` requests it."""
         if asks_for_help(argv):
