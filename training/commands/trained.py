@@ -11,7 +11,7 @@ from ..finished.load import check_run
 from ..run.clock import Clock
 from ..run.loop import Run
 from ..settings.config import RunConfig
-from ..settings.errors import UsageError
+from ..settings.errors import UsageError, as_written
 from ..settings.saved import read_config
 from .data import check_data
 
@@ -42,7 +42,8 @@ def restored_run(folder: Path, task: Task, at: Literal["best", "last"] = "best")
     try:
         restored = run.saves.restore()
         if restored and at == "best":
-            run.saves.restore_best()
+            with as_written(folder / "best"):
+                run.saves.restore_best()
     finally:
         run.close()
     if not restored:

@@ -14,7 +14,7 @@ from ..model.network import build_model
 from ..run.checkpoint import Checkpoints, resized, shapes_of
 from ..run.step import TrainState
 from ..settings.config import RunConfig
-from ..settings.errors import UsageError
+from ..settings.errors import UsageError, as_written
 from ..settings.saved import complete, read_config
 from .folder import ABOUT, read_about, read_arrays
 from .kept_task import blank_task, describe_task, read_kept_task
@@ -65,12 +65,13 @@ def _finished(folder: Path, task: Task | None, at: Literal["best", "last"]) -> T
     check_run(folder)
     config = read_config(folder, needs_data=False)
     kept = read_kept_task(folder) if task is None else describe_task(task)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = _summary(folder / "summary.json")
     best = at == "best" and "best" in summary and (folder / "best").is_dir()
     place = folder / ("best" if best else "checkpoints")
     checkpoints = Checkpoints(place)
     try:
-        step = checkpoints.latest()
+        with as_written(place):
+            step = checkpoints.latest()
         if step is None:
             raise UsageError(f"{place} must hold a checkpoint, got none")
 
@@ -78,27 +79,37 @@ def _finished(folder: Path, task: Task | None, at: Literal["best", "last"]) -> T
             got = checkpoints.part(step, TrainState(params, state, (), None))  # pyright: ignore
             return got.params, got.norm_state
 
-        blank, saved = blank_task(kept), checkpoints.metadata(step)
-        model, state = _with_arrays(config, blank, saved, arrays)
+        with as_written(folder / "task.json"):
+            blank, batch = blank_task(kept), _evaluation_batch(config, kept["sequences"])
+        with as_written(place / str(step)):
+            model, state = _with_arrays(config, blank, checkpoints.metadata(step), arrays)
     finally:
         checkpoints.close()
-    batch = _evaluation_batch(config, kept["sequences"])
     return TrainedRun(config, blank, model, state, summary, batch, folder)
 
 
+def _summary(file: Path) -> dict[str, Any]:
+    """The summary of a finished run."""
+    with as_written(file):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}")
+        return found
+
+
 def _saved(folder: Path) -> TrainedRun:
-    about = read_about(folder)
-    config, task = (
-        complete(about["config"], folder / ABOUT, needs_data=False),
-        blank_task(about["task"]),
-    )
+    about, file = read_about(folder), folder / ABOUT
+    with as_written(file, "as TrainedRun.save has written it"):
+        config = complete(about["config"], file, needs_data=False)
+        task, batch, summary = blank_task(about["task"]), int(about["batch"]), about["summary"]
 
     def arrays(params: Any, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
         got = read_arrays(folder, {"model": params, "state": state})
         return got["model"], got["state"]
 
-    model, state = _with_arrays(config, task, about, arrays)
-    return TrainedRun(config, task, model, state, about["summary"], about["batch"], folder)
+    with as_written(folder, "as TrainedRun.save has written it"):
+        model, state = _with_arrays(config, task, about, arrays)
+    return TrainedRun(config, task, model, state, summary, batch, folder)
 
 
 def _with_arrays(

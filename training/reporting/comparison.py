@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..settings.errors import UsageError
+from ..settings.errors import UsageError, as_written
 from ..settings.yaml import flat, read_yaml
 from .comparison_figures import comparison_plates
 from .events import write_atomically
@@ -37,6 +37,14 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Path:
         raise UsageError(f"two runs or more must be given, got {len(folders)}")
     names = _names(folders)
     runs = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    with as_written(Path(", ".join(map(str, folders))), "runs whose logs are as they wrote them"):
+        content = _compared(runs)
+    write_atomically(out, content)
+    return out
+
+
+def _compared(runs: Sequence[Compared]) -> str:
+    """The page about these runs."""
     kinds = {run.history.objective.measure.label for run in runs}
     if len(kinds) > 1:
         raise UsageError(f"all runs must be judged by one measure, got {', '.join(sorted(kinds))}")
@@ -49,8 +57,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Path:
         *(plate_section(name, plate) for name, plate in plates.items()),
         _differences(runs),
     ]
-    write_atomically(out, page(title, sections, plates))
-    return out
+    return page(title, sections, plates)
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:

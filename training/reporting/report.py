@@ -17,7 +17,9 @@ steps_per_second}]. The keys of `environment.json` are free: each becomes a line
 """
 
 from pathlib import Path
+from typing import Any
 
+from ..settings.errors import as_written
 from .classes import classes_section
 from .events import write_atomically
 from .figures import all_plates
@@ -39,6 +41,15 @@ def write_report(run_dir: Path) -> Path:
     history = History.from_directory(run_dir)
     config = _text(run_dir / "config.yaml")
     environment = read_json(run_dir / "environment.json")
+    path = run_dir / "report.html"
+    with as_written(run_dir / "metrics.jsonl"):
+        content = _page(history, config, environment)
+    write_atomically(path, content)
+    return path
+
+
+def _page(history: History, config: str | None, environment: Any) -> str:
+    """The page."""
     plates = all_plates(history)
     sections = [
         f"<h1>{escape(history.title)}</h1>",
@@ -58,9 +69,7 @@ def write_report(run_dir: Path) -> Path:
             details("config.yaml", config) + details("environment.json", dump(environment)),
         ),
     ]
-    path = run_dir / "report.html"
-    write_atomically(path, page(history.title, sections, plates))
-    return path
+    return page(history.title, sections, plates)
 
 
 def next_commands(history: History) -> list[tuple[str, str]]:
