@@ -97,8 +97,9 @@ class Horizon(AbstractLinearMethod):
     samples: int
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise ValueError(f"`horizon` must be 1 or more samples, got {self.samples}")
+        samples = self.samples
+        if not isinstance(samples, int | np.integer) or isinstance(samples, bool) or samples < 1:
+            raise ValueError(f"`horizon` must be 1 or more samples, got {samples}")
 
     def weighing(self, name: str) -> Weighing:
         return horizon(self.samples)
@@ -131,6 +132,14 @@ class RandomValues(AbstractLinearMethod):
     """
 
     seed: int
+
+    def __post_init__(self):
+        if (
+            not isinstance(self.seed, int | np.integer)
+            or isinstance(self.seed, bool)
+            or self.seed < 0
+        ):
+            raise ValueError(f"`seed` must be a whole number, 0 or more, got {self.seed}")
 
     def weighing(self, name: str) -> Weighing:
         stream = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])

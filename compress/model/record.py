@@ -90,7 +90,14 @@ def record(
     seed: int = 0,
 ) -> tuple[Records, Records]:
     """`layer_inputs`, and `output_gradients` if requested, in one pass."""
-    sizes = {len(x) for x in jax.tree.leaves(batch)}
+    leaves = jax.tree.leaves(batch)
+    single = [x for x in leaves if np.ndim(x) == 0]
+    if single:
+        raise ValueError(
+            "`batch` must hold arrays with an axis of sequences, got a single "
+            f"{type(single[0]).__name__}"
+        )
+    sizes = {len(x) for x in leaves}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
             "`batch` must hold arrays with the same number of sequences, 1 or more, got "

@@ -1,6 +1,7 @@
 """The base classes of policies, and the steps that all of them share."""
 
 import abc
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class AbstractJointPolicy(AbstractPolicy):
     def __post_init__(self):
         for multiple in self.multiples:
             check_count("multiple", multiple)
-        if not 0 < self.gate <= 1:
+        if not 0 < as_number(self.gate) <= 1:
             raise ValueError(f"`gate` must be above 0 and at most 1, got {self.gate}")
         self._check()
 
@@ -123,11 +124,28 @@ def as_rank(rank: Any, name: str = "policy") -> int:
         ) from None
 
 
-def check_share(name: str, tau: float | int) -> None:
-    if not 0 <= tau < 1:
+def as_number(value: Any) -> float:
+    """`value` as a number; NaN, which no range holds, for what is none."""
+    try:
+        return math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def check_share(name: str, tau: Any) -> None:
+    if not 0 <= as_number(tau) < 1:
         raise ValueError(f"`{name}` must be 0 or more and below 1, got {tau}")
 
 
-def check_count(name: str, value: int) -> None:
-    if value < 1:
+def check_count(name: str, value: Any) -> None:
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise ValueError(f"`{name}` must be 1 or more, got {value}")
+
+
+def check_function(name: str, value: Any) -> None:
+    if not callable(value):
+        raise ValueError(f"`{name}` must be a function, got {value!r}")

@@ -15,8 +15,10 @@ from .base import (
     AbstractPolicy,
     Cut,
     Sigmas,
+    as_number,
     as_rank,
     check_count,
+    check_function,
 )
 from .layer import Tolerance
 from .ranks import TINY, check_sigma
@@ -74,7 +76,7 @@ class LossBudget(AbstractJointPolicy):
     steps: int = 8
 
     def _check(self) -> None:
-        if not 0 <= self.rise < math.inf:
+        if not 0 <= as_number(self.rise) < math.inf:
             raise ValueError(f"`rise` must be 0 or more and finite, got {self.rise}")
         check_count("steps", self.steps)
 
@@ -100,6 +102,9 @@ class Jointly(AbstractJointPolicy):
     """A function of your own, `function(sigmas, cut)`, as `AbstractJointPolicy.choose`."""
 
     function: Callable[[Sigmas, Cut], Sequence[Any]]
+
+    def _check(self) -> None:
+        check_function("function", self.function)
 
     def choose(self, sigmas: Sigmas, cut: Cut) -> Sequence[Any]:
         return self.function(sigmas, cut)

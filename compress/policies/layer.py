@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import AbstractLayerPolicy, Sigma, as_rank, check_count, check_share
+from .base import (
+    AbstractLayerPolicy,
+    Sigma,
+    as_number,
+    as_rank,
+    check_count,
+    check_function,
+    check_share,
+)
 from .ranks import EPS, TINY, check_sigma, smallest_rank, tails
 
 
@@ -55,7 +63,7 @@ class ErrorBudget(AbstractLayerPolicy):
     epsilon: float | int
 
     def _check(self) -> None:
-        if not 0 <= self.epsilon < math.inf:
+        if not 0 <= as_number(self.epsilon) < math.inf:
             raise ValueError(f"`epsilon` must be 0 or more and finite, got {self.epsilon}")
 
     def allowed(self, sigma: Sigma) -> float:
@@ -92,7 +100,7 @@ class Fraction(AbstractLayerPolicy):
     share: float | int
 
     def _check(self) -> None:
-        if not 0 < self.share <= 1:
+        if not 0 < as_number(self.share) <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1, got {self.share}")
 
     def rank(self, sigma: Sigma) -> int:
@@ -106,6 +114,9 @@ class PerLayer(AbstractLayerPolicy):
 
     function: Callable[[Sigma], Any]
 
+    def _check(self) -> None:
+        check_function("function", self.function)
+
     def rank(self, sigma: Sigma) -> Any:
         return self.function(sigma)
 
@@ -115,8 +126,9 @@ class _OfSeveral(AbstractLayerPolicy):
     policies: tuple[AbstractLayerPolicy, ...]
 
     def _check(self) -> None:
-        if not self.policies:
-            raise ValueError("`policies` must hold one policy or more, got ()")
+        several = isinstance(self.policies, tuple | list) and len(self.policies)
+        if not several or not all(isinstance(p, AbstractLayerPolicy) for p in self.policies):
+            raise ValueError(f"`policies` must hold one policy or more, got {self.policies!r}")
 
     def each(self, sigma: Sigma) -> list[int]:
         """The policies' ranks, each rounded by its policy."""

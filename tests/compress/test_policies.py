@@ -11,9 +11,11 @@ from compress import (
     ErrorBudget,
     Fraction,
     GlobalBudget,
+    Horizon,
     Largest,
     LossBudget,
     PerLayer,
+    RandomValues,
     Rank,
     Ranks,
     Smallest,
@@ -211,6 +213,18 @@ def test_policies_are_values():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+STRANGE = ["strange", None, [], {}, object(), float("nan"), True, 1 + 2j, np.zeros(3)]
+MAKERS = [Tolerance, Energy, ErrorBudget, Rank, Fraction, Smallest, GlobalBudget, Horizon]
+MAKERS += [lambda x: LossBudget(float, x), lambda x: Rank(1).gated(x), RandomValues]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_settings_of_another_kind_are_told_in_one_sentence(make):
+    for value in STRANGE:
+        with pytest.raises(ValueError, match=r"^`\w+` must "):
+            make(value)
 
 
 def test_alike_takes_the_rank_of_the_layer_that_needs_most():

@@ -63,6 +63,23 @@ def runs(tmp_path):
     return [tmp_path / "one", tmp_path / "other"]
 
 
+def test_a_log_that_somebody_has_changed_is_shown_or_one_sentence(runs, tmp_path):
+    log, said = runs[0] / "metrics.jsonl", []
+    lines = log.read_text().splitlines()
+    places = {json.loads(line)["event"]: k for k, line in enumerate(lines)}
+    for k in places.values():
+        event = json.loads(lines[k])
+        for key in event.keys() - {"event", "step"}:
+            changed = [*lines[:k], json.dumps({**event, key: None}), *lines[k + 1 :]]
+            log.write_text("\n".join(changed) + "\n")
+            try:
+                compare_runs(runs, tmp_path / "page.html")
+            except UsageError as error:
+                said.append(str(error))
+    assert len(said) >= 3
+    assert all("must be" in each and "\n" not in each for each in said)
+
+
 def test_a_page_shows_the_runs_side_by_side(runs, tmp_path):
     page = compare_runs(runs, tmp_path / "page.html").read_text()
     for shown in ("50.00 %", "75.00 %", "network.d_model", "States and speed", "one", "other"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import equinox as eqx
@@ -177,6 +178,28 @@ def test_what_is_missing_or_damaged_is_said(finished, tmp_path):
     (model / "run.json").write_text('{"format": 99}')
     with pytest.raises(UsageError, match="must be of format 1, got 99"):
         load_run(model)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("summary.json", "{", r"summary\.json must be as a run has written it, got"),
+        ("summary.json", "[]", r"summary\.json must be as a run has written it, got: a list"),
+        ("task.json", "{}", r"task\.json must be as a run has written it, got"),
+        ("task.json", '{"task": 1, "split": 2, "sequence": 3}', r"task\.json must be as a run"),
+        ("best/*/metadata/metadata", "{}", r"best/\d+ must be as a run has written it, got: KeyE"),
+        ("best/*/metadata/metadata", "", r"best/\d+ must be as a run has written it, got"),
+    ],
+)
+def test_files_of_a_run_that_somebody_has_changed_are_named(
+    file, content, message, finished, tmp_path
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (damaged,) = run.glob(file)
+    damaged.write_text(content)
+    with pytest.raises(UsageError, match=message) as error:
+        load_run(run)
+    assert "\n" not in str(error.value)
 
 
 def test_predictions_are_written_as_arrays_and_as_a_table(tmp_path, made):

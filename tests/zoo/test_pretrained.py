@@ -173,6 +173,10 @@ def test_pieces_are_read(getkey, tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert eqx.tree_equal(load(tmp_path), model)
+    other = {names[0]: np.zeros_like(tensors[names[0]])}  # which the index names another file for
+    piece = safetensors.numpy.load_file(tmp_path / "model-2.safetensors") | other
+    safetensors.numpy.save_file(piece, tmp_path / "model-2.safetensors")
+    assert eqx.tree_equal(load(tmp_path), model)
     (tmp_path / "model-1.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors is missing, although"):
         load(tmp_path)
@@ -223,6 +227,10 @@ LAYER = "backbone.layers.1.mixer."
         (
             lambda t, c: t.update({LAYER + "D": np.arange(16)}),
             "D in .* must have one of the dtypes F64, F32, F16, BF16, got I64",
+        ),
+        (
+            lambda t, c: t.update({LAYER + "D": np.full(16, np.nan, np.float32)}),
+            r"mixer\.D must hold finite numbers, got NaN or infinity",
         ),
         (
             lambda t, c: t.update({LAYER + "D": t[LAYER + "D"].astype(float)}),
@@ -283,6 +291,7 @@ def test_settings_of_the_wrong_kind_are_named(kind, tmp_path):
         ("", "must be JSON, got"),
         ("[" * 100_000, "must be JSON, got"),
         ("[]", "must hold an object, got a list"),
+        ('{"model_type": "mamba", "model_type": "mamba2"}', "the key 'model_type' twice"),
         ('{"model_type": []}', r"`model_type` must be one of mamba, mamba2, .*got \[\]"),
         ('{"model_type": null}', "`model_type` must be one of mamba, mamba2, .*got null"),
         ('{"d_model": 768, "n_layer": 24, "ssm_cfg": {}}', "take the folder .* ends in -hf, or"),

@@ -63,6 +63,7 @@ def test_the_layout_of_mamba_ssm_is_read(kind, tmp_path):
             {"ssm_cfg": {"layer": "Mamba3"}},
             "`ssm_cfg.layer` must be one of Mamba1, Mamba2, got 'Mamba3'",
         ),
+        ({"ssm_cfg": {"layer": [1]}}, r"`ssm_cfg.layer` must be one of Mamba1, Mamba2, got \[1\]"),
         ({"ssm_cfg": {"states": 3}}, r"`ssm_cfg` must have keys of .*, got 'states'"),
         ({"ssm_cfg": {"d_state": "x"}}, "`state_size` must be a whole number"),
         ({"ssm_cfg": [1]}, "`ssm_cfg` must be an object"),

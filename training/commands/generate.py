@@ -32,6 +32,8 @@ def continued(
     """
     if tokens < 1:
         raise ValueError(f"`tokens` must be 1 or more, got {tokens}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` must be in [0, 2**32), got {str(seed)[:40]}")
     start = text.encode(prompt)
     if not len(start):
         raise ValueError("the prompt must have one token or more, got none")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from compress import Alike, Data, Jointly, Plan, Rank, Tolerance, compress, plan
 from compress.selective.moments import SAMPLES, SEQUENCES
+from data.checks import TOO_MANY, reading
 from data.task import Progress
 from zoo import LanguageModel, ScannedModel, generate, scanned
 from zoo.pretrained.text import BYTES, Text
@@ -81,10 +82,8 @@ def read_tokens(
             )
         return np.frombuffer(text.read_bytes(), np.uint8).astype(np.int32)
     assert tokens is not None
-    try:
+    with reading(tokens, "a .npy file of token numbers"):
         numbers = np.load(tokens, allow_pickle=False)
-    except (EOFError, ValueError):
-        numbers = None
     if not isinstance(numbers, np.ndarray):
         raise ValueError(f"`tokens` must be a .npy file, got {tokens}")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
@@ -102,6 +101,13 @@ def _within(numbers: Int[np.ndarray, " n"], vocabulary: int, what: str) -> Int[n
             f"{what} must be from 0 to {vocabulary - 1}, got {numbers.min()} to {numbers.max()}"
         )
     return numbers.astype(np.int32)
+
+
+def _check_counts(**counts: int | None) -> None:
+    """ValueError for a count below 1 or absurdly large."""
+    for name, count in counts.items():
+        if count is not None and not 1 <= count < TOO_MANY:
+            raise ValueError(f"`{name}` must be 1 or more, below {TOO_MANY}, got {count}")
 
 
 def shrink_language_model(
@@ -133,6 +139,9 @@ def shrink_language_model(
     """
     if (tau is None) == (rank is None):
         raise ValueError("exactly one of `tau` and `rank` must be given")
+    _check_counts(sequences=sequences, length=length, generated=generated, judged=judged)
+    if seed < 0:
+        raise ValueError(f"`seed` must be 0 or more, got {seed}")
     if guard is not None and not guard > 0:
         raise ValueError(f"`guard` must be above 0, got {guard}")
     split = int(len(tokens) * (1 - HELD_OUT))
@@ -185,6 +194,7 @@ def judge_language_model(
 
     The perplexity is two to the power of it. ValueError for a text of less than one piece.
     """
+    _check_counts(length=length, judged=judged)
     pieces = _pieces(tokens, length + 1)[:judged]
     if not len(pieces):
         raise ValueError(

@@ -13,6 +13,9 @@ from ..network.language_model import LanguageModel
 from ..network.scanned import ScannedModel, scanned
 from ..typing import AnyArray, checked
 
+MOST_TOKENS = 2**28
+"""Most tokens of one call, of all prompts together."""
+
 
 @checked
 def generate(
@@ -145,8 +148,11 @@ def nucleus(
 
 def _check(model, prompt, tokens, temperature, top_p, key, lengths) -> None:
     L = prompt.shape[1]
-    if tokens < 1:
+    if isinstance(tokens, bool) or tokens < 1:
         raise ValueError(f"`tokens` must be 1 or more, got {tokens}")
+    if tokens * len(prompt) > MOST_TOKENS:
+        most = MOST_TOKENS // len(prompt)
+        raise ValueError(f"`tokens` must be at most {most} of each prompt, got {tokens}")
     if L < 1:
         raise ValueError("`prompt` must have 1 token or more in each row, got none")
     if not 0 <= temperature < math.inf:

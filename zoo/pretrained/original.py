@@ -89,12 +89,11 @@ def from_original(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise ValueError(f"{CONFIG}: `ssm_cfg` must be an object, got {shown(layer)}")
     _check_fixed(config, FIXED)
     _check_fixed(layer, FIXED_OF_LAYER)
-    kind = LAYERS.get(layer.get("layer", "Mamba1"))
+    name = layer.get("layer", "Mamba1")
+    kind = LAYERS.get(name) if isinstance(name, str) else None
     if kind is None:
         allowed = ", ".join(LAYERS)
-        raise ValueError(
-            f"{CONFIG}: `ssm_cfg.layer` must be one of {allowed}, got {layer['layer']!r}"
-        )
+        raise ValueError(f"{CONFIG}: `ssm_cfg.layer` must be one of {allowed}, got {name!r}")
     known = {*NAMES[kind], *STARTS, *FIXED_OF_LAYER, "dt_limit"}
     if odd := sorted(set(layer) - known):
         raise ValueError(f"{CONFIG}: `ssm_cfg` must have keys of {sorted(known)}, got {odd[0]!r}")

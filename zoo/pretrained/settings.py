@@ -22,11 +22,22 @@ LARGEST = 2**31 - 1
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file `path`; a ValueError in one line if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_int=_number)
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text, parse_int=_number, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:  # no text, or no JSON
         raise ValueError(f"{path} must be JSON, got: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys must all be different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} twice")
     return found
 
 

@@ -69,11 +69,16 @@ class TokenizerText:
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more precise
             raise ValueError(f"{path} must be a tokenizer, got: {error}") from None
+        self._path = path
 
     @checked
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """The tokens of the text, with none added at its ends."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        try:
+            tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # a token for unknown words that the vocabulary lacks, say
+            raise ValueError(f"{self._path} must read every text, got: {error}") from None
+        return np.array(tokens, np.int32)
 
     @checked
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:

@@ -69,12 +69,13 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     for tensor, name in places.items():
         if tensor not in pieces[name]:
             raise ValueError(f"{INDEX} says that {tensor} is in {name}, which does not hold it")
-    return {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
+    everything = {tensor: x for piece in pieces.values() for tensor, x in piece.items()}
+    return everything | {tensor: pieces[name][tensor] for tensor, name in places.items()}
 
 
 @checked
 def read_tensors(stored: dict[str, Stored]) -> dict[str, jax.Array]:
-    """The tensors as arrays of JAX.
+    """The tensors as arrays of JAX. ValueError for one that holds NaN or infinity.
 
     The largest come first, so that the copies during reading never need more memory than the
     result.
@@ -85,8 +86,18 @@ def read_tensors(stored: dict[str, Stored]) -> dict[str, jax.Array]:
             raise ValueError(
                 f"{name} must be float32 or less where jax_enable_x64 is off, got float64"
             )
-        arrays[name] = jax.block_until_ready(jnp.asarray(each.read()))
+        array = each.read()
+        _check_finite(name, array)
+        arrays[name] = jax.block_until_ready(jnp.asarray(array))
     return {name: arrays[name] for name in stored}
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    """ValueError if a tensor holds NaN or infinity, looked for piece by piece."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PIECE // 16):
+        if not np.isfinite(flat[start : start + PIECE // 16]).all():
+            raise ValueError(f"{name} must hold finite numbers, got NaN or infinity")
 
 
 @checked
