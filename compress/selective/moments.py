@@ -36,6 +36,9 @@ until they have twice as many samples as are needed."""
 STATES_AT_ONCE = 2**22
 """States in memory at the same time, over sequences, samples and channels."""
 
+SIGNALS_AT_ONCE = 2**21
+"""Numbers of one signal in memory at the same time, over sequences, samples and channels."""
+
 
 class StateMoments(NamedTuple):
     """Second moments of the states of the d channels of a selective layer, in double precision."""
@@ -86,7 +89,7 @@ def state_moments(
         A = np.asarray(wide.eigenvalues)
         d, N = A.shape
         P, Q, seen = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
-        for part in parts(inputs, gradients, d * N, lengths):
+        for part in parts(inputs, gradients, d * N, lengths, rows=_rows(inputs, d)):
             sums = _sums(wide, part)
             P, Q = P + np.asarray(sums[0]), Q + np.asarray(sums[1])
             seen += int(np.sum(part.counts))
@@ -108,7 +111,8 @@ def contributions(
     with jax.enable_x64(True):
         wide = widen(layer)
         total, seen = np.zeros(()), 0
-        for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
+        d, N = wide.eigenvalues.shape
+        for part in parts(inputs, gradients, d * N, lengths, rows=_rows(inputs, d)):
             total = total + np.asarray(_contributions(wide, part))
             seen += int(np.sum(part.counts))
     return total / seen
@@ -142,16 +146,17 @@ def parts(
     states: int,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
     samples: int = SAMPLES,
+    rows: int = SLICE,
 ) -> Iterator[Part]:
-    """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has.
+    """The sequences, `rows` at a time, a divisor of `SLICE`; `states` is how many of them a sample
+    of one has.
 
-    About `samples` samples are used, the same ones for arrays of the same shape.
+    About `samples` samples are used, the same ones for arrays of the same shape, whatever `rows`.
     """
-    inputs = np.asarray(inputs, np.float64)
+    inputs = np.asarray(inputs)
     if gradients is None:
         gradients = np.random.default_rng(0).standard_normal(inputs.shape)
-    counts = counted(inputs, lengths)
-    gradients = np.where(counts[..., None], np.asarray(gradients, np.float64), 0)
+    gradients, counts = np.asarray(gradients), counted(inputs, lengths)
     b, L, _ = inputs.shape
     most = max(SEQUENCES, -(-2 * samples // L))
     if b > most:
@@ -160,14 +165,24 @@ def parts(
     chunks = -(-L // max(1, min(L, STATES_AT_ONCE // (SLICE * states))))
     T = -(-L // chunks)
     kept = max(1, min(T, -(-T * samples // max(1, int(np.sum(counts))))))
-    counts = np.pad(counts, [(0, 0), (0, chunks * T - L)])
     rng = np.random.default_rng(0)
     for k in range(0, b, SLICE):
-        rows = np.arange(k, k + SLICE)
         at = rng.permuted(np.tile(np.arange(T), (chunks, 1)), axis=1)[:, :kept]
-        real, rows = rows < b, np.minimum(rows, b - 1)
-        inside = counts[rows][:, at + T * np.arange(chunks)[:, None]].transpose(1, 2, 0) & real
-        yield Part(inputs[rows], gradients[rows], at, inside.astype(np.float64))
+        places = at + T * np.arange(chunks)[:, None]
+        for first in range(k, min(k + SLICE, b), rows):
+            own = np.arange(first, first + rows)
+            real, own = own < b, np.minimum(own, b - 1)
+            within = np.pad(counts[own], [(0, 0), (0, chunks * T - L)])[:, places]
+            inside = within.transpose(1, 2, 0) & real
+            u, g = (x[own].astype(np.float64) for x in (inputs, gradients))
+            g = np.where(counts[own][..., None], g, 0)
+            yield Part(u, g, at, inside.astype(np.float64))
+
+
+def _rows(inputs: Any, channels: int) -> int:
+    """Sequences at a time: a power of two, fewer for long ones of many channels."""
+    fit = SIGNALS_AT_ONCE // max(1, np.shape(inputs)[1] * channels)
+    return min(SLICE, 2 ** max(fit, 1).bit_length() // 2)
 
 
 @eqx.filter_jit

@@ -10,8 +10,9 @@ import pytest
 from benchmarks.linearize import to_lti
 from compress import Data, Ranks, compress, plan
 from compress.optimizer.carry import MODES
+from compress.selective import moments
 from compress.selective.cut import FoldedCut, SharedBasis, fold
-from compress.selective.moments import parts, state_moments
+from compress.selective.moments import contributions, parts, state_moments
 from zoo import LRU, Mamba, Mamba2
 
 D_MODEL, N, LENGTH, SEQUENCES = 6, 8, 40, 3  # one shape, so that programs are compiled once
@@ -219,6 +220,21 @@ def test_parts_count_every_sample_once_where_there_are_few():
     lengths = np.array([LENGTH, 17, 1])
     counted = sum(part.counts.sum() for part in parts(inputs(), None, 12 * N, lengths))
     assert counted == lengths.sum()
+
+
+def test_a_large_layer_is_weighed_on_few_sequences_at_a_time(monkeypatch):
+    """In less memory, to the same moments."""
+    given = layer(), inputs(), inputs(2), np.array([LENGTH, 17, 9])
+    together = state_moments(*given), contributions(*given)
+    monkeypatch.setattr(moments, "SIGNALS_AT_ONCE", 2 * LENGTH * layer().d_inner)
+    seen = []
+    monkeypatch.setattr(
+        moments, "parts", lambda *args, **how: seen.append(how["rows"]) or parts(*args, **how)
+    )
+    apart = state_moments(*given), contributions(*given)
+    assert seen == [2, 2]
+    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(other).max())
 
 
 def layer2(groups: int = 2) -> Mamba2:
