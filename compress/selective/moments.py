@@ -89,9 +89,10 @@ def state_moments(
         A = np.asarray(wide.eigenvalues)
         d, N = A.shape
         P, Q, seen = np.zeros((d, N, N)), np.zeros((d, N, N)), 0
-        for part in parts(inputs, gradients, d * N, lengths, rows=_rows(inputs, d)):
-            sums = _sums(wide, part)
-            P, Q = P + np.asarray(sums[0]), Q + np.asarray(sums[1])
+        for part in parts(inputs, gradients, d * N, lengths):
+            for piece in part.pieces(d):
+                sums = _sums(wide, piece)
+                P, Q = P + np.asarray(sums[0]), Q + np.asarray(sums[1])
             seen += int(np.sum(part.counts))
     return StateMoments(A, P / seen, Q / seen, wide.groups)
 
@@ -112,8 +113,9 @@ def contributions(
         wide = widen(layer)
         total, seen = np.zeros(()), 0
         d, N = wide.eigenvalues.shape
-        for part in parts(inputs, gradients, d * N, lengths, rows=_rows(inputs, d)):
-            total = total + np.asarray(_contributions(wide, part))
+        for part in parts(inputs, gradients, d * N, lengths):
+            for piece in part.pieces(d):
+                total = total + np.asarray(_contributions(wide, piece))
             seen += int(np.sum(part.counts))
     return total / seen
 
@@ -127,6 +129,14 @@ class Part(NamedTuple):
     """The samples of each chunk that are looked at."""
     counts: Float[np.ndarray, "chunks kept b"]
     """One for those inside a sequence, zero for padding and those beyond its end."""
+
+    def pieces(self, channels: int) -> "Iterator[Part]":
+        """The same, of fewer sequences at a time where they are long and of many channels."""
+        b, L = self.u.shape[:2]
+        fit = max(1, SIGNALS_AT_ONCE // (L * channels))
+        rows = min(b, 2 ** fit.bit_length() // 2)
+        for own in (slice(k, k + rows) for k in range(0, b, rows)):
+            yield Part(self.u[own], self.g[own], self.at, self.counts[..., own])
 
     def by_chunk(self, a: Array) -> Array:
         """[b L ...] as [chunks T b ...], padded with zeros: samples of no duration."""
@@ -146,12 +156,10 @@ def parts(
     states: int,
     lengths: Int[Array | np.ndarray, " b"] | None = None,
     samples: int = SAMPLES,
-    rows: int = SLICE,
 ) -> Iterator[Part]:
-    """The sequences, `rows` at a time, a divisor of `SLICE`; `states` is how many of them a sample
-    of one has.
+    """The sequences, `SLICE` at a time; `states` is how many of them a sample of one has.
 
-    About `samples` samples are used, the same ones for arrays of the same shape, whatever `rows`.
+    About `samples` samples are used, the same ones for arrays of the same shape.
     """
     inputs = np.asarray(inputs)
     if gradients is None:
@@ -168,21 +176,13 @@ def parts(
     rng = np.random.default_rng(0)
     for k in range(0, b, SLICE):
         at = rng.permuted(np.tile(np.arange(T), (chunks, 1)), axis=1)[:, :kept]
-        places = at + T * np.arange(chunks)[:, None]
-        for first in range(k, min(k + SLICE, b), rows):
-            own = np.arange(first, first + rows)
-            real, own = own < b, np.minimum(own, b - 1)
-            within = np.pad(counts[own], [(0, 0), (0, chunks * T - L)])[:, places]
-            inside = within.transpose(1, 2, 0) & real
-            u, g = (x[own].astype(np.float64) for x in (inputs, gradients))
-            g = np.where(counts[own][..., None], g, 0)
-            yield Part(u, g, at, inside.astype(np.float64))
-
-
-def _rows(inputs: Any, channels: int) -> int:
-    """Sequences at a time: a power of two, fewer for long ones of many channels."""
-    fit = SIGNALS_AT_ONCE // max(1, np.shape(inputs)[1] * channels)
-    return min(SLICE, 2 ** max(fit, 1).bit_length() // 2)
+        rows = np.arange(k, k + SLICE)
+        real, rows = rows < b, np.minimum(rows, b - 1)
+        within = np.pad(counts[rows], [(0, 0), (0, chunks * T - L)])
+        inside = within[:, at + T * np.arange(chunks)[:, None]].transpose(1, 2, 0) & real
+        u, g = (x[rows].astype(np.float64) for x in (inputs, gradients))
+        g = np.where(counts[rows][..., None], g, 0)
+        yield Part(u, g, at, inside.astype(np.float64))
 
 
 @eqx.filter_jit

@@ -47,8 +47,12 @@ def refitted(
         wide, small = widen(layer), widen(reduced)
         moments, right = np.zeros((G, r, r, N, N)), np.zeros((G, r, N))
         for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
-            sums = _normal_equations(wide, small, part)
-            moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
+            pieces = list(part.pieces(len(wide.eigenvalues)))
+            outputs, squares = zip(*(_outputs(wide, piece) for piece in pieces), strict=True)
+            weights = sum(squares) / len(pieces)
+            for piece, y in zip(pieces, outputs, strict=True):
+                sums = _normal_equations(wide, small, piece, y, weights)
+                moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
     solved = [_solve(*of_group) for of_group in zip(moments, right, V, strict=True)]
     return np.stack(solved)
 
@@ -65,13 +69,25 @@ def _solve(moments, right, V):
 
 
 @eqx.filter_jit
+def _outputs(
+    layer: AbstractMambaSSM, part: Part
+) -> tuple[Float[Array, "b L d"], Float[Array, " d"]]:
+    """The channels' outputs, and the mean squares of the gradients by them."""
+    signals = jax.vmap(layer.signals)(jnp.asarray(part.u))
+    _, y = forward(layer.eigenvalues, signals, part, lambda *_: ())
+    return y, jnp.mean(jnp.square(channel_gradients(layer, part, y)), axis=(0, 1))
+
+
+@eqx.filter_jit
 def _normal_equations(
-    layer: AbstractMambaSSM, reduced: AbstractMambaSSM, part: Part
+    layer: AbstractMambaSSM,
+    reduced: AbstractMambaSSM,
+    part: Part,
+    y: Float[Array, "b L d"],
+    weights: Float[Array, " d"],
 ) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
-    _, y = forward(layer.eigenvalues, signals, part, lambda *_: ())
-    weights = jnp.mean(jnp.square(channel_gradients(layer, part, y)), axis=(0, 1))
     G = layer.groups
 
     def look(g, at, counts, C, y):

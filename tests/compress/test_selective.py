@@ -222,19 +222,21 @@ def test_parts_count_every_sample_once_where_there_are_few():
     assert counted == lengths.sum()
 
 
-def test_a_large_layer_is_weighed_on_few_sequences_at_a_time(monkeypatch):
-    """In less memory, to the same moments."""
-    given = layer(), inputs(), inputs(2), np.array([LENGTH, 17, 9])
-    together = state_moments(*given), contributions(*given)
-    monkeypatch.setattr(moments, "SIGNALS_AT_ONCE", 2 * LENGTH * layer().d_inner)
-    seen = []
-    monkeypatch.setattr(
-        moments, "parts", lambda *args, **how: seen.append(how["rows"]) or parts(*args, **how)
-    )
-    apart = state_moments(*given), contributions(*given)
-    assert seen == [2, 2]
-    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(other).max())
+def test_a_large_layer_is_cut_on_few_sequences_at_a_time(monkeypatch):
+    """In less memory, to the same numbers."""
+    made, u, g, lengths = layer(), inputs(), inputs(2), np.array([LENGTH, 17, 9])
+
+    def found():
+        method = Data(inputs={"": u}, gradients={"": g}, lengths=lengths)
+        small, _ = compress(made, policy=Ranks(N // 2), method=method)
+        return jax.tree.leaves((small, contributions(made, u, g, lengths)))
+
+    together = found()
+    monkeypatch.setattr(moments, "SIGNALS_AT_ONCE", 9 * LENGTH * made.d_inner)
+    (part,) = parts(u, g, 12 * N, lengths)
+    assert [len(piece.u) for piece in part.pieces(made.d_inner)] == [8, 8]
+    for one, other in zip(together, found(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6 * np.abs(one).max())
 
 
 def layer2(groups: int = 2) -> Mamba2:

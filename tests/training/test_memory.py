@@ -44,3 +44,31 @@ def test_arrays_find_the_memory_of_those_before_them():
 
 def test_settings_of_the_environment_stay():
     assert run(kept=True, MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"
+
+
+FREED = """
+import numpy as np
+from training.run.memory import give_back_freed_memory, keep_freed_memory
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+
+
+keep_freed_memory()
+parts = [np.ones(2**15) for _ in range(400)]
+last = np.ones(1)  # what lies after the others
+full = resident()
+del parts
+kept = resident()
+give_back_freed_memory()
+print((full - kept) / full, (full - resident()) / full)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no trim")
+def test_freed_memory_goes_back_when_it_is_asked_for():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, check=True)
+    kept, given_back = map(float, done.stdout.split())
+    assert kept < 0.1
+    assert given_back > 0.3

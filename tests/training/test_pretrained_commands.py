@@ -104,9 +104,12 @@ def test_a_text_of_any_size_is_weighed_on_what_is_looked_at(monkeypatch, tmp_pat
     assert {what for _, _, what in told} == {
         "recording sequences",
         "weighing layers",
+        "cutting layers",
         "judging the model",
         "judging the smaller model",
     }
+    cuts = [(done, total) for done, total, what in told if what == "cutting layers"]
+    assert cuts == [(k + 1, len(model.blocks)) for k in range(len(model.blocks))]
     told.clear()
     second = shrink_language_model(
         model, TEXT, sequences=100_000, work=tmp_path, progress=lambda *x: told.append(x), **given

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,11 +20,13 @@ from compress import AbstractMethod, AbstractSpectrum, Data
 from compress.model.layers import layers_of, path_name
 from compress.model.record import LayerData
 from compress.model.record_blocks import record_blocks
+from compress.plans import LayerPlan
 from data.task import Progress
 from zoo import AbstractSSM
 from zoo.network.language_model import LanguageModel
 
 from ..reporting.events import write_json
+from ..run.memory import give_back_freed_memory
 
 AT_ONCE = 2
 """Sequences that run through the model at the same time."""
@@ -111,13 +113,15 @@ class Recordings:
 
 
 class Watched(AbstractMethod):
-    """A method that reports how many of the `layers` it has weighed, a few of them at a time."""
+    """A method that reports how many of the `layers` it has weighed, a few of them at a time, and
+    how many it has cut."""
 
     needs_data: ClassVar[bool] = True
 
     def __init__(self, method: Data, progress: Progress, layers: int):
         self._method, self._progress, self._layers = method, progress, layers
         self._turn, self._finished = threading.Semaphore(LAYERS_AT_ONCE), itertools.count(1)
+        self._cuts = itertools.count()
 
     def record(self, model: Any, layers: Mapping[Any, AbstractSSM]) -> Any:
         return self._method.record(model, layers)
@@ -126,7 +130,33 @@ class Watched(AbstractMethod):
         with self._turn:
             spectrum = self._method.spectrum(name, layer, data)
             self._progress(next(self._finished), self._layers, "weighing layers")
-        return spectrum
+        give_back_freed_memory()
+        return WatchedSpectrum(spectrum, self._cut)
+
+    def _cut(self) -> None:
+        """A layer has been cut. All are cut again where a policy tries several sizes."""
+        give_back_freed_memory()
+        self._progress(next(self._cuts) % self._layers + 1, self._layers, "cutting layers")
+
+
+class WatchedSpectrum(AbstractSpectrum):
+    """A spectrum that calls `told` after each cut of its layer."""
+
+    def __init__(self, spectrum: AbstractSpectrum, told: Callable[[], None]):
+        self._spectrum, self._told = spectrum, told
+        self.layer, self.sigma = spectrum.layer, spectrum.sigma
+
+    @property
+    def is_known(self) -> bool:
+        return self._spectrum.is_known
+
+    def raised(self, rank: int, allowed: float) -> int:
+        return self._spectrum.raised(rank, allowed)
+
+    def planned(self, path: str, rank: int) -> LayerPlan:
+        plan = self._spectrum.planned(path, rank)
+        self._told()
+        return plan
 
 
 def _fingerprint(model: LanguageModel, batch: Int[np.ndarray, "k L"]) -> str:

@@ -22,6 +22,7 @@ from data.task import Progress
 from zoo import LanguageModel, ScannedModel, generate, scanned
 from zoo.pretrained.text import BYTES, Text
 
+from ..run.memory import give_back_freed_memory
 from .calibration import Recordings, Watched
 
 HELD_OUT = 0.1
@@ -166,7 +167,9 @@ def shrink_language_model(
         method = Watched(data, progress, len(inputs))
         planned = plan(model, policy=policy, method=method)
         small, _ = compress(model, plan=planned)
+    give_back_freed_memory()
     before = _standing(model, held_out, generated, progress, "judging the model")
+    give_back_freed_memory()
     after = _standing(small, held_out, generated, progress, "judging the smaller model")
     return Shrunk(small, planned, before, after)
 
