@@ -87,6 +87,9 @@ def recall():
 TASKS = {
     "classification": lambda: of("classification", 9, 2, REAL, CLASSES, LENGTHS, classes=3),
     "regression": lambda: of("regression", 9, 2, REAL, REAL[:, :, :1], LENGTHS),
+    "forecast": lambda: of(
+        "regression", 9, 2, REAL, REAL[..., [1, 0, 1, 0]], np.full(3, 9, np.int32), targets=(1, 0)
+    ),
     "timed": lambda: of(
         "classification", 9, 2, REAL, CLASSES, LENGTHS, intervals=INTERVALS, classes=3
     ),

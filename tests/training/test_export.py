@@ -19,6 +19,7 @@ CASES = [
     ("classification", "lru", {"norm": "batch"}),
     ("classification", "s5", {"norm": "layer", "bidirectional": True}),
     ("regression", "s5", {"norm": "batch"}),
+    ("forecast", "lru", {"norm": "batch", "recent": 3}),
     ("timed", "lru", {"norm": "layer"}),
     ("pair", "lru", {"norm": "layer"}),
     ("language", "mamba", {"norm": "rms"}),

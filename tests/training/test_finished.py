@@ -246,7 +246,8 @@ def test_sequences_of_the_user_are_read_as_those_of_the_training(tmp_path, made)
         read_inputs(tmp_path / "new.bin", run)
 
 
-def test_a_series_is_forecast_in_its_own_units(tmp_path, small):
+@pytest.mark.parametrize("recent", [0, 5])
+def test_a_series_is_forecast_in_its_own_units(recent, tmp_path, small):
     """Also where its columns stand in another order, and beside others."""
     hours, table = np.arange(400), tmp_path / "load.csv"
     load, heat = 500 + 40 * np.sin(hours / 4), 3 + np.cos(hours / 4)
@@ -258,6 +259,7 @@ def test_a_series_is_forecast_in_its_own_units(tmp_path, small):
     write(table, ["hour", "load", "heat"], hours, load, heat)
     task = load_task(str(table), SeriesConfig(window=12, horizon=2, targets=("load",)))
     config = replace(small("s5", "pendulum"), data=SeriesConfig(window=12, horizon=2))
+    config = replace(config, network=replace(config.network, recent=recent))
     run = trained_run(config, task, *build_model(config, task), {})
     write(tmp_path / "new.csv", ["heat", "more", "hour", "load"], heat, heat, hours, load)
     kept = blank_task(json.loads(json.dumps(describe_task(task))))

@@ -11,6 +11,7 @@ runtime = pytest.importorskip("onnxruntime")
 CASES = [
     ("classification", "lru", {"norm": "batch"}),
     ("regression", "s5", {"norm": "layer"}),
+    ("forecast", "lru", {"norm": "batch", "recent": 3}),
     ("classification", "mamba", {"norm": "rms"}),
     ("regression", "mamba2", {"norm": "rms"}),
 ]

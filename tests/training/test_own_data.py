@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 import training
 from data import Split, Task, fingerprint, task_label
 from data.readers.divide import SPLITS
+from data.readers.forecast import forecast_task
 from data.readers.stored import StoredConfig
 from training.commands.cut import cut_run
 from training.commands.data import load_data
@@ -26,7 +28,7 @@ from training.settings.config import CompressionConfig
 from training.settings.errors import UsageError
 from training.settings.presets import preset
 from training.settings.saved import complete, read_config
-from training.settings.tuned import SAMPLES, tuned
+from training.settings.tuned import SAMPLES, describe_settings, tuned
 from training.settings.yaml import write_yaml
 
 SCRIPT = importlib.util.spec_from_file_location(
@@ -299,6 +301,27 @@ def test_the_rule_gives_settings_for_every_size(model, n, length):
     assert config.batch_size <= n
     assert config.steps * config.batch_size * length <= max(2 * SAMPLES, 200 * 4 * length)
     assert config.loop.evaluate_every < config.steps
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_rule_for_forecasts_is_linear_and_follows_the_level(missing):
+    values = np.random.default_rng(0).normal(size=(900, 2)).astype(np.float32)
+    values[5, 0] = np.nan if missing else 0
+    task = forecast_task("t", values, ("a", "b"), ("a",), window=70, horizon=3)
+    config = preset("s5", "t.npz", "small", tuned(task, "s5"), data=StoredConfig())
+    check_model(config, task)
+    assert (config.network.gate, config.network.recent) == ("linear", 0 if missing else 10)
+    options = describe_settings(config, task)[1]
+    assert "--network.gate linear" in options
+    assert ("--network.recent 10" in options) != missing
+    asked = replace(config, network=replace(config.network, recent=3))
+    if missing:
+        with pytest.raises(
+            ValueError, match=r"`network\.recent` must be 0 .* may be missing, got 3"
+        ):
+            check_model(asked, task)
+    else:
+        check_model(asked, task)
 
 
 WRONG = {

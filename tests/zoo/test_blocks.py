@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import BATCH_AXIS, LRU, classifier, language_model, pair_classifier
-from zoo.network.block import BlockSettings, residual_block
+from zoo.network.block import BlockSettings, MixerBlock, residual_block
 from zoo.network.norm import EMABatchNorm
 
 H = 4
@@ -24,7 +24,9 @@ def block_of(key, **settings):
 
 
 def plain_gate(block, y):
-    """The formulas of the public code's activations."""
+    """The formulas of the public code's activations, and no activation."""
+    if isinstance(block, MixerBlock):
+        return y
     x = jax.nn.gelu(y)
     if block.glu is None:
         return x
@@ -34,7 +36,7 @@ def plain_gate(block, y):
     return (y if block.glu.gates_before else x) * gate
 
 
-@pytest.mark.parametrize("gate", ["full_glu", "half_glu1", "half_glu2", "none"])
+@pytest.mark.parametrize("gate", ["full_glu", "half_glu1", "half_glu2", "none", "linear"])
 @pytest.mark.parametrize("norm_first", [True, False])
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 def test_a_block_is_its_formula_and_streams(gate, norm_first, norm, getkey):

@@ -90,6 +90,10 @@ def check_network(network: NetworkConfig, task: Task) -> None:
     if task.targets is not None:
         seen = "for a forecast, which must not see what follows"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
+    if network.recent:
+        whole = task.targets is not None and task.splits["train"].mask is None
+        allowed = "0 for what is no forecast, and where values may be missing"
+        require(whole, "network.recent", network.recent, allowed)
     if task.kind in ("language", "recall"):
         seen = f"for a {task.kind} task, which must not see the next token"
         require(not network.bidirectional, "network.bidirectional", True, f"False {seen}")
@@ -123,6 +127,7 @@ def _task_settings(task: Task, network: NetworkConfig) -> dict[str, Any]:
                 "outputs": task.outputs,
                 "frame": task.frame,
                 "targets": task.targets,
+                "recent": network.recent or None,
             }
         case _:
             own = {

@@ -33,7 +33,8 @@ class NetworkConfig:
     norm_epsilon: float = 1e-5
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """Gate of the layer's activated outputs, with the names of S5. Mamba has its own gates."""
+    """Gate of the layer's activated outputs, with the names of S5. `none` keeps only the activation,
+    `linear` removes that too. Mamba has its own gates."""
     pooling: PoolName = "mean"
     """The pooling of a classifier: the mean of the samples, or the last one."""
     dropout: float = 0.0
@@ -50,6 +51,9 @@ class NetworkConfig:
     """Samples that attention sees: the current one and those before it."""
     attention_heads: int = 4
     """Heads of attention; must divide `d_model`."""
+    recent: int = 0
+    """Forecasts: each channel is relative to its mean and deviation over about so many rows before,
+    so that the model follows a changed level. 0: it is taken as it is."""
     scan_above: int = SCAN_ABOVE
     """More equal neighbouring blocks than this run in one scan, which compiles them only once."""
 
@@ -57,6 +61,7 @@ class NetworkConfig:
         check_numbers(self, "network.")
         every, heads = self.attention_every, self.attention_heads
         require(every >= 0, "network.attention_every", every, "0 or more")
+        require(self.recent >= 0, "network.recent", self.recent, "0 or more")
         require(
             self.attention_window >= 1,
             "network.attention_window",

@@ -23,6 +23,8 @@ Settle = Callable[[Task], RunConfig[Any, Any]]
 SAMPLES = 10_000_000
 """Samples (steps of sequences) that a run of 32 channels is trained on at most, half as many with
 64: minutes on two CPU cores."""
+FEW_ROWS = 50_000
+"""Rows of a series for training, below which forecasts are linear."""
 EPOCHS = 60
 """Times that a run sees each sequence, within the limits of steps and samples."""
 
@@ -35,11 +37,14 @@ def tuned(task: Task, model: str) -> Preset:
     more than `SAMPLES` allow. Windows of one series overlap, so epochs are counted in rows. The
     network is wider for many channels or classes, and has more dropout for few data. If the label
     belongs to the whole sequence, the network is bidirectional, and cannot stream
-    (`network.bidirectional`). Cuts are careful: at most a hundredth of the HSVs, and not before the
-    model has learned something.
+    (`network.bidirectional`). Forecasts are relative to the level of the last rows
+    (`network.recent`), which seldom stays, unless values are missing; and linear in the rows
+    (`network.gate`), unless there are `FEW_ROWS` or more. Cuts are careful: at most a hundredth of
+    the HSVs, and not before the model has learned something.
     """
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     overlap = task.kind == "language" or task.targets is not None
+    linear = task.targets is not None and n < FEW_ROWS
     different = max(16 * n // length, 1) if overlap else n
     width = max(task.input_size if task.input_kind == "real" else 64, 2 * (task.classes or 0))
     d_model = _power_of_two(width, 32, 64)
@@ -57,8 +62,10 @@ def tuned(task: Task, model: str) -> Preset:
             d_model=d_model,
             blocks=2,
             norm="rms" if task.kind in ("language", "recall") else "batch",
-            dropout=0.2 if n < 1000 else 0.1,
+            dropout=0.0 if linear else 0.2 if n < 1000 else 0.1,
             bidirectional=task.kind in ("classification", "multilabel", "values"),
+            gate="linear" if linear else "full_glu",
+            recent=_recent(task),
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
         compression=CompressionConfig(
@@ -72,6 +79,13 @@ def tuned(task: Task, model: str) -> Preset:
         ),
         layer=_layer(model, length),
     )
+
+
+def _recent(task: Task) -> int:
+    """Rows that the level of a forecast is taken from: of a week of hours, a day."""
+    if task.targets is None or task.splits["train"].mask is not None:
+        return 0
+    return max(2, task.length // 7)
 
 
 def _layer(model: str, length: int) -> dict[str, Any]:
@@ -111,6 +125,8 @@ def describe_settings(config: RunConfig[Any, Any], task: Task) -> list[str]:
     network = config.network
     sizes = ", ".join(f"{len(split)} for {name}" for name, split in task.splits.items())
     ways = " both ways" if network.bidirectional else ""
+    extra = f"--network.gate {network.gate} " if network.gate != NetworkConfig.gate else ""
+    extra += f"--network.recent {network.recent} " if network.recent else ""
     what = "channels" if task.input_kind == "real" else "tokens"
     return [
         f"{task.name}: {task.kind} of sequences of {task.length} steps, {task.input_size} {what}, "
@@ -119,6 +135,6 @@ def describe_settings(config: RunConfig[Any, Any], task: Task) -> list[str]:
         f"--network.d-model {network.d_model} --layer.d-state {config.layer.d_state} "
         f"--steps {config.steps} --batch-size {config.batch_size} "
         f"--optimizer.learning-rate {config.optimizer.learning_rate:g} "
-        f"--network.dropout {network.dropout:g} "
+        f"--network.dropout {network.dropout:g} {extra}"
         f"--compression.tolerance {config.compression.tolerance:g}",
     ]

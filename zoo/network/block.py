@@ -172,7 +172,8 @@ class Block(AbstractBlock):
 
 
 class MixerBlock(AbstractBlock):
-    """x + dropout(ssm(norm(x))), for layers that gate and mix channels themselves (Mamba)."""
+    """x + dropout(ssm(norm(x))), for layers that gate and mix channels themselves (Mamba), and for
+    models that are linear but for their norms."""
 
     norm: AbstractNorm
     ssm: AbstractSSM | Bidirectional
@@ -231,7 +232,8 @@ class BlockSettings:
     norm_epsilon: float = NORM_EPSILON
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """The gate of the layer's activated outputs, by the names of the public S5 code."""
+    """The gate of the layer's activated outputs, by the names of the public S5 code; `linear`: no
+    activation either."""
     dropout: float = 0.0
     """Share of the values that dropout sets to zero."""
     bidirectional: bool = False
@@ -287,7 +289,8 @@ def residual_block(
     d_model: int,
     key: PRNGKeyArray,
 ) -> Block | MixerBlock:
-    """The block for the layer: a `MixerBlock` for a mixer, otherwise a `Block`."""
+    """The block for the layer: a `MixerBlock` for a mixer and without activations, otherwise a
+    `Block`."""
     forward_key, backward_key, gate_key = jax.random.split(key, 3)
     forward = make_ssm(forward_key)
     both = settings.bidirectional
@@ -298,7 +301,7 @@ def residual_block(
         )
     ssm = Bidirectional(forward, make_ssm(backward_key)) if both else forward
     common = {"ssm": ssm, **_common(settings, d_model)}
-    if forward.is_mixer:
+    if forward.is_mixer or settings.gate == "linear":
         return MixerBlock(**common)
     return Block(glu=GATES[settings.gate](d_model, key=gate_key), **common)
 

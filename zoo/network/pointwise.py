@@ -73,15 +73,17 @@ class HalfGLU(eqx.Module):
         return _gated(before if self.gates_before else x, affine(self.gate, x))
 
 
-GateName = Literal["full_glu", "half_glu1", "half_glu2", "none"]
+GateName = Literal["full_glu", "half_glu1", "half_glu2", "none", "linear"]
 
 GATES: dict[GateName, Callable[..., GLU | HalfGLU | None]] = {
     "full_glu": GLU,
     "half_glu1": partial(HalfGLU, gates_before=False),
     "half_glu2": partial(HalfGLU, gates_before=True),
     "none": lambda d_model, *, key: None,
+    "linear": lambda d_model, *, key: None,
 }
-"""Gates of a layer's activated outputs, by the names of the public S5 code."""
+"""Gates of a layer's activated outputs, by the names of the public S5 code; `linear` has no
+activation either."""
 
 
 def _gated_forward(value, gate):

@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..layers.affine import affine
@@ -22,6 +21,7 @@ from .block import (
 from .classifier import LinearEncoder
 from .deep import run_blocks
 from .intervals import check_knows_time
+from .recent import Recent
 
 
 class FrameEncoder(eqx.Module):
@@ -72,6 +72,8 @@ class Regressor(eqx.Module):
     head: eqx.nn.Linear
     targets: tuple[int, ...] | None = eqx.field(static=True)
     """The channels that a forecast predicts, as changes from their present values."""
+    recent: Recent | None = None
+    """The level that inputs and changes are relative to; None for none."""
 
     @checked
     def __call__(
@@ -83,23 +85,34 @@ class Regressor(eqx.Module):
         dt: Float[InputArray, " length"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "length outputs"], eqx.nn.State]:
-        h, state = run_blocks(self.blocks, self.encoder(x), state, length=length, dt=dt, key=key)
-        return self.values(h, x), state
+        x = jnp.asarray(x)
+        level, unit = (0.0, None) if self.recent is None else self.recent(x, dt)
+        u = x if unit is None else (x - level) / unit
+        h, state = run_blocks(self.blocks, self.encoder(u), state, length=length, dt=dt, key=key)
+        return self.values(h, x, unit), state
 
     @checked
     def values(
-        self, h: Float[InputArray, "length d_model"], x: Float[InputArray, "length channels"]
+        self,
+        h: Float[InputArray, "length d_model"],
+        x: Float[InputArray, "length channels"],
+        unit: Float[InputArray, "length channels"] | None = None,
     ) -> Float[Array, "length outputs"]:
-        """Values from the residual stream after the last block; `x` are the inputs."""
+        """Values from the residual stream after the last block. `x` are the inputs, `unit` is what
+        changes are in units of."""
         y = affine(self.head, h)
         if self.targets is None:
             return y
-        return y + jnp.tile(x[:, np.array(self.targets)], (1, y.shape[1] // len(self.targets)))
+        ahead = y.shape[1] // len(self.targets)
+        if unit is not None:
+            y = y * _repeated(unit, self.targets, ahead)
+        return y + _repeated(x, self.targets, ahead)
 
     @checked
     def init_state(self) -> tuple[Any, ...]:
         """The carry before the first sample. A ValueError if the model cannot be streamed."""
-        return blocks_init_state(self.blocks)
+        carry = blocks_init_state(self.blocks)
+        return carry if self.recent is None else (self.recent.init_state(), *carry)
 
     @checked
     def step(
@@ -112,8 +125,21 @@ class Regressor(eqx.Module):
 
         `dt` is the interval before the sample, as in the call.
         """
-        carry, h = step_blocks(self.blocks, carry, self.encoder(x_t[None])[0], dt)
-        return carry, self.values(h[None], x_t[None])[0]
+        if self.recent is None:
+            carry, h = step_blocks(self.blocks, carry, self.encoder(x_t[None])[0], dt)
+            return carry, self.values(h[None], x_t[None])[0]
+        totals, (level, unit) = self.recent.step(carry[0], x_t, dt)
+        u = (x_t - level) / unit
+        carry, h = step_blocks(self.blocks, carry[1:], self.encoder(u[None])[0], dt)
+        return (totals, *carry), self.values(h[None], x_t[None], unit[None])[0]
+
+
+def _repeated(x: InputArray, places: tuple[int, ...], times: int) -> Array:
+    """Some columns of `x`, all of them so many times. Slices, for ONNX has no gather."""
+    x = jnp.asarray(x)
+    return jnp.concatenate(
+        [jax.lax.slice_in_dim(x, k, k + 1, axis=1) for k in places] * times, axis=1
+    )
 
 
 @checked
@@ -127,6 +153,7 @@ def regressor(
     frame: tuple[int, int] | None = None,
     intervals: bool = False,
     targets: tuple[int, ...] | None = None,
+    recent: float | int | None = None,
     key: PRNGKeyArray,
     **block: Any,
 ) -> tuple[Regressor, eqx.nn.State]:
@@ -135,7 +162,9 @@ def regressor(
     `frame` is the height and width of pictures whose pixels are the `input_size` channels; they are
     then encoded as pictures. `intervals` says whether it will be given `dt`. `targets` are the
     channels that a forecast is of: the outputs are their next values, ordered by the step that they
-    are for, then by channel, and begin at the present ones. The rest is as for `zoo.classifier`.
+    are for, then by channel, and begin at the present ones. With `recent`, inputs and forecasts are
+    relative to the mean and deviation of each channel over about so many samples before
+    (`zoo.network.recent`). The rest is as for `zoo.classifier`.
     """
     check_knows_time(make_ssm, intervals)
     settings = BlockSettings(**block)
@@ -143,6 +172,10 @@ def regressor(
         raise ValueError(f"`frame` must have {input_size} pixels (input_size), got {frame}")
     if targets is not None and (not targets or outputs % len(targets)):
         raise ValueError(f"`targets` must be as many as divide outputs={outputs}, got {targets}")
+    if recent is not None and (targets is None or not recent > 0):
+        raise ValueError(
+            f"`recent` must be above 0, for a forecast (`targets`), or None, got {recent}"
+        )
     # one key is unused, so that a seed gives the same model as before
     encoder_key, head_key, _, *block_keys = jax.random.split(key, 3 + blocks)
 
@@ -156,6 +189,7 @@ def regressor(
             blocks=residual_blocks(make_ssm, settings, d_model=d_model, keys=block_keys),
             head=eqx.nn.Linear(d_model, outputs, key=head_key),
             targets=targets,
+            recent=None if recent is None else Recent(float(recent), input_size),
         )
 
     return eqx.nn.make_with_state(build)()
