@@ -5,7 +5,8 @@
 
 Weights are drawn at random in the shape of mamba-130m (24 layers, 768 channels, 16 states, 50 280
 tokens). Each job is a process of its own, with an empty compilation cache, in turns. Its peak is
-that of the whole process (`VmHWM`, on Linux); the memory of the imports is listed beside it.
+that of the whole process (`VmHWM`, on Linux), whose C library has the settings of the scripts; the
+memory of the imports is listed beside it.
 Shrinking is as `scripts/shrink.py` does it by default, on texts of two lengths. Writes
 `results/pretrained.json` (with versions and hardware) and `results/pretrained.md`.
 """
@@ -24,7 +25,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import table, write
 
 from training.commands.shrink import judge_language_model, shrink_language_model
 from zoo import Mamba, generate, language_model, scanned
@@ -124,6 +124,8 @@ def child(job: str, folder: Path, shape: dict[str, int]) -> dict[str, float]:
 
 
 def lines(measured: dict[str, list[dict[str, float]]], size: float) -> list[str]:
+    from harness import table
+
     def middle(job: str, key: str) -> float:
         return float(np.median([each[key] for each in measured[job]]))
 
@@ -175,6 +177,8 @@ def main() -> None:
     if options.quick:
         print("\n".join(lines(measured, size)))
     else:
+        from harness import write  # only here: it sets how the process keeps freed memory
+
         write("pretrained", {"file_mb": size, "processes": measured}, lines(measured, size))
 
 
