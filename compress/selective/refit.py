@@ -49,7 +49,7 @@ def refitted(
         for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
             pieces = list(part.pieces(len(wide.eigenvalues)))
             outputs, squares = zip(*(_outputs(wide, piece) for piece in pieces), strict=True)
-            weights = sum(squares) / len(pieces)
+            weights = jnp.mean(jnp.stack(squares), axis=0)
             for piece, y in zip(pieces, outputs, strict=True):
                 sums = _normal_equations(wide, small, piece, y, weights)
                 moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
