@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
     print(f"perplexity    {2**before.bits:>12.3f} -> {2**after.bits:.3f}")
     print(f"tokens/s      {before.tokens_per_second:>12.1f} -> {after.tokens_per_second:.1f}")
     if options.out is not None:
-        save(options.out, shrunk.model, config=read_config(options.checkpoint))
+        small = shrunk.model
+        del model, shrunk  # writing takes as much memory as the whole model
+        save(options.out, small, config=read_config(options.checkpoint))
         copy_text_files(options.checkpoint, options.out)
         shutil.rmtree(_work(options.out), ignore_errors=True)
         print(f"saved in {options.out}")

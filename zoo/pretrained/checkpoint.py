@@ -8,7 +8,7 @@ and nothing is downloaded.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,10 @@ def save(folder: Path | str, model: LanguageModel, *, config: Mapping[str, Any] 
     settings["dtype"] = arrays[kind.names.embedding].dtype.name
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, safetensors.numpy.save(arrays, {"format": "pt"}))
     text = json.dumps(kept | settings, indent=2, sort_keys=True) + "\n"
-    _write(folder / CONFIG, text.encode())
+    # not `save`, which would make the whole file in memory
+    _write(folder / WEIGHTS, lambda to: safetensors.numpy.save_file(arrays, to, {"format": "pt"}))
+    _write(folder / CONFIG, lambda to: to.write_text(text))
     (folder / INDEX).unlink(missing_ok=True)
 
 
@@ -233,10 +234,10 @@ def _check(arrays: Mapping[str, Stored], shapes: Shapes, folder: Path) -> None:
         raise ValueError(f"the tensors in {folder} must be those of its {CONFIG}: {listed}")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write the whole file or none of it."""
+def _write(path: Path, written: Callable[[Path], object]) -> None:
+    """The whole file, which `written` writes, or none of it."""
     part = path.with_suffix(".part")
-    part.write_bytes(content)
+    written(part)
     os.replace(part, path)
 
 
