@@ -53,7 +53,7 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         number = isinstance(value, Integral if kind is int else Real)
         return number and not isinstance(value, bool) and bool(value == value)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return isinstance(value, kind)
     if kind is Path:
         return isinstance(value, Path | str)

@@ -164,8 +164,7 @@ def shrink_language_model(
         inputs, gradients = recordings.arrays("inputs"), recordings.arrays("gradients")
         # selections, not maps: the folder stays of the layout that other tools read
         data = Data(inputs=inputs, gradients=gradients, maps=False)
-        method = Watched(data, progress, len(inputs))
-        planned = plan(model, policy=policy, method=method)
+        planned = plan(model, policy=policy, method=Watched(data, progress, len(inputs)))
         small, _ = compress(model, plan=planned)
     give_back_freed_memory()
     before = _standing(model, held_out, generated, progress, "judging the model")

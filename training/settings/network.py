@@ -33,8 +33,8 @@ class NetworkConfig:
     norm_epsilon: float = 1e-5
     """Added to variances and mean squares."""
     gate: GateName = "full_glu"
-    """Gate of the layer's activated outputs, with the names of S5. `none` keeps only the activation,
-    `linear` removes that too. Mamba has its own gates."""
+    """Gate of the layer's activated outputs, with the names of S5. `none` keeps only the
+    activation, `linear` removes that too. Mamba has its own gates."""
     pooling: PoolName = "mean"
     """The pooling of a classifier: the mean of the samples, or the last one."""
     dropout: float = 0.0

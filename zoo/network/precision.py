@@ -25,9 +25,9 @@ def in_precision(model: Model, precision: Precision) -> Model:
     """`model` for a training step in `precision`: "float32" (the model itself), "bf16" or
     "bf16-systems".
 
-    With "bf16-systems" LRU and S5 get their inputs in bfloat16, so that CPUs with tiles (AMX) compute
-    products with B and C in it, from 32 channels on. Everything else stays in single precision;
-    other layers only round their inputs.
+    With "bf16-systems" LRU and S5 get their inputs in bfloat16, so that CPUs with tiles (AMX)
+    compute products with B and C in it, from 32 channels on. Everything else stays in single
+    precision; other layers only round their inputs.
 
     With "bf16" residual blocks have activations, weights of linear maps and products with these in
     bfloat16. In single precision stay
