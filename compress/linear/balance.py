@@ -94,6 +94,8 @@ def balanced_truncation(
     Raises ValueError if `rank` < 1 or `lti` holds NaN or infinity or is not stable.
     """
     check_system(lti)
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"`tolerance` must be 0 or more and below 1, got {tolerance}")
     return truncate(lti, *gramian_factors(lti, form, tolerance), rank, form=form)
 
 

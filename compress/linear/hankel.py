@@ -73,6 +73,10 @@ LOST = 4.0
 """Relative rounding of a number, in units of its precision's eps."""
 
 
+LARGEST = 1e100
+"""Largest entry of B and C: products of four of them, over a decay, are numbers of float64."""
+
+
 def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
     """One-line ValueError if `lti` holds NaN or infinity, or is unstable. Skipped if traced."""
     if is_traced(lti):
@@ -84,9 +88,20 @@ def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
             raise ValueError(
                 f"{name}.{field} holds NaN or infinity in {bad} of its {x.size} entries"
             )
+    for field in ("B", "C"):
+        x = np.asarray(getattr(lti, field))
+        if not np.issubdtype(x.dtype, np.inexact):
+            raise ValueError(f"{name}.{field} must be of complex or real numbers, got {x.dtype}")
+        if 0 in x.shape:
+            raise ValueError(
+                f"{name} must have a state, an input and an output or more, got {field} of shape "
+                f"{x.shape}"
+            )
+        if np.max(np.abs(x)) > LARGEST:
+            raise ValueError(
+                f"{name}.{field} must have entries up to {LARGEST:g}, got {np.max(np.abs(x)):.3g}"
+            )
     decay = -np.real(np.asarray(lti.log_lam)).astype(np.float64)
-    if decay.size == 0:
-        raise ValueError(f"{name} must have 1 state or more, got none")
     if decay.min() <= 0:
         radius = np.exp(-decay.min())
         raise ValueError(f"{name} must be stable, of spectral radius below 1, got {radius:.9g}")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compress import balanced_truncation, h2_error, verify
 from compress.linear.hankel import error_bound, hankel_singular_values
 from zoo import DiagonalLTI
 
@@ -206,3 +207,24 @@ def test_unstable(system):
         hankel_singular_values(
             eqx.tree_at(lambda s: s.log_lam, lti, lti.log_lam + 0.05), form="complex"
         )
+
+
+ONE = {"log_lam": [-0.1 + 1j, -0.2], "B": np.ones((2, 1), complex), "C": np.ones((1, 2), complex)}
+MEANINGLESS = {
+    "no state": ({"log_lam": [], "B": np.ones((0, 1)), "C": np.ones((1, 0))}, "must have a state"),
+    "no input": ({"B": np.ones((2, 0)), "D": np.ones((1, 0))}, "must have a state, an input"),
+    "no output": ({"C": np.ones((0, 2)), "D": np.ones((0, 1))}, "must have a state, an input"),
+    "whole numbers": ({"B": np.ones((2, 1), int)}, "B must be of complex or real numbers"),
+    "overflow": ({"C": np.full((1, 2), 1e200)}, r"C must have entries up to 1e\+100, got 1e\+200"),
+}
+
+
+@pytest.mark.parametrize("name", MEANINGLESS)
+def test_systems_without_a_meaning_are_refused(name):
+    changes, message = MEANINGLESS[name]
+    parts = {**ONE, "D": np.zeros((1, 1)), **changes}
+    lti = DiagonalLTI(np.asarray(parts.pop("log_lam"), complex), **parts)
+    calls = (hankel_singular_values, lambda x: balanced_truncation(x, 1), lambda x: h2_error(x, x))
+    for call in (*calls, lambda x: verify(x, x)):
+        with pytest.raises(ValueError, match=message):
+            call(lti)

@@ -10,6 +10,7 @@ from zoo import (
     S5,
     DeltaNet,
     GatedDeltaNet,
+    LinOSS,
     LRUConfig,
     Mamba,
     Mamba2,
@@ -95,6 +96,23 @@ def test_no_key():
 def test_no_states(make):
     assert said(lambda: make(d_state=-1)) == "`d_state` must be 1 or more, got -1"
     assert said(lambda: LRUConfig(d_state=-1)) == "`d_state` must be 1 or more, got -1"
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        *((Mamba, name) for name in ("d_model", "d_state", "expand", "d_conv", "dt_rank")),
+        *((Mamba2, name) for name in ("d_model", "d_state", "expand", "d_conv", "headdim")),
+        *((kind, name) for kind in (GLA, DeltaNet, RetNet) for name in ("expand", "d_conv")),
+        (GLA, "gate_rank"),
+        (GLA, "gate_normalizer"),
+        (LinOSS, "d_state"),
+    ],
+)
+def test_sizes_below_one(layer, name):
+    for value in (0, -1):
+        message = said(lambda v=value: layer.init(**{"d_model": 4, "d_state": 4, name: v}, key=KEY))
+        assert message.startswith(f"`{name}` must ")
 
 
 @ALL

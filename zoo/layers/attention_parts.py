@@ -43,6 +43,9 @@ def common_parts(
     """
     check_positive("d_model", d_model)
     check_positive("d_state", d_state)
+    check_positive("expand", expand)
+    if d_conv is not None:
+        check_positive("d_conv", d_conv)
     check_divides("heads", heads, "expand * d_model", expand * d_model)
     key_heads = heads if key_heads is None else key_heads
     check_divides("key_heads", key_heads, "heads", heads)

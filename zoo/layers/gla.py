@@ -1,5 +1,6 @@
 """Gated linear attention (Yang et al., ICML 2024, arXiv 2312.06635)."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from ..typing import InputArray, checked
 from .affine import Linear
 from .attention_family import AbstractLinearAttention, Basis, Mapping
 from .attention_parts import check_sizes, common_parts
+from .checks import check_positive
 from .query_key_value import QueryKeyValue
 
 
@@ -86,6 +88,9 @@ class GLA(AbstractLinearAttention):
         gate_normalizer: float = GLAConfig.gate_normalizer,
     ) -> "GLA":
         """`heads` heads of `d_state` keys and expand * d_model / heads values."""
+        if not 0 < gate_normalizer < math.inf:
+            raise ValueError(f"`gate_normalizer` must be more than 0, got {gate_normalizer}")
+        check_positive("gate_rank", gate_rank)
         qkv_key, down_key, up_key, gate_key, out_key = jax.random.split(key, 5)
         parts = common_parts(
             d_model,

@@ -114,6 +114,7 @@ class LinOSS(AbstractLinearSSM):
         cls, d_model: int, d_state: int, *, key: PRNGKeyArray, scheme: Literal["im", "imex"] = "im"
     ) -> "LinOSS":
         """Undamped, A uniform in [0, 1), and steps around 1/2 (section 3)."""
+        check_positive("d_state", d_state)
         A_key, rest_key = jax.random.split(key)
         A = jax.random.uniform(A_key, (d_state,))
         parts = _start(d_model, d_state, rest_key)

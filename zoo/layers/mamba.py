@@ -141,8 +141,9 @@ class Mamba(AbstractMambaSSM):
         `dt_init_floor`. `dt_rank` is ceil(d_model / 16) if not given. `bias` is that of in_proj and
         out_proj. With `tied`, A is one spectrum with a speed for each channel.
         """
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
+        counts = {"d_model": d_model, "d_state": d_state, "expand": expand, "d_conv": d_conv}
+        for name, count in (counts | ({} if dt_rank is None else {"dt_rank": dt_rank})).items():
+            check_positive(name, count)
         check_steps("dt", dt_min, dt_max)
         in_key, conv_key, x_key, dt_key, step_key, out_key = jax.random.split(key, 6)
         d_inner = expand * d_model

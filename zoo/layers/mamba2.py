@@ -149,8 +149,9 @@ class Mamba2(AbstractMambaSSM):
         The steps softplus(dt_bias) are log-uniform in [dt_min, dt_max] samples, and at least
         `dt_init_floor`. `bias` is that of in_proj and out_proj.
         """
-        check_positive("d_model", d_model)
-        check_positive("d_state", d_state)
+        counts = {"d_model": d_model, "d_state": d_state, "expand": expand, "d_conv": d_conv}
+        for name, count in counts.items():
+            check_positive(name, count)
         check_steps("dt", dt_min, dt_max)
         d_inner = expand * d_model
         check_divides("headdim", headdim, "expand * d_model", d_inner)
