@@ -93,7 +93,7 @@ def _path_entry(name: str) -> TaskEntry:
     except OSError as error:  # a name that is too long, a folder that is not ours
         raise ValueError(f"`task` {name[:200]} must be readable, got: {error.strerror}") from None
     if found is None:
-        raise ValueError(f"`task` {name} must exist, got no such file or folder")
+        raise ValueError(f"`task` {name}: there is no such file or folder")
     return TaskEntry(found.config_class, partial(_load, found, path))
 
 
