@@ -1,6 +1,6 @@
 """Accuracy of runs in half precision beside runs in single, over a few seeds.
 
-    .venv/bin/python benchmarks/precision.py --data-dir FOLDER_WITH_MNIST [--quick]
+    .venv/bin/python benchmarks/precision.py --data-dir FOLDER [--quick]
 
 Each job is `scripts/train.py` with `--precision float32` and with `--precision bf16`, on the same
 seeds, shrinks included. Writes `results/precision.json` and `.md`: the test measure
@@ -43,8 +43,8 @@ def run(
     options = {"model": model, "task": task, "steps": steps, "seed": seed, "precision": precision}
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--out", str(out)]
     command += [f"--{name}={value}" for name, value in options.items()]
-    if task == "smnist":
-        command.append(f"--data-dir={data_dir}")
+    if task != "digits":
+        command.append(f"--data-dir={data_dir and data_dir / task}")
     if not (out / "summary.json").exists():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / "summary.json").read_text())
@@ -82,17 +82,17 @@ def shown(row: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data-dir", type=Path, help="folder with the official files of MNIST")
+    parser.add_argument("--data-dir", type=Path, help="folder with folders `smnist` and `charlm`")
     parser.add_argument("--quick", action="store_true", help="few steps, nothing is written")
     parser.add_argument("--runs", type=Path, help="keep the run directories here, and reuse them")
     given = parser.parse_args()
     if given.data_dir is None and not given.quick:
-        parser.error("--data-dir must be given, for the task smnist")
+        parser.error("--data-dir must be given, for the tasks smnist and charlm")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.runs or Path(temporary)
         for model, task, steps, key in JOBS:
-            if given.quick and task == "smnist":
+            if given.quick and task != "digits":
                 continue
             steps = 40 if given.quick else steps
             found = {

@@ -101,6 +101,10 @@ def find(
     ValueError if the state belongs to another model, if no layer is found in it, and in mode
     "transport" if the meaning of what it holds is not declared.
     """
+    if jax.tree_util.all_leaves([opt_state]):
+        raise ValueError(
+            f"opt_state must be the state of an optimizer, or None, got {type(opt_state).__name__}"
+        )
     walk = _Walk(mode)
     nodes = list(walk.through(opt_state, _Place()))
     if not nodes and not walk.masked and _holds_arrays(opt_state):

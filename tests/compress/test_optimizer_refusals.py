@@ -238,6 +238,9 @@ def test_states_in_which_no_layer_is_found_are_refused(moments, getkey):
         compress(layer, optax.adam(1e-3).init(eqx.nn.Linear(2, 2, key=getkey())), **how)
     with pytest.raises(ValueError, match="has no S5 layer, got one in"):
         compress(layer, optax.adam(1e-3).init(S5.init(H, N, key=getkey())), **how)
+    for other in (object(), 3, "adam", np.zeros(())):
+        with pytest.raises(ValueError, match="opt_state must be the state of an optimizer"):
+            compress(layer, other, **how)
 
 
 def test_states_without_the_parameters_are_as_they_were(getkey):

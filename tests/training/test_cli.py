@@ -171,6 +171,7 @@ def test_mistakes_are_told_in_one_line(line, message):
         ("steps: !!python/object:os.system x", "must hold plain values"),
         ("optimizer: {learning_rate: .inf}", "`optimizer.learning_rate` must be a finite number"),
         ("optimizer: {learning_rate: .nan}", "`optimizer.learning_rate` must be a finite number"),
+        ("steps: 1:30", "`steps` must be a whole number"),
         ("x: " + "y" * 2**20, "must have at most 1048576 bytes"),
     ],
     ids=lambda value: str(value)[:40],
@@ -207,6 +208,12 @@ def test_a_value_is_never_taken_for_an_option(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("task: digits\ndata_dir: --help\n")
     assert str(parse(f"--config {file}").config.data_dir) == "--help"
+
+
+def test_numbers_have_base_10(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("task: digits\nseed: 010\n")  # 8 in YAML 1.1
+    assert parse(f"--config {file}").config.seed == 10
 
 
 def test_an_alias_stands_for_what_it_names(tmp_path):

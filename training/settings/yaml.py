@@ -1,5 +1,6 @@
 """Configurations as YAML, read with limits: a file is checked before it is used."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,9 @@ LARGEST_FILE = 2**20
 """Most bytes of a configuration file."""
 DEEPEST = 16
 """Deepest nesting of brackets or indentation."""
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|.*:.*)")
+"""What YAML 1.1 reads as a number of base 8 or 60, `010` and `1:30`: text here, as in YAML 1.2."""
 MOST_VALUES = 10_000
 """Most keys and values, counting each repetition by an alias."""
 
@@ -127,6 +131,8 @@ def _count_values(
             children += [key, value]
     elif isinstance(node, yaml.SequenceNode):
         children = list(node.value)
+    elif node.tag in NUMBERS and OTHER_BASE.fullmatch(node.value):
+        node.tag = "tag:yaml.org,2002:str"
     total = 1 + sum(_count_values(each, path, known, (*above, id(node))) for each in children)
     if total > MOST_VALUES:
         raise UsageError(f"{path} must hold at most {MOST_VALUES} values, got more")
