@@ -78,6 +78,9 @@ def _command(argv: list[str], console: Any) -> Any:
         "--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster with this scheduler"
     )
     parser.add_argument("--only", nargs="+", help="only these variants, and those that they need")
+    parser.add_argument(
+        "--shared", action="store_true", help="the machine does other work too: show no times"
+    )
     parser.add_argument("--yes", action="store_true", help="start without confirmation")
     options = parser.read(argv)
     if options.list:
@@ -101,6 +104,7 @@ def _command(argv: list[str], console: Any) -> Any:
         scheduler=options.scheduler,
         only=options.only,
         ask=not options.yes,
+        shared=options.shared,
     )
 
 

@@ -173,6 +173,16 @@ def test_what_went_on_in_another_environment_has_no_times(finished, changed, sai
     assert f"1 run was finished in another environment ({said} and has no times." in text
 
 
+def test_times_beside_other_work_are_not_shown(finished):
+    records = finished_runs(finished.out / RECORDS)
+    shared = {name: elsewhere(record, shared=True) for name, record in records.items()}
+    text, rows = table_of(TINY, shared)
+    assert len(rows["compressed"]) == 4
+    assert not any(word in text for word in ("time", "speed", "Speed"))
+    _, rows = table_of(TINY, records | {"born-seed0": shared["born-seed0"]})
+    assert rows["born"][-4:] == ["–", "–", "–", "1"]
+
+
 def test_speeds_on_other_numbers_of_cores_are_not_compared(finished):
     records = finished_runs(finished.out / RECORDS)
     more = elsewhere(records["compressed-seed0"], cores=99)

@@ -46,6 +46,8 @@ class StudyCommand:
     """Address of a Dask scheduler, whose workers do the runs; None: this machine does them."""
     only: list[str] | None = None
     ask: bool = True
+    shared: bool = False
+    """Whether the machine does other work beside the runs: no times are shown."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def execute_study(command: StudyCommand, console: Console) -> StudyOutcome:
     folder, runs = _folders(command)
     planned = _chosen(plan_runs(study, command.scale, range(seeds), command.data_dir), command.only)
     with _places_of(command, len(planned)) as places:
-        return _execute(command, console, planned, StudyRunner(runs, folder / RECORDS, places))
+        runner = StudyRunner(runs, folder / RECORDS, places, shared=command.shared)
+        return _execute(command, console, planned, runner)
 
 
 @contextmanager

@@ -21,11 +21,13 @@ def make_record(
     folder: Path,
     config: dict[str, Any],
     finished: Mapping[str, Mapping[str, Any]],
+    *,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """The record of a finished run in `folder`, as JSON can hold it.
 
     `seconds_before` is the wall time of the run that this one learned from or was cut from: part of
-    its cost.
+    its cost. `shared`: the machine did other work beside it, so that its times are not shown.
     """
     events = read_events(folder / "metrics.jsonl")
 
@@ -43,7 +45,8 @@ def make_record(
             if name is not None
         ),
         "config": config,
-        "environment": json.loads((folder / "environment.json").read_text()),
+        "environment": json.loads((folder / "environment.json").read_text())
+        | ({"shared": True} if shared else {}),
         "summary": json.loads((folder / "summary.json").read_text()),
         "evaluations": [
             {k: v for k, v in event.items() if k not in ("event", "duration")}

@@ -72,7 +72,7 @@ def rows_of(study: Study, records: Records, scale: Scale = "cpu") -> list[Row]:
         )
         if not runs:
             continue
-        timed = [r for r in runs if not moved(r)]
+        timed = [r for r in runs if has_times(r)]
         trained = variant.cut_from is None
         beside = [
             (r, ref)
@@ -132,6 +132,11 @@ def score_name(records: Records) -> str:
     """`test accuracy, %`, or the name of these runs' score."""
     measures = {measure_of(record) for record in records.values()}
     return " or ".join(sorted(f"test {m.label}" + ", %" * m.is_share for m in measures))
+
+
+def has_times(record: Record) -> bool:
+    """Whether a run's times can be compared: its machine stayed the same, and did nothing else."""
+    return not moved(record) and not record["environment"].get("shared")
 
 
 def moved(record: Record) -> bool:

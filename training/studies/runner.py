@@ -166,10 +166,12 @@ class StudyRunner:
 
     Run directories go to the folder `runs`, the record of each finished run to the file `records`.
     A run is finished when its record is there. An interrupted one resumes from its checkpoint.
+    `shared`: the machine does other work beside them.
     """
 
-    def __init__(self, runs: Path, records: Path, places: Sequence[Place]):
+    def __init__(self, runs: Path, records: Path, places: Sequence[Place], *, shared: bool = False):
         self.runs, self.records, self.places = runs, records, list(places)
+        self.shared = shared
         self.failed: dict[str, str] = {}
 
     def check(self, planned: Sequence[Planned]) -> None:
@@ -260,7 +262,8 @@ class StudyRunner:
             self.failed[each.planned.name] = said[-1] if said else f"see {output}"
             return "failed"
         config = comparable(plain_config(each.planned.config))
-        record = make_record(each.planned, each.folder, config, finished_runs(self.records))
+        finished = finished_runs(self.records)
+        record = make_record(each.planned, each.folder, config, finished, shared=self.shared)
         keep_record(self.records, record)
         return "finished"
 

@@ -15,6 +15,7 @@ from .rows import (
     Records,
     Row,
     are_best_seeds,
+    has_times,
     is_best_told,
     moved,
     rows_of,
@@ -62,7 +63,10 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
                 f"{len(row.seeds)}",
             ]
         )
-    told = [not rows or any(column[1:]) for column in zip(head, *cells[2:], strict=True)]
+    told = [
+        not rows or any(set(column[1:]) - {"", "–"})
+        for column in zip(head, *cells[2:], strict=True)
+    ]
     for row in cells:
         shown = (cell for cell, is_told in zip(row, told, strict=True) if is_told)
         lines.append("| " + " | ".join(shown) + " |")
@@ -103,6 +107,7 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
     if not runs:
         return ["No run is finished."]
     spent = sum(r["summary"]["seconds"]["total"] for r in runs)
+    timed = any(has_times(r) for r in runs)
     references = dict.fromkeys(f"`{row.variant.reference or study.reference}`" for row in rows)
     published = (row.variant.published != Published() for row in rows)
     machines = {
@@ -112,16 +117,19 @@ def _notes(study: Study, scale: Scale, rows: Sequence[Row], records: Records) ->
         for e in (r["environment"], *r["environment"].get("resumed", []))
     }
     command = f"scripts/reproduce.py {study.name} --scale {scale}"
+    times = (
+        " Wall time is that of a whole run with data, compilation, evaluation and reduction, and "
+        "with the training of a teacher or a larger model if there is one. Speed-ups are relative "
+        f"to {' or '.join(references)} of the same seed."
+    )
     return [
-        "Mean ± standard deviation over seeds. Wall time is that of a whole run with data, "
-        "compilation, evaluation and reduction, and with the training of a teacher or a larger "
-        f"model if there is one. Speed-ups are relative to {' or '.join(references)} of the same "
-        "seed."
+        "Mean ± standard deviation over seeds."
+        + (times if timed else "")
         + (" Published figures are the paper's, at its setting." if any(published) else "")
         + _protocol(scale, rows, runs)
         + _moves(runs),
         "",
-        f"{len(runs)} runs, {format_seconds(spent)} of run time in all. "
+        f"{len(runs)} runs{f', {format_seconds(spent)} of run time in all' if timed else ''}. "
         f"{'; '.join(sorted(machines))}. Made by `{command}`.",
     ]
 
@@ -140,7 +148,7 @@ def _protocol(scale: Scale, rows: Sequence[Row], runs: Sequence[Record]) -> str:
 
 
 def _moves(runs: Sequence[Record]) -> str:
-    elsewhere = [r for r in runs if moved(r)]
+    elsewhere = [r for r in runs if moved(r) and not r["environment"].get("shared")]
     if not elsewhere:
         return ""
     changed = sorted({name.replace("_", " ") for r in elsewhere for name in what_moved(r)})
