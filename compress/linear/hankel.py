@@ -97,7 +97,7 @@ def check_system(lti: DiagonalLTI, name: str = "lti") -> None:
                 f"{name} must have a state, an input and an output or more, got {field} of shape "
                 f"{x.shape}"
             )
-        if np.max(np.abs(x)) > LARGEST:
+        if float(np.max(np.abs(x))) > LARGEST:
             raise ValueError(
                 f"{name}.{field} must have entries up to {LARGEST:g}, got {np.max(np.abs(x)):.3g}"
             )
