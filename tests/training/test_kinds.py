@@ -218,7 +218,7 @@ def test_what_a_task_does_not_allow_is_named():
     check_model(pragmatic, task)
     no_validation = replace(task, splits={**task.splits, "validation": task.splits["test"]})
     with pytest.raises(
-        ValueError, match=r"`compression\.mode` must be another where .* got 'pragmatic'"
+        ValueError, match=r"`compression\.mode` must be another mode if .* got 'pragmatic'"
     ):
         check_model(pragmatic, no_validation)
 

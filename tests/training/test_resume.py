@@ -99,7 +99,7 @@ def test_where_all_are_damaged_one_line_says_so_and_the_log_stays(config, halted
 def test_checkpoints_that_are_gone_are_named(config, halted):
     log = (halted / "metrics.jsonl").read_bytes()
     shutil.rmtree(halted / "checkpoints")
-    with pytest.raises(UsageError, match=r"must hold a checkpoint, got none, .* of step 12: begin"):
+    with pytest.raises(UsageError, match=r"must hold a checkpoint, got none, .* of step 12: start"):
         run(config, halted, resume=True)
     assert (halted / "metrics.jsonl").read_bytes() == log
 

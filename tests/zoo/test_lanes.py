@@ -34,9 +34,12 @@ np.savez(sys.argv[1], *found)
 @pytest.mark.parametrize(
     ("lanes", "layers"),
     [
-        (4, ("lru", "mamba", "gated_deltanet")),
-        pytest.param(
-            8, ("lru", "mamba", "mamba2", "gla", "gated_deltanet"), marks=pytest.mark.slow
+        (4, ("lru",)),
+        *(
+            pytest.param(
+                lanes, ("lru", "mamba", "mamba2", "gla", "gated_deltanet"), marks=pytest.mark.slow
+            )
+            for lanes in (4, 8)
         ),
     ],
 )

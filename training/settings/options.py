@@ -5,7 +5,7 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -53,7 +53,7 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
         name = name.replace("-", "_")
         if name in given:
             raise UsageError(f"key {name} must stand once, got it twice")
-        if value == {} and any(each.startswith(f"{name}.") for each in known):
+        if value == {} and _is_group(config, name):
             continue
         if name not in known:
             raise UsageError(_unknown(name, value, known))
@@ -62,6 +62,13 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
         given[name] = _as_arguments(name, value)
     argv = [argument for arguments in given.values() for argument in arguments]
     return with_arguments(config, argv) if argv else config
+
+
+def _is_group(config: Any, name: str) -> bool:
+    """Whether this is a group of options, which may have none."""
+    for part in name.split("."):
+        config = getattr(config, part, None)
+    return is_dataclass(config)
 
 
 def _kind_of(config: Any, name: str) -> Any:

@@ -138,8 +138,8 @@ class Planned:
         Settings that do not change the training result, such as the number of sequences in
         evaluations, are not compared. Settings that are newer than the record count as defaults.
         """
-        layer, data = type(self.config.layer)(), type(self.config.data)()
-        defaults = plain_config(RunConfig(layer=layer, data=data))
+        model, layer, data = self.config.model, type(self.config.layer)(), type(self.config.data)()
+        defaults = plain_config(RunConfig(model=model, layer=layer, data=data))
 
         def learned(config: Mapping[str, Any]) -> dict[str, Any]:
             kept = comparable(config)
