@@ -140,10 +140,11 @@ def lines(measured: dict[str, list[dict[str, float]]], size: float) -> list[str]
         for key in generated
         if key.startswith("seconds, ")
     ]
+    times = len(measured["imports"])
+    processes = "One process" if times == 1 else f"Medians of {times} processes"
     return [
-        f"A model of the shape of mamba-130m, {size:.0f} MB of weights in float32. Medians "
-        f"of {len(measured['imports'])} processes each, with an empty compilation cache; seconds "
-        "are those of the whole process.",
+        f"A model of the shape of mamba-130m, {size:.0f} MB of weights in float32. {processes} for "
+        "each job, with an empty compilation cache; seconds are those of the whole process.",
         "",
         *table(["job", "peak, MB", "beyond imports, of the file", "s"], rows),
         "",
