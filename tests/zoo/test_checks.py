@@ -4,9 +4,10 @@ import dataclasses
 from types import UnionType
 from typing import get_args
 
+import jax
 import pytest
 
-from zoo import LAYERS
+from zoo import LAYERS, Mamba, Mamba2
 from zoo.layers.checks import KINDS
 
 BAD = {
@@ -39,3 +40,10 @@ def test_settings_of_the_wrong_kind_are_named(config, name, kind, value):
 def test_settings_of_the_right_kind_pass():
     for config in LAYERS.values():
         assert config(**dataclasses.asdict(config())) == config()
+
+
+@pytest.mark.parametrize("floor", [-1e-4, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [Mamba, Mamba2])
+def test_a_floor_of_steps_that_is_none_is_refused(kind, floor):
+    with pytest.raises(ValueError, match="`dt_init_floor` must be 0 or more and finite, got"):
+        kind.init(64, 4, key=jax.random.key(0), dt_init_floor=floor)

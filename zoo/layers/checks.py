@@ -75,6 +75,13 @@ def check_divides(name: str, value: Any, whole: str, of: int) -> None:
 
 
 @checked
+def check_floor(name: str, value: float) -> None:
+    """ValueError unless `value`, the lower bound of something, is 0 or more and finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be 0 or more and finite, got {value}")
+
+
+@checked
 def check_steps(name: str, low: float, high: float) -> None:
     """ValueError unless 0 < `low` <= `high`, the settings `name`_min and `name`_max."""
     if not 0 < low <= high < math.inf:

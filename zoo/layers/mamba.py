@@ -13,7 +13,7 @@ from ..recurrence.selective import Signals, selective_scan, selective_step
 from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
-from .checks import check_kinds, check_positive, check_steps
+from .checks import check_floor, check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM, SpectrumMap, StateMap, lasting
 
@@ -52,6 +52,7 @@ class MambaConfig:
         if self.dt_rank is not None:
             check_positive("dt_rank", self.dt_rank)
         check_steps("dt", self.dt_min, self.dt_max)
+        check_floor("dt_init_floor", self.dt_init_floor)
 
     @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba":
@@ -145,6 +146,7 @@ class Mamba(AbstractMambaSSM):
         for name, count in (counts | ({} if dt_rank is None else {"dt_rank": dt_rank})).items():
             check_positive(name, count)
         check_steps("dt", dt_min, dt_max)
+        check_floor("dt_init_floor", dt_init_floor)
         in_key, conv_key, x_key, dt_key, step_key, out_key = jax.random.split(key, 6)
         d_inner = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank

@@ -14,7 +14,7 @@ from ..recurrence.ssd import ssd_scan, ssd_step
 from ..typing import Count, InputArray, checked
 from .affine import Linear
 from .causal_conv import CausalConv
-from .checks import check_divides, check_kinds, check_positive, check_steps
+from .checks import check_divides, check_floor, check_kinds, check_positive, check_steps
 from .gated_norm import GatedRMSNorm
 from .initializers import inverse_softplus, log_uniform
 from .mamba_family import AbstractMambaSSM, SpectrumMap, StateMap, lasting
@@ -57,6 +57,7 @@ class Mamba2Config:
         for name in ("d_state", "expand", "headdim", "n_groups", "d_conv", "chunk_size"):
             check_positive(name, getattr(self, name))
         check_steps("dt", self.dt_min, self.dt_max)
+        check_floor("dt_init_floor", self.dt_init_floor)
 
     @checked
     def build(self, d_model: int, *, key: PRNGKeyArray) -> "Mamba2":
@@ -153,6 +154,7 @@ class Mamba2(AbstractMambaSSM):
         for name, count in counts.items():
             check_positive(name, count)
         check_steps("dt", dt_min, dt_max)
+        check_floor("dt_init_floor", dt_init_floor)
         d_inner = expand * d_model
         check_divides("headdim", headdim, "expand * d_model", d_inner)
         heads = d_inner // headdim
