@@ -201,8 +201,9 @@ def section(part: str, rows: list[dict[str, Any]]) -> list[str]:
     return [
         f"## {part}",
         "",
-        f"{name.replace('_', ' ').capitalize()}, mean of {seeds} seeds. Columns are bits of "
-        "weights / bits of states.",
+        f"{name.replace('_', ' ').capitalize()}, "
+        f"{'one seed' if seeds == 1 else f'mean of {seeds} seeds'}. Columns are bits of weights / "
+        "bits of states.",
         "",
         *table([*head, *columns], scores),
         "",
