@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from zoo import AbstractSSM
+from zoo.layers.checks import is_whole
 
 from ..families import family_of
 from ..linear.hankel import Form
@@ -97,9 +98,8 @@ class Horizon(AbstractLinearMethod):
     samples: int
 
     def __post_init__(self):
-        samples = self.samples
-        if not isinstance(samples, int | np.integer) or isinstance(samples, bool) or samples < 1:
-            raise ValueError(f"`horizon` must be 1 or more samples, got {samples}")
+        if not is_whole(self.samples) or self.samples < 1:
+            raise ValueError(f"`horizon` must be 1 or more samples, got {self.samples}")
 
     def weighing(self, name: str) -> Weighing:
         return horizon(self.samples)
@@ -134,11 +134,7 @@ class RandomValues(AbstractLinearMethod):
     seed: int
 
     def __post_init__(self):
-        if (
-            not isinstance(self.seed, int | np.integer)
-            or isinstance(self.seed, bool)
-            or self.seed < 0
-        ):
+        if not is_whole(self.seed) or self.seed < 0:
             raise ValueError(f"`seed` must be a whole number, 0 or more, got {self.seed}")
 
     def weighing(self, name: str) -> Weighing:

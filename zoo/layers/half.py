@@ -28,7 +28,13 @@ def widened(x: Float[InputArray, "*rest"]) -> Float[Array, "*rest"]:
 @checked
 def computed_in(x: Float[InputArray, "*rest"], precision: Precision) -> Float[Array, "*rest"]:
     """`x` in the precision of activations."""
-    return jnp.asarray(x, jnp.bfloat16) if precision == "bf16" else jnp.asarray(x)
+    match precision:
+        case "bf16":
+            return jnp.asarray(x, jnp.bfloat16)
+        case "bf16-systems":
+            return widened(x)
+        case _:
+            return jnp.asarray(x)
 
 
 @checked

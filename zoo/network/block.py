@@ -78,7 +78,6 @@ class AbstractBlock(eqx.Module):
         return self.end(x + self.after(y, key=key)), state
 
     def _stream(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
-        x = widened(x) if self.precision == "bf16-systems" else x
         return computed_in(x, self.precision)
 
     def _for_layer(self, x: Float[Array, "*lead d_model"]) -> Float[Array, "*lead d_model"]:
