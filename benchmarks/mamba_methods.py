@@ -19,7 +19,7 @@ from compress.numerics.moments import least_missed
 from compress.selective.basis import galerkin
 from compress.selective.cut import SharedBasis, fold
 from compress.selective.moments import StateMoments, contributions, state_moments
-from compress.selective.refit import refitted
+from compress.selective.refit import Refit
 from zoo import AbstractMambaSSM, AbstractSSM
 
 from .linearize import to_lti
@@ -66,7 +66,7 @@ def _shared_basis(moments: StateMoments, rank: int) -> SharedBasis:
 
 def _refitted(seen: Observed, basis: SharedBasis) -> AbstractMambaSSM:
     after = fold(seen.layer, basis)
-    C = refitted(seen.layer, after, basis.V, seen.inputs, seen.gradients)
+    C = Refit(seen.layer, seen.inputs, seen.gradients).fitted(after, basis.V)
     return fold(seen.layer, basis, C)
 
 
@@ -220,7 +220,7 @@ def mapped(seen: Observed, rank: int) -> AbstractMambaSSM:
 def mapped_and_refitted(seen: Observed, rank: int) -> AbstractMambaSSM:
     """(a) for Mamba-2 with C fitted afterwards."""
     layer, basis = seen.layer.with_maps(), _balanced_basis(seen.moments, rank)
-    C = refitted(layer, fold(layer, basis), basis.V, seen.inputs, seen.gradients)
+    C = Refit(layer, seen.inputs, seen.gradients).fitted(fold(layer, basis), basis.V)
     return fold(layer, basis, C)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from zoo import AbstractLinearAttention
 
 from ..cut import AbstractCut, Leaves
-from ..numerics.precision import is_inexact, narrow, widen
+from ..numerics.precision import narrow, of_numpy, widen
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def fold(layer: AbstractLinearAttention, basis: KeyBasis) -> AbstractLinearAtten
     """`layer` with the states of `basis`, computed in double precision, in its kind of arrays."""
     with jax.enable_x64(True):
         mapped = _mapped(widen(layer), basis.U, basis.W, basis.U)
-        mapped = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, mapped)
+        mapped = of_numpy(mapped)
     return narrow(mapped, layer)
 
 

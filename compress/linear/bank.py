@@ -19,7 +19,7 @@ from zoo import AbstractBankSSM, AbstractSSM, DiagonalLTI
 
 from ..cut import AbstractCut, Leaves
 from ..model.layers import check_parameters
-from ..numerics.precision import is_inexact, jit_for_once, narrow, rounding_of, widen
+from ..numerics.precision import is_inexact, jit_for_once, narrow, of_numpy, rounding_of, widen
 from ..numerics.threads import one_blas_thread
 from ..plans import AbstractSpectrum, LayerPlan
 from .balance import Truncation, all_values, hankel_svd, truncate
@@ -290,7 +290,7 @@ def from_double_bank(layer: AbstractSSM, systems: list[DiagonalLTI]) -> Abstract
     bank = jax.tree.map(lambda *x: np.stack([np.asarray(a) for a in x]), *systems)
     with jax.enable_x64(True):
         wide = _from_bank(widen(layer), widen(bank))
-        wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
+        wide = of_numpy(wide)
     return narrow(wide, layer)
 
 

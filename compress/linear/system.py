@@ -15,7 +15,7 @@ from zoo import AbstractLinearSSM, AbstractSSM, DiagonalLTI
 from zoo.layers.base import as_linear
 
 from ..numerics.padding import padded_size
-from ..numerics.precision import is_inexact, jit_for_once, narrow, widen
+from ..numerics.precision import jit_for_once, narrow, of_numpy, widen
 
 
 def double_lti(layer: AbstractSSM) -> DiagonalLTI:
@@ -29,7 +29,7 @@ def from_double_lti(layer: AbstractSSM, lti: DiagonalLTI) -> AbstractSSM:
     """`layer.from_lti(lti)`, computed in double precision, in the layer's own kind of arrays."""
     with jax.enable_x64(True):
         wide = _from_lti(widen(padded_layer(layer)), widen(padded_system(layer, lti)))
-        wide = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, wide)
+        wide = of_numpy(wide)
         wide = first_of_layer(wide, lti.d_state)
     return narrow(wide, layer)
 

@@ -37,6 +37,11 @@ def widen(tree: PyTree) -> PyTree:
     return jax.tree.map(wide, tree)
 
 
+def of_numpy(tree: PyTree) -> PyTree:
+    """Every floating-point or complex array of `tree` as one of NumPy."""
+    return jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, tree)
+
+
 def narrow(tree: PyTree, like: PyTree) -> PyTree:
     """The values of `tree` in the kind of array that `like` has at the same place.
 

@@ -39,6 +39,9 @@ WORTHWHILE_AGAIN = 0.6
 """... and a second one at most this share."""
 HARDLY = 0.95
 """A late cut that would leave more than this share of the states is not made."""
+CLOSE, CLOSER = 0.1, 0.03
+"""How near a search comes to the fewest states, as a share of them: for cuts that leave room, and
+for others."""
 BOLD = 4.0
 """The loss that further training can recover, in units of the dial, with `smallest`."""
 
@@ -150,6 +153,11 @@ class Question:
     """How far the loss on held-back sequences may rise."""
     room: float
     """The multiple of the found states that stays."""
+
+    @property
+    def close(self) -> float:
+        """How near the search comes, as a share of the states that stay."""
+        return CLOSE if self.room > 1 else CLOSER
 
 
 @dataclass(frozen=True)

@@ -66,26 +66,33 @@ class LossBudget(AbstractJointPolicy):
     """The largest cut after which `loss(model)` is at most `rise` above what it is now.
 
     `along(tau)` gives the policies that are tried, of tau between 1e-4 and 1, by bisection of
-    log(tau) in `steps` steps. The loss is assumed to rise with tau. Every trial is a model of other
-    shapes, so a jitted loss compiles anew. ValueError if `rise` is below zero or not finite.
+    log(tau) in `steps` steps, or fewer: they end when a cut of at most `close` of the kept states
+    more has failed. The loss is assumed to rise with tau. Every trial is a model of other shapes,
+    so a jitted loss compiles anew. ValueError if `rise` is below zero or not finite, and for a
+    `close` that is not at least 0 and below 1.
     """
 
     loss: Callable[[PyTree], float]
     rise: float | int
     along: Callable[[float], AbstractJointPolicy] = Tolerance
     steps: int = 8
+    close: float | int = 0.0
 
     def _check(self) -> None:
         if not 0 <= as_number(self.rise) < math.inf:
             raise ValueError(f"`rise` must be 0 or more and finite, got {self.rise}")
+        if not 0 <= as_number(self.close) < 1:
+            raise ValueError(f"`close` must be at least 0 and below 1, got {self.close}")
         check_count("steps", self.steps)
 
     def choose(self, sigmas: Sigmas, cut: Cut) -> list[int]:
         best = [len(sigma) for sigma in sigmas]
         limit = float(self.loss(cut(best))) + self.rise
         tried = {tuple(best): True}
-        low, high = math.log(1e-4), 0.0
+        low, high, failed = math.log(1e-4), 0.0, 0
         for _ in range(self.steps):
+            if failed and sum(best) - failed <= self.close * sum(best):
+                break
             middle = (low + high) / 2
             trial = [as_rank(r) for r in self.along(math.exp(middle)).choose(sigmas, cut)]
             if tuple(trial) not in tried:
@@ -93,7 +100,7 @@ class LossBudget(AbstractJointPolicy):
             if tried[tuple(trial)]:
                 low, best = middle, trial
             else:
-                high = middle
+                high, failed = middle, sum(trial)
         return best
 
 

@@ -43,6 +43,8 @@ class Decided(AbstractJointPolicy):
     across: bool = True
     enough: Callable[[Sequence[int]], bool] | None = None
     steps: int = 8
+    close: float = 0.0
+    """As in `LossBudget`."""
 
     def choose(self, sigmas: Sigmas, cut: Cut) -> list[int]:
         sizes = [len(sigma) for sigma in sigmas]
@@ -50,7 +52,8 @@ class Decided(AbstractJointPolicy):
         def along(share: float) -> AbstractJointPolicy:
             return Above(share, self.across)
 
-        found = list(LossBudget(self.loss, self.rise, along, self.steps).choose(sigmas, cut))
+        search = LossBudget(self.loss, self.rise, along, self.steps, self.close)
+        found = list(search.choose(sigmas, cut))
         if self.enough is not None:
             found = self._just_enough(found, sigmas, cut)
         kept = self.decide(found)

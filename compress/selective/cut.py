@@ -22,7 +22,7 @@ from jaxtyping import Float
 from zoo import AbstractMambaSSM
 
 from ..cut import AbstractCut, Leaves
-from ..numerics.precision import is_inexact, narrow, widen
+from ..numerics.precision import narrow, of_numpy, widen
 
 LEAST_SHARE = 1e-2
 """Smallest kept share of a state for which its eigenvalue moves with the kept ones."""
@@ -59,12 +59,13 @@ def fold(
     """
     to_C = np.swapaxes(basis.V if C is None else C, 1, 2)
     with jax.enable_x64(True):
-        mapped = widen(layer).map_states(
+        # of NumPy, since new sizes would be new programs
+        mapped = of_numpy(widen(layer)).map_states(
             lambda rows: _times(basis.W, rows),
             lambda rows: _times(to_C, rows),
             lambda log_A: np.log(np.exp(np.asarray(log_A)) @ basis.couplings.T),
         )
-        mapped = jax.tree.map(lambda x: np.asarray(x) if is_inexact(x) else x, mapped)
+        mapped = of_numpy(mapped)
     return narrow(mapped, layer)
 
 

@@ -10,7 +10,10 @@ and V is folded into the layer like any other. (Separate weights for each sample
 samples better, but others worse.)
 """
 
-from typing import Any
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,40 +24,98 @@ from jaxtyping import Array, Float, Int
 
 from zoo import AbstractMambaSSM
 
-from ..numerics.precision import widen
+from ..numerics.precision import of_numpy, widen
 from .moments import Part, channel_gradients, forward, parts
 
 RIDGE = 1e-2
 """Share of each entry's own moment that is added to it, so that directions with little data stay
 unchanged."""
 
+TOGETHER = 8
+"""Sizes up to the same multiple of this share a program: the others' states stay zero."""
 
-def refitted(
-    layer: AbstractMambaSSM,
-    reduced: AbstractMambaSSM,
-    V: Float[np.ndarray, "G N r"],
-    inputs: Any,
-    gradients: Any = None,
-    lengths: Int[Array | np.ndarray, " b"] | None = None,
-) -> Float[np.ndarray, "G N r"]:
-    """The V that fits the outputs of `reduced`, which is `layer` with h near `V` g.
+KEPT = 2**22
+"""Most numbers of a layer's outputs, over sequences, samples and channels, that are kept."""
+
+
+class Refit:
+    """The outputs of a selective layer on data, which those of reduced layers are fitted to.
 
     `inputs`, `gradients` [b L d_model] and `lengths` are as in
-    `compress.selective.moments.state_moments`.
+    `compress.selective.moments.state_moments`. A small layer's outputs are computed once.
     """
-    G, N, r = V.shape
-    with jax.enable_x64(True):
-        wide, small = widen(layer), widen(reduced)
-        moments, right = np.zeros((G, r, r, N, N)), np.zeros((G, r, N))
-        for part in parts(inputs, gradients, wide.eigenvalues.size, lengths):
-            pieces = list(part.pieces(len(wide.eigenvalues)))
-            outputs, squares = zip(*(_outputs(wide, piece) for piece in pieces), strict=True)
-            weights = jnp.mean(jnp.stack(squares), axis=0)
-            for piece, y in zip(pieces, outputs, strict=True):
-                sums = _normal_equations(wide, small, piece, y, weights)
-                moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
-    solved = [_solve(*of_group) for of_group in zip(moments, right, V, strict=True)]
-    return np.stack(solved)
+
+    def __init__(
+        self,
+        layer: AbstractMambaSSM,
+        inputs: Any,
+        gradients: Any = None,
+        lengths: Int[Array | np.ndarray, " b"] | None = None,
+    ):
+        self._layer = layer
+        self._parts = partial(parts, inputs, gradients, layer.eigenvalues.size, lengths)
+        self._is_small = math.prod(np.shape(inputs)[:2]) * len(layer.eigenvalues) <= KEPT
+        self._known: list[Targets] | None = None
+
+    def fitted(
+        self, reduced: AbstractMambaSSM, V: Float[np.ndarray, "G N r"]
+    ) -> Float[np.ndarray, "G N r"]:
+        """The V that fits the outputs of `reduced`, which is the layer with h near `V` g."""
+        G, N, r = V.shape
+        states = min(N, -(-r // TOGETHER) * TOGETHER)
+        with jax.enable_x64(True):
+            wide, small = widen(self._layer), widen(_with_idle_states(reduced, states - r))
+            moments, right = np.zeros((G, _pairs(states), _pairs(N))), np.zeros((G, states, N))
+            for pieces, outputs, weights in self._targets(wide):
+                for piece, y in zip(pieces, outputs, strict=True):
+                    sums = _normal_equations(wide, small, piece, y, weights)
+                    moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
+        moments = _square(_square(moments, states, 1)[:, :r, :r], N, 3)
+        needed = zip(moments, right[:, :r], V, strict=True)
+        return np.stack([_solve(*of_group) for of_group in needed])
+
+    def _targets(self, wide: AbstractMambaSSM) -> "Iterable[Targets]":
+        if not self._is_small:
+            return (_target(wide, part) for part in self._parts())
+        if self._known is None:
+            self._known = [_target(wide, part) for part in self._parts()]
+        return self._known
+
+
+class Targets(NamedTuple):
+    """Some sequences in pieces, the layer's outputs of each, and the weights of its channels."""
+
+    pieces: list[Part]
+    outputs: tuple[Float[Array, "b L d"], ...]
+    weights: Float[Array, " d"]
+
+
+def _target(wide: AbstractMambaSSM, part: Part) -> Targets:
+    pieces = list(part.pieces(len(wide.eigenvalues)))
+    outputs, squares = zip(*(_outputs(wide, piece) for piece in pieces), strict=True)
+    return Targets(pieces, outputs, jnp.mean(jnp.stack(squares), axis=0))
+
+
+def _pairs(n: int) -> int:
+    """The entries of a symmetric matrix that differ."""
+    return n * (n + 1) // 2
+
+
+def _square(pairs: np.ndarray, n: int, axis: int) -> np.ndarray:
+    """Symmetric matrices in two axes, from their upper triangles in one."""
+    places = np.zeros((n, n), int)
+    places[np.triu_indices(n)] = np.arange(_pairs(n))
+    return np.take(pairs, np.maximum(places, places.T), axis)
+
+
+def _with_idle_states(layer: AbstractMambaSSM, more: int) -> AbstractMambaSSM:
+    """`layer` with `more` states that stay zero."""
+
+    def rows(x: Any) -> Any:  # [G N ...]
+        return np.pad(np.asarray(x), [(0, 0), (0, more), *[(0, 0)] * (np.ndim(x) - 2)])
+
+    # of NumPy, since new sizes would be new programs
+    return of_numpy(layer).map_states(rows, rows, rows) if more else layer
 
 
 def _solve(moments, right, V):
@@ -85,7 +146,9 @@ def _normal_equations(
     part: Part,
     y: Float[Array, "b L d"],
     weights: Float[Array, " d"],
-) -> tuple[Float[Array, "G r r N N"], Float[Array, "G r N"]]:
+) -> tuple[Float[Array, "G pairs_r pairs_N"], Float[Array, "G r N"]]:
+    """The moments of each pair of reduced states with each pair of entries of C, and those of g and
+    C y."""
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
     G = layer.groups
@@ -96,11 +159,11 @@ def _normal_equations(
         g = (g[at] * weigh[..., None]).reshape(k * b, G, d // G, r)
         y = (y[at] * weigh).reshape(k * b, G, d // G)
         C = C[at].reshape(k * b, G, -1)
-        squares = jnp.einsum("sgdm,sgdl->sgml", g, g)
+        (m, l), (n, p) = np.triu_indices(r), np.triu_indices(C.shape[-1])
+        squares = jnp.einsum("sgdm,sgdl->sgml", g, g)[..., m, l]
         products = jnp.einsum("sgdm,sgd->sgm", g, y)
-        outer = C[..., :, None] * C[..., None, :]
         return (
-            jnp.einsum("sgml,sgnp->gmlnp", squares, outer),
+            jnp.einsum("sgk,sgj->gkj", squares, C[..., n] * C[..., p]),
             jnp.einsum("sgm,sgn->gmn", products, C),
         )
 

@@ -1,5 +1,6 @@
 """The spectrum of one selective layer on data, and its cuts."""
 
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from ..plans import AbstractMeasuredSpectrum
 from .basis import galerkin
 from .cut import FoldedCut, SharedBasis, fold
 from .moments import contributions, state_moments
-from .refit import refitted
+from .refit import Refit
 
 
 class SelectiveSpectrum(AbstractMeasuredSpectrum):
@@ -46,6 +47,10 @@ class SelectiveSpectrum(AbstractMeasuredSpectrum):
     def _arrays(self) -> tuple[Any, Any, Any]:
         return self._data.inputs, self._data.gradients, self._data.lengths
 
+    @cached_property
+    def _outputs(self) -> Refit:
+        return Refit(self._mapped, *self._arrays)
+
     def weighed(self) -> list[Float[np.ndarray, " N"]]:
         """Of each group of channels."""
         if self._mapped.mixes_states:
@@ -68,7 +73,7 @@ class SelectiveSpectrum(AbstractMeasuredSpectrum):
         basis = SharedBasis(*(np.stack(of_groups) for of_groups in zip(*pairs, strict=True)))
         after, C = fold(mapped, basis), None
         if self._refit:
-            C = refitted(mapped, after, basis.V, *self._arrays)
+            C = self._outputs.fitted(after, basis.V)
             after = fold(mapped, basis, C)
         if mapped is not self.layer:
             leaves = jax.tree.leaves(self.layer)

@@ -130,6 +130,7 @@ def _look(
         asked.rise,
         decide,
         enough=None if dial.speed is None else enough_for(model, dial.speed),
+        close=asked.close,
     ).gated(1.0)
     planned = plan(model, policy=policy, method=method)
     (made,) = made_by

@@ -106,8 +106,7 @@ def _numbered(layer: AbstractSSM) -> AbstractSSM:
     of other kinds are zero.
     """
     return jax.tree.map(
-        lambda x: jax.device_put(_order(x.shape) if _is_number(x) else np.zeros(x.shape, x.dtype)),
-        layer,
+        lambda x: _order(x.shape) if _is_number(x) else np.zeros(x.shape, x.dtype), layer
     )
 
 

@@ -136,6 +136,7 @@ class Automatic:
             decide,
             self._across,
             None if speed is None else enough_for(model, speed),
+            close=asked.close,
         ).gated(1.0)
 
 

@@ -1,5 +1,6 @@
 """The loss of the best constant answer, which a model has to beat."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +25,8 @@ def trivial_loss(task: Task, judged: Split) -> float:
     batch = judged.take(np.arange(len(judged)))
     steps = (task.length,) if task.kind in PER_STEP else ()
     outputs = jnp.broadcast_to(jnp.asarray(answer, jnp.float32), (len(judged), *steps, len(answer)))
-    return objective.totals(outputs, batch, jnp.ones(len(judged))).means()[0]
+    totals = eqx.filter_jit(objective.totals)  # step by step it is dozens of programs
+    return totals(outputs, batch, jnp.ones(len(judged))).means()[0]
 
 
 def _best_constant(task: Task) -> Float[np.ndarray, " outputs"]:

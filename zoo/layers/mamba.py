@@ -15,6 +15,7 @@ from .affine import Linear, product
 from .causal_conv import CausalConv
 from .checks import check_floor, check_kinds, check_positive, check_steps
 from .initializers import inverse_softplus, log_uniform
+from .joined import joined
 from .mamba_family import AbstractMambaSSM, SpectrumMap, StateMap, lasting
 
 
@@ -177,7 +178,8 @@ class Mamba(AbstractMambaSSM):
 
     @property
     def d_state(self) -> int:
-        return self.A.shape[1]
+        log = self.A_log.a if isinstance(self.A_log, TiedLog) else self.A_log
+        return log.shape[-1]
 
     @property
     def dt_rank(self) -> int:
@@ -265,7 +267,7 @@ class Mamba(AbstractMambaSSM):
         rank, N = self.dt_rank, self.d_state
         rows = self.x_proj.weight
         parts = [rows[:rank], B(rows[None, rank : rank + N])[0], C(rows[None, rank + N :])[0]]
-        x_proj = Linear(jnp.concatenate([jnp.asarray(part) for part in parts]))
+        x_proj = Linear(joined(parts))
         if isinstance(self.A_log, TiedLog):
             spectrum = TiedLog(jnp.asarray(log_A(self.A_log.a[None])[0]), self.A_log.s)
         else:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..typing import Count, InputArray, checked
 from .affine import Linear, product
 from .causal_conv import CausalConv
+from .joined import joined
 from .matrix import AbstractMatrix
 
 Feature = Literal["identity", "silu", "unit"]
@@ -163,13 +164,12 @@ class QueryKeyValue(eqx.Module):
             return replace(self, maps=KeyMaps(*new))
 
         def rows(change: Callable[..., Any], x: Array) -> Array:
-            each = x.reshape(self.key_heads, self.keys, *x.shape[1:])
-            new = jnp.asarray(change(each))
+            new = change(x.reshape(self.key_heads, self.keys, *x.shape[1:]))
             return new.reshape(-1, *new.shape[2:])
 
         def convolved(x: Array) -> Array:
             n = self.key_heads * self.keys
-            return jnp.concatenate([rows(q, x[:n]), rows(k, x[n : 2 * n]), x[2 * n :]])
+            return joined([rows(q, x[:n]), rows(k, x[n : 2 * n]), x[2 * n :]])
 
         conv = self.conv1d
         if conv is not None:
@@ -177,8 +177,8 @@ class QueryKeyValue(eqx.Module):
             conv = CausalConv(convolved(conv.weight), bias)
         return replace(
             self,
-            q_proj=Linear(rows(q, self.q_proj.weight)),
-            k_proj=Linear(rows(k, self.k_proj.weight)),
+            q_proj=Linear(jnp.asarray(rows(q, self.q_proj.weight))),
+            k_proj=Linear(jnp.asarray(rows(k, self.k_proj.weight))),
             conv1d=conv,
         )
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..typing import InputArray, checked
+from .joined import joined
 
 
 @checked
@@ -15,11 +16,9 @@ def map_rows(
     """`rows` with those of B, then of C, `states` of each group, mapped; `before` come first."""
     middle, end = before + groups * states, before + 2 * groups * states
     parts = ((B, rows[before:middle]), (C, rows[middle:end]))
-    of_B, of_C = (
-        jnp.asarray(change(part.reshape(groups, states, *part.shape[1:]))) for change, part in parts
-    )
+    of_B, of_C = (change(part.reshape(groups, states, *part.shape[1:])) for change, part in parts)
     of_B, of_C = (part.reshape(-1, *part.shape[2:]) for part in (of_B, of_C))
-    return jnp.concatenate([jnp.asarray(x) for x in (rows[:before], of_B, of_C, rows[end:])])
+    return joined([rows[:before], of_B, of_C, rows[end:]])
 
 
 @checked
