@@ -180,6 +180,25 @@ def test_values_at_every_sample_follow_the_intervals(layer, frame, getkey):
     close(values, apply(model, x, state)[0])  # unit intervals are no intervals
 
 
+@pytest.mark.parametrize("frame", [(24, 24), (9, 14), (7, 6)])
+def test_pictures_are_encoded_as_by_the_convolutions_of_equinox(frame, getkey):
+    encoder = FrameEncoder(frame, H, key=getkey())
+    x = jax.random.normal(getkey(), (2, frame[0] * frame[1]))
+    pool = eqx.nn.MaxPool2d(2, 2)
+
+    def plain(encoder, pixels):
+        h = pool(jax.nn.relu(encoder.wide(pixels.reshape(1, *frame))))
+        return encoder.linear(pool(jax.nn.relu(encoder.narrow(h))).ravel())
+
+    def loss(encoder, call):
+        return jnp.sum(jnp.sin(call(encoder)))
+
+    calls = (lambda e: e(x)), (lambda e: jax.vmap(lambda pixels: plain(e, pixels))(x))
+    ours, theirs = (eqx.filter_value_and_grad(loss)(encoder, call) for call in calls)
+    for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_bad_regressors_are_refused(getkey):
     with pytest.raises(ValueError, match=r"`frame` must have 64 pixels .*got \(2, 3\)"):
         make(regressor, "lru", getkey(), input_size=64, outputs=1, frame=(2, 3))

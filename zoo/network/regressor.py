@@ -52,9 +52,31 @@ class FrameEncoder(eqx.Module):
         return jax.vmap(self._picture)(x)
 
     def _picture(self, pixels: Float[Array, " pixels"]) -> Float[Array, " d_model"]:
-        pool = eqx.nn.MaxPool2d(2, 2)
-        h = pool(jax.nn.relu(self.wide(pixels.reshape(1, *self.frame))))
-        return self.linear(pool(jax.nn.relu(self.narrow(h))).ravel())
+        h = _pooled(jax.nn.relu(_convolved(self.wide, pixels.reshape(1, *self.frame))))
+        return self.linear(_pooled(jax.nn.relu(_convolved(self.narrow, h))).ravel())
+
+
+def _convolved(
+    conv: eqx.nn.Conv2d, h: Float[Array, "inputs a b"]
+) -> Float[Array, "filters rows columns"]:
+    """`conv(h)` as one product of matrices.
+
+    In a loop over steps, as training has one, XLA computes the gradient of a convolution on a CPU
+    three times slower.
+    """
+    assert conv.bias is not None and not isinstance(conv.padding, str)
+    taps, stride = conv.weight.shape[2], conv.stride[0]
+    h = jnp.pad(h, ((0, 0), *conv.padding))
+    a, b = (stride * ((side - taps) // stride) + 1 for side in h.shape[1:])
+    moved = [h[:, i : i + a : stride, j : j + b : stride] for i in range(taps) for j in range(taps)]
+    weight = conv.weight.reshape(*conv.weight.shape[:2], -1)
+    return jnp.einsum("oit,tiab->oab", weight, jnp.stack(moved)) + conv.bias
+
+
+def _pooled(h: Float[Array, "filters a b"]) -> Float[Array, "filters a//2 b//2"]:
+    """The largest of every 2x2 pixels, as `eqx.nn.MaxPool2d(2, 2)`, whose gradient is slow on CPUs."""
+    n, a, b = h.shape[0], h.shape[1] // 2, h.shape[2] // 2
+    return jnp.max(h[:, : 2 * a, : 2 * b].reshape(n, a, 2, b, 2), axis=(2, 4))
 
 
 FILTERS = 12
