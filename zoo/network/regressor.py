@@ -64,7 +64,8 @@ def _convolved(
     In a loop over steps, as training has one, XLA computes the gradient of a convolution on a CPU
     three times slower.
     """
-    assert conv.bias is not None and not isinstance(conv.padding, str)
+    assert conv.bias is not None
+    assert not isinstance(conv.padding, str)
     taps, stride = conv.weight.shape[2], conv.stride[0]
     h = jnp.pad(h, ((0, 0), *conv.padding))
     a, b = (stride * ((side - taps) // stride) + 1 for side in h.shape[1:])
@@ -74,7 +75,7 @@ def _convolved(
 
 
 def _pooled(h: Float[Array, "filters a b"]) -> Float[Array, "filters a//2 b//2"]:
-    """The largest of every 2x2 pixels, as `eqx.nn.MaxPool2d(2, 2)`, whose gradient is slow on CPUs."""
+    """The largest of every 2x2 pixels, as `eqx.nn.MaxPool2d(2, 2)`, whose gradient is slow."""
     n, a, b = h.shape[0], h.shape[1] // 2, h.shape[2] // 2
     return jnp.max(h[:, : 2 * a, : 2 * b].reshape(n, a, 2, b, 2), axis=(2, 4))
 
