@@ -20,6 +20,7 @@ from compress import (
     AbstractLayerPolicy,
     AbstractLinearMethod,
     LinearSpectrum,
+    Rank,
     Weighing,
     compress,
     family_of,
@@ -31,6 +32,7 @@ from training.commands.train import execute
 from training.reporting.events import read_events
 from training.run.interrupt import Interrupt, Interrupted
 from training.settings.command import parse_command
+from training.settings.errors import UsageError
 from zoo import AbstractLinearSSM, AbstractSSM, DiagonalLTI, register_layer
 from zoo.recurrence.linear import lti_apply, lti_step
 
@@ -192,15 +194,23 @@ class StopAt(Interrupt):
 
 OPTIONS = (
     "--model modes --task waves --steps 40 --batch-size 16 --network.d-model 4 --network.blocks 1 "
-    "--compression.method real --compression.shrinks 2 --compression.window 0.5 "
-    "--compression.multiple 1 --compression.rehearsal 0 --loop.log-every 10 "
-    "--loop.evaluate-every 20 --loop.checkpoint-every 10 --loop.steps-per-dispatch 5"
+    "--compression.mode tolerance --compression.method real --compression.shrinks 2 "
+    "--compression.window 0.5 --compression.multiple 1 --compression.rehearsal 0 "
+    "--loop.log-every 10 --loop.evaluate-every 20 --loop.checkpoint-every 10 "
+    "--loop.steps-per-dispatch 5"
 )
 
 
 def train(out, *options, **how):
     command = parse_command([*options, "--out", str(out)])
     return execute(command, Console(file=io.StringIO()), **how)
+
+
+def test_a_policy_that_the_mode_does_not_use_is_refused(tmp_path):
+    options = ("--task", "digits", "--compression.mode", "auto")
+    with pytest.raises(UsageError, match=r"`policy` must be None with .*mode auto, got Rank\("):
+        train(tmp_path / "run", *options, policy=Rank(4))
+    assert not (tmp_path / "run").exists()
 
 
 def test_they_train_shrink_resume_and_report(plugged_in, tmp_path, monkeypatch):

@@ -74,6 +74,11 @@ def test_the_command_line_overrides_the_file(tmp_path):
     assert (config.model, config.task, config.steps) == ("lru", "digits", 9)
     assert config.compression.tolerance == 0.3
     assert parse(f"--config {file} --model s5").config.model == "s5"
+    with pytest.raises(UsageError, match=r"`compression\.tolerance` must be left out .* got 0\.3"):
+        parse(f"--config {file} --compression.mode auto")
+    saved = tmp_path / "saved.yaml"  # has all options, and its mode
+    saved.write_text(write_yaml(config))
+    assert parse(f"--config {saved} --compression.mode auto").config.compression.mode == "auto"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,12 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ("--network.dropout nan", "`network.dropout` must be a finite number, got nan"),
         ("--compression.rank x", "`compression.rank` must be a whole number, or None, got 'x'"),
         ("--compression.guard inf", "`compression.guard` must be a finite number, got inf"),
+        (
+            "--compression.mode auto --compression.tolerance=0.1",
+            "`compression.tolerance` must be left out with compression.mode auto, which does not "
+            "use it, got 0.1",
+        ),
+        ("--compression.loss 1%", "`compression.loss` must be left out with compression.mode tol"),
         ("--compression.shrinks 2000000000", "`compression.shrinks` must be 1 to 100000"),
         ("--compression.mode fix", "got 'fix': did you mean 'fixed'?"),
         ("--network.blocks 5000", "`network.blocks` must be 1 to 1000, got 5000"),

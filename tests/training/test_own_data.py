@@ -251,6 +251,7 @@ def test_a_run_can_be_used_when_its_data_are_gone(tmp_path):
         ({"steps": 0}, "`steps` must be 1 or more, got 0"),
         ({"batch_size": 999}, "`batch_size` must be at most 64"),
         ({"model": "transformer"}, "must be one of"),
+        ({"compression": {"tolerance": 0.1}}, "`compression.tolerance` must be left out"),
     ],
 )
 def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tmp_path):
@@ -301,6 +302,7 @@ def test_the_rule_gives_settings_for_every_size(model, n, length):
     assert config.batch_size <= n
     assert config.steps * config.batch_size * length <= max(2 * SAMPLES, 200 * 4 * length)
     assert config.loop.evaluate_every < config.steps
+    assert config.compression.mode == "auto"
 
 
 @pytest.mark.parametrize("missing", [False, True])

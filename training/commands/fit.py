@@ -12,6 +12,7 @@ from data.readers.stored import StoredConfig, check_storable
 from ..finished.load import load_run
 from ..finished.trained import TrainedRun
 from ..settings.command import Command
+from ..settings.given import check_given, names_in
 from ..settings.options import with_options
 from ..settings.presets import preset
 from ..settings.saved import complete
@@ -52,10 +53,13 @@ def _command(
 ) -> Command:
     if not isinstance(task, Task):
         given = {"model": model, "task": str(task), **settings}
-        return Command(complete(given), out, resume=False, settle=settle_later(given, None, ()))
+        config = complete(given)
+        check_given(names_in(settings), config)
+        return Command(config, out, resume=False, settle=settle_later(given, None, ()))
     check_storable(task)
     out = new_folder(model, task.name, settings.get("seed", 0)) if out is None else out
     start = tuned(task, model)
     place = str((out / DATA).absolute())
     config = with_options(preset(model, place, "small", start, data=StoredConfig()), settings)
+    check_given(names_in(settings), config)
     return Command(config, out, resume=False, task=task)

@@ -39,6 +39,7 @@ from ..run.together import PeerLost, alert, join
 from ..settings.command import Command
 from ..settings.config import RunConfig
 from ..settings.errors import UsageError, check_cache, check_new, check_writable
+from ..settings.methods import POLICIES
 from ..settings.tuned import describe_settings
 from ..settings.yaml import flat_config, write_yaml
 from .data import check_data, load_data, note_data
@@ -74,6 +75,7 @@ def execute(
         task = command.task or load_data(config, progress)
     config = _settled(command, task, console if placement.is_first else None)
     _check_fits(config, task, method)
+    _check_policy(config, policy)
     if command.resume:
         check_data(folder, task)
     teacher = _teacher(config, task)
@@ -272,6 +274,13 @@ def _check_fits(config: RunConfig[Any, Any], task: Task, method: AbstractMethod 
             f"`batch_size` must be a multiple of the {devices} devices of all processes, got "
             f"{config.batch_size}"
         )
+
+
+def _check_policy(config: RunConfig[Any, Any], policy: AbstractPolicy | None) -> None:
+    """`UsageError` for a policy that the mode would not use."""
+    mode = config.compression.mode
+    if policy is not None and mode not in POLICIES:
+        raise UsageError(f"`policy` must be None with compression.mode {mode}, got {policy!r}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from data import Task, kept_name
 
 from .config import RunConfig
 from .errors import UsageError, shown
+from .given import check_given, names_in, names_of
 from .help import Help
 from .options import with_arguments
 from .parser import Parser, asks_for_all, asks_for_help
@@ -89,6 +90,8 @@ def parse_command(argv: Sequence[str]) -> Command:
             f"{_first_difference(config, changed)} cannot change in a resumed run; "
             f"start a new one with --config {file}"
         )
+    if not resume:
+        check_given(names_in(given) | names_of(rest), changed)
     settle = None if resume else settle_later(given, file, rest)
     return Command(changed, out, resume, together, settle)
 

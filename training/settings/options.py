@@ -49,7 +49,7 @@ def with_options(config: RunConfig[Any, Any], options: Mapping[str, Any]) -> Run
     """
     known = option_names(config)
     given: dict[str, list[str]] = {}
-    for name, value in _leaves(options):
+    for name, value in leaves(options):
         name = name.replace("-", "_")
         if name in given:
             raise UsageError(f"key {name} must stand once, got it twice")
@@ -112,7 +112,7 @@ QUOTES = "'\""
 
 def option_names(config: Any) -> list[str]:
     """The dotted names of all options of a configuration."""
-    return [name for name, _ in _leaves(asdict(config))]
+    return [name for name, _ in leaves(asdict(config))]
 
 
 def _one_line(said: str, config: Any, argv: Sequence[str]) -> str:
@@ -174,10 +174,10 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", Path: 
 """What the values of options are, in words."""
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     """(dotted name, value) of all values that are no mappings, or empty ones."""
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

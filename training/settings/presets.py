@@ -250,7 +250,14 @@ SMALL: dict[str, Preset] = {
     ),
 }
 
-_DEFAULT = replace(_SMALL, network=replace(_SMALL.network, norm="layer"))
+AUTOMATIC = CompressionConfig(mode="auto", tolerance=0.01, shrinks=3, start=0.1, window=0.2)
+"""Where no tolerance is known: the run decides. In mode `tolerance`, cuts are careful: at most a
+hundredth of the HSVs, and not before the model has learned something."""
+_DEFAULT = replace(
+    _SMALL,
+    network=replace(_SMALL.network, norm="layer"),
+    compression=replace(AUTOMATIC, multiple=8),
+)
 """For tasks that have no preset. A layer norm goes with every kind of task."""
 
 _PRESETS: dict[Scale, dict[str, Preset]] = {"small": SMALL, "paper": PAPER}

@@ -1,20 +1,20 @@
 """Default settings for a task without a preset, from the size of its data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data import TASKS, Task
 
 from .config import (
-    CompressionConfig,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
     RunConfig,
 )
 from .options import with_arguments
-from .presets import Preset
+from .presets import AUTOMATIC, Preset
 from .saved import DEFAULTS, complete
 
 Settle = Callable[[Task], RunConfig[Any, Any]]
@@ -39,8 +39,8 @@ def tuned(task: Task, model: str) -> Preset:
     belongs to the whole sequence, the network is bidirectional, and cannot stream
     (`network.bidirectional`). Forecasts are relative to the level of the last rows
     (`network.recent`), which seldom stays, unless values are missing; and linear in the rows
-    (`network.gate`), unless there are `FEW_ROWS` or more. Cuts are careful: at most a hundredth of
-    the HSVs, and not before the model has learned something.
+    (`network.gate`), unless there are `FEW_ROWS` or more. Cuts are those of mode `auto`, which
+    needs to know nothing of the task.
     """
     n, length = len(task.splits["train"]), task.length * (2 if task.kind == "pair" else 1)
     overlap = task.kind == "language" or task.targets is not None
@@ -68,9 +68,7 @@ def tuned(task: Task, model: str) -> Preset:
             recent=_recent(task),
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
-        compression=CompressionConfig(
-            tolerance=0.01, multiple=8, shrinks=3, start=0.1, window=0.2, calibration=min(64, n)
-        ),
+        compression=replace(AUTOMATIC, multiple=8, calibration=min(64, n)),
         loop=LoopConfig(
             log_every=every // 2,
             evaluate_every=every,

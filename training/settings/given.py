@@ -1,0 +1,42 @@
+"""Options that would have no effect in the mode of compression."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .config import RunConfig
+from .errors import UsageError
+from .options import leaves
+
+SCHEDULED = (
+    *("tolerance", "shrinks", "every", "start", "window", "settled", "guard"),
+    *("share", "slack", "gate", "keep"),
+)
+"""Options of `compression` that mode `auto` does not have."""
+AUTOMATIC = ("loss", "smallest", "speed")
+"""Options of `compression` that only mode `auto` has."""
+
+
+def names_in(options: Mapping[str, Any]) -> set[str]:
+    """The dotted names of a file's options, or of a mapping's, that state no mode. Those that do
+    are complete: a saved configuration has all options, whatever the mode."""
+    names = {name.replace("-", "_") for name, _ in leaves(options)}
+    return set() if "compression.mode" in names else names
+
+
+def names_of(argv: Sequence[str]) -> set[str]:
+    """The dotted names of the options of a command line."""
+    options = (argument.split("=")[0] for argument in argv if argument.startswith("--"))
+    return {option.removeprefix("--").replace("-", "_") for option in options}
+
+
+def check_given(names: Iterable[str], config: RunConfig[Any, Any]) -> None:
+    """Raise a `UsageError` if an option of `names` has no effect in the mode of `config`."""
+    mode = config.compression.mode
+    idle = SCHEDULED if mode == "auto" else AUTOMATIC
+    for name in sorted(names):
+        group, _, option = name.partition(".")
+        if group == "compression" and option in idle:
+            raise UsageError(
+                f"`{name}` must be left out with compression.mode {mode}, which does not use it, "
+                f"got {getattr(config.compression, option)}"
+            )
