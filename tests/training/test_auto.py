@@ -173,10 +173,28 @@ def test_where_accuracy_counts_it_may_not_fall():
     split = Split(np.zeros((8, 4, 1), np.float32), labels)
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
-    sums = iter([totals(8, 8), totals(4, 6)])
-    policy = auto.search(None, automatic.Question(0.02, 1.0), lambda _: next(sums), lambda x: x)
+    sums, seen = iter([totals(8, 8), totals(4, 6)]), automatic.Seen(850, 1000, (4,), 1.0, 2.0, 1.0)
+    asked = automatic.Question(0.02, 1.0)
+    policy = auto.search(None, seen, asked, lambda *_: next(sums), lambda x: x)
     assert policy.loss(None) == 1.0
     assert policy.loss(None) == np.inf
+
+
+def test_the_last_cut_is_decided_on_more_sequences():
+    split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
+    task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
+    few = replace(AUTO, calibration=2)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=few), task)
+    used = []
+
+    def sums(_, split):
+        used.append(len(split))
+        return totals(8, 8)
+
+    for step in (500, 850):
+        seen = automatic.Seen(step, 1000, (4,), 1.0, 2.0, 1.0)
+        auto.search(None, seen, automatic.Question(0.02, 1.0), sums, lambda x: x).loss(None)
+    assert used == [8, 32]
 
 
 def test_programs_for_few_steps_are_not_compiled():

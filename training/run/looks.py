@@ -6,6 +6,8 @@ from typing import Any
 
 import equinox as eqx
 
+from data.task import Split
+
 from ..model.objective import Totals
 from ..model.padding import Padding
 from ..shrinking.automatic import Automatic
@@ -68,7 +70,7 @@ class Looks:
 
         self._shrinks.end_rehearsal()
         with session.clock.phase("shrink"):
-            policy = automatic.search(session.model, asked, self._sums, decide)
+            policy = automatic.search(session.model, seen, asked, self._sums, decide)
             planned = self._cutting.plan(session.state, session.step, policy)
         (decided,) = made
         is_cut = any(row.cut is not None for row in planned.layers)
@@ -96,13 +98,13 @@ class Looks:
             duration=time.perf_counter() - started,
         )
 
-    def _sums(self, model: Any) -> Totals:
-        """Sums over the judged sequences for a smaller model, in the program that there is."""
+    def _sums(self, model: Any, split: Split) -> Totals:
+        """Sums over `split` for a smaller model, in the program that there is."""
         session = self._session
         params = eqx.filter(model, eqx.is_array)
         wide = Padding(session.held.wide.params, params).widen(params)
         state = session.held.wide._replace(params=wide)
-        return session.evaluation.totals(state, self._automatic.judged)
+        return session.evaluation.totals(state, split)
 
     def _take_back(self, why: str, loss: float) -> None:
         session, trial = self._session, self._automatic.memory.on_trial

@@ -34,13 +34,16 @@ class Automatic:
     """Inspects a run, and decides on cuts. `memory` is its whole state.
 
     `judged` are the sequences of the validation split whose loss decides: four times as many as
-    states are weighed on.
+    states are weighed on. The last cut cannot be made good by training. It is decided on
+    `decisive`, four times as many again: the smallest of many tried models is also the luckiest.
     """
 
     def __init__(self, config: RunConfig[Any, Any], task: Task):
         compression = config.compression
         self.dial = dial_of(compression)
-        self.judged = _judged_split(config, task.splits["validation"])
+        validation, size = task.splits["validation"], JUDGED * config.compression.calibration
+        self.judged = _chosen(config, validation, size)
+        self.decisive = _chosen(config, validation, JUDGED * size)
         self.memory = Memory()
         self.steps = look_steps(config.steps)
         self.stops = tuple(sorted({*self.steps, *trial_steps(config.steps)}))
@@ -109,20 +112,22 @@ class Automatic:
     def search(
         self,
         model: Any,
+        seen: Seen,
         asked: Question,
-        sums: Callable[[Any], Totals],
+        sums: Callable[[Any, Split], Totals],
         decide: Callable[[Sequence[int]], Sequence[int] | None],
     ) -> Decided:
         """The policy that finds the fewest states of `model` and applies `decide` to them.
 
-        `sums(model)` are those over `judged`. Where accuracy counts, it may not fall further than
-        the loss may rise, give or take one sequence.
+        `sums(model, split)` are those over `split`. Where accuracy counts, it may not fall further
+        than the loss may rise, give or take one sequence.
         """
+        split = self.decisive if seen.is_late else self.judged
         before: list[float] = []
-        most = max(asked.rise, 1 / len(self.judged)) + 1e-9
+        most = max(asked.rise, 1 / len(split)) + 1e-9
 
         def loss(model: Any) -> float:
-            measured = self._objective.report(sums(model))
+            measured = self._objective.report(sums(model, split))
             value = measured[self._measure.key]
             if not before:
                 before.append(value)
@@ -145,13 +150,14 @@ def dial_of(compression: CompressionConfig) -> Dial:
     return Dial(compression.loss, compression.smallest, compression.speed)
 
 
-def _judged_split(config: RunConfig[Any, Any], validation: Split) -> Split:
+def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
     rng = np.random.default_rng([config.seed, JUDGED_STREAM])
-    size = min(JUDGED * config.compression.calibration, len(validation))
-    return validation.select(np.sort(rng.choice(len(validation), size, replace=False)))
+    rows = rng.choice(len(validation), min(size, len(validation)), replace=False)
+    return validation.select(np.sort(rows))
 
 
 JUDGED = 4
-"""Sequences that decide, for each one that states are weighed on."""
+"""Sequences that decide, for each one that states are weighed on; and those that decide on the last
+cut, for each of the former."""
 JUDGED_STREAM = 7
 """Keeps their choice apart from other uses of the run's seed."""
