@@ -1,0 +1,80 @@
+"""What mode `auto` costs and gains: whole runs without cuts and in mode `auto`, in turn.
+
+    python benchmarks/looks.py --data-dir FOLDER [--runs runs/looks] [--seed 0]
+
+FOLDER holds a folder for each task with official files (`smnist`, `charlm`). Each run is a process
+of its own. A first pair of runs on each task fills the compilation cache and is not counted. Writes
+`results/looks.json` (with versions and hardware) and `results/looks.md`.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness import table, write
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+RUNS = (("lru", "digits"), ("s5", "smnist"), ("lru", "listops"), ("mamba", "charlm"))
+MODES = {"whole": "none", "auto": "auto"}
+
+
+def seconds(model: str, task: str, mode: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
+    """What a run's summary says of its time and its states."""
+    shutil.rmtree(out, ignore_errors=True)
+    folder = ["--data-dir", data / task] if (data / task).exists() else []
+    given = ["--model", model, "--task", task, "--seed", seed, "--compression.mode", mode, *folder]
+    command = [sys.executable, SCRIPT, *map(str, given), "--out", str(out)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run = json.loads((out / "summary.json").read_text())
+    states = [sum(layer[when] for layer in run["layers"]) for when in ("before", "after")]
+    return {"seconds": run["seconds"], "states": states}
+
+
+def row(pair: str, found: dict[str, dict[str, Any]]) -> list[str]:
+    whole, auto = (found[mode]["seconds"] for mode in MODES)
+    before, after = found["auto"]["states"]
+    return [
+        pair,
+        f"{before} → {after}",
+        f"{whole['total']:.1f}",
+        f"{auto['total']:.1f}",
+        f"{auto['shrink'] / auto['total']:.1%}",
+        f"{auto['compile'] - whole['compile']:+.1f}",
+        f"{whole['total'] / auto['total']:.2f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with the tasks' files")
+    parser.add_argument("--runs", type=Path, default=Path("runs/looks"), help="run directories")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs that count")
+    options = parser.parse_args()
+    measured: dict[str, Any] = {}
+    for model, task in RUNS:
+        for seed in (options.seed + 1, options.seed):  # the former fills the compilation cache
+            measured[f"{model} {task}"] = {
+                name: seconds(
+                    *(model, task, mode, seed, options.data_dir),
+                    options.runs / f"{model}-{task}-{mode}",
+                )
+                for name, mode in MODES.items()
+            }
+    columns = ["run", "states", "whole, s", "auto, s", "looks and cuts"]
+    columns += ["compiling, s more", "whole : auto"]
+    lines = [
+        "Whole runs by the small presets, without cuts and in mode `auto`, one process each, in "
+        f"turn, with a warm compilation cache (seed {options.seed}). The share of looks and cuts is "
+        "the time in which training stands still for them.",
+        "",
+        *table(columns, [row(pair, found) for pair, found in measured.items()]),
+    ]
+    write("looks", {"runs": measured}, lines)
+
+
+if __name__ == "__main__":
+    main()
