@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import compress
+from compress import Ranks, compress
 from zoo.pretrained import generate
 from zoo.pretrained.checkpoint import load, read_config, save
 from zoo.pretrained.qwen3_next import qwen3_next_layer
@@ -111,7 +111,7 @@ def test_they_read_a_model_that_was_compressed(second, tmp_path):
     ours = load(tmp_path / "theirs")
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, (6, 20))
     state = eqx.nn.State(ours)
-    small, _ = compress((ours, state), None, ranks=2, batch=jnp.asarray(tokens))
+    small, _ = compress((ours, state), policy=Ranks(2), batch=jnp.asarray(tokens))
     small = small[0]
     assert {block.ssm.d_state for block in small.blocks} == {2}
 
