@@ -41,7 +41,7 @@ CALIBRATION, HELD_OUT = 32, 256
 RANKS = (24, 16, 8)
 CONFIGS = {
     "charlm": CharLMConfig(length=128),
-    "mqar": MQARConfig(pairs=12, length=64, vocabulary=64, test=HELD_OUT),
+    "mqar": MQARConfig(pairs=12, fewest=1, length=64, vocabulary=64, test=HELD_OUT),
 }
 STEPS = {"charlm": 800, "mqar": 2000}
 BATCH = 32
