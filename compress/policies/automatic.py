@@ -252,14 +252,14 @@ def decision(
 
 def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
     """Why the cut on trial fails; None if it holds or there is none. The loss may exceed that
-    before the cut by the dial, plus its rise between looks without a cut.
+    before the cut by the dial, plus its largest rise between looks without a cut, as a share of it.
     """
     trial = memory.on_trial
     if trial is None:
         return None
     losses = [loss for step, loss in memory.looks if step <= trial.step and math.isfinite(loss)]
-    drift = max([0.0, *(new - old for old, new in pairwise(losses))])
-    most = trial.loss + dial.loss * seen.unit + drift
+    drift = max([0.0, *(new / old - 1 for old, new in pairwise(losses) if old > 0)])
+    most = trial.loss * (1 + drift) + dial.loss * seen.unit
     if seen.loss <= most:
         return None
     return (
