@@ -250,15 +250,10 @@ SMALL: dict[str, Preset] = {
     ),
 }
 
-AUTOMATIC = CompressionConfig(mode="auto", tolerance=0.01, shrinks=3, start=0.1, window=0.2)
-"""Where no tolerance is known: the run decides. In mode `tolerance`, cuts are careful: at most a
-hundredth of the HSVs, and not before the model has learned something."""
-_DEFAULT = replace(
-    _SMALL,
-    network=replace(_SMALL.network, norm="layer"),
-    compression=replace(AUTOMATIC, multiple=8),
-)
-"""For tasks that have no preset. A layer norm goes with every kind of task."""
+AUTOMATIC = CompressionConfig("auto", tolerance=0.01, multiple=8, shrinks=3, start=0.1, window=0.2)
+"""Where no tolerance is known, the run decides; in mode `tolerance`, cuts are late and careful."""
+_NORM = replace(_SMALL.network, norm="layer")  # goes with every kind of task
+_DEFAULT = replace(_SMALL, network=_NORM, compression=AUTOMATIC)  # of tasks without a preset
 
 _PRESETS: dict[Scale, dict[str, Preset]] = {"small": SMALL, "paper": PAPER}
 SCALES: tuple[Scale, ...] = get_args(Scale)

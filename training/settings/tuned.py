@@ -68,7 +68,7 @@ def tuned(task: Task, model: str) -> Preset:
             recent=_recent(task),
         ),
         optimizer=OptimizerConfig(learning_rate=4e-3, ssm_factor=0.25, weight_decay=0.05),
-        compression=replace(AUTOMATIC, multiple=8, calibration=min(64, n)),
+        compression=replace(AUTOMATIC, calibration=min(64, n)),
         loop=LoopConfig(
             log_every=every // 2,
             evaluate_every=every,
