@@ -35,6 +35,9 @@ class Decided(AbstractJointPolicy):
     """The result of `decide` for the fewest states with which `loss` rises by at most `rise`. With
     `enough(ranks)`, no more states are dropped than needed to make it true. `decide` maps the
     needed states to the ranks of the layers, or to None for no cut.
+
+    Of many tried cuts the smallest is also the luckiest. So with `confirm`, a loss on more data,
+    the states increase by steps of `MORE` until that rises by at most `rise` too.
     """
 
     loss: Callable[..., float]
@@ -45,6 +48,7 @@ class Decided(AbstractJointPolicy):
     steps: int = 8
     close: float = 0.0
     """As in `LossBudget`."""
+    confirm: Callable[..., float] | None = None
 
     def choose(self, sigmas: Sigmas, cut: Cut) -> list[int]:
         sizes = [len(sigma) for sigma in sigmas]
@@ -54,10 +58,21 @@ class Decided(AbstractJointPolicy):
 
         search = LossBudget(self.loss, self.rise, along, self.steps, self.close)
         found = list(search.choose(sigmas, cut))
+        if self.confirm is not None and found != sizes:
+            found = self._confirmed(found, sizes, cut)
         if self.enough is not None:
             found = self._just_enough(found, sigmas, cut)
         kept = self.decide(found)
         return sizes if kept is None else list(kept)
+
+    def _confirmed(self, found: list[int], sizes: list[int], cut: Cut) -> list[int]:
+        """`found`, or the least of its multiples that `confirm` accepts, at most `sizes`."""
+        assert self.confirm is not None
+        limit = self.confirm(cut(sizes)) + self.rise
+        while found != sizes and not self.confirm(cut(found)) <= limit:
+            pairs = zip(found, sizes, strict=True)
+            found = [min(size, max(rank + 1, round(MORE * rank))) for rank, size in pairs]
+        return found
 
     def _just_enough(self, fewest: list[int], sigmas: Sigmas, cut: Cut) -> list[int]:
         """The most states, `fewest` or more in each layer, that are few enough."""
@@ -74,3 +89,7 @@ class Decided(AbstractJointPolicy):
             else:
                 low = middle
         return best
+
+
+MORE = 1.25
+"""By how much the states increase where more data do not confirm a cut."""

@@ -180,21 +180,26 @@ def test_where_accuracy_counts_it_may_not_fall():
     assert policy.loss(None) == np.inf
 
 
-def test_the_last_cut_is_decided_on_more_sequences():
+def test_the_last_cut_is_confirmed_on_more_sequences():
     split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     few = replace(AUTO, calibration=2)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=few), task)
     used = []
 
-    def sums(_, split):
+    def sums(ranks, split):  # of few sequences, one state is enough; of more, seven are needed
         used.append(len(split))
-        return totals(8, 8)
+        worse = len(split) > 8 and ranks[0] < 7
+        return totals(9 if worse else 8, 8)
 
+    found = {}
     for step in (500, 850):
-        seen = automatic.Seen(step, 1000, (4,), 1.0, 2.0, 1.0)
-        auto.search(None, seen, automatic.Question(0.02, 1.0), sums, lambda x: x).loss(None)
-    assert used == [8, 32]
+        seen = automatic.Seen(step, 1000, (16,), 1.0, 2.0, 1.0)
+        asked = automatic.Question(0.02, 1.0)
+        policy = auto.search(None, seen, asked, sums, lambda ranks: ranks)
+        found[step] = policy.choose([np.geomspace(1, 1e-3, 16)], lambda ranks: ranks)
+    assert found == {500: [1], 850: [8]}  # 1, 2, 3, 4, 5, 6, 8
+    assert set(used) == {8, 32}
 
 
 def test_programs_for_few_steps_are_not_compiled():

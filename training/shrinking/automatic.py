@@ -34,8 +34,8 @@ class Automatic:
     """Inspects a run, and decides on cuts. `memory` is its whole state.
 
     `judged` are the sequences of the validation split whose loss decides: four times as many as
-    states are weighed on. The last cut cannot be made good by training. It is decided on
-    `decisive`, four times as many again: the smallest of many tried models is also the luckiest.
+    states are weighed on. The last cut cannot be made good by training. It is confirmed on
+    `decisive`, four times as many again.
     """
 
     def __init__(self, config: RunConfig[Any, Any], task: Task):
@@ -122,7 +122,22 @@ class Automatic:
         `sums(model, split)` are those over `split`. Where accuracy counts, it may not fall further
         than the loss may rise, give or take one sequence.
         """
-        split = self.decisive if seen.is_late else self.judged
+        speed = self.dial.speed
+        return Decided(
+            self._loss(asked, sums, self.judged),
+            asked.rise,
+            decide,
+            self._across,
+            None if speed is None else enough_for(model, speed),
+            close=asked.close,
+            confirm=self._loss(asked, sums, self.decisive) if seen.is_late else None,
+        ).gated(1.0)
+
+    def _loss(
+        self, asked: Question, sums: Callable[[Any, Split], Totals], split: Split
+    ) -> Callable[[Any], float]:
+        """The loss on `split`, infinite where the accuracy falls too far below that of the first
+        call."""
         before: list[float] = []
         most = max(asked.rise, 1 / len(split)) + 1e-9
 
@@ -134,15 +149,7 @@ class Automatic:
             falls = self._measure.is_share and before[0] - value > most
             return np.inf if falls else measured["loss"]
 
-        speed = self.dial.speed
-        return Decided(
-            loss,
-            asked.rise,
-            decide,
-            self._across,
-            None if speed is None else enough_for(model, speed),
-            close=asked.close,
-        ).gated(1.0)
+        return loss
 
 
 def dial_of(compression: CompressionConfig) -> Dial:
@@ -157,7 +164,7 @@ def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
 
 
 JUDGED = 4
-"""Sequences that decide, for each one that states are weighed on; and those that decide on the last
+"""Sequences that decide, for each one that states are weighed on; and those that confirm the last
 cut, for each of the former."""
 JUDGED_STREAM = 7
 """Keeps their choice apart from other uses of the run's seed."""
