@@ -84,7 +84,8 @@ def test_the_table_of_pairs_says_where_the_dial_is_kept(auto, said):
     text = pairs_table(study, records)
     assert said in text
     assert "geometric mean: auto 0.25." in text
-    assert "| lru a | 8" in text
+    assert "| lru a | 2 | 8 ± 0 | 90.00 ± 0.00 | 2.0 ± 0.0 |" in text
+    assert f"| {100 * (auto - 0.9):.2f} ± 0.00 |" in text
 
 
 def test_a_record_is_of_a_configuration_that_has_got_new_settings_since():

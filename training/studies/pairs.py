@@ -24,18 +24,21 @@ def pairs_table(study: Study, records: Records) -> str:
     whole, *all_ways = study.compares
     done = {record["variant"] for record in records.values()}
     ways = [w for w in all_ways if any(f"{pair} {w}" in done for pair in _pairs(study))]
-    head = ["pair", "states", whole, *(f"{way}{what}" for way in ways for what in (": states", ""))]
+    told = (": states", "", ": change")
+    head = ["pair", "seeds", "states", whole, *(f"{way}{what}" for way in ways for what in told)]
     lines, shares, lost = [head, ["---"] * len(head)], {way: [] for way in ways}, []
     for pair in _pairs(study):
         runs = {way: _runs(records, f"{pair} {way}") for way in (whole, *ways)}
         if not all(runs.values()):
             continue
         before = Spread.of([final_state(run["summary"]) for run in runs[whole]])
-        lines.append([pair, before.text(0), _score(runs[whole])])
+        seeds = min(len(of_way) for of_way in runs.values())
+        lines.append([pair, str(seeds), before.text(0), _score(runs[whole])])
         for way in ways:
             after = Spread.of([final_state(run["summary"]) for run in runs[way]])
             shares[way].append(after.mean / before.mean)
-            lines[-1] += [after.text(1), _score(runs[way])]
+            change = Spread.of(_changes(runs[whole], runs[way]))
+            lines[-1] += [after.text(1), _score(runs[way]), change.text(_digits(runs[way]))]
         if ways and _loses(runs[whole], runs[ways[-1]]):
             lost.append(pair)
     text = ["| " + " | ".join(line) + " |" for line in lines]
@@ -59,19 +62,21 @@ def _runs(records: Records, variant: str) -> list[Record]:
 
 
 def _score(runs: Sequence[Record]) -> str:
-    return Spread.of([score_of(run) for run in runs]).text(2)
+    return Spread.of([score_of(run) for run in runs]).text(_digits(runs))
+
+
+def _digits(runs: Sequence[Record]) -> int:
+    return 2 if measure_of(runs[0]).is_share or score_of(runs[0]) > 1 else 5
+
+
+def _changes(whole: Sequence[Record], cut: Sequence[Record]) -> list[float]:
+    """Of each seed that both have, the score of the cut run less that of the whole one."""
+    scores = {run["seed"]: score_of(run) for run in whole}
+    return [score_of(run) - scores[run["seed"]] for run in cut if run["seed"] in scores]
 
 
 def _loses(whole: Sequence[Record], cut: Sequence[Record]) -> bool:
     """Whether the mean over the seeds that both have is worse by more than the dial."""
-    measure = measure_of(whole[0])
-    seeds = {run["seed"] for run in whole} & {run["seed"] for run in cut}
-    means = [
-        statistics.fmean(
-            run["summary"]["test"][measure.key] for run in runs if run["seed"] in seeds
-        )
-        for runs in (whole, cut)
-    ]
-    slack = DIAL if measure.is_share else DIAL * abs(means[0])
-    worse = means[0] - means[1] if measure.higher_is_better else means[1] - means[0]
-    return worse > slack
+    measure, change = measure_of(whole[0]), statistics.fmean(_changes(whole, cut))
+    unit = 100 if measure.is_share else statistics.fmean(score_of(run) for run in whole)
+    return (-change if measure.higher_is_better else change) > DIAL * unit
