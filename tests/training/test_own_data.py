@@ -315,6 +315,7 @@ def test_the_rule_for_forecasts_is_linear_and_follows_the_level(missing):
     assert (config.network.gate, config.network.recent) == ("linear", 0 if missing else 10)
     options = describe_settings(config, task)[1]
     assert "--network.gate linear" in options
+    assert options.endswith("--compression.mode auto --compression.loss 0.005")
     assert ("--network.recent 10" in options) != missing
     asked = replace(config, network=replace(config.network, recent=3))
     if missing:

@@ -8,6 +8,7 @@ from typing import Any
 from data import TASKS, Task
 
 from .config import (
+    CompressionConfig,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -133,6 +134,12 @@ def describe_settings(config: RunConfig[Any, Any], task: Task) -> list[str]:
         f"--network.d-model {network.d_model} --layer.d-state {config.layer.d_state} "
         f"--steps {config.steps} --batch-size {config.batch_size} "
         f"--optimizer.learning-rate {config.optimizer.learning_rate:g} "
-        f"--network.dropout {network.dropout:g} {extra}"
-        f"--compression.tolerance {config.compression.tolerance:g}",
+        f"--network.dropout {network.dropout:g} {extra}{_how_far(config.compression)}",
     ]
+
+
+def _how_far(compression: CompressionConfig) -> str:
+    """The mode, and its main setting."""
+    setting = {"auto": "loss", "tolerance": "tolerance", "fixed": "rank", "budget": "rank"}
+    name, mode = setting.get(compression.mode), f"--compression.mode {compression.mode}"
+    return mode if name is None else f"{mode} --compression.{name} {getattr(compression, name):g}"
