@@ -48,7 +48,7 @@ def _main() -> dict[str, dict[str, str]]:
     return {
         "Model and task": {
             "model": f"layer: {', '.join(LAYERS)}",
-            "task": f"{', '.join(TASKS)}, or your own data: a file, a folder, a function",
+            "task": f"{', '.join(TASKS)}, or your own file, folder or function",
             "scale": f"preset: {', '.join(SCALES)}",
             "steps": "optimizer steps",
             "batch_size": "sequences in a batch",
@@ -64,7 +64,8 @@ def _main() -> dict[str, dict[str, str]]:
         },
         "Shrinking": {
             "compression.mode": ", ".join(get_args(Mode)),
-            "compression.tolerance": "share of the singular values to drop",
+            "compression.loss": "how much worse the end may be (auto)",
+            "compression.tolerance": "share of singular values to drop (tolerance)",
             "compression.rank": "states at the end (fixed, budget)",
             "compression.method": f"how to weigh states: {', '.join(METHODS)}",
             "compression.shrinks": "cuts in the first tenth of the run",
