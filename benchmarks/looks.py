@@ -1,10 +1,11 @@
 """What mode `auto` costs and gains: whole runs without cuts and in mode `auto`, in turn.
 
-    python benchmarks/looks.py --data-dir FOLDER [--runs runs/looks] [--seed 0]
+    python benchmarks/looks.py --data-dir FOLDER [--runs runs/looks] [--seed 0] [--warm]
 
 FOLDER holds a folder for each task with official files (`smnist`, `charlm`). Each run is a process
-of its own. A first pair of runs on each task fills the compilation cache and is not counted. Writes
-`results/looks.json` (with versions and hardware) and `results/looks.md`.
+of its own. A first pair of runs on each task fills the compilation cache and is not counted; with
+`--warm`, the cache has them already. Writes `results/looks.json` (with versions and hardware) and
+`results/looks.md`.
 """
 
 import argparse
@@ -53,10 +54,12 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the tasks' files")
     parser.add_argument("--runs", type=Path, default=Path("runs/looks"), help="run directories")
     parser.add_argument("--seed", type=int, default=0, help="of the runs that count")
+    parser.add_argument("--warm", action="store_true", help="the compilation cache is filled")
     options = parser.parse_args()
     measured: dict[str, Any] = {}
     for model, task in RUNS:
-        for seed in (options.seed + 1, options.seed):  # the former fills the compilation cache
+        first = () if options.warm else (options.seed + 1,)  # fills the compilation cache
+        for seed in (*first, options.seed):
             measured[f"{model} {task}"] = {
                 name: seconds(
                     *(model, task, mode, seed, options.data_dir),
