@@ -13,7 +13,8 @@ RECORDS = "records.jsonl"
 """The file in a study's folder that holds the records of its runs, one line each."""
 
 SPECTRA = 12
-"""Spectra kept of a run, spread over its steps."""
+"""Spectra kept of a run, spread over its steps; none in a study over several tasks, whose figures
+show none."""
 
 
 def make_record(
@@ -35,7 +36,8 @@ def make_record(
         return [event for event in events if event["event"] == name]
 
     spectra = named("spectrum")
-    kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(SPECTRA)}
+    curves = 0 if planned.variant.task else SPECTRA
+    kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(curves)}
     return {
         "variant": planned.variant.name,
         "seed": planned.seed,
