@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..typing import InputArray
+from ..typing import InputArray, checked
 
 
+@checked
 def joined(parts: Sequence[Float[InputArray, "_ *rest"]]) -> Float[Array, "_ *rest"]:
     """The `parts` one after the other along their first axis.
 

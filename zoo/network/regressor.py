@@ -56,10 +56,8 @@ class FrameEncoder(eqx.Module):
         return self.linear(_pooled(jax.nn.relu(_convolved(self.narrow, h))).ravel())
 
 
-def _convolved(
-    conv: eqx.nn.Conv2d, h: Float[Array, "inputs a b"]
-) -> Float[Array, "filters rows columns"]:
-    """`conv(h)` as one product of matrices.
+def _convolved(conv: eqx.nn.Conv2d, h: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`conv(h)`, of [inputs, height, width], as one product of matrices.
 
     In a loop over steps, as training has one, XLA computes the gradient of a convolution on a CPU
     three times slower.
@@ -74,8 +72,9 @@ def _convolved(
     return jnp.einsum("oit,tiab->oab", weight, jnp.stack(moved)) + conv.bias
 
 
-def _pooled(h: Float[Array, "filters a b"]) -> Float[Array, "filters a//2 b//2"]:
-    """The largest of every 2x2 pixels, as `eqx.nn.MaxPool2d(2, 2)`, whose gradient is slow."""
+def _pooled(h: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The largest of every 2x2 pixels of [filters, height, width], as `eqx.nn.MaxPool2d(2, 2)`,
+    whose gradient is slow."""
     n, a, b = h.shape[0], h.shape[1] // 2, h.shape[2] // 2
     return jnp.max(h[:, : 2 * a, : 2 * b].reshape(n, a, 2, b, 2), axis=(2, 4))
 
