@@ -4,15 +4,13 @@ Layers whose states stand along one axis of each field are padded with copies of
 so that one compiled program serves many sizes (`compress.numerics.padding`).
 """
 
-from functools import lru_cache
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from zoo import AbstractLinearSSM, AbstractSSM, DiagonalLTI
-from zoo.layers.base import as_linear
+from zoo.layers.base import as_linear, shapes_at
 
 from ..numerics.padding import padded_size
 from ..numerics.precision import jit_for_once, narrow, of_numpy, widen
@@ -83,10 +81,9 @@ def _resized(layer: AbstractSSM, n: int) -> AbstractSSM:
     if not _is_modal(layer) or layer.d_state == n:
         return layer
     leaves, structure = jax.tree.flatten(layer)
-    kinds = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
     resized = [
         x if x.shape == shape else _to_shape(np.asarray(x), shape)
-        for x, shape in zip(leaves, _shapes_at(structure, kinds, n), strict=True)
+        for x, shape in zip(leaves, shapes_at(layer, n), strict=True)
     ]
     return structure.unflatten(resized)
 
@@ -96,12 +93,3 @@ def _to_shape(x: Any, shape: tuple[int, ...]) -> Any:
     x = x[tuple(map(slice, shape))]
     more = [(0, new - old) for new, old in zip(shape, x.shape, strict=True)]
     return np.pad(x, more, mode="edge")
-
-
-@lru_cache(maxsize=1024)
-def _shapes_at(
-    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], n: int
-) -> list[tuple[int, ...]]:
-    """The shapes of the leaves of such a layer with `n` states."""
-    layer = eqx.filter_eval_shape(lambda layer: layer.resized(n), structure.unflatten(kinds))
-    return [x.shape for x in jax.tree.leaves(layer)]

@@ -3,6 +3,7 @@
 import abc
 import inspect
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, ClassVar, TypeGuard
 
 import equinox as eqx
@@ -232,8 +233,26 @@ class AbstractSelectiveSSM(AbstractSSM):
 
 def _first_entries(layer: Any, n: int) -> Any:
     """The first entries of every array of `layer`, as many as a layer of `n` states has."""
-    shapes = eqx.filter_eval_shape(lambda layer: layer.resized(n), layer)
-    return jax.tree.map(lambda x, like: x[tuple(map(slice, like.shape))], layer, shapes)
+    leaves, structure = jax.tree.flatten(layer)
+    shapes = shapes_at(layer, n)
+    first = [x[tuple(map(slice, shape))] for x, shape in zip(leaves, shapes, strict=True)]
+    return structure.unflatten(first)
+
+
+@checked
+def shapes_at(layer: AbstractSSM, n: int) -> list[tuple[int, ...]]:
+    """The shapes of the leaves of `layer` with `n` states. Calls for equal shapes trace nothing."""
+    leaves, structure = jax.tree.flatten(layer)
+    kinds = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+    return _shapes_at(structure, kinds, n)
+
+
+@lru_cache(maxsize=1024)
+def _shapes_at(
+    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], n: int
+) -> list[tuple[int, ...]]:
+    layer = eqx.filter_eval_shape(lambda layer: layer.resized(n), structure.unflatten(kinds))
+    return [x.shape for x in jax.tree.leaves(layer)]
 
 
 @checked
