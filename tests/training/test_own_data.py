@@ -252,6 +252,7 @@ def test_a_run_can_be_used_when_its_data_are_gone(tmp_path):
         ({"batch_size": 999}, "`batch_size` must be at most 64"),
         ({"model": "transformer"}, "must be one of"),
         ({"compression": {"tolerance": 0.1}}, "`compression.tolerance` must be left out"),
+        ({"compression": {"mode": "auto", "share": 0.2}}, "`compression.share` must be left out"),
     ],
 )
 def test_what_is_wrong_with_a_fit_is_told_before_it_begins(settings, message, tmp_path):

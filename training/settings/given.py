@@ -17,10 +17,10 @@ AUTOMATIC = ("loss", "smallest", "speed")
 
 
 def names_in(options: Mapping[str, Any]) -> set[str]:
-    """The dotted names of a file's options, or of a mapping's, that state no mode. Those that do
-    are complete: a saved configuration has all options, whatever the mode."""
+    """The dotted names of a file's options, or of a mapping's; none of a saved configuration, which
+    has all options, whatever its mode."""
     names = {name.replace("-", "_") for name, _ in leaves(options)}
-    return set() if "compression.mode" in names else names
+    return set() if {"compression.loss", "compression.tolerance"} <= names else names
 
 
 def names_of(argv: Sequence[str]) -> set[str]:
