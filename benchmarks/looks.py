@@ -71,8 +71,8 @@ def main() -> None:
     columns += ["compiling, s more", "whole : auto"]
     lines = [
         "Whole runs by the small presets, without cuts and in mode `auto`, one process each, in "
-        f"turn, with a warm compilation cache (seed {options.seed}). The share of looks and cuts "
-        "is the time in which training stands still for them.",
+        f"turn (seed {options.seed}). Totals contain compiling, whose difference has a column. The "
+        "share of looks and cuts is the time in which training stands still for them.",
         "",
         *table(columns, [row(pair, found) for pair, found in measured.items()]),
     ]

@@ -66,10 +66,10 @@ class LossBudget(AbstractJointPolicy):
     """The largest cut after which `loss(model)` is at most `rise` above what it is now.
 
     `along(tau)` gives the policies that are tried, of tau between 1e-4 and 1, by bisection of
-    log(tau) in `steps` steps, or fewer: they end when a cut of at most `close` of the kept states
-    more has failed. The loss is assumed to rise with tau. Every trial is a model of other shapes,
-    so a jitted loss compiles anew. ValueError if `rise` is below zero or not finite, and for a
-    `close` that is not at least 0 and below 1.
+    log(tau) in `steps` steps. They end early once a cut has failed that drops no more than the
+    share `close` of the kept states in addition. The loss is assumed to rise with tau. Every trial
+    is a model of other shapes, so a jitted loss compiles anew. ValueError if `rise` is below zero
+    or not finite, and for a `close` that is not at least 0 and below 1.
     """
 
     loss: Callable[[PyTree], float]

@@ -154,6 +154,12 @@ def test_a_cut_is_judged_by_what_the_loss_does_by_itself(losses, now, holds):
     assert verdict(Dial(), held(memory), seen(200, now)) is None
 
 
+def test_swings_of_a_large_loss_excuse_no_doubling_of_a_small_one():
+    memory = remembered(0.09, 0.12, 0.02, on_trial=OnTrial(150, 0.02, (64, 64)))
+    assert verdict(Dial(), memory, seen(200, 0.031)) is None  # a third more, and the dial
+    assert verdict(Dial(), memory, seen(200, 0.04)) is not None
+
+
 def test_memory_goes_through_json():
     for memory in (
         Memory(),

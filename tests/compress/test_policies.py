@@ -163,6 +163,22 @@ def test_a_loss_budget_is_spent_but_not_exceeded():
     assert ranks == [1, 1]
 
 
+def test_a_loss_budget_may_end_near_the_fewest_states():
+    def loss(ranks):  # 100 states are needed
+        tried.append(ranks[0])
+        return float(ranks[0] < 100)
+
+    found = {}
+    for close in (0.0, 0.1):
+        tried = []
+        budget = LossBudget(loss, 0.0, steps=16, close=close)
+        ranks = budget.choose([0.97 ** np.arange(400.0)], lambda ranks: ranks)
+        found[close] = ranks[0], len(tried)
+    assert found[0.0][0] == 100
+    assert 100 <= found[0.1][0] <= 110
+    assert found[0.1][1] < found[0.0][1]
+
+
 @pytest.mark.parametrize(
     ("rank_now", "before", "gate", "expected"),
     [(94, 100, 0.95, 94), (95, 100, 0.95, 100), (99, 100, 1.0, 99), (100, 100, 1.0, 100)],
@@ -194,6 +210,7 @@ def test_policies_are_values():
         (lambda: Smallest(()), r"`policies` must hold one policy or more, got \(\)"),
         (lambda: GlobalBudget(0), r"`states` must be 1 or more, got 0"),
         (lambda: LossBudget(float, -1), r"`rise` must be 0 or more and finite, got -1"),
+        (lambda: LossBudget(float, 0, close=1), r"`close` must be at least 0 and below 1, got 1"),
         (
             lambda: GlobalBudget(1).choose([SIGMA, SIGMA], list),
             r"`states` must be 2, the number of layers, or more, got 1",

@@ -1,4 +1,4 @@
-"""Options that would have no effect in the mode of compression."""
+"""Options that only mode `auto` has, or only the others: elsewhere they would do nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from .config import RunConfig
 from .errors import UsageError
 from .options import leaves
 
-SCHEDULED = (
+NOT_AUTO = (
     *("tolerance", "shrinks", "every", "start", "window", "settled", "guard"),
     *("share", "slack", "gate", "keep"),
 )
 """Options of `compression` that mode `auto` does not have."""
-AUTOMATIC = ("loss", "smallest", "speed")
+ONLY_AUTO = ("loss", "smallest", "speed")
 """Options of `compression` that only mode `auto` has."""
 
 
@@ -30,9 +30,10 @@ def names_of(argv: Sequence[str]) -> set[str]:
 
 
 def check_given(names: Iterable[str], config: RunConfig[Any, Any]) -> None:
-    """Raise a `UsageError` if an option of `names` has no effect in the mode of `config`."""
+    """Raise a `UsageError` for an option of `names` that mode `auto` does not have, if that is the
+    mode of `config`, or that only `auto` has, if it is not."""
     mode = config.compression.mode
-    idle = SCHEDULED if mode == "auto" else AUTOMATIC
+    idle = NOT_AUTO if mode == "auto" else ONLY_AUTO
     for name in sorted(names):
         group, _, option = name.partition(".")
         if group == "compression" and option in idle:
