@@ -86,7 +86,7 @@ if TYPE_CHECKING:
         Smallest,
         Tolerance,
     )
-    from .policies.automatic import Dial
+    from .policies.dial import Dial
     from .shrink import compress, plan
     from .shrink.auto import Look, auto
 

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85)
-"""The looks, as shares of the run."""
+from .dial import Dial
+
+LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85, 0.9)
+"""The looks, as shares of the run. The last one is only for a late cut that has been taken back."""
 LATE = 0.85
 """The look from which on a cut leaves no spare states for further learning."""
 TRIAL = 0.05
@@ -29,45 +31,16 @@ CLEARLY_LEARNED = 0.9
 AHEAD = 0.15
 """Learning has slowed if, at the pace since the look before, the rest of the run would gain less
 than this share of the gain so far."""
-SETTLED = 1.15
-"""The needed states may be this multiple of those at the look before."""
 ROOM = 1.5
-"""An early cut keeps this multiple of the needed states."""
+"""An early cut keeps this multiple of the needed states, and more where these have grown."""
 WORTHWHILE = 0.8
-"""An early cut leaves at most this share of the states, since it costs a compilation; ..."""
-WORTHWHILE_AGAIN = 0.6
-"""... and a second one at most this share."""
+"""An early cut leaves at most this share of the states, since it costs a compilation."""
 HARDLY = 0.95
 """A late cut that would leave more than this share of the states is not made."""
-CLOSE, CLOSER = 0.1, 0.03
-"""How near a search comes to the fewest states, as a share of them: for cuts that leave room, and
-for others."""
+CLOSE, CLOSER = 0.2, 0.03
+"""How near a search comes to the fewest states, as a share: for cuts with room, and without."""
 BOLD = 4.0
 """The loss that further training can recover, in units of the dial, with `smallest`."""
-
-
-@dataclass(frozen=True)
-class Dial:
-    """The loss that a run may cost, and its goal: speed or the smallest model.
-
-    ValueError for a loss that is not above 0 and below 1, a speed that is not above 1, and for both
-    `smallest` and `speed`.
-    """
-
-    loss: float | int = 0.005
-    """How much worse the end may be: a share of the loss, or points of accuracy."""
-    smallest: bool = False
-    """Whether to find the smallest model within the loss, at any cost of the search."""
-    speed: float | int | None = None
-    """By which factor a step's operations should decrease; None cuts whenever it is worth it."""
-
-    def __post_init__(self):
-        if not 0 < self.loss < 1:
-            raise ValueError(f"`loss` must be above 0 and below 1, got {self.loss}")
-        if self.speed is not None and not self.speed > 1:
-            raise ValueError(f"`speed` must be above 1, or None, got {self.speed}")
-        if self.smallest and self.speed is not None:
-            raise ValueError(f"`speed` must be None with `smallest`, got {self.speed}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +96,19 @@ class Memory:
     cut_at: int | None = None
     """The step of the last cut that has not been taken back."""
     taken_back: int = 0
+    failed_at: int | None = None
+    """The step of the last cut that has been taken back."""
+
+    @property
+    def guess(self) -> int | None:
+        """About how many states will be needed, where that is known."""
+        return None if self.demanded is None else sum(self.demanded)
+
+    def is_late_done(self, steps: int) -> bool:
+        """Whether there has been a late look, and no late cut has been taken back."""
+        late = LATE * steps - 1e-9
+        looked = any(step >= late for step, _ in self.looks)
+        return looked and not (self.failed_at is not None and self.failed_at >= late)
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -142,6 +128,7 @@ class Memory:
             else OnTrial(trial["step"], trial["loss"], tuple(trial["sizes"])),
             cut_at=plain["cut_at"],
             taken_back=plain["taken_back"],
+            failed_at=plain.get("failed_at"),
         )
 
 
@@ -153,6 +140,8 @@ class Question:
     """How far the loss on held-back sequences may rise."""
     room: float
     """The multiple of the found states that stays."""
+    most: float = 1.0
+    """The largest share of the states that is worth a cut."""
 
     @property
     def close(self) -> float:
@@ -201,18 +190,25 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
     share = 0.5**memory.taken_back
     fast = _still_learns(memory, seen)
     if seen.is_late:
+        if memory.is_late_done(seen.steps):
+            return "this look is only for a last cut that has been taken back"
         if fast is not None and not dial.smallest:
             return fast  # the states that are learned last would go first
-        return Question((1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit, 1.0)
+        rise = (1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit
+        return Question(rise, 1.0, HARDLY)
     if memory.taken_back and not dial.smallest:
         return "a cut has been taken back: no further cut before the end"
+    if memory.cut_at is not None and dial.speed is None and not dial.smallest:
+        return "an early cut has been made: no further cut before the end"
     if memory.taken_back > 1:
         return "two cuts have been taken back: no further cut before the end"
     if fast is not None:
         return fast
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
     room = 1.0 if dial.smallest or dial.speed is not None else ROOM
-    return Question((BOLD if bold else 1.0) * share * dial.loss * seen.unit, room)
+    return Question(
+        (BOLD if bold else 1.0) * share * dial.loss * seen.unit, room, WORTHWHILE / room
+    )
 
 
 def decision(
@@ -227,13 +223,14 @@ def decision(
     `demanded` are the states that the search has found, None without a search. The ranks of an
     early cut are rounded up to a `multiple`.
     """
-    after = replace(noted(memory, seen), demanded=None)
+    after = noted(memory, seen)
     if isinstance(asked, str):
         return Decision(None, asked, after)
     assert demanded is not None
     found = tuple(demanded)
-    after = replace(after, demanded=found)
-    kept = _with_room(found, seen.sizes, asked.room, 1 if seen.is_late else multiple)
+    after = replace(after, demanded=None if sum(found) >= sum(seen.sizes) else found)
+    before = memory.demanded or found
+    kept = found if seen.is_late else _with_room(before, found, seen.sizes, asked.room, multiple)
     why = _objection(memory, seen, found, kept, asked)
     if why is not None:
         return Decision(None, why, after)
@@ -241,7 +238,8 @@ def decision(
     after = replace(after, demanded=None, on_trial=trial, cut_at=seen.step)
     more = "with room to learn" if asked.room > 1 else "rounded up"
     room = "" if kept == found else f"; {more} {_states(kept)} are kept"
-    when = "little training is left" if seen.is_late else "learning has slowed, two looks agree"
+    slowed = f"learning has slowed, {_states(before)} states were enough at an earlier look"
+    when = "little training is left" if seen.is_late else slowed
     return Decision(
         kept,
         f"{when}; {_states(found)} of {_states(seen.sizes)} states are enough for a rise of the "
@@ -274,8 +272,10 @@ def held(memory: Memory) -> Memory:
 
 
 def taken_back(memory: Memory) -> Memory:
-    """`memory` of before a cut, after that has been taken back."""
-    return replace(memory, on_trial=None, demanded=None, taken_back=memory.taken_back + 1)
+    """`memory` after a cut has been taken back; `memory` may be from before that cut."""
+    failed = memory.looks[-1][0] if memory.on_trial is None else memory.on_trial.step
+    again = memory.taken_back + 1
+    return replace(memory, on_trial=None, demanded=None, taken_back=again, failed_at=failed)
 
 
 def _still_learns(memory: Memory, seen: Seen) -> str | None:
@@ -299,28 +299,35 @@ def _objection(
     """Why what a search has found is not cut now, None if it is."""
     now, wanted, left = sum(seen.sizes), sum(found), sum(kept)
     if wanted >= now:
-        return f"every state counts: dropping one raises the held-back loss above {asked.rise:.2g}"
+        least = max(1, math.ceil((1 - asked.most) * now - 1e-9))
+        return f"dropping {least} of {now} states raises the held-back loss above {asked.rise:.2g}"
     if seen.is_late:
         few = f"only {now - left} of {now} states could be dropped"
         return few if left > HARDLY * now else None
     if memory.demanded is None:
         return f"{wanted} of {now} states seem enough; one more look before they are cut"
-    before = sum(memory.demanded)
-    if wanted > SETTLED * before:
-        return f"more states seem needed than at the last look, {wanted} instead of {before}"
-    if left > (WORTHWHILE if memory.cut_at is None else WORTHWHILE_AGAIN) * now:
-        return f"{left} of {now} states would stay: not worth a program of its own yet"
+    if left > asked.most * asked.room * now:
+        room = f"{sum(memory.demanded)} at an earlier look; with room to learn {left} would stay"
+        return f"{wanted} of {now} states seem enough, {room}: not worth a program of its own yet"
     return None
 
 
 def _with_room(
-    found: tuple[int, ...], sizes: tuple[int, ...], room: float, multiple: int
+    before: tuple[int, ...],
+    found: tuple[int, ...],
+    sizes: tuple[int, ...],
+    room: float,
+    multiple: int,
 ) -> tuple[int, ...]:
-    def one(rank: int, size: int) -> int:
-        wanted = math.ceil(room * rank - 1e-9)
+    """The states that an early cut keeps: `room` times those that were needed at this look or
+    `before`, and again as many times as they have grown."""
+    grown = max(1.0, sum(found) / sum(before))
+
+    def one(rank: int, earlier: int, size: int) -> int:
+        wanted = math.ceil(room * grown * max(rank, earlier) - 1e-9)
         return min(size, -(-wanted // multiple) * multiple)
 
-    return tuple(one(rank, size) for rank, size in zip(found, sizes, strict=True))
+    return tuple(one(*of_layer) for of_layer in zip(found, before, sizes, strict=True))
 
 
 def _states(sizes: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ from .base import (
     check_function,
 )
 from .layer import Tolerance
-from .ranks import TINY, check_sigma
+from .ranks import TINY, check_sigma, most_valuable
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,7 @@ class GlobalBudget(AbstractJointPolicy):
                 f"`states` must be {len(sigmas)}, the number of layers, or more, got {self.states}"
             )
         worth = [check_sigma(sigma) / max(float(np.sum(sigma)), TINY) for sigma in sigmas]
-        first = np.concatenate([np.arange(len(w)) == 0 for w in worth])
-        layer = np.concatenate([np.full(len(w), k) for k, w in enumerate(worth)])
-        order = np.lexsort((-np.concatenate(worth), ~first))[: self.states]
-        return np.bincount(layer[order], minlength=len(sigmas)).tolist()
+        return most_valuable(worth, self.states)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Ranks from descending values: the arithmetic that policies share."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -42,6 +44,15 @@ def above_tie(rank: int, sigma: Float[np.ndarray, " n"], gap: float = 1e-8) -> i
     while rank < len(sigma) and sigma[rank] > noise and sigma[rank] >= (1 - gap) * sigma[rank - 1]:
         rank += 1
     return rank
+
+
+def most_valuable(worth: Sequence[Float[np.ndarray, "..."]], states: int) -> list[int]:
+    """How many of the `states` most valuable ones each layer has, at least one. `worth` are the
+    descending values of each layer."""
+    first = np.concatenate([np.arange(len(w)) == 0 for w in worth])
+    layer = np.concatenate([np.full(len(w), k) for k, w in enumerate(worth)])
+    order = np.lexsort((-np.concatenate(worth), ~first))[:states]
+    return np.bincount(layer[order], minlength=len(worth)).tolist()
 
 
 def next_multiple(rank: int, multiple: int, n: int) -> int:

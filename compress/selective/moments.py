@@ -25,7 +25,7 @@ from ..linear.data_gramians import counted
 from ..model.record import SLICE
 from ..numerics.precision import widen
 
-SAMPLES = 4096
+SAMPLES = 2048
 """Most samples that moments are taken over. From more samples, a random part of this size is taken,
 spread evenly. A sample counts once for all channels together."""
 

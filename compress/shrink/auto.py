@@ -60,7 +60,7 @@ def auto(
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
-    Call it after every step or every few steps. It inspects the model nine times in a run, and does
+    Call it after every step or every few steps. It inspects the model ten times in a run, and does
     nothing in between. A look checks whether the model has learned anything, whether learning has
     slowed down, and how few states keep the loss (`compress.policies.automatic`). If the loss has
     not recovered a twentieth of the run later, a later call takes the cut back: it returns the
@@ -131,6 +131,9 @@ def _look(
         decide,
         enough=None if dial.speed is None else enough_for(model, dial.speed),
         close=asked.close,
+        most=asked.most,
+        now=float(seen.loss),
+        guess=memory.guess,
     ).gated(1.0)
     planned = plan(model, policy=policy, method=method)
     (made,) = made_by

@@ -23,7 +23,7 @@ from compress.policies.automatic import (
     trial_steps,
     verdict,
 )
-from compress.policies.search import Above, Decided
+from compress.policies.search import Decided
 from compress.shrink.auto import enough_for
 from zoo import LRU
 
@@ -40,6 +40,15 @@ def remembered(*losses, **more):
     return Memory(looks=looks, **more)
 
 
+def failed(step):
+    """The memory after the cut at this step has been taken back."""
+    looks = len([at for at in look_steps(STEPS) if at <= max(step, 850)])
+    return taken_back(remembered(*[1.0] * looks, on_trial=OnTrial(step, 1.0, (64, 64))))
+
+
+EARLY, LATE = Question(0.005, 1.5, 0.8 / 1.5), Question(0.0025, 1.0, 0.95)
+
+
 @pytest.mark.parametrize(
     ("case", "memory", "look", "said"),
     [
@@ -48,20 +57,30 @@ def remembered(*losses, **more):
         ("learning is fast", remembered(2.3, 1.5), seen(150, 0.9), "still fast"),
         ("the first look", remembered(), seen(50, 0.9), "first look"),
         ("slow, but for long", remembered(1.0, 1.0), seen(150, 0.98), "still fast"),
-        ("as slow, near the end", remembered(*[1.0] * 7), seen(650, 0.98), Question(0.005, 1.5)),
+        ("as slow, near the end", remembered(*[1.0] * 7), seen(650, 0.98), EARLY),
         ("not finite", remembered(1.0), seen(100, float("nan")), "not finite"),
         ("taken back", remembered(1.0, taken_back=1), seen(150, 0.9), "taken back"),
-        ("slowed", remembered(2.3, 1.0), seen(150, 0.99), Question(0.005, 1.5)),
+        ("slowed", remembered(2.3, 1.0), seen(150, 0.99), EARLY),
         (
             "little, but more than trivial",
             remembered(2.15),
             seen(100, 2.1499),
-            Question(0.005, 1.5),
+            EARLY,
         ),
-        ("worse now, learned before", remembered(0.3, 2.4), seen(150, 2.4), Question(0.005, 1.5)),
-        ("late, slowed", remembered(2.0), seen(850, 1.0), Question(0.0025, 1.0)),
+        ("worse now, learned before", remembered(0.3, 2.4), seen(150, 2.4), EARLY),
+        ("late, slowed", remembered(2.0), seen(850, 1.0), LATE),
         ("late, still fast", remembered(*[2.0] * 8), seen(850, 1.0), "learning is still fast"),
-        ("late, taken back", remembered(1.0, taken_back=1), seen(850, 1), Question(0.00125, 1.0)),
+        (
+            "late, taken back",
+            remembered(1.0, taken_back=1),
+            seen(850, 1),
+            replace(LATE, rise=0.00125),
+        ),
+        ("cut before", remembered(1.0, cut_at=50), seen(150, 0.99), "an early cut has been made"),
+        ("late, cut before", remembered(1.0, cut_at=50), seen(850, 0.99), LATE),
+        ("after the end", remembered(*[1.0] * 9), seen(900, 0.99), "only for a last cut"),
+        ("a last cut has failed", failed(850), seen(900, 0.99), replace(LATE, rise=0.00125)),
+        ("an early cut has failed", failed(150), seen(900, 0.99), "only for a last cut"),
         ("late, nothing learned", remembered(2.3), seen(850, 2.3), "nothing is learned"),
     ],
 )
@@ -91,49 +110,40 @@ def test_what_the_dial_does(dial, at, taken, rise, room):
     assert asked.room == room
 
 
-EARLY, LATE_Q = Question(0.005, 1.5), Question(0.0025, 1.0)
-
-
 @pytest.mark.parametrize(
     ("case", "at", "before", "demanded", "kept", "said"),
     [
         ("one look is no look", 150, None, (10, 10), None, "one more look"),
-        ("two agree", 200, (10, 10), (10, 9), (15, 14), "two looks agree"),
-        ("it grows", 200, (10, 10), (14, 12), None, "more states seem needed"),
-        ("every state counts", 200, (64, 64), (64, 64), None, "every state counts"),
-        ("not worth a program", 200, (38, 38), (38, 38), None, "not worth"),
+        ("as before", 200, (10, 10), (10, 10), (15, 15), "10+10 states were enough at"),
+        ("fewer than before", 200, (20, 10), (10, 10), (30, 15), "20+10 states were enough at"),
+        ("more than before", 200, (10, 10), (14, 11), (27, 21), "learning has slowed"),
+        ("far more than before", 200, (10, 10), (20, 20), None, "not worth a program"),
+        ("every state counts", 200, (64, 64), (64, 64), None, "dropping 60 of 128 states"),
+        ("not worth a program", 200, (38, 38), (38, 38), None, "not worth a program"),
         ("late: as found", 850, None, (10, 60), (10, 60), "little training is left"),
         ("late: hardly any", 850, None, (64, 63), None, "only 1 of 128"),
-        ("late: none", 850, None, (64, 64), None, "every state counts"),
+        ("late: none", 850, None, (64, 64), None, "dropping 7 of 128 states"),
     ],
 )
 def test_what_is_cut(case, at, before, demanded, kept, said):
     memory = remembered(1.0, demanded=before)
-    asked = LATE_Q if at == 850 else EARLY
+    asked = LATE if at == 850 else EARLY
     made = decision(Dial(), memory, seen(at, 0.9), asked, demanded)
     assert made.ranks == kept, case
     assert said in made.why
     assert made.memory.looks[-1] == (at, 0.9)
     if kept is None:
         assert made.memory.on_trial is None
-        assert made.memory.demanded == demanded
+        assert made.memory.demanded == (None if demanded == (64, 64) else demanded)
     else:
         assert made.memory.on_trial == OnTrial(at, 0.9, (64, 64))
         assert made.memory.cut_at == at
 
 
-@pytest.mark.parametrize(("left", "first", "again"), [(31, True, False), (24, True, True)])
-def test_a_second_cut_has_to_be_worth_more(left, first, again):
-    for cut_at, is_made in ((None, first), (100, again)):
-        memory = remembered(1.0, demanded=(left, left), cut_at=cut_at)
-        made = decision(Dial(), memory, seen(200, 0.9), EARLY, (left, left))
-        assert (made.ranks is not None) == is_made
-
-
 def test_early_sizes_are_rounded_and_late_ones_are_not():
     memory = remembered(1.0, demanded=(9, 9))
     early = decision(Dial(), memory, seen(200, 0.9), EARLY, (9, 9), multiple=8)
-    late = decision(Dial(), memory, seen(850, 0.9), LATE_Q, (9, 9), multiple=8)
+    late = decision(Dial(), memory, seen(850, 0.9), LATE, (9, 9), multiple=8)
     assert (early.ranks, late.ranks) == ((16, 16), (9, 9))
 
 
@@ -175,7 +185,7 @@ def test_looks_and_trials_are_inside_the_run():
         looks, trials = look_steps(steps), trial_steps(steps)
         assert all(0 < step < steps for step in looks)
         assert all(0 < step <= steps for step in trials)
-    assert look_steps(1000) == (50, 100, 150, 200, 300, 400, 500, 650, 850)
+    assert look_steps(1000) == (50, 100, 150, 200, 300, 400, 500, 650, 850, 900)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +203,47 @@ def test_a_dial_checks_itself(wrong, named):
 
 
 @pytest.mark.parametrize(
-    ("across", "ranks"), [(True, [3, 1]), (False, [3, 2])], ids=["one unit", "each its own"]
+    ("across", "ranks"), [(True, [4, 1]), (False, [3, 2])], ids=["one unit", "each its own"]
 )
-def test_a_share_of_the_largest_value(across, ranks):
-    sigmas = [np.array([1.0, 0.5, 0.2, 0.01]), np.array([0.05, 0.02, 1e-4])]
-    assert Above(0.1, across).choose(sigmas, lambda _: None) == ranks
+def test_the_most_valuable_states_stay(across, ranks):
+    sigmas = [np.array([1.0, 0.5, 0.2, 0.06]), np.array([0.05, 0.02, 1e-4])]
+    policy = Decided(lambda cut: sum(cut) < 5, 0.5, lambda found: found, across, now=0.0)
+    assert policy.choose(sigmas, lambda cut: cut) == ranks
+    just = replace(policy, loss=lambda cut: 0.0, enough=lambda found: sum(found) <= 5)
+    assert just.choose(sigmas, lambda cut: cut) == ranks
+    assert replace(policy, most=0.6).choose(sigmas, lambda cut: cut) == [4, 3]  # 4 are too few
+
+
+def searched(needed, states=100, **options):
+    """What a search finds where so many states are needed, and the numbers that it tries."""
+    tried = []
+
+    def loss(ranks):
+        tried.append(ranks[0])
+        return float(ranks[0] < needed)
+
+    policy = Decided(loss, 0.5, lambda found: found, now=0.0, **options)
+    (found,) = policy.choose([np.geomspace(1, 1e-9, states)], lambda ranks: ranks)
+    return found, tried
+
+
+@pytest.mark.parametrize("needed", [1, 2, 9, 40, 53, 54, 99, 100])
+@pytest.mark.parametrize("guess", [None, 1, 40, 100])
+def test_a_search_ends_within_its_share(needed, guess):
+    assert searched(needed, guess=guess)[0] == needed
+    found, tried = searched(needed, guess=guess, close=0.2, most=0.53)
+    if needed > 53:
+        assert found == 100  # no cut is worth it
+        assert tried[-1] == 53
+        assert len(tried) <= 7
+    else:
+        assert needed <= found <= max(needed + 1, 1.25 * needed)
+        assert len(tried) == len(set(tried)) <= 10
+
+
+def test_a_good_guess_ends_a_search_soon():
+    assert searched(40, guess=40, close=0.2, most=0.53) == (40, [40, 32])
+    assert searched(44, guess=40, close=0.2, most=0.53) == (46, [40, 53, 46])
 
 
 @pytest.mark.slow
@@ -261,7 +307,7 @@ def test_a_loop_of_ones_own(getkey):
         memory = looked.memory
         if looked.plan is not None:
             break
-    assert "two looks agree" in str(looked.why)
+    assert "learning has slowed" in str(looked.why)
     assert looked.model.d_state < 24
     assert look(looked.model, memory, 24).why is None
     holds = look(looked.model, memory, 25)

@@ -24,6 +24,7 @@ from training.settings.presets import preset
 from training.settings.schedule import shrink_steps, takeover_after
 from training.shrinking.automatic import Automatic
 from training.shrinking.trivial import trivial_loss
+from training.shrinking.worth import steps_to_pay
 
 from .test_run import arrays, numbers, run, small
 
@@ -55,7 +56,6 @@ def learns_at_once(monkeypatch):
     monkeypatch.setattr(automatic, "LEARNED", 1.5)
     monkeypatch.setattr(automatic, "CLEARLY_LEARNED", 1.5)
     monkeypatch.setattr(automatic, "_still_learns", lambda memory, seen: None)
-    monkeypatch.setattr(automatic, "SETTLED", 100.0)
 
 
 def test_a_run_that_learns_nothing_is_left_whole_and_says_why(tmp_path):
@@ -173,10 +173,11 @@ def test_where_accuracy_counts_it_may_not_fall():
     split = Split(np.zeros((8, 4, 1), np.float32), labels)
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
-    sums, seen = iter([totals(8, 8), totals(4, 6)]), automatic.Seen(850, 1000, (4,), 1.0, 2.0, 1.0)
+    sums, seen = iter([totals(4, 8), totals(4, 6)]), auto.seen(850, (4,), totals(8, 8))
     asked = automatic.Question(0.02, 1.0)
     policy = auto.search(None, seen, asked, lambda *_: next(sums), lambda x: x)
-    assert policy.loss(None) == 1.0
+    assert policy.now == 1.0
+    assert policy.loss(None) == 0.5
     assert policy.loss(None) == np.inf
 
 
@@ -184,7 +185,8 @@ def test_the_last_cut_is_confirmed_on_more_sequences():
     split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     few = replace(AUTO, calibration=2)
-    auto = Automatic(replace(preset("lru", "digits", "small"), compression=few), task)
+    base = preset("lru", "digits", "small")
+    auto = Automatic(replace(base, compression=few, steps=1000), task)
     used = []
 
     def sums(ranks, split):  # of few sequences, one state is enough; of more, seven are needed
@@ -194,7 +196,7 @@ def test_the_last_cut_is_confirmed_on_more_sequences():
 
     found = {}
     for step in (500, 850):
-        seen = automatic.Seen(step, 1000, (16,), 1.0, 2.0, 1.0)
+        seen = auto.seen(step, (16,), totals(8, 8))
         asked = automatic.Question(0.02, 1.0)
         policy = auto.search(None, seen, asked, sums, lambda ranks: ranks)
         found[step] = policy.choose([np.geomspace(1, 1e-3, 16)], lambda ranks: ranks)
@@ -204,10 +206,16 @@ def test_the_last_cut_is_confirmed_on_more_sequences():
 
 def test_programs_for_few_steps_are_not_compiled():
     base = replace(config(), steps=1000, compression=replace(AUTO, rehearsal=1000))
-    assert takeover_after(base, 300, 300) == 350
-    assert takeover_after(base, 700, 300) == 700
-    assert takeover_after(base, 850, 850) is None
-    assert takeover_after(base, 300, None) is None
+    assert takeover_after(base, 300, 300, 300.0) == 350
+    assert takeover_after(base, 700, 300, 300.0) == 700
+    assert takeover_after(base, 701, 300, 300.0) is None
+    assert takeover_after(base, 850, 850, 300.0) is None
+    assert takeover_after(base, 850, 850, 100.0) == 900
+    assert takeover_after(base, 980, 980, 0.0) is None
+    assert takeover_after(base, 300, None, 0.0) is None
+    assert steps_to_pay(base, load_task("digits"), 0) == np.inf
+    few, many = (steps_to_pay(base, load_task("digits"), weights) for weights in (100, 1000))
+    assert few == pytest.approx(10 * many)
 
 
 @pytest.mark.parametrize(

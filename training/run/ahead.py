@@ -16,6 +16,7 @@ from ..settings.schedule import (
     takeover_after,
     takeover_step,
 )
+from ..shrinking.worth import steps_to_pay
 from .background import Background, Outcome
 from .cutting import Cutting
 from .engine import Compiled
@@ -67,7 +68,8 @@ class Ahead:
         if not session.held.is_padded:
             return None
         if session.config.compression.mode == "auto":
-            return takeover_after(session.config, session.step, self._cutting.cut_at)
+            to_pay = steps_to_pay(session.config, session.task, session.held.spare)
+            return takeover_after(session.config, session.step, self._cutting.cut_at, to_pay)
         return takeover_step(session.config, session.step, session.sizes)
 
     def compile_own_size(self) -> None:

@@ -101,19 +101,18 @@ def takeover_step(config: RunConfig[Any, Any], step: int, sizes: Sequence[int]) 
     return at if at < config.steps else None
 
 
-def takeover_after(config: RunConfig[Any, Any], step: int, cut_at: int | None) -> int | None:
+def takeover_after(
+    config: RunConfig[Any, Any], step: int, cut_at: int | None, to_pay: float
+) -> int | None:
     """In mode `auto`: when programs of the layers' own size take over after the cut at `cut_at`.
 
-    None if there was no cut, or so little of the run is left that they are not worth compiling.
+    None if there was no cut, or if fewer steps are left than the `to_pay` after which they have
+    saved the time of their compilation.
     """
     if cut_at is None:
         return None
     at = max(step, cut_at + grace(config))
-    return at if config.steps - at >= config.steps // WORTH_A_PROGRAM else None
-
-
-WORTH_A_PROGRAM = 4
-"""The rest of the run must be at least one part in this many to compile programs of a new size."""
+    return at if config.steps - at >= max(1, to_pay) else None
 
 
 def rank_at(config: CompressionConfig, shrink: int, shrinks: int, d_state: int) -> int:

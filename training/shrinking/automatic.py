@@ -52,6 +52,7 @@ class Automatic:
         self._measure = self._objective.measure
         self._multiple, self._across = compression.multiple, compression.method == "data"
         self._trivial: float | None = None
+        self._value: float | None = None
 
     @property
     def cut_at(self) -> int | None:
@@ -72,6 +73,7 @@ class Automatic:
             self._trivial = trivial_loss(self._task, self.judged)
         measured, better = self._objective.report(totals), self._measure.better
         loss, value = measured["loss"], measured[self._measure.key]
+        self._value = value
         return Seen(
             step,
             self._total,
@@ -119,26 +121,34 @@ class Automatic:
     ) -> Decided:
         """The policy that finds the fewest states of `model` and applies `decide` to them.
 
-        `sums(model, split)` are those over `split`. Where accuracy counts, it may not fall further
-        than the loss may rise, give or take one sequence.
+        `sums(model, split)` are those over `split`, `seen` is the latest result of that method.
+        Where accuracy counts, it may not fall further than the loss may rise, give or take one
+        sequence.
         """
+        assert self._value is not None
         speed = self.dial.speed
         return Decided(
-            self._loss(asked, sums, self.judged),
+            self._loss(asked, sums, self.judged, [self._value]),
             asked.rise,
             decide,
             self._across,
             None if speed is None else enough_for(model, speed),
             close=asked.close,
-            confirm=self._loss(asked, sums, self.decisive) if seen.is_late else None,
+            most=asked.most,
+            now=float(seen.loss),
+            guess=self.memory.guess,
+            confirm=self._loss(asked, sums, self.decisive, []) if seen.is_late else None,
         ).gated(1.0)
 
     def _loss(
-        self, asked: Question, sums: Callable[[Any, Split], Totals], split: Split
+        self,
+        asked: Question,
+        sums: Callable[[Any, Split], Totals],
+        split: Split,
+        before: list[float],
     ) -> Callable[[Any], float]:
-        """The loss on `split`, infinite where the accuracy falls too far below that of the first
-        call."""
-        before: list[float] = []
+        """The loss on `split`, infinite where the accuracy falls too far below that of `before`,
+        or of the first call if that is empty."""
         most = max(asked.rise, 1 / len(split)) + 1e-9
 
         def loss(model: Any) -> float:
