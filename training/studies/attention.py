@@ -9,7 +9,10 @@ LATER: Options = {"shrinks": 1, "start": 0.5, "window": 0.1}
 
 def _variants(K: int) -> tuple[Variant, ...]:
     """Those of Gated DeltaNet with K keys, and Mamba-2 and S5 of as many states beside it."""
-    variants = [Variant("whole", UNCOMPRESSED)]
+    variants = [
+        Variant("whole", UNCOMPRESSED),
+        Variant("auto", {"compression.mode": "auto"}),
+    ]
     for r in (K // 2, K // 4):
         variants += [
             Variant(f"to {r} in the first tenth", fixed(r, **AT_ONCE)),
@@ -42,7 +45,7 @@ ATTENTION = (
             "Associative recall needs a state that stores all pairs. What does it cost Gated "
             "DeltaNet to keep half of its keys, or a quarter, if the others are cut in the first "
             "tenth of training, at half time, or after training, and if the model never has "
-            "them? Mamba-2 and S5 are compared."
+            "them? What does the automatic mode do? Mamba-2 and S5 are compared."
         ),
         model="gated_deltanet",
         task="mqar",
