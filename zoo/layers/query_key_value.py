@@ -198,12 +198,20 @@ class QueryKeyValue(eqx.Module):
         q, k, v = jnp.split(x, (n, 2 * n), axis=-1)
         q, k = (a.reshape(*a.shape[:-1], self.key_heads, self.keys) for a in (q, k))
         if self.maps is not None:
-            q = jnp.einsum("...hk,hkr->...hr", q, self.maps.q)
-            k = jnp.einsum("...hk,hkr->...hr", k, self.maps.k)
+            q, k = _mapped(self.maps.q, q), _mapped(self.maps.k, k)
         if self.feature == "unit":
             q, k = _unit(q), _unit(k)
         values = v.shape[-1] // self.heads
         return q * self.scale, k, v.reshape(*v.shape[:-1], self.heads, values)
+
+
+def _mapped(
+    maps: Float[Array, "key_heads keys d_state"], x: Float[Array, "*lead key_heads keys"]
+) -> Float[Array, "*lead key_heads d_state"]:
+    """x M of each head: one product for each, since XLA transposes what it multiplies head by
+    head."""
+    each = [product(M.T, x[..., head, :]) for head, M in enumerate(maps)]
+    return jnp.stack(each, axis=-2)
 
 
 def _unit(x: Array) -> Array:
