@@ -10,7 +10,9 @@ minutes. Writes `results/attention.json` and `results/attention.md`.
 """
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,21 @@ LAYERS = {
     "DeltaNet": DeltaNetConfig,
     "Gated DeltaNet": GatedDeltaNetConfig,
 }
+
+
+MAPPED = ("DeltaNet", "Gated DeltaNet")
+"""Layers that a cut in training leaves their channels, with maps to fewer keys behind them."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The settings of a layer that was cut to so many `keys` by maps."""
+
+    settings: Any
+    keys: int
+
+    def build(self, d_model: int, *, key: Any) -> Any:
+        return self.settings.build(d_model, key=key).with_maps().first_states(self.keys)
 
 
 def signals(kind: str, length: int = L, keys: int = K):
@@ -98,6 +115,10 @@ def main() -> None:
             for keys in (K, K // 2):
                 settings = config(d_state=keys, heads=HEADS, expand=HEADS * V // D_MODEL)
                 jobs["layer", name, keys] = training_step(settings, BATCH, L, D_MODEL)
+                if keys == K and name in MAPPED:
+                    jobs["layer", name, "maps"] = training_step(
+                        Mapped(settings, K // 2), BATCH, L, D_MODEL
+                    )
     seconds = alternate(jobs, repeats)
     lines = ["# Linear attention: kernel, chunks, loop", ""]
     lines += [
@@ -128,10 +149,14 @@ def main() -> None:
         lines += ["", f"Training step of two layers, d_model {D_MODEL}:", ""]
         whole = []
         for name in LAYERS:
-            large, small = (seconds["layer", name, keys] for keys in (K, K // 2))
-            times = f"{large['median'] / small['median']:.2f}"
-            whole.append([name, milliseconds(large), milliseconds(small), times])
-        lines += table(["layer", f"K = {K}", f"K = {K // 2}", "times faster"], whole)
+            large, *others = (seconds.get(("layer", name, keys)) for keys in (K, K // 2, "maps"))
+            cells = [name, milliseconds(large)]
+            for small in others:
+                times = small and f"{large['median'] / small['median']:.2f}"
+                cells += ["", ""] if small is None else [milliseconds(small), times]
+            whole.append(cells)
+        columns = ["layer", f"K = {K}", f"K = {K // 2}", "times faster"]
+        lines += table([*columns, f"maps from {K} to {K // 2}", "times faster"], whole)
     if quick:
         print("\n".join(lines))
     else:
