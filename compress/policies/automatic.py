@@ -104,12 +104,6 @@ class Memory:
         """About how many states will be needed, where that is known."""
         return None if self.demanded is None else sum(self.demanded)
 
-    def is_late_done(self, steps: int) -> bool:
-        """Whether there has been a late look, and no late cut has been taken back."""
-        late = LATE * steps - 1e-9
-        looked = any(step >= late for step, _ in self.looks)
-        return looked and not (self.failed_at is not None and self.failed_at >= late)
-
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self)
@@ -165,6 +159,15 @@ def look_steps(steps: int) -> tuple[int, ...]:
     return tuple(sorted({round(share * steps) for share in LOOKS} - {0, steps}))
 
 
+def is_due(memory: Memory, step: int, steps: int) -> bool:
+    """Whether a look is due when `step` of `steps` steps are done. After the late look there is
+    another one only if its cut has been taken back.
+    """
+    last, late = (memory.looks[-1][0] if memory.looks else 0), LATE * steps - 1e-9
+    is_over = last >= late and not (memory.failed_at is not None and memory.failed_at >= late)
+    return not is_over and any(last < at <= step for at in look_steps(steps))
+
+
 def trial_steps(steps: int) -> tuple[int, ...]:
     """The steps after which a cut may have to be judged."""
     length = max(1, round(TRIAL * steps))
@@ -190,8 +193,6 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
     share = 0.5**memory.taken_back
     fast = _still_learns(memory, seen)
     if seen.is_late:
-        if memory.is_late_done(seen.steps):
-            return "this look is only for a last cut that has been taken back"
         if fast is not None and not dial.smallest:
             return fast  # the states that are learned last would go first
         rise = (1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit

@@ -60,7 +60,7 @@ def auto(
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
-    Call it after every step or every few steps. It inspects the model ten times in a run, and does
+    Call it after every step or every few steps. It inspects the model nine times in a run, and does
     nothing in between. A look checks whether the model has learned anything, whether learning has
     slowed down, and how few states keep the loss (`compress.policies.automatic`). If the loss has
     not recovered a twentieth of the run later, a later call takes the cut back: it returns the
@@ -84,8 +84,7 @@ def auto(
         raise ValueError(f"one of `batch` and `method` must be given, got {given}")
     known = _Memory(Memory()) if memory is None else memory
     dial = dial or Dial()
-    looked = known.numbers.looks[-1][0] if known.numbers.looks else 0
-    is_due = any(looked < at <= step for at in automatic.look_steps(steps))
+    is_due = automatic.is_due(known.numbers, step, steps)
     trial = known.numbers.on_trial
     is_judged = trial is not None and step >= trial.step + max(1, round(automatic.TRIAL * steps))
     if not is_due and not is_judged:
@@ -96,7 +95,7 @@ def auto(
         fails = automatic.verdict(dial, known.numbers, seen)
         if fails is not None:
             assert known.before is not None
-            numbers = automatic.taken_back(automatic.noted(known.numbers, seen))
+            numbers = automatic.taken_back(known.numbers)
             before, state = known.before
             return Look(before, state, _Memory(numbers), f"cut taken back: {fails}")
         known = _Memory(automatic.held(known.numbers))

@@ -16,6 +16,7 @@ from compress.policies.automatic import (
     Seen,
     decision,
     held,
+    is_due,
     look_steps,
     noted,
     question,
@@ -78,9 +79,7 @@ EARLY, LATE = Question(0.005, 1.5, 0.8 / 1.5), Question(0.0025, 1.0, 0.95)
         ),
         ("cut before", remembered(1.0, cut_at=50), seen(150, 0.99), "an early cut has been made"),
         ("late, cut before", remembered(1.0, cut_at=50), seen(850, 0.99), LATE),
-        ("after the end", remembered(*[1.0] * 9), seen(900, 0.99), "only for a last cut"),
         ("a last cut has failed", failed(850), seen(900, 0.99), replace(LATE, rise=0.00125)),
-        ("an early cut has failed", failed(150), seen(900, 0.99), "only for a last cut"),
         ("late, nothing learned", remembered(2.3), seen(850, 2.3), "nothing is learned"),
     ],
 )
@@ -168,6 +167,14 @@ def test_swings_of_a_large_loss_excuse_no_doubling_of_a_small_one():
     memory = remembered(0.09, 0.12, 0.02, on_trial=OnTrial(150, 0.02, (64, 64)))
     assert verdict(Dial(), memory, seen(200, 0.031)) is None  # a third more, and the dial
     assert verdict(Dial(), memory, seen(200, 0.04)) is not None
+
+
+def test_the_last_look_is_only_for_a_late_cut_that_has_failed():
+    assert is_due(remembered(1.0), 100, STEPS)
+    assert not is_due(remembered(1.0), 99, STEPS)
+    assert is_due(remembered(1.0), 210, STEPS)  # late, in a loop of one's own
+    for memory, due in ((remembered(*[1.0] * 9), False), (failed(150), False), (failed(850), True)):
+        assert is_due(memory, 900, STEPS) == due
 
 
 def test_memory_goes_through_json():

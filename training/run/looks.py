@@ -42,7 +42,7 @@ class Looks:
         """Judge the cut on trial and make another look if it is due. Returns whether a cut was
         made."""
         session, automatic = self._session, self._automatic
-        is_judged, is_due = automatic.is_judged(session.step), session.step in automatic.steps
+        is_judged, is_due = automatic.is_judged(session.step), automatic.is_due(session.step)
         if not is_judged and not is_due:
             return False
         started = time.perf_counter()

@@ -14,6 +14,7 @@ from compress.policies.automatic import (
     Seen,
     decision,
     held,
+    is_due,
     look_steps,
     noted,
     question,
@@ -45,8 +46,7 @@ class Automatic:
         self.judged = _chosen(config, validation, size)
         self.decisive = _chosen(config, validation, JUDGED * size)
         self.memory = Memory()
-        self.steps = look_steps(config.steps)
-        self.stops = tuple(sorted({*self.steps, *trial_steps(config.steps)}))
+        self.stops = tuple(sorted({*look_steps(config.steps), *trial_steps(config.steps)}))
         self._task, self._total = task, config.steps
         self._objective = OBJECTIVES[task.kind].of(task)
         self._measure = self._objective.measure
@@ -58,6 +58,10 @@ class Automatic:
     def cut_at(self) -> int | None:
         """The step of the last cut that has not been taken back, None if there is none."""
         return self.memory.cut_at
+
+    def is_due(self, step: int) -> bool:
+        """Whether a look is due after `step`."""
+        return is_due(self.memory, step, self._total)
 
     def is_judged(self, step: int) -> bool:
         """Whether the trial of a cut ends after `step`."""
