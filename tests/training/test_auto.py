@@ -25,6 +25,7 @@ from training.settings.schedule import shrink_steps, takeover_after
 from training.shrinking.automatic import Automatic
 from training.shrinking.trivial import trivial_loss
 from training.shrinking.worth import steps_to_pay
+from zoo import GatedDeltaNetConfig
 
 from .test_run import arrays, numbers, run, small
 
@@ -39,7 +40,7 @@ def config(**changes):
     network = replace(base.network, bidirectional=False, dropout=0.0)
     loop = LoopConfig(log_every=50, evaluate_every=50, checkpoint_every=25, steps_per_dispatch=5)
     layer = replace(base.layer, d_state=16)
-    return replace(base, network=network, loop=loop, layer=layer, **changes)
+    return replace(base, network=network, loop=loop, **{"layer": layer, **changes})
 
 
 def named(folder, name):
@@ -106,6 +107,15 @@ def test_a_run_is_cut_judged_told_and_resumes_exactly(tmp_path, monkeypatch, lea
     assert [{k: v for k, v in e.items() if k not in without} for e in numbers(folder)] == [
         {k: v for k, v in e.items() if k not in without} for e in numbers(whole)
     ]
+
+
+def test_a_cut_that_adds_maps_is_tried_with_maps(tmp_path, learns_at_once):
+    layer = GatedDeltaNetConfig(d_state=8, heads=2)
+    folder = run(config(model="gated_deltanet", layer=layer), tmp_path / "run")
+    assert named(folder, "shrink")
+    assert sizes(folder)[0] < 8
+    compiled = [e for e in named(folder, "compile") if e["what"] == "eval step"]
+    assert len(compiled) <= 3  # as it was, with maps, and of its own size
 
 
 def test_a_cut_that_does_not_hold_is_taken_back(tmp_path, monkeypatch, learns_at_once):

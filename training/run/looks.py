@@ -9,9 +9,10 @@ import equinox as eqx
 from data.task import Split
 
 from ..model.objective import Totals
-from ..model.padding import Padding
+from ..model.padding import Padding, same_structure
 from ..shrinking.automatic import Automatic
 from .ahead import Ahead
+from .checkpoint import has_maps, shapes_of
 from .cutting import Cutting
 from .rollback import Rollback
 from .saves import Saves
@@ -99,10 +100,13 @@ class Looks:
         )
 
     def _sums(self, model: Any, split: Split) -> Totals:
-        """Sums over `split` for a smaller model, in the program that there is."""
+        """Sums over `split` for a smaller model, in the program that there is. Where the cut adds
+        maps, this is a program of the same sizes with maps, which is compiled once."""
         session = self._session
-        params = eqx.filter(model, eqx.is_array)
-        wide = Padding(session.held.wide.params, params).widen(params)
+        params, larger = eqx.filter(model, eqx.is_array), session.held.wide.params
+        if not same_structure(larger, params):
+            larger = shapes_of(session.model, session.held.width, has_maps(model))
+        wide = Padding(larger, params).widen(params)
         state = session.held.wide._replace(params=wide)
         return session.evaluation.totals(state, split)
 
