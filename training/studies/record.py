@@ -13,8 +13,8 @@ RECORDS = "records.jsonl"
 """The file in a study's folder that holds the records of its runs, one line each."""
 
 SPECTRA = 12
-"""Spectra kept of a run, spread over its steps; none in a study over several tasks, whose figures
-show none."""
+"""Spectra kept of a run, spread over its steps: of the first seed, and none in a study over several
+tasks. Figures show no others."""
 
 
 def make_record(
@@ -36,7 +36,7 @@ def make_record(
         return [event for event in events if event["event"] == name]
 
     spectra = named("spectrum")
-    curves = 0 if planned.variant.task else SPECTRA
+    curves = SPECTRA if planned.seed == 0 and planned.variant.task is None else 0
     kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(curves)}
     return {
         "variant": planned.variant.name,
