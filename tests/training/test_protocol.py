@@ -88,6 +88,22 @@ def test_the_table_of_pairs_says_where_the_dial_is_kept(auto, said):
     assert f"| {100 * (auto - 0.9):.2f} ± 0.00 |" in text
 
 
+def test_a_pair_that_lacks_a_way_has_no_numbers_for_it():
+    ways = ("uncompressed", "paper", "auto")
+    names = [f"lru {task} {way}" for task in "ab" for way in ways]
+    variants = tuple(Variant(name, {}) for name in names)
+    study = replace(STUDY, compares=ways, variants=variants, reference=names[0])
+    records = {}
+    for name in names:
+        if name != "lru b paper":
+            made: dict[str, Any] = {**record(0, 0.9), "variant": name}
+            made["summary"]["layers"] = [{"after": 8 if "uncompressed" in name else 4}]
+            records[name] = made
+    text = pairs_table(study, records)
+    assert "| lru b | 1 | 8 | 90.00 |  |  |  | 4.0 | 90.00 | 0.00 |" in text
+    assert "paper 0.50 (of 1 pairs), auto 0.50." in text
+
+
 def test_a_record_is_of_a_configuration_that_has_got_new_settings_since():
     planned = Planned(STUDY.variants[0], 0, preset("lru", "digits", "small"))
     config = plain_config(planned.config)

@@ -20,7 +20,8 @@ def write_pairs(study: Study, records: Records, folder: Path) -> Path:
 
 
 def pairs_table(study: Study, records: Records) -> str:
-    """The Markdown table, of the ways that have finished runs. Pairs that lack one are left out."""
+    """The Markdown table, of the ways that have finished runs. A pair that lacks one has no numbers
+    for it; pairs without whole models, or without the last way, are left out."""
     whole, *all_ways = study.compares
     done = {record["variant"] for record in records.values()}
     ways = [w for w in all_ways if any(f"{pair} {w}" in done for pair in _pairs(study))]
@@ -29,22 +30,29 @@ def pairs_table(study: Study, records: Records) -> str:
     lines, shares, lost = [head, ["---"] * len(head)], {way: [] for way in ways}, []
     for pair in _pairs(study):
         runs = {way: _runs(records, f"{pair} {way}") for way in (whole, *ways)}
-        if not all(runs.values()):
+        if not ways or not runs[whole] or not runs[ways[-1]]:
             continue
         before = Spread.of([final_state(run["summary"]) for run in runs[whole]])
-        seeds = min(len(of_way) for of_way in runs.values())
+        seeds = min(len(of_way) for of_way in runs.values() if of_way)
         lines.append([pair, str(seeds), before.text(0), _score(runs[whole])])
         for way in ways:
+            if not runs[way]:
+                lines[-1] += ["", "", ""]
+                continue
             after = Spread.of([final_state(run["summary"]) for run in runs[way]])
             shares[way].append(after.mean / before.mean)
             change = Spread.of(_changes(runs[whole], runs[way]))
             lines[-1] += [after.text(1), _score(runs[way]), change.text(_digits(runs[way]))]
-        if ways and _loses(runs[whole], runs[ways[-1]]):
+        if _loses(runs[whole], runs[ways[-1]]):
             lost.append(pair)
     text = ["| " + " | ".join(line) + " |" for line in lines]
     if not ways or not shares[ways[-1]]:
         return "\n".join([*text, ""])
-    means = (f"{way} {statistics.geometric_mean(shares[way]):.2f}" for way in ways)
+    means = (
+        f"{way} {statistics.geometric_mean(of_way):.2f}"
+        + (f" (of {len(of_way)} pairs)" if len(of_way) < len(lines) - 2 else "")
+        for way, of_way in shares.items()
+    )
     held = f"`{ways[-1]}` is within {DIAL:.1%} of `{whole}` on the mean over the seeds"
     said = f"{held} for every pair." if not lost else f"{held}, but for {', '.join(lost)}."
     return "\n".join(
