@@ -39,6 +39,8 @@ HARDLY = 0.95
 """A late cut that would leave more than this share of the states is not made."""
 CLOSE, CLOSER = 0.2, 0.03
 """How near a search comes to the fewest states, as a share: for cuts with room, and without."""
+RECOVERS = 2.0
+"""The loss that an early cut may cost when it is judged, in units of the dial: training goes on."""
 BOLD = 4.0
 """The loss that further training can recover, in units of the dial, with `smallest`."""
 
@@ -251,14 +253,16 @@ def decision(
 
 def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
     """Why the cut on trial fails; None if it holds or there is none. The loss may exceed that
-    before the cut by the dial, plus its largest rise between looks without a cut, as a share of it.
+    before the cut by the dial (`RECOVERS` times the dial, if the cut was early), plus its largest
+    rise between looks without a cut, as a share of it.
     """
     trial = memory.on_trial
     if trial is None:
         return None
     losses = [loss for step, loss in memory.looks if step <= trial.step and math.isfinite(loss)]
     drift = max([0.0, *(new / old - 1 for old, new in pairwise(losses) if old > 0)])
-    most = trial.loss * (1 + drift) + dial.loss * seen.unit
+    is_early = trial.step < LATE * seen.steps - 1e-9
+    most = trial.loss * (1 + drift) + (RECOVERS if is_early else 1.0) * dial.loss * seen.unit
     if seen.loss <= most:
         return None
     return (

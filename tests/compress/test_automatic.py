@@ -147,20 +147,22 @@ def test_early_sizes_are_rounded_and_late_ones_are_not():
 
 
 @pytest.mark.parametrize(
-    ("losses", "now", "holds"),
+    ("losses", "now", "early", "late"),
     [
-        ((1.0, 0.9), 0.9, True),
-        ((1.0, 0.9), 0.904, True),
-        ((1.0, 0.9), 0.906, False),
-        ((0.9, 0.95, 0.9), 0.94, True),  # it has risen as far by itself
-        ((0.9, 0.95, 0.9), 0.96, False),
-        ((1.0, 0.9), float("nan"), False),
+        ((1.0, 0.9), 0.9, True, True),
+        ((1.0, 0.9), 0.904, True, True),
+        ((1.0, 0.9), 0.906, True, False),
+        ((1.0, 0.9), 0.911, False, False),
+        ((0.9, 0.95, 0.9), 0.94, True, True),  # it has risen as far by itself
+        ((0.9, 0.95, 0.9), 0.97, False, False),
+        ((1.0, 0.9), float("nan"), False, False),
     ],
 )
-def test_a_cut_is_judged_by_what_the_loss_does_by_itself(losses, now, holds):
-    memory = remembered(*losses, on_trial=OnTrial(150, 0.9, (64, 64)))
-    assert (verdict(Dial(), memory, seen(200, now)) is None) == holds
-    assert verdict(Dial(), held(memory), seen(200, now)) is None
+def test_a_cut_is_judged_by_what_the_loss_does_by_itself(losses, now, early, late):
+    for cut_at, holds in ((150, early), (850, late)):
+        memory = remembered(*losses, on_trial=OnTrial(cut_at, 0.9, (64, 64)))
+        assert (verdict(Dial(), memory, seen(cut_at + 50, now)) is None) == holds
+        assert verdict(Dial(), held(memory), seen(cut_at + 50, now)) is None
 
 
 def test_swings_of_a_large_loss_excuse_no_doubling_of_a_small_one():

@@ -13,9 +13,9 @@ from data.task import Task
 
 from ..settings.config import RunConfig
 
-OF_A_PROGRAM = {"cpu": 5e11}
+OF_A_PROGRAM = {"cpu": 1e12}
 """About as many operations take as long as compiling the programs of a run, by the device."""
-ON_ACCELERATORS = 5e13
+ON_ACCELERATORS = 1e14
 """The same for GPUs and other devices."""
 
 PER_WEIGHT = 6.0
