@@ -321,7 +321,7 @@ def test_a_loop_of_ones_own(getkey):
     assert look(looked.model, memory, 24).why is None
     holds = look(looked.model, memory, 25)
     assert holds.model is looked.model
-    extra[0] = 1.1
+    extra[0] = 1.6
     back = look(looked.model, memory, 25)
     assert back.model is layer
     assert "taken back" in str(back.why)
