@@ -184,7 +184,7 @@ _PLACES = {
         "ErrorBudget Fraction GlobalBudget Jointly Largest LossBudget PerLayer Rank Ranks "
         "ShallowFirst Smallest Tolerance"
     ),
-    ".policies.automatic": "Dial",
+    ".policies.dial": "Dial",
     ".shrink": "compress plan",
     ".shrink.auto": "Look auto",
 }
