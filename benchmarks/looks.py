@@ -1,10 +1,10 @@
-"""What mode `auto` costs and gains: whole runs without cuts and in mode `auto`, in turn.
+"""What the looks and cuts of mode `auto` cost: whole runs by the small presets.
 
     python benchmarks/looks.py --data-dir FOLDER [--runs runs/looks] [--seed 0] [--warm]
 
 FOLDER holds a folder for each task with official files (`smnist`, `charlm`). Each run is a process
-of its own. A first pair of runs on each task fills the compilation cache and is not counted; with
-`--warm`, the cache has them already. Writes `results/looks.json` (with versions and hardware) and
+of its own. A first run on each task fills the compilation cache and is not counted; with `--warm`,
+the cache has it already. Writes `results/looks.json` (with versions and hardware) and
 `results/looks.md`.
 """
 
@@ -20,14 +20,23 @@ from harness import table, write
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 RUNS = (("lru", "digits"), ("s5", "smnist"), ("lru", "listops"), ("mamba", "charlm"))
-MODES = {"whole": "none", "auto": "auto"}
 
 
-def seconds(model: str, task: str, mode: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
+def seconds(model: str, task: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
     """What a run's summary says of its time and its states."""
     shutil.rmtree(out, ignore_errors=True)
     folder = ["--data-dir", data / task] if (data / task).exists() else []
-    given = ["--model", model, "--task", task, "--seed", seed, "--compression.mode", mode, *folder]
+    given = [
+        "--model",
+        model,
+        "--task",
+        task,
+        "--seed",
+        seed,
+        "--compression.mode",
+        "auto",
+        *folder,
+    ]
     command = [sys.executable, SCRIPT, *map(str, given), "--out", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     run = json.loads((out / "summary.json").read_text())
@@ -35,18 +44,10 @@ def seconds(model: str, task: str, mode: str, seed: int, data: Path, out: Path) 
     return {"seconds": run["seconds"], "states": states}
 
 
-def row(pair: str, found: dict[str, dict[str, Any]]) -> list[str]:
-    whole, auto = (found[mode]["seconds"] for mode in MODES)
-    before, after = found["auto"]["states"]
-    return [
-        pair,
-        f"{before} → {after}",
-        f"{whole['total']:.1f}",
-        f"{auto['total']:.1f}",
-        f"{auto['shrink'] / auto['total']:.1%}",
-        f"{auto['compile'] - whole['compile']:+.1f}",
-        f"{whole['total'] / auto['total']:.2f}",
-    ]
+def row(pair: str, found: dict[str, Any]) -> list[str]:
+    took, (before, after) = found["seconds"], found["states"]
+    share = f"{took['shrink'] / took['total']:.1%}"
+    return [pair, f"{before} → {after}", f"{took['total']:.1f}", f"{took['shrink']:.1f}", share]
 
 
 def main() -> None:
@@ -60,19 +61,12 @@ def main() -> None:
     for model, task in RUNS:
         first = () if options.warm else (options.seed + 1,)  # fills the compilation cache
         for seed in (*first, options.seed):
-            measured[f"{model} {task}"] = {
-                name: seconds(
-                    *(model, task, mode, seed, options.data_dir),
-                    options.runs / f"{model}-{task}-{mode}",
-                )
-                for name, mode in MODES.items()
-            }
-    columns = ["run", "states", "whole, s", "auto, s", "looks and cuts"]
-    columns += ["compiling, s more", "whole : auto"]
+            out = options.runs / f"{model}-{task}"
+            measured[f"{model} {task}"] = seconds(model, task, seed, options.data_dir, out)
+    columns = ["run", "states", "total, s", "looks and cuts, s", "share"]
     lines = [
-        "Whole runs by the small presets, without cuts and in mode `auto`, one process each, in "
-        f"turn (seed {options.seed}). Totals contain compiling, whose difference has a column. The "
-        "share of looks and cuts is the time in which training stands still for them.",
+        f"Whole runs by the small presets in mode `auto`, one process each (seed {options.seed}). "
+        "Looks and cuts are the time in which training stands still for them.",
         "",
         *table(columns, [row(pair, found) for pair, found in measured.items()]),
     ]
