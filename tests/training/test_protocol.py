@@ -64,6 +64,7 @@ def test_which_figures_a_table_has(scale, seeds, told, score, said):
     text = markdown(STUDY, scale, rows, records)
     assert said in text
     assert ("(best 3 of 10)" in text) == (scale == "paper" and seeds == 10)
+    assert ("| 90.00 ± 10.00 |" in text) == (scale == "cpu" and told)
 
 
 @pytest.mark.parametrize(("auto", "said"), [(0.897, "for every pair."), (0.893, "but for lru a.")])

@@ -99,6 +99,7 @@ def rows():
             seconds=Spread(100.0 + k, math.nan),
             speedup=Spread(1.0, 0.1),
             step_speedup=Spread(1.0, 0.1),
+            as_published=Spread.of([]),
         )
         for k, variant in enumerate(STUDY.variants)
     ]

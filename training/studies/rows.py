@@ -52,6 +52,10 @@ class Row:
     """Steps per second at the end over those of the reference at its end, seed by seed; of those
     that were trained."""
 
+    as_published: Spread
+    """The score of ten seeds at scale `cpu` as published figures are made, at the best validation
+    step and of the best three; of no runs otherwise."""
+
 
 PUBLISHED_SEEDS, PUBLISHED_BEST = 10, 3
 """The published figures are means over the best 3 of 10 seeds."""
@@ -90,6 +94,7 @@ def rows_of(study: Study, records: Records, scale: Scale = "cpu") -> list[Row]:
                 step_speedup=Spread.of(
                     [last_rate(r) / last_rate(ref) for r, ref in beside if trained]
                 ),
+                as_published=Spread.of(_as_published(runs, scale)),
             )
         )
     return rows
@@ -121,6 +126,12 @@ def _scores(runs: Sequence[Record], scale: Scale) -> list[float]:
         return scores
     best_first = sorted(scores, reverse=measure_of(runs[0]).higher_is_better)
     return best_first[:PUBLISHED_BEST]
+
+
+def _as_published(runs: Sequence[Record], scale: Scale) -> list[float]:
+    seeds = [run["seed"] for run in runs]
+    told = scale == "cpu" and are_best_seeds(seeds, "paper") and all(map(is_best_told, runs))
+    return _scores(runs, "paper") if told else []
 
 
 def measure_of(record: Record) -> Measure:

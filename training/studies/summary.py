@@ -41,8 +41,9 @@ def write_results(study: Study, scale: Scale, records: Records, folder: Path) ->
 def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) -> str:
     """The Markdown table."""
     head = [
-        "variant", "final state", "published", score_name(records) or "score", "published",
-        "wall time, s", "speed-up, whole run", "speed-up, last steps", "seeds",
+        "variant", "final state", "published", score_name(records) or "score",
+        "best step, best 3 of 10", "published", "wall time, s", "speed-up, whole run",
+        "speed-up, last steps", "seeds",
     ]  # fmt: skip
     lines = [f"# {study.name}, scale {scale}", "", study.question, ""]
     if scale == "cpu" and study.scaled_down:
@@ -56,6 +57,7 @@ def markdown(study: Study, scale: Scale, rows: Sequence[Row], records: Records) 
                 row.states.text(1),
                 "" if published.states is None else f"{published.states:g}",
                 row.score.text(2) + (BEST_SEEDS if are_best_seeds(row.seeds, scale) else ""),
+                row.as_published.text(2),
                 "" if published.score is None else f"{published.score:g}",
                 row.seconds.text(0),
                 row.speedup.text(2),
