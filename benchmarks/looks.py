@@ -26,18 +26,9 @@ def seconds(model: str, task: str, seed: int, data: Path, out: Path) -> dict[str
     """What a run's summary says of its time and its states."""
     shutil.rmtree(out, ignore_errors=True)
     folder = ["--data-dir", data / task] if (data / task).exists() else []
-    given = [
-        "--model",
-        model,
-        "--task",
-        task,
-        "--seed",
-        seed,
-        "--compression.mode",
-        "auto",
-        *folder,
-    ]
-    command = [sys.executable, SCRIPT, *map(str, given), "--out", str(out)]
+    given = ["--model", model, "--task", task, "--seed", seed, *folder]
+    command = [sys.executable, SCRIPT, *map(str, given), "--compression.mode", "auto"]
+    command += ["--out", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     run = json.loads((out / "summary.json").read_text())
     states = [sum(layer[when] for layer in run["layers"]) for when in ("before", "after")]

@@ -311,7 +311,7 @@ def _objection(
         return few if left > HARDLY * now else None
     if memory.demanded is None:
         return f"{wanted} of {now} states seem enough; one more look before they are cut"
-    if left > asked.most * asked.room * now:
+    if left > WORTHWHILE * now:
         room = f"{sum(memory.demanded)} at an earlier look; with room to learn {left} would stay"
         return f"{wanted} of {now} states seem enough, {room}: not worth a program of its own yet"
     return None

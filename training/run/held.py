@@ -1,11 +1,8 @@
 """The state of a run, with its own sizes and with those of its programs."""
 
-import math
 from typing import Any
 
-import jax
-
-from ..model.network import layer_sizes
+from ..model.network import layer_sizes, parameter_count
 from ..model.padding import Padding
 from .step import TrainState
 
@@ -24,7 +21,7 @@ class HeldState:
         self._own: TrainState | None = state
         self._padding = None if larger is None else Padding(larger, state.params)
         self._wide = state if self._padding is None else self._padding.widen(state)
-        self.spare = _weights(self._wide.params) - _weights(state.params)
+        self.spare = parameter_count(self._wide.params) - parameter_count(state.params)
         """How many weights the programs have in addition."""
         self.width = layer_sizes(self._wide.params)
         """States of the layers in the programs."""
@@ -52,7 +49,3 @@ class HeldState:
     def is_padded(self) -> bool:
         """Whether the programs have more states than the layers."""
         return self._padding is not None
-
-
-def _weights(params: Any) -> int:
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
