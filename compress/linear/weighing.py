@@ -1,6 +1,7 @@
 """Gramians of one linear layer, and the steps after its truncation."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -105,10 +106,12 @@ def on_data(data: LayerData, *, states: bool, fitted: bool, form: Form) -> Weigh
         white: Any = None
         if not states or data.gradients is None:
             white = gramian_factors(system, "real")
-        Lp = data_factor(system, data.inputs, data.lengths) if states else white[0]
         if data.gradients is None:
-            return Lp, white[1]
-        return Lp, gradient_factor(system, data.gradients, data.lengths)
+            return data_factor(system, data.inputs, data.lengths), white[1]
+        with ThreadPoolExecutor(1) as other:
+            observability = other.submit(gradient_factor, system, data.gradients, data.lengths)
+            Lp = data_factor(system, data.inputs, data.lengths) if states else white[0]
+            return Lp, observability.result()
 
     words = "data" if data.gradients is None else "data and gradients" if states else "gradients"
     instead = white_noise("real", refit=refitted)

@@ -1,8 +1,7 @@
 """The decisions of the automatic mode, as functions of numbers alone. A run is inspected a few
 times (`LOOKS`). A look checks whether anything has been learned and whether learning has slowed
-down. Then the caller searches for the fewest states within the dial, and the result is compared
-with the look before. A cut is on trial for a twentieth of the run, and is taken back if the loss on
-held-back data has risen.
+down. If it has so at two looks, the caller searches for the fewest states within the dial. A cut is
+on trial for a twentieth of the run, and is taken back if the loss on held-back data has risen.
 
 Early cuts save time and leave room; the late one comes when the loss that it costs is about the
 loss that stays, and makes the model small.
@@ -10,14 +9,15 @@ loss that stays, and makes the model small.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
 from .dial import Dial
 
 LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85, 0.9)
-"""The looks, as shares of the run. The last one is only for a late cut that has been taken back."""
+"""The looks, as shares of the run. The last one is only for a late cut that has been taken back, or
+that was not tried."""
 LATE = 0.85
 """The look from which on a cut leaves no spare states for further learning."""
 TRIAL = 0.05
@@ -31,8 +31,8 @@ CLEARLY_LEARNED = 0.9
 AHEAD = 0.15
 """Learning has slowed if, at the pace since the look before, the rest of the run would gain less
 than this share of the gain so far."""
-ROOM = 1.5
-"""An early cut keeps this multiple of the needed states, and more where these have grown."""
+ROOM = 2.0
+"""An early cut keeps this multiple of the needed states, for further learning."""
 WORTHWHILE = 0.8
 """An early cut leaves at most this share of the states, since it costs a compilation."""
 HARDLY = 0.95
@@ -43,6 +43,8 @@ RECOVERS = 2.0
 """The loss that an early cut may cost when it is judged, in units of the dial: training goes on."""
 BOLD = 4.0
 """The loss that further training can recover, in units of the dial, with `smallest`."""
+
+SLOWED = "learning has slowed down; one more look before a cut is tried"
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,18 @@ class Memory:
 
     looks: tuple[tuple[int, float], ...] = ()
     """Step and loss of every look."""
-    demanded: tuple[int, ...] | None = None
-    """States that were needed at the last look with a search."""
+    slowed: bool = False
+    """Whether learning had slowed down at a look since the last cut."""
+    guess: int | None = None
+    """About how many states will be needed, where that is known."""
     on_trial: OnTrial | None = None
     cut_at: int | None = None
     """The step of the last cut that has not been taken back."""
     taken_back: int = 0
     failed_at: int | None = None
     """The step of the last cut that has been taken back."""
-
-    @property
-    def guess(self) -> int | None:
-        """About how many states will be needed, where that is known."""
-        return None if self.demanded is None else sum(self.demanded)
+    waits: bool = False
+    """Whether the last look tried no cut."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -115,17 +116,12 @@ class Memory:
         """From what `plain` gave, through JSON or not; a new one from None."""
         if plain is None:
             return cls()
-        trial, demanded = plain["on_trial"], plain["demanded"]
-        return cls(
-            looks=tuple((step, loss) for step, loss in plain["looks"]),
-            demanded=None if demanded is None else tuple(demanded),
-            on_trial=None
-            if trial is None
-            else OnTrial(trial["step"], trial["loss"], tuple(trial["sizes"])),
-            cut_at=plain["cut_at"],
-            taken_back=plain["taken_back"],
-            failed_at=plain.get("failed_at"),
-        )
+        known = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
+        trial = known.get("on_trial")
+        if trial is not None:
+            known["on_trial"] = OnTrial(trial["step"], trial["loss"], tuple(trial["sizes"]))
+        known["looks"] = tuple((step, loss) for step, loss in plain["looks"])
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -163,10 +159,11 @@ def look_steps(steps: int) -> tuple[int, ...]:
 
 def is_due(memory: Memory, step: int, steps: int) -> bool:
     """Whether a look is due when `step` of `steps` steps are done. After the late look there is
-    another one only if its cut has been taken back.
+    another one only if it tried no cut, or if its cut has been taken back.
     """
     last, late = (memory.looks[-1][0] if memory.looks else 0), LATE * steps - 1e-9
-    is_over = last >= late and not (memory.failed_at is not None and memory.failed_at >= late)
+    has_failed = memory.failed_at is not None and memory.failed_at >= late
+    is_over = last >= late and not (memory.waits or has_failed)
     return not is_over and any(last < at <= step for at in look_steps(steps))
 
 
@@ -177,8 +174,8 @@ def trial_steps(steps: int) -> tuple[int, ...]:
 
 
 def noted(memory: Memory, seen: Seen) -> Memory:
-    """`memory` with this look."""
-    return replace(memory, looks=(*memory.looks, (seen.step, seen.loss)))
+    """`memory` with this look, at which a cut is tried."""
+    return replace(memory, looks=(*memory.looks, (seen.step, seen.loss)), waits=False)
 
 
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
@@ -207,6 +204,8 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
         return "two cuts have been taken back: no further cut before the end"
     if fast is not None:
         return fast
+    if not memory.slowed:
+        return SLOWED
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
     room = 1.0 if dial.smallest or dial.speed is not None else ROOM
     return Question(
@@ -226,23 +225,25 @@ def decision(
     `demanded` are the states that the search has found, None without a search. The ranks of an
     early cut are rounded up to a `multiple`.
     """
-    after = noted(memory, seen)
+    after = replace(
+        noted(memory, seen),
+        slowed=memory.slowed or asked == SLOWED,
+        waits=isinstance(asked, str),
+    )
     if isinstance(asked, str):
         return Decision(None, asked, after)
     assert demanded is not None
     found = tuple(demanded)
-    after = replace(after, demanded=None if sum(found) >= sum(seen.sizes) else found)
-    before = memory.demanded or found
-    kept = found if seen.is_late else _with_room(before, found, seen.sizes, asked.room, multiple)
+    after = replace(after, guess=None if sum(found) >= sum(seen.sizes) else sum(found))
+    kept = found if seen.is_late else _with_room(found, seen.sizes, asked.room, multiple)
     why = _objection(memory, seen, found, kept, asked)
     if why is not None:
         return Decision(None, why, after)
     trial = OnTrial(seen.step, seen.loss, seen.sizes)
-    after = replace(after, demanded=None, on_trial=trial, cut_at=seen.step)
+    after = replace(after, slowed=False, on_trial=trial, cut_at=seen.step)
     more = "with room to learn" if asked.room > 1 else "rounded up"
     room = "" if kept == found else f"; {more} {_states(kept)} are kept"
-    slowed = f"learning has slowed, {_states(before)} states were enough at an earlier look"
-    when = "little training is left" if seen.is_late else slowed
+    when = "little training is left" if seen.is_late else "learning has slowed"
     return Decision(
         kept,
         f"{when}; {_states(found)} of {_states(seen.sizes)} states are enough for a rise of the "
@@ -280,7 +281,7 @@ def taken_back(memory: Memory) -> Memory:
     """`memory` after a cut has been taken back; `memory` may be from before that cut."""
     failed = memory.looks[-1][0] if memory.on_trial is None else memory.on_trial.step
     again = memory.taken_back + 1
-    return replace(memory, on_trial=None, demanded=None, taken_back=again, failed_at=failed)
+    return replace(memory, on_trial=None, slowed=False, taken_back=again, failed_at=failed)
 
 
 def _still_learns(memory: Memory, seen: Seen) -> str | None:
@@ -309,30 +310,24 @@ def _objection(
     if seen.is_late:
         few = f"only {now - left} of {now} states could be dropped"
         return few if left > HARDLY * now else None
-    if memory.demanded is None:
-        return f"{wanted} of {now} states seem enough; one more look before they are cut"
     if left > WORTHWHILE * now:
-        room = f"{sum(memory.demanded)} at an earlier look; with room to learn {left} would stay"
-        return f"{wanted} of {now} states seem enough, {room}: not worth a program of its own yet"
+        return (
+            f"{wanted} of {now} states seem enough; with room to learn {left} would stay: not "
+            "worth a program of its own yet"
+        )
     return None
 
 
 def _with_room(
-    before: tuple[int, ...],
-    found: tuple[int, ...],
-    sizes: tuple[int, ...],
-    room: float,
-    multiple: int,
+    found: tuple[int, ...], sizes: tuple[int, ...], room: float, multiple: int
 ) -> tuple[int, ...]:
-    """The states that an early cut keeps: `room` times those that were needed at this look or
-    `before`, and again as many times as they have grown."""
-    grown = max(1.0, sum(found) / sum(before))
+    """The states that an early cut keeps: `room` times those that are needed."""
 
-    def one(rank: int, earlier: int, size: int) -> int:
-        wanted = math.ceil(room * grown * max(rank, earlier) - 1e-9)
+    def one(rank: int, size: int) -> int:
+        wanted = math.ceil(room * rank - 1e-9)
         return min(size, -(-wanted // multiple) * multiple)
 
-    return tuple(one(*of_layer) for of_layer in zip(found, before, sizes, strict=True))
+    return tuple(one(*of_layer) for of_layer in zip(found, sizes, strict=True))
 
 
 def _states(sizes: Sequence[int]) -> str:

@@ -16,6 +16,9 @@ MORE = 1.25
 """By how much the states change from trial to trial near the guess, and where more data do not
 confirm a cut."""
 
+SLIGHT = 1e-2
+"""A rise below this share of the limit says no more than that a trial fits."""
+
 
 @dataclass(frozen=True)
 class Decided(AbstractJointPolicy):
@@ -27,11 +30,14 @@ class Decided(AbstractJointPolicy):
     one unit, as those that are weighed by gradients are; otherwise as shares of the layer's
     largest. Every trial costs a cut and an evaluation, so the search is one for their total number:
 
-    - first `guess`; while that fails, twice as many, up to the share `most`; if that fails too, no
-      cut is worth it, and all states are needed;
-    - then fewer, in growing steps, until a trial fails;
-    - then bisection, until a trial has failed that drops no more than the share `close` of the kept
-      states in addition.
+    - first `guess`; while that fails, more, up to the share `most`; if that fails too, no cut is
+      worth it, and all states are needed;
+    - then fewer, until a trial fails;
+    - then between the two, until no more than the share `close` of the kept states could be gained.
+
+    Losses rise about exponentially as states go. So what could be gained, and the next trial, come
+    from a line through the logarithms of two rises. The next trial is in the middle instead if two
+    trials in a row end alike, or if a rise is not finite.
 
     Of many tried cuts the smallest is also the luckiest. So with `confirm`, a loss on more data,
     the states increase by steps of `MORE` until that rises by at most `rise` too.
@@ -64,35 +70,27 @@ class Decided(AbstractJointPolicy):
         return sizes if kept is None else list(kept)
 
     def _fewest(self, worth: Sigmas, sizes: list[int], cut: Cut) -> list[int]:
-        limit = self.rise + (float(self.loss(cut(sizes))) if self.now is None else self.now)
-        tried = {tuple(sizes): True}
+        now = float(self.loss(cut(sizes))) if self.now is None else self.now
+        tried: dict[tuple[int, ...], float] = {tuple(sizes): 0.0}
 
-        def holds(total: int) -> bool:
-            ranks = most_valuable(worth, total)
-            if tuple(ranks) not in tried:
-                tried[tuple(ranks)] = float(self.loss(cut(ranks))) <= limit
-            return tried[tuple(ranks)]
+        def rise(total: int) -> float:
+            ranks = tuple(most_valuable(worth, total))
+            if ranks not in tried:
+                tried[ranks] = float(self.loss(cut(ranks))) - now
+            return tried[ranks]
 
         least, most = len(sizes), math.floor(self.most * sum(sizes))
-        at, factor = self.guess, MORE
-        if at is None:
-            at = sum(int(np.sum(of_layer > NEGLIGIBLE)) for of_layer in worth)
-        fits, fails = most + 1, least - 1
-        while fits - fails > max(1, self.close * fits) or most < fits > least:
-            at = min(max(round(at), fails + 1), fits - 1)
-            if holds(at):
-                fits = at
-            elif at == most:
+        guess = self.guess
+        if guess is None:
+            guess = sum(int(np.sum(of_layer > NEGLIGIBLE)) for of_layer in worth)
+        line = _Line(self.rise, least, most)
+        at = min(max(guess, least), most)
+        while not line.is_done(self.close):
+            line.add(at, rise(at))
+            if line.fails == most:
                 return sizes
-            else:
-                fails = at
-            if fits > most:
-                at = min(2 * fails, most)
-            elif fails < least:
-                at, factor = fits / factor, min(factor * factor, 4.0)
-            else:
-                at = math.sqrt(fits * fails)
-        return most_valuable(worth, fits) if fits <= most else sizes
+            at = line.next(self.close)
+        return most_valuable(worth, line.fits) if line.fits <= most else sizes
 
     def _confirmed(self, found: list[int], sizes: list[int], cut: Cut) -> list[int]:
         """`found`, or the least of its multiples that `confirm` accepts, at most `sizes`."""
@@ -122,3 +120,59 @@ class Decided(AbstractJointPolicy):
             else:
                 high = middle
         return best
+
+
+class _Line:
+    """The trials of a search, and where between them the rise is the `limit`."""
+
+    def __init__(self, limit: float, least: int, most: int):
+        self.fails, self.fits = least - 1, most + 1
+        """The most states that have failed, and the fewest that fit."""
+        self._limit, self._least, self._most = limit, least, most
+        self._logs: dict[int, float] = {}
+        self._factor, self._fit, self._turned = MORE, False, False
+
+    def add(self, total: int, rise: float) -> None:
+        """A trial with so many states."""
+        scaled = rise / self._limit if math.isfinite(rise) else math.inf
+        self._logs[total] = math.log(max(scaled, SLIGHT))
+        fits = scaled <= 1
+        self._turned, self._fit = fits != self._fit, fits
+        if fits:
+            self.fits = total
+        else:
+            self.fails = total
+
+    def is_done(self, close: float) -> bool:
+        """Whether no more than the share `close` of the states could be gained."""
+        if self.fits > self._most:
+            return self.fails >= self._most
+        if self.fails < self._least:
+            return self.fits <= self._least
+        return self.fits - self._crossing() <= max(1, close * self.fits)
+
+    def next(self, close: float) -> int:
+        """The next number of states to try."""
+        if self.fits > self._most:
+            # far off, the rise is about one over the square of the states
+            at = self.fails * min(max(self._faster(), math.exp(self._logs[self.fails] / 2)), 4.0)
+        elif self.fails < self._least:
+            at = self.fits / self._faster()
+        elif self._turned and self._crossing() > self.fails:
+            at = self._crossing() + close * self.fits / 2
+        else:
+            at = math.sqrt(self.fits * self.fails)
+        return min(max(round(at), self.fails + 1), self.fits - 1)
+
+    def _faster(self) -> float:
+        """The factor for this trial; that for the next one is its square."""
+        factor, self._factor = self._factor, min(self._factor**2, 4.0)
+        return factor
+
+    def _crossing(self) -> float:
+        """Where the rise is the limit, between a trial that fails and one that fits; the former if
+        its rise is not finite."""
+        if self.fails not in self._logs or not math.isfinite(self._logs[self.fails]):
+            return self.fails
+        high, low = self._logs[self.fails], self._logs[self.fits]
+        return self.fails + (self.fits - self.fails) * high / (high - low)

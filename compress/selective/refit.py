@@ -31,8 +31,9 @@ RIDGE = 1e-2
 """Share of each entry's own moment that is added to it, so that directions with little data stay
 unchanged."""
 
-TOGETHER = 8
-"""Sizes up to the same multiple of this share a program: the others' states stay zero."""
+FEWEST = 8
+"""Sizes up to this, and up to the same power of two above it, share a program: the others' states
+stay zero."""
 
 KEPT = 2**22
 """Most numbers of a layer's outputs, over sequences, samples and channels, that are kept."""
@@ -62,16 +63,19 @@ class Refit:
     ) -> Float[np.ndarray, "G N r"]:
         """The V that fits the outputs of `reduced`, which is the layer with h near `V` g."""
         G, N, r = V.shape
-        states = min(N, -(-r // TOGETHER) * TOGETHER)
+        most, states = _shared_size(N), _shared_size(r)
         with jax.enable_x64(True):
-            wide, small = widen(self._layer), widen(_with_idle_states(reduced, states - r))
-            moments, right = np.zeros((G, _pairs(states), _pairs(N))), np.zeros((G, states, N))
+            wide = widen(_with_idle_states(self._layer, most - N))
+            small = widen(_with_idle_states(reduced, states - r))
+            moments = np.zeros((G, _pairs(states), _pairs(most)))
+            right = np.zeros((G, states, most))
             for pieces, outputs, weights in self._targets(wide):
                 for piece, y in zip(pieces, outputs, strict=True):
                     sums = _normal_equations(wide, small, piece, y, weights)
                     moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
-        moments = _square(_square(moments, states, 1)[:, :r, :r], N, 3)
-        needed = zip(moments, right[:, :r], V, strict=True)
+        rows, columns = _places(states)[:r, :r], _places(most)[:N, :N]
+        squares = moments[:, rows[:, None, :, None], columns[:, None]]  # [G r N r N]
+        needed = zip(squares.reshape(G, r * N, r * N), right[:, :r, :N], V, strict=True)
         return np.stack([_solve(*of_group) for of_group in needed])
 
     def _targets(self, wide: AbstractMambaSSM) -> "Iterable[Targets]":
@@ -101,11 +105,16 @@ def _pairs(n: int) -> int:
     return n * (n + 1) // 2
 
 
-def _square(pairs: np.ndarray, n: int, axis: int) -> np.ndarray:
-    """Symmetric matrices in two axes, from their upper triangles in one."""
+def _places(n: int) -> Int[np.ndarray, "n n"]:
+    """Where the entries of a symmetric matrix stand among its upper triangle's."""
     places = np.zeros((n, n), int)
     places[np.triu_indices(n)] = np.arange(_pairs(n))
-    return np.take(pairs, np.maximum(places, places.T), axis)
+    return np.maximum(places, places.T)
+
+
+def _shared_size(n: int) -> int:
+    """The states of the program for `n` states."""
+    return max(FEWEST, 1 << (n - 1).bit_length())
 
 
 def _with_idle_states(layer: AbstractMambaSSM, more: int) -> AbstractMambaSSM:
@@ -118,14 +127,17 @@ def _with_idle_states(layer: AbstractMambaSSM, more: int) -> AbstractMambaSSM:
     return of_numpy(layer).map_states(rows, rows, rows) if more else layer
 
 
-def _solve(moments, right, V):
+def _solve(matrix, right, V):
+    """The V of the normal equations; `matrix` is changed."""
     r, N = right.shape
-    matrix = moments.transpose(0, 2, 1, 3).reshape(r * N, r * N)
     known = V.T.reshape(-1)
     missing = right.reshape(-1) - matrix @ known
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
-    matrix = matrix * scale[:, None] * scale + RIDGE * np.eye(r * N)
-    change = scale * scipy.linalg.solve(matrix, scale * missing, assume_a="pos")
+    matrix *= scale[:, None]
+    matrix *= scale
+    matrix[np.diag_indices(r * N)] += RIDGE
+    factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    change = scale * scipy.linalg.cho_solve(factor, scale * missing)
     return (known + change).reshape(r, N).T
 
 

@@ -57,10 +57,7 @@ def plan(
     by_path = {path_name(keys): spectrum for keys, spectrum in spectra.items()}
 
     def planned(ranks: Sequence[int]) -> Plan:
-        common = _common_in_stacks(model, layers, ranks)
-        rows = zip(by_path.items(), common, strict=True)
-        plan = Plan(tuple(spectrum.planned(path, rank) for (path, spectrum), rank in rows))
-        return _filled(plan, model)
+        return _filled(Plan(_rows(by_path, _common_in_stacks(model, layers, ranks))), model)
 
     def cut(ranks: Sequence[int]) -> PyTree:
         return _replaced(model, flat, layers, planned(ranks))
@@ -171,6 +168,23 @@ def _spectra(
     with ThreadPoolExecutor(os.cpu_count()) as each:
         spectra = dict(zip(first, each.map(made, first.values()), strict=True))
     return {keys: spectra[kind] for keys, kind in kinds.items()}
+
+
+def _rows(spectra: Mapping[str, AbstractSpectrum], ranks: Sequence[int]) -> tuple[LayerPlan, ...]:
+    """The plan of every layer. Each spectrum has its thread."""
+    places: dict[int, list[int]] = {}
+    for place, spectrum in enumerate(spectra.values()):
+        places.setdefault(id(spectrum), []).append(place)
+    paths, values = list(spectra), list(spectra.values())
+    is_double = jax.config.read("jax_enable_x64")
+
+    def of_one(own: list[int]) -> list[tuple[int, LayerPlan]]:
+        with jax.enable_x64(is_double):  # a setting of each thread
+            return [(k, values[k].planned(paths[k], ranks[k])) for k in own]
+
+    with ThreadPoolExecutor(os.cpu_count()) as each:
+        rows = dict(row for own in each.map(of_one, places.values()) for row in own)
+    return tuple(rows[place] for place in range(len(values)))
 
 
 def _common_in_stacks(

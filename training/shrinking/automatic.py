@@ -132,7 +132,7 @@ class Automatic:
         assert self._value is not None
         speed = self.dial.speed
         return Decided(
-            self._loss(asked, sums, self.judged, [self._value]),
+            self._loss(asked, sums, self.judged, (seen.loss, self._value)),
             asked.rise,
             decide,
             self._across,
@@ -141,7 +141,7 @@ class Automatic:
             most=asked.most,
             now=float(seen.loss),
             guess=self.memory.guess,
-            confirm=self._loss(asked, sums, self.decisive, []) if seen.is_late else None,
+            confirm=self._loss(asked, sums, self.decisive) if seen.is_late else None,
         ).gated(1.0)
 
     def _loss(
@@ -149,19 +149,21 @@ class Automatic:
         asked: Question,
         sums: Callable[[Any, Split], Totals],
         split: Split,
-        before: list[float],
+        before: tuple[float, float] | None = None,
     ) -> Callable[[Any], float]:
-        """The loss on `split`, infinite where the accuracy falls too far below that of `before`,
-        or of the first call if that is empty."""
+        """The loss on `split`. Where the accuracy falls further below that of `before` than it may,
+        the loss is as many times the limit above the loss there. `before` are both numbers, those
+        of the first call by default.
+        """
         most = max(asked.rise, 1 / len(split)) + 1e-9
 
         def loss(model: Any) -> float:
+            nonlocal before
             measured = self._objective.report(sums(model, split))
-            value = measured[self._measure.key]
-            if not before:
-                before.append(value)
-            falls = self._measure.is_share and before[0] - value > most
-            return np.inf if falls else measured["loss"]
+            now = measured["loss"], measured[self._measure.key]
+            before = now if before is None else before
+            fall = (before[1] - now[1]) / most if self._measure.is_share else 0.0
+            return max(now[0], before[0] + fall * asked.rise) if fall > 1 else now[0]
 
         return loss
 

@@ -241,10 +241,20 @@ def _first_entries(layer: Any, n: int) -> Any:
 
 @checked
 def shapes_at(layer: AbstractSSM, n: int) -> list[tuple[int, ...]]:
-    """The shapes of the leaves of `layer` with `n` states. Calls for equal shapes trace nothing."""
+    """The shapes of the leaves of `layer` with `n` states.
+
+    `resized` is traced once for each `n`; for modal layers once for all, since an axis that grows
+    with one state more is an axis of states.
+    """
     leaves, structure = jax.tree.flatten(layer)
     kinds = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
-    return _shapes_at(structure, kinds, n)
+    if not (isinstance(layer, AbstractLinearSSM) and layer.is_modal):
+        return _shapes_at(structure, kinds, n)
+    larger = _shapes_at(structure, kinds, layer.d_state + 1)
+    return [
+        tuple(size if size == more else n for size, more in zip(kind.shape, shape, strict=True))
+        for kind, shape in zip(kinds, larger, strict=True)
+    ]
 
 
 @lru_cache(maxsize=1024)
