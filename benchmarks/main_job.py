@@ -25,9 +25,7 @@ def run(model: str, task: str, seed: int, mode: str, folder: Path) -> dict:
     """The summary of one run of the training script."""
     out = folder / f"{model}-{task}-{mode}-{seed}"
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--model", model, "--task", task]
-    command += ["--seed", str(seed), "--out", str(out)]
-    if mode == "none":
-        command += ["--compression.mode", "none"]
+    command += ["--seed", str(seed), "--out", str(out), "--compression.mode", mode]
     if not (out / "summary.json").exists():
         subprocess.run(command, check=True)
     return json.loads((out / "summary.json").read_text())

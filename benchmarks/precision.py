@@ -41,6 +41,7 @@ def run(
     """The summary of one run of the training script."""
     out = folder / f"{model}-{task}-{precision}-{seed}"
     options = {"model": model, "task": task, "steps": steps, "seed": seed, "precision": precision}
+    options["compression.mode"] = "tolerance"
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--out", str(out)]
     command += [f"--{name}={value}" for name, value in options.items()]
     if task != "digits":

@@ -41,7 +41,7 @@ AFTER = 1000
 def configuration(model: str, task: str, rehearsal: int | None) -> RunConfig[Any, Any]:
     """The small preset without evaluations and checkpoints."""
     config = preset(model, task, "small")
-    compression = config.compression
+    compression = replace(config.compression, mode="tolerance")
     if rehearsal is not None:
         compression = replace(compression, rehearsal=rehearsal)
     loop = replace(config.loop, evaluate_every=config.steps, checkpoint_every=config.steps)

@@ -69,7 +69,8 @@ def test_paper_preset_is_the_papers():
 
 def test_the_command_line_overrides_the_file(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("model: lru\ntask: digits\nsteps: 7\ncompression: {tolerance: 0.3}\n")
+    compression = "{mode: tolerance, tolerance: 0.3}"
+    file.write_text(f"model: lru\ntask: digits\nsteps: 7\ncompression: {compression}\n")
     config = parse(f"--config {file} --steps 9").config
     assert (config.model, config.task, config.steps) == ("lru", "digits", 9)
     assert config.compression.tolerance == 0.3
@@ -111,9 +112,12 @@ def test_the_command_line_overrides_the_file(tmp_path):
         (
             "--compression.mode auto --compression.tolerance=0.1",
             "`compression.tolerance` must be left out with compression.mode auto, which does not "
-            "use it, got 0.1",
+            "use it as compression.mode tolerance does, got 0.1",
         ),
-        ("--compression.loss 1%", "`compression.loss` must be left out with compression.mode tol"),
+        (
+            "--compression.mode fixed --compression.rank 4 --compression.loss 1%",
+            "`compression.loss` must be left out with compression.mode fixed",
+        ),
         ("--compression.shrinks 2000000000", "`compression.shrinks` must be 1 to 100000"),
         ("--compression.mode fix", "got 'fix': did you mean 'fixed'?"),
         ("--network.blocks 5000", "`network.blocks` must be 1 to 1000, got 5000"),

@@ -15,6 +15,9 @@ NOT_AUTO = (
 ONLY_AUTO = ("loss", "smallest", "speed")
 """Options of `compression` that only mode `auto` has."""
 
+USED_BY = {"share": "pragmatic", "slack": "pragmatic"}
+"""The mode that an option is for, if it is not `tolerance`."""
+
 
 def names_in(options: Mapping[str, Any]) -> set[str]:
     """The dotted names of a file's options, or of a mapping's; none of a saved configuration, which
@@ -37,7 +40,8 @@ def check_given(names: Iterable[str], config: RunConfig[Any, Any]) -> None:
     for name in sorted(names):
         group, _, option = name.partition(".")
         if group == "compression" and option in idle:
+            other = "auto" if mode != "auto" else USED_BY.get(option, "tolerance")
             raise UsageError(
-                f"`{name}` must be left out with compression.mode {mode}, which does not use it, "
-                f"got {getattr(config.compression, option)}"
+                f"`{name}` must be left out with compression.mode {mode}, which does not use it as "
+                f"compression.mode {other} does, got {getattr(config.compression, option)}"
             )

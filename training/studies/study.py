@@ -201,6 +201,7 @@ def plan_runs(
     configs = []
     for variant in study.variants:
         options = {
+            "compression.mode": "tolerance",
             **study.options,
             **(study.cpu if scale == "cpu" else {}),
             **variant.options,
