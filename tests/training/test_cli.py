@@ -34,7 +34,7 @@ def test_defaults_are_the_preset():
 
 def test_options_change_the_preset():
     config = parse(
-        "--model lru --task digits --compression.tolerance 0.1 --layer.d-state 16 --seed 0 "
+        "--model lru --task digits --compression.guard 0.1 --layer.d-state 16 --seed 0 "
         "--compression.mode fixed --compression.rank 4 --network.bidirectional True"
     ).config
     expected = preset("lru", "digits", "small")
@@ -42,7 +42,7 @@ def test_options_change_the_preset():
         expected,
         layer=replace(expected.layer, d_state=16),
         network=replace(expected.network, bidirectional=True),
-        compression=replace(expected.compression, tolerance=0.1, mode="fixed", rank=4),
+        compression=replace(expected.compression, guard=0.1, mode="fixed", rank=4),
     )
 
 
@@ -111,12 +111,20 @@ def test_the_command_line_overrides_the_file(tmp_path):
         ("--compression.guard inf", "`compression.guard` must be a finite number, got inf"),
         (
             "--compression.mode auto --compression.tolerance=0.1",
-            "`compression.tolerance` must be left out with compression.mode auto, which does not "
-            "use it as compression.mode tolerance does, got 0.1",
+            "`compression.tolerance` must be left out with compression.mode auto (tolerance uses "
+            "it), got 0.1",
         ),
         (
             "--compression.mode fixed --compression.rank 4 --compression.loss 1%",
             "`compression.loss` must be left out with compression.mode fixed",
+        ),
+        (
+            "--compression.mode pragmatic --compression.settled 0.1",
+            "`compression.settled` must be None, or a number with compression.mode tolerance or",
+        ),
+        (
+            "--compression.mode tolerance --compression.share 0.1",
+            "`compression.share` must be left out with compression.mode tolerance",
         ),
         ("--compression.shrinks 2000000000", "`compression.shrinks` must be 1 to 100000"),
         ("--compression.mode fix", "got 'fix': did you mean 'fixed'?"),

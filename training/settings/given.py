@@ -1,4 +1,4 @@
-"""Options that only mode `auto` has, or only the others: elsewhere they would do nothing."""
+"""Options of compression that the mode of a run does not use: they would do nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,16 +7,17 @@ from .config import RunConfig
 from .errors import UsageError
 from .options import leaves
 
-NOT_AUTO = (
-    *("tolerance", "shrinks", "every", "start", "window", "settled", "guard"),
-    *("share", "slack", "gate", "keep"),
-)
-"""Options of `compression` that mode `auto` does not have."""
-ONLY_AUTO = ("loss", "smallest", "speed")
-"""Options of `compression` that only mode `auto` has."""
-
-USED_BY = {"share": "pragmatic", "slack": "pragmatic"}
-"""The mode that an option is for, if it is not `tolerance`."""
+SCHEDULED = ("tolerance", "fixed", "budget", "pragmatic")
+"""Modes that cut at planned steps."""
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("shrinks", "every", "start", "window", "guard", "keep"), SCHEDULED),
+    **dict.fromkeys(("loss", "smallest", "speed"), ("auto",)),
+    **dict.fromkeys(("tolerance", "gate"), ("tolerance",)),
+    **dict.fromkeys(("share", "slack"), ("pragmatic",)),
+    "settled": ("tolerance", "fixed"),
+    "multiple": ("tolerance", "auto"),
+}
+"""The modes that use an option of `compression`; the other options belong to all modes."""
 
 
 def names_in(options: Mapping[str, Any]) -> set[str]:
@@ -33,15 +34,16 @@ def names_of(argv: Sequence[str]) -> set[str]:
 
 
 def check_given(names: Iterable[str], config: RunConfig[Any, Any]) -> None:
-    """Raise a `UsageError` for an option of `names` that mode `auto` does not have, if that is the
-    mode of `config`, or that only `auto` has, if it is not."""
+    """Raise a `UsageError` for an option of `names` that the mode of `config` does not use. Mode
+    `none` is the exception: it turns off the cuts of any command.
+    """
     mode = config.compression.mode
-    idle = NOT_AUTO if mode == "auto" else ONLY_AUTO
     for name in sorted(names):
         group, _, option = name.partition(".")
-        if group == "compression" and option in idle:
-            other = "auto" if mode != "auto" else USED_BY.get(option, "tolerance")
+        modes = USED_BY.get(option, (mode,)) if group == "compression" else (mode,)
+        if mode not in ("none", *modes):
             raise UsageError(
-                f"`{name}` must be left out with compression.mode {mode}, which does not use it as "
-                f"compression.mode {other} does, got {getattr(config.compression, option)}"
+                f"`{name}` must be left out with compression.mode {mode} ({' and '.join(modes)} "
+                f"{'uses' if len(modes) == 1 else 'use'} it), got "
+                f"{getattr(config.compression, option)}"
             )
