@@ -68,7 +68,7 @@ def _main() -> dict[str, dict[str, str]]:
             "compression.tolerance": "share of singular values to drop (tolerance)",
             "compression.rank": "states at the end (fixed, budget)",
             "compression.method": f"how to weigh states: {', '.join(METHODS)}",
-            "compression.shrinks": "cuts in the first tenth of the run",
+            "compression.shrinks": "number of planned cuts (not auto)",
         },
     }
 
