@@ -19,7 +19,13 @@ from typing import Any
 from harness import table, write
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
-RUNS = (("lru", "digits"), ("s5", "smnist"), ("lru", "listops"), ("mamba", "charlm"))
+RUNS = (
+    ("lru", "digits"),
+    ("s5", "smnist"),
+    ("lru", "listops"),
+    ("mamba", "charlm"),
+    ("s5", "pathfinder"),
+)
 
 
 def seconds(model: str, task: str, seed: int, data: Path, out: Path) -> dict[str, Any]:

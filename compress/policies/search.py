@@ -172,7 +172,7 @@ class _Line:
     def _crossing(self) -> float:
         """Where the rise is the limit, between a trial that fails and one that fits; the former if
         its rise is not finite."""
-        if self.fails not in self._logs or not math.isfinite(self._logs[self.fails]):
-            return self.fails
         high, low = self._logs[self.fails], self._logs[self.fits]
+        if not math.isfinite(high):
+            return self.fails
         return self.fails + (self.fits - self.fails) * high / (high - low)
