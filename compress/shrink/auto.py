@@ -61,10 +61,10 @@ def auto(
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
     Call it after every step or every few steps. It inspects the model nine or ten times in a run,
-    and does nothing in between. A look checks whether the model has learned anything, whether learning has
-    slowed down, and how few states keep the loss (`compress.policies.automatic`). If the loss has
-    not recovered a twentieth of the run later, a later call takes the cut back: it returns the
-    model and the state from before the cut.
+    and does nothing in between. A look checks whether the model has learned anything, whether
+    learning has slowed down, and how few states keep the loss (`compress.policies.automatic`). If
+    the loss has not recovered a twentieth of the run later, a later call takes the cut back: it
+    returns the model and the state from before the cut.
 
     - `loss(model)`: on sequences that are neither trained on nor in `batch`, always the same ones;
     - `trivial`: the loss of the best constant answer on them, such as log(classes);
