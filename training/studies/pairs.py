@@ -21,7 +21,8 @@ def write_pairs(study: Study, records: Records, folder: Path) -> Path:
 
 def pairs_table(study: Study, records: Records) -> str:
     """The Markdown table, of the ways that have finished runs. A pair that lacks one has no numbers
-    for it; pairs without whole models, or without the last way, are left out."""
+    for it; pairs without whole models, or without the last way, are left out. The number of seeds
+    is that of these two; a change is taken over the seeds that both have."""
     whole, *all_ways = study.compares
     done = {record["variant"] for record in records.values()}
     ways = [w for w in all_ways if any(f"{pair} {w}" in done for pair in _pairs(study))]
@@ -33,7 +34,7 @@ def pairs_table(study: Study, records: Records) -> str:
         if not ways or not runs[whole] or not runs[ways[-1]]:
             continue
         before = Spread.of([final_state(run["summary"]) for run in runs[whole]])
-        seeds = min(len(of_way) for of_way in runs.values() if of_way)
+        seeds = min(len(runs[whole]), len(runs[ways[-1]]))
         lines.append([pair, str(seeds), before.text(0), _score(runs[whole])])
         for way in ways:
             if not runs[way]:
