@@ -296,6 +296,19 @@ def test_rises_that_grow_evenly_end_a_search_soon():
         assert trials(guess, 0.03) <= fine
 
 
+def test_rises_that_jump_are_bisected():
+    """A line would say each time that one state more is enough."""
+    tried = []
+
+    def loss(ranks):
+        tried.append(ranks[0])
+        return 0.0 if ranks[0] >= 60 else 0.5 * 1.01
+
+    policy = Decided(loss, 0.5, lambda found: found, now=0.0, guess=20)
+    assert policy.choose([np.geomspace(1, 1e-9, 128)], lambda ranks: ranks) == [60]
+    assert len(tried) <= 14
+
+
 @pytest.mark.slow
 def test_the_search_finds_the_fewest_states_within_the_rise(getkey):
     layer = LRU.init(d_model=3, d_state=24, key=getkey())

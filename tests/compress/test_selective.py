@@ -13,6 +13,7 @@ from compress.optimizer.carry import MODES
 from compress.selective import moments
 from compress.selective.cut import FoldedCut, SharedBasis, fold
 from compress.selective.moments import contributions, parts, state_moments
+from compress.selective.refit import Refit
 from zoo import LRU, Mamba, Mamba2
 
 D_MODEL, N, LENGTH, SEQUENCES = 6, 8, 40, 3  # one shape, so that programs are compiled once
@@ -125,6 +126,14 @@ def test_more_states_lose_less_and_refitting_less_still():
     assert errors[False][1] < 0.3 * errors[False][0]
     assert errors[True][0] < errors[False][0]
     assert errors[True][1] < errors[False][1]
+
+
+@pytest.mark.parametrize("n", [5, N])
+def test_a_fit_of_all_states_changes_nothing(n):
+    """Also of a number of states that is padded in the program."""
+    made = Mamba.init(D_MODEL, n, key=jax.random.key(3), dt_rank=2)
+    V = np.eye(n)[None]
+    np.testing.assert_allclose(Refit(made, inputs()).fitted(made, V), V, atol=1e-6)
 
 
 def test_the_result_is_a_layer_like_any_other():

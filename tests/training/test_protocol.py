@@ -96,12 +96,14 @@ def test_a_pair_that_lacks_a_way_has_no_numbers_for_it():
     study = replace(STUDY, compares=ways, variants=variants, reference=names[0])
     records = {}
     for name in names:
-        if name != "lru b paper":
-            made: dict[str, Any] = {**record(0, 0.9), "variant": name}
+        for seed in range(1 if name.endswith("paper") else 2):
+            made: dict[str, Any] = {**record(seed, 0.9), "variant": name}
             made["summary"]["layers"] = [{"after": 8 if "uncompressed" in name else 4}]
-            records[name] = made
+            if name != "lru b paper":
+                records[f"{name} {seed}"] = made
     text = pairs_table(study, records)
-    assert "| lru b | 1 | 8 | 90.00 |  |  |  | 4.0 | 90.00 | 0.00 |" in text
+    assert "| lru a | 2 | 8 ± 0 | 90.00 ± 0.00 | 4.0 | 90.00 | 0.00 |" in text
+    assert "| lru b | 2 | 8 ± 0 | 90.00 ± 0.00 |  |  |  | 4.0 ± 0.0 |" in text
     assert "paper 0.50 (of 1 pairs), auto 0.50." in text
 
 
