@@ -1,13 +1,31 @@
-"""One thread for LAPACK."""
+"""One thread for LAPACK, and threads for what is independent."""
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 import scipy
 from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of every item, in threads that have the caller's `jax.enable_x64`."""
+    is_double = jax.config.read("jax_enable_x64")
+
+    def of_one(item: Item) -> Result:
+        with jax.enable_x64(is_double):  # a setting of each thread
+            return function(item)
+
+    with ThreadPoolExecutor(os.cpu_count()) as each:
+        return list(each.map(of_one, items))
 
 
 @contextmanager

@@ -83,13 +83,13 @@ class Decided(AbstractJointPolicy):
         guess = self.guess
         if guess is None:
             guess = sum(int(np.sum(of_layer > NEGLIGIBLE)) for of_layer in worth)
-        line = _Line(self.rise, least, most)
+        line = _Line(self.rise, self.close, least, most)
         at = min(max(guess, least), most)
-        while not line.is_done(self.close):
+        while not line.is_done:
             line.add(at, rise(at))
             if line.fails == most:
                 return sizes
-            at = line.next(self.close)
+            at = line.next()
         return most_valuable(worth, line.fits) if line.fits <= most else sizes
 
     def _confirmed(self, found: list[int], sizes: list[int], cut: Cut) -> list[int]:
@@ -125,10 +125,11 @@ class Decided(AbstractJointPolicy):
 class _Line:
     """The trials of a search, and where between them the rise is the `limit`."""
 
-    def __init__(self, limit: float, least: int, most: int):
+    def __init__(self, limit: float, close: float, least: int, most: int):
         self.fails, self.fits = least - 1, most + 1
         """The most states that have failed, and the fewest that fit."""
-        self._limit, self._least, self._most = limit, least, most
+        self._limit, self._close = limit, close
+        self._least, self._most = least, most
         self._logs: dict[int, float] = {}
         self._factor, self._fit, self._turned = MORE, False, False
 
@@ -143,15 +144,16 @@ class _Line:
         else:
             self.fails = total
 
-    def is_done(self, close: float) -> bool:
+    @property
+    def is_done(self) -> bool:
         """Whether no more than the share `close` of the states could be gained."""
         if self.fits > self._most:
             return self.fails >= self._most
         if self.fails < self._least:
             return self.fits <= self._least
-        return self.fits - self._crossing() <= max(1, close * self.fits)
+        return self.fits - self._crossing() <= max(1, self._close * self.fits)
 
-    def next(self, close: float) -> int:
+    def next(self) -> int:
         """The next number of states to try."""
         if self.fits > self._most:
             # far off, the rise is about one over the square of the states
@@ -159,7 +161,7 @@ class _Line:
         elif self.fails < self._least:
             at = self.fits / self._faster()
         elif self._turned and self._crossing() > self.fails:
-            at = self._crossing() + close * self.fits / 2
+            at = self._crossing() + self._close * self.fits / 2
         else:
             at = math.sqrt(self.fits * self.fails)
         return min(max(round(at), self.fails + 1), self.fits - 1)

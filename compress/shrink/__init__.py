@@ -1,8 +1,7 @@
 """Plan a shrink of a model's layers, and apply it to the model and its optimizer state."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from ..methods import AbstractMethod, Data, WhiteNoise
 from ..model.layers import KeyPath, check_parameters, layers_of, path_name, replace_layers
 from ..model.record import LayerData
 from ..model.stacks import restacked, stacks_of, unstacked
-from ..numerics.threads import one_blas_thread
+from ..numerics.threads import in_threads, one_blas_thread
 from ..optimizer.carry import MODES, carry
 from ..plans import AbstractSpectrum, LayerPlan, Plan
 from ..policies import AbstractPolicy, Tolerance
@@ -165,26 +164,20 @@ def _spectra(
         layer = layers[keys]
         return method.spectrum(path_name(keys) or type(layer).__name__, layer, data[keys])
 
-    with ThreadPoolExecutor(os.cpu_count()) as each:
-        spectra = dict(zip(first, each.map(made, first.values()), strict=True))
+    spectra = dict(zip(first, in_threads(made, first.values()), strict=True))
     return {keys: spectra[kind] for keys, kind in kinds.items()}
 
 
 def _rows(spectra: Mapping[str, AbstractSpectrum], ranks: Sequence[int]) -> tuple[LayerPlan, ...]:
-    """The plan of every layer. Each spectrum has its thread."""
-    places: dict[int, list[int]] = {}
-    for place, spectrum in enumerate(spectra.values()):
-        places.setdefault(id(spectrum), []).append(place)
-    paths, values = list(spectra), list(spectra.values())
-    is_double = jax.config.read("jax_enable_x64")
-
-    def of_one(own: list[int]) -> list[tuple[int, LayerPlan]]:
-        with jax.enable_x64(is_double):  # a setting of each thread
-            return [(k, values[k].planned(paths[k], ranks[k])) for k in own]
-
-    with ThreadPoolExecutor(os.cpu_count()) as each:
-        rows = dict(row for own in each.map(of_one, places.values()) for row in own)
-    return tuple(rows[place] for place in range(len(values)))
+    """The plan of every layer, that of a spectrum in several places made once."""
+    wanted = [
+        (path, spectrum, rank)
+        for (path, spectrum), rank in zip(spectra.items(), ranks, strict=True)
+    ]
+    first = {(id(spectrum), rank): (path, spectrum, rank) for path, spectrum, rank in wanted}
+    made = in_threads(lambda one: one[1].planned(one[0], one[2]), first.values())
+    plans = dict(zip(first, made, strict=True))
+    return tuple(replace(plans[id(spectrum), rank], path=path) for path, spectrum, rank in wanted)
 
 
 def _common_in_stacks(

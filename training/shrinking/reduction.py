@@ -1,7 +1,5 @@
 """Weighing, cuts and certificates of a run's layers, as configured."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +19,7 @@ from compress import (
 from compress.linear.hankel import Form
 from compress.methods import Recorded
 from compress.model.record import record
+from compress.numerics.threads import in_threads
 from data.task import Batch, Split
 from zoo.masks import within
 
@@ -119,7 +118,8 @@ class Reduction:
     def certificates(self, planned: Plan, after: Any) -> list[dict[str, float | bool | None]]:
         """The bounds and the measured error of every layer; empty values without a cut."""
 
-        def certificate(row: LayerPlan, layer: Any) -> dict[str, float | bool | None]:
+        def certificate(pair: tuple[LayerPlan, Any]) -> dict[str, float | bool | None]:
+            row, layer = pair
             if row.cut is None:
                 return {"bound": 0.0, "sigma_next": 0.0, "error": None, "holds": None}
             if not family_of(row.cut.before).has_bound:
@@ -127,8 +127,7 @@ class Reduction:
             (c,) = verify(row.cut.before, layer, form=self.form).layers
             return {"bound": c.bound, "sigma_next": c.floor, "error": c.error, "holds": c.holds}
 
-        with ThreadPoolExecutor(os.cpu_count()) as each:
-            return list(each.map(certificate, planned.layers, after))
+        return in_threads(certificate, zip(planned.layers, after, strict=True))
 
 
 def _outputs(model: tuple[Any, eqx.nn.State], sample: Batch) -> Any:

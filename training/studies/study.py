@@ -201,7 +201,7 @@ def plan_runs(
     configs = []
     for variant in study.variants:
         options = {
-            "compression.mode": "tolerance",
+            "compression.mode": "tolerance",  # that of the presets when the studies were made
             **study.options,
             **(study.cpu if scale == "cpu" else {}),
             **variant.options,
