@@ -27,7 +27,7 @@ LEARNED = 0.95
 """Something has been learned when the loss is below this share of that of a constant answer, and
 the trivial predictors are beaten, ..."""
 CLEARLY_LEARNED = 0.9
-"""... or when it is below this share."""
+"""... or when it is below this share, or those are beaten by more than chance."""
 AHEAD = 0.15
 """Learning has slowed if, at the pace since the look before, the rest of the run would gain less
 than this share of the gain so far."""
@@ -65,6 +65,9 @@ class Seen:
     """The loss that 100 % of the dial mean."""
     beats_baselines: bool = True
     """Whether the model is better than every trivial predictor that is known."""
+    clearly_better: bool = False
+    """Whether it is so by more than chance, which says more than the loss of an overconfident
+    model."""
 
     @property
     def progress(self) -> float:
@@ -106,6 +109,8 @@ class Memory:
     """The step of the last cut that has been taken back."""
     waits: bool = False
     """Whether the last look tried no cut."""
+    clearly_better: bool = False
+    """Whether the model was so at a look."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -175,16 +180,19 @@ def trial_steps(steps: int) -> tuple[int, ...]:
 
 def noted(memory: Memory, seen: Seen) -> Memory:
     """`memory` with this look, at which a cut is tried."""
-    return replace(memory, looks=(*memory.looks, (seen.step, seen.loss)), waits=False)
+    return replace(
+        memory,
+        looks=(*memory.looks, (seen.step, seen.loss)),
+        waits=False,
+        clearly_better=memory.clearly_better or seen.clearly_better,
+    )
 
 
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
     """The search for this look, or the reason not to cut. `memory` is from before the look."""
     if not math.isfinite(seen.loss):
         return "the loss is not finite"
-    best = min([seen.loss, *(loss for _, loss in memory.looks)])
-    clearly = best <= CLEARLY_LEARNED * seen.trivial
-    if not clearly and not (best <= LEARNED * seen.trivial and seen.beats_baselines):
+    if not _has_learned(memory, seen):
         return (
             f"nothing is learned yet that a trivial answer does not know: loss {seen.loss:.4g}, "
             f"{seen.trivial:.4g} with the best constant answer; idle states may still be needed"
@@ -282,6 +290,14 @@ def taken_back(memory: Memory) -> Memory:
     failed = memory.looks[-1][0] if memory.on_trial is None else memory.on_trial.step
     again = memory.taken_back + 1
     return replace(memory, on_trial=None, slowed=False, taken_back=again, failed_at=failed)
+
+
+def _has_learned(memory: Memory, seen: Seen) -> bool:
+    """Whether the model knows now, or knew at a look, what no trivial answer does."""
+    best = min([seen.loss, *(loss for _, loss in memory.looks)])
+    by_loss = best <= CLEARLY_LEARNED * seen.trivial
+    by_both = best <= LEARNED * seen.trivial and seen.beats_baselines
+    return by_loss or by_both or seen.clearly_better or memory.clearly_better
 
 
 def _still_learns(memory: Memory, seen: Seen) -> str | None:

@@ -33,8 +33,8 @@ STEPS = 1000
 TRIVIAL = 2.3
 
 
-def seen(step, loss, sizes=(64, 64), beats=True):
-    return Seen(step, STEPS, sizes, loss, TRIVIAL, unit=1.0, beats_baselines=beats)
+def seen(step, loss, sizes=(64, 64), beats=True, clearly=False):
+    return Seen(step, STEPS, sizes, loss, TRIVIAL, 1.0, beats, clearly)
 
 
 def remembered(*losses, **more):
@@ -83,6 +83,8 @@ EARLY, LATE = Question(0.005, 2.0, 0.8 / 2), Question(0.0025, 1.0, 0.95)
         ("late, cut before", remembered(1.0, cut_at=50), seen(850, 0.99), LATE),
         ("a last cut has failed", failed(850), seen(900, 0.99), replace(LATE, rise=0.00125)),
         ("late, nothing learned", remembered(2.3), seen(850, 2.3), "nothing is learned"),
+        ("late, overconfident", remembered(2.4), seen(850, 2.4, clearly=True), LATE),
+        ("late, was better", remembered(2.4, clearly_better=True), seen(850, 2.4), LATE),
     ],
 )
 def test_what_is_asked(case, memory, look, said):

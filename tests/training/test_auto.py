@@ -191,6 +191,22 @@ def test_where_accuracy_counts_it_may_not_fall():
     assert policy.loss(None) == pytest.approx(1.0 + 2 * 0.02)  # it falls twice as far as it may
 
 
+@pytest.mark.parametrize(
+    ("baselines", "right", "clearly"),
+    [({"majority": 0.5}, 6, True), ({"majority": 0.5}, 5, False), ({}, 8, False)],
+    ids=["surely", "perhaps", "nothing to beat"],
+)
+def test_many_right_answers_show_learning_whatever_the_loss(baselines, right, clearly):
+    """Of 40 sequences, half and three standard errors are 74 %."""
+    split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
+    splits = dict.fromkeys(SPLITS, split)
+    task = Task("made", 4, "real", 1, splits, 2, baselines=baselines)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
+    assert auto.seen(850, (4,), totals(80, right)).clearly_better is clearly
+    sure = auto.decision(auto.seen(850, (4,), totals(80, right)), "no cut").memory
+    assert automatic.Memory.of(sure.plain()).clearly_better is clearly
+
+
 def test_the_last_cut_is_confirmed_on_more_sequences():
     split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)

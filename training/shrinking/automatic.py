@@ -1,5 +1,6 @@
 """The automatic mode of a run: its measurements and its memory."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,6 +79,7 @@ class Automatic:
         measured, better = self._objective.report(totals), self._measure.better
         loss, value = measured["loss"], measured[self._measure.key]
         self._value = value
+        known = self._task.baselines.values()
         return Seen(
             step,
             self._total,
@@ -85,10 +87,16 @@ class Automatic:
             loss,
             self._trivial,
             unit=1.0 if self._measure.is_share else loss,
-            beats_baselines=all(
-                better(value, known) and value != known for known in self._task.baselines.values()
-            ),
+            beats_baselines=all(better(value, of_it) and value != of_it for of_it in known),
+            clearly_better=self._measure.is_share
+            and len(known) > 0
+            and all(value > of_it + self._chance(of_it) for of_it in known),
         )
+
+    def _chance(self, share: float) -> float:
+        """By how much an answer that is right in a `share` of all sequences may be so on `judged`
+        by chance: `CHANCE` standard errors."""
+        return CHANCE * math.sqrt(share * (1 - share) / len(self.judged))
 
     def verdict(self, seen: Seen) -> str | None:
         """Why the cut on trial fails; None if it holds, which is then stored."""
@@ -182,5 +190,7 @@ def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
 JUDGED = 4
 """Sequences that decide, for each one that states are weighed on; and those that confirm the last
 cut, for each of the former."""
+CHANCE = 3.0
+"""Standard errors."""
 JUDGED_STREAM = 7
 """Keeps their choice apart from other uses of the run's seed."""
