@@ -68,6 +68,9 @@ class Seen:
     clearly_better: bool = False
     """Whether it is so by more than chance, which says more than the loss of an overconfident
     model."""
+    pays: bool = True
+    """Whether a program for fewer states could save the time of its compilation in the rest of the
+    run."""
 
     @property
     def progress(self) -> float:
@@ -210,6 +213,8 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
         return "an early cut has been made: no further cut before the end"
     if memory.taken_back > 1:
         return "two cuts have been taken back: no further cut before the end"
+    if not seen.pays and not dial.smallest:
+        return "too little is left for a program of fewer states: no cut before the end"
     if fast is not None:
         return fast
     if not memory.slowed:

@@ -2,12 +2,13 @@
 
 With the reduced states g of all channels given, y is near C^T V g for the V [N r] that minimises
 E[dy^2] E[(y - C^T V g)^2] summed over channels, dy being the gradient by a channel's output. The
-normal equations for the N r entries of V are one product of matrices,
+matrix of the normal equations for the N r entries of V is one product of matrices,
 
     sum_k G_k (x) (C_k C_k^T),    G_k = sum_d E[dy^2] g_k g_k^T,
 
 and V is folded into the layer like any other. (Separate weights for each sample would fit these
-samples better, but others worse.)
+samples better, but others worse.) The equations are solved for the change of a V that is near, from
+what its outputs miss; so single precision is enough for their matrix.
 """
 
 import math
@@ -67,16 +68,17 @@ class Refit:
         with jax.enable_x64(True):
             wide = widen(_with_idle_states(self._layer, most - N))
             small = widen(_with_idle_states(reduced, states - r))
-            moments = np.zeros((G, _pairs(states), _pairs(most)))
+            near = np.pad(V, [(0, 0), (0, most - N), (0, states - r)])
+            moments = np.zeros((G, _pairs(states), _pairs(most)), np.float32)
             right = np.zeros((G, states, most))
             for pieces, outputs, weights in self._targets(wide):
                 for piece, y in zip(pieces, outputs, strict=True):
-                    sums = _normal_equations(wide, small, piece, y, weights)
+                    sums = _normal_equations(wide, small, near, piece, y, weights)
                     moments, right = moments + np.asarray(sums[0]), right + np.asarray(sums[1])
         rows, columns = _places(states)[:r, :r], _places(most)[:N, :N]
         squares = moments[:, rows[:, None, :, None], columns[:, None]]  # [G r N r N]
-        needed = zip(squares.reshape(G, r * N, r * N), right[:, :r, :N], V, strict=True)
-        return np.stack([_solve(*of_group) for of_group in needed])
+        needed = zip(squares.reshape(G, r * N, r * N), right[:, :r, :N], strict=True)
+        return V + np.stack([_solve(*of_group) for of_group in needed])
 
     def _targets(self, wide: AbstractMambaSSM) -> "Iterable[Targets]":
         if not self._is_small:
@@ -127,18 +129,17 @@ def _with_idle_states(layer: AbstractMambaSSM, more: int) -> AbstractMambaSSM:
     return of_numpy(layer).map_states(rows, rows, rows) if more else layer
 
 
-def _solve(matrix, right, V):
-    """The V of the normal equations; `matrix` is changed."""
-    r, N = right.shape
-    known = V.T.reshape(-1)
-    missing = right.reshape(-1) - matrix @ known
-    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
+def _solve(
+    matrix: Float[np.ndarray, "rN rN"], right: Float[np.ndarray, "r N"]
+) -> Float[np.ndarray, "N r"]:
+    """The change of V by the normal equations; `matrix` is overwritten."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(matrix.dtype).tiny))
     matrix *= scale[:, None]
     matrix *= scale
-    matrix[np.diag_indices(r * N)] += RIDGE
+    matrix[np.diag_indices(right.size)] += RIDGE
     factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    change = scale * scipy.linalg.cho_solve(factor, scale * missing)
-    return (known + change).reshape(r, N).T
+    change = scale * scipy.linalg.cho_solve(factor, scale * right.reshape(-1))
+    return change.reshape(right.shape).T
 
 
 @eqx.filter_jit
@@ -155,12 +156,13 @@ def _outputs(
 def _normal_equations(
     layer: AbstractMambaSSM,
     reduced: AbstractMambaSSM,
+    V: Float[np.ndarray, "G N r"],
     part: Part,
     y: Float[Array, "b L d"],
     weights: Float[Array, " d"],
 ) -> tuple[Float[Array, "G pairs_r pairs_N"], Float[Array, "G r N"]]:
     """The moments of each pair of reduced states with each pair of entries of C, and those of g and
-    C y."""
+    C (y - C^T V g)."""
     u = jnp.asarray(part.u)
     signals, small = jax.vmap(layer.signals)(u), jax.vmap(reduced.signals)(u)
     G = layer.groups
@@ -169,13 +171,15 @@ def _normal_equations(
         k, b, d, r = g[at].shape
         weigh = jnp.sqrt(weights * counts[..., None])
         g = (g[at] * weigh[..., None]).reshape(k * b, G, d // G, r)
-        y = (y[at] * weigh).reshape(k * b, G, d // G)
         C = C[at].reshape(k * b, G, -1)
+        missed = (y[at] * weigh).reshape(k * b, G, d // G)
+        missed -= jnp.einsum("sgm,sgdm->sgd", jnp.einsum("sgn,gnm->sgm", C, V), g)
         (m, l), (n, p) = np.triu_indices(r), np.triu_indices(C.shape[-1])
-        squares = jnp.einsum("sgdm,sgdl->sgml", g, g)[..., m, l]
-        products = jnp.einsum("sgdm,sgd->sgm", g, y)
+        single = jnp.float32(g)
+        squares = jnp.einsum("sgdm,sgdl->sgml", single, single)[..., m, l]
+        products = jnp.einsum("sgdm,sgd->sgm", g, missed)
         return (
-            jnp.einsum("sgk,sgj->gkj", squares, C[..., n] * C[..., p]),
+            jnp.einsum("sgk,sgj->gkj", squares, jnp.float32(C[..., n] * C[..., p])),
             jnp.einsum("sgm,sgn->gmn", products, C),
         )
 

@@ -16,7 +16,7 @@ from ..settings.schedule import (
     takeover_after,
     takeover_step,
 )
-from ..shrinking.worth import steps_to_pay
+from ..shrinking.worth import steps_to_pay, weights_of_states
 from .background import Background, Outcome
 from .cutting import Cutting
 from .engine import Compiled
@@ -71,6 +71,15 @@ class Ahead:
             to_pay = steps_to_pay(session.config, session.task, session.held.spare)
             return takeover_after(session.config, session.step, self._cutting.cut_at, to_pay)
         return takeover_step(session.config, session.step, session.sizes)
+
+    @property
+    def could_pay(self) -> bool:
+        """Whether a cut at this step, in mode `auto`, could save the time that its programs take to
+        compile: whether one to a single state in each layer would."""
+        session = self._session
+        spare = session.held.spare + weights_of_states(session.model)
+        to_pay = steps_to_pay(session.config, session.task, spare)
+        return takeover_after(session.config, session.step, session.step, to_pay) is not None
 
     def compile_own_size(self) -> None:
         """Compile the programs of the layers' own size in the background, once these sizes are to

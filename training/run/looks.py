@@ -49,7 +49,8 @@ class Looks:
         started = time.perf_counter()
         with session.clock.phase("shrink"):
             totals = session.measure(automatic.judged)
-            seen = automatic.seen(session.step, session.sizes, totals)
+            pays = self._ahead.could_pay
+            seen = automatic.seen(session.step, session.sizes, totals, pays)
         if is_judged:
             fails = automatic.verdict(seen)
             if fails is not None:

@@ -71,7 +71,7 @@ class Automatic:
             trial.step + max(1, round(TRIAL * self._total)), self._total
         )
 
-    def seen(self, step: int, sizes: Sequence[int], totals: Totals) -> Seen:
+    def seen(self, step: int, sizes: Sequence[int], totals: Totals, pays: bool = True) -> Seen:
         """The measurements of a look after `step`, from the sums over `judged`; waits for the
         device."""
         if self._trivial is None:
@@ -91,6 +91,7 @@ class Automatic:
             clearly_better=self._measure.is_share
             and len(known) > 0
             and all(value > of_it + self._chance(of_it) for of_it in known),
+            pays=pays,
         )
 
     def _chance(self, share: float) -> float:

@@ -7,10 +7,12 @@ repetition.
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from data.task import Task
 
+from ..model.network import parameter_count, ssm_layers
 from ..settings.config import RunConfig
 
 OF_A_PROGRAM = {"cpu": 1e12}
@@ -28,3 +30,12 @@ def steps_to_pay(config: RunConfig[Any, Any], task: Task, weights: int) -> float
     samples = config.batch_size * task.splits["train"].inputs.shape[1]
     cost = OF_A_PROGRAM.get(jax.default_backend(), ON_ACCELERATORS)
     return cost / (PER_WEIGHT * samples * weights) if weights else math.inf
+
+
+def weights_of_states(model: Any) -> int:
+    """How many weights `model` would have less if each of its layers had one state."""
+    return sum(
+        parameter_count(layer)
+        - parameter_count(eqx.filter_eval_shape(lambda x: x.resized(1), layer))
+        for layer in ssm_layers(model)
+    )
