@@ -23,11 +23,9 @@ LATE = 0.85
 TRIAL = 0.05
 """Share of the run for which a cut is on trial."""
 
-LEARNED = 0.95
-"""Something has been learned when the loss is below this share of that of a constant answer, and
-the trivial predictors are beaten, ..."""
-CLEARLY_LEARNED = 0.9
-"""... or when it is below this share, or those are beaten by more than chance."""
+LEARNED, CLEARLY_LEARNED = 0.95, 0.9
+"""Something has been learned when the loss is below the first share of a constant answer's and
+trivial predictors are beaten; when it is below the second; or when they are clearly beaten."""
 AHEAD = 0.15
 """Learning has slowed if, at the pace since the look before, the rest of the run would gain less
 than this share of the gain so far."""
@@ -66,11 +64,9 @@ class Seen:
     beats_baselines: bool = True
     """Whether the model is better than every trivial predictor that is known."""
     clearly_better: bool = False
-    """Whether it is so by more than chance, which says more than the loss of an overconfident
-    model."""
+    """Whether it is so by more than chance, whatever the loss of an overconfident model."""
     pays: bool = True
-    """Whether a program for fewer states could save the time of its compilation in the rest of the
-    run."""
+    """Whether a program for fewer states could earn its compilation in the rest of the run."""
 
     @property
     def progress(self) -> float:
@@ -113,7 +109,6 @@ class Memory:
     waits: bool = False
     """Whether the last look tried no cut."""
     clearly_better: bool = False
-    """Whether the model was so at a look."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -191,11 +186,19 @@ def noted(memory: Memory, seen: Seen) -> Memory:
     )
 
 
+def has_learned(memory: Memory, seen: Seen) -> bool:
+    """Whether the model knows now, or knew at a look, what no trivial answer does."""
+    best = min([seen.loss, *(loss for _, loss in memory.looks)])
+    by_loss = best <= CLEARLY_LEARNED * seen.trivial
+    by_both = best <= LEARNED * seen.trivial and seen.beats_baselines
+    return by_loss or by_both or seen.clearly_better or memory.clearly_better
+
+
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
     """The search for this look, or the reason not to cut. `memory` is from before the look."""
     if not math.isfinite(seen.loss):
         return "the loss is not finite"
-    if not _has_learned(memory, seen):
+    if not has_learned(memory, seen):
         return (
             f"nothing is learned yet that a trivial answer does not know: loss {seen.loss:.4g}, "
             f"{seen.trivial:.4g} with the best constant answer; idle states may still be needed"
@@ -295,14 +298,6 @@ def taken_back(memory: Memory) -> Memory:
     failed = memory.looks[-1][0] if memory.on_trial is None else memory.on_trial.step
     again = memory.taken_back + 1
     return replace(memory, on_trial=None, slowed=False, taken_back=again, failed_at=failed)
-
-
-def _has_learned(memory: Memory, seen: Seen) -> bool:
-    """Whether the model knows now, or knew at a look, what no trivial answer does."""
-    best = min([seen.loss, *(loss for _, loss in memory.looks)])
-    by_loss = best <= CLEARLY_LEARNED * seen.trivial
-    by_both = best <= LEARNED * seen.trivial and seen.beats_baselines
-    return by_loss or by_both or seen.clearly_better or memory.clearly_better
 
 
 def _still_learns(memory: Memory, seen: Seen) -> str | None:

@@ -183,7 +183,7 @@ def test_where_accuracy_counts_it_may_not_fall():
     split = Split(np.zeros((8, 4, 1), np.float32), labels)
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
-    sums, seen = iter([totals(4, 8), totals(4, 6)]), auto.seen(850, (4,), totals(8, 8))
+    sums, seen = iter([totals(4, 8), totals(4, 6)]), auto.seen(850, (4,), lambda _: totals(8, 8))
     asked = automatic.Question(0.02, 1.0)
     policy = auto.search(None, seen, asked, lambda *_: next(sums), lambda x: x)
     assert policy.now == 1.0
@@ -202,9 +202,27 @@ def test_many_right_answers_show_learning_whatever_the_loss(baselines, right, cl
     splits = dict.fromkeys(SPLITS, split)
     task = Task("made", 4, "real", 1, splits, 2, baselines=baselines)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
-    assert auto.seen(850, (4,), totals(80, right)).clearly_better is clearly
-    sure = auto.decision(auto.seen(850, (4,), totals(80, right)), "no cut").memory
-    assert automatic.Memory.of(sure.plain()).clearly_better is clearly
+    seen = auto.seen(500, (4,), lambda _: totals(80, right))
+    assert seen.clearly_better is clearly
+    kept = auto.decision(seen, "no cut").memory
+    assert automatic.Memory.of(kept.plain()).clearly_better is clearly
+
+
+@pytest.mark.parametrize("step", [500, 1750])
+def test_late_looks_judge_learning_on_more_sequences(step):
+    split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
+    splits = dict.fromkeys(SPLITS, split)
+    task = Task("made", 4, "real", 1, splits, 2, baselines={"majority": 0.5})
+    few = replace(AUTO, calibration=2)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=few), task)
+    sizes = []
+
+    def measure(split):
+        sizes.append(len(split))
+        return totals(80, 7)
+
+    assert auto.seen(step, (4,), measure).clearly_better is (step > 500)
+    assert sizes == ([8, 32] if step > 500 else [8])
 
 
 def test_the_last_cut_is_confirmed_on_more_sequences():
@@ -222,7 +240,7 @@ def test_the_last_cut_is_confirmed_on_more_sequences():
 
     found = {}
     for step in (500, 850):
-        seen = auto.seen(step, (16,), totals(8, 8))
+        seen = auto.seen(step, (16,), lambda _: totals(8, 8))
         asked = automatic.Question(0.02, 1.0)
         policy = auto.search(None, seen, asked, sums, lambda ranks: ranks)
         found[step] = policy.choose([np.geomspace(1, 1e-3, 16)], lambda ranks: ranks)

@@ -48,9 +48,8 @@ class Looks:
             return False
         started = time.perf_counter()
         with session.clock.phase("shrink"):
-            totals = session.measure(automatic.judged)
             pays = self._ahead.could_pay
-            seen = automatic.seen(session.step, session.sizes, totals, pays)
+            seen = automatic.seen(session.step, session.sizes, session.measure, pays)
         if is_judged:
             fails = automatic.verdict(seen)
             if fails is not None:

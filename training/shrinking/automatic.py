@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from compress.policies.automatic import (
     Question,
     Seen,
     decision,
+    has_learned,
     held,
     is_due,
     look_steps,
@@ -71,33 +73,51 @@ class Automatic:
             trial.step + max(1, round(TRIAL * self._total)), self._total
         )
 
-    def seen(self, step: int, sizes: Sequence[int], totals: Totals, pays: bool = True) -> Seen:
-        """The measurements of a look after `step`, from the sums over `judged`; waits for the
-        device."""
+    def seen(
+        self,
+        step: int,
+        sizes: Sequence[int],
+        measure: Callable[[Split], Totals],
+        pays: bool = True,
+    ) -> Seen:
+        """The measurements of a look after `step`; waits for the device.
+
+        `measure(split)` are the sums over `split`. `pays` says whether an early cut could earn its
+        compilation. At a late look more sequences may show that something is learned.
+        """
         if self._trivial is None:
             self._trivial = trivial_loss(self._task, self.judged)
-        measured, better = self._objective.report(totals), self._measure.better
-        loss, value = measured["loss"], measured[self._measure.key]
-        self._value = value
-        known = self._task.baselines.values()
-        return Seen(
+        measured = self._objective.report(measure(self.judged))
+        loss, self._value = measured["loss"], measured[self._measure.key]
+        seen = Seen(
             step,
             self._total,
             tuple(sizes),
             loss,
             self._trivial,
             unit=1.0 if self._measure.is_share else loss,
-            beats_baselines=all(better(value, of_it) and value != of_it for of_it in known),
-            clearly_better=self._measure.is_share
-            and len(known) > 0
-            and all(value > of_it + self._chance(of_it) for of_it in known),
+            beats_baselines=self._beats(self._value),
+            clearly_better=self._clearly_beats(self._value, self.judged),
             pays=pays,
         )
+        if not seen.is_late or not self._measure.is_share or has_learned(self.memory, seen):
+            return seen
+        value = self._objective.report(measure(self.decisive))[self._measure.key]
+        return replace(seen, clearly_better=self._clearly_beats(value, self.decisive))
 
-    def _chance(self, share: float) -> float:
-        """By how much an answer that is right in a `share` of all sequences may be so on `judged`
-        by chance: `CHANCE` standard errors."""
-        return CHANCE * math.sqrt(share * (1 - share) / len(self.judged))
+    def _beats(self, value: float) -> bool:
+        """Whether `value` is better than that of every trivial predictor that is known."""
+        better, known = self._measure.better, self._task.baselines.values()
+        return all(better(value, of_it) and value != of_it for of_it in known)
+
+    def _clearly_beats(self, share: float, judged: Split) -> bool:
+        """Whether a `share` of right answers on `judged` is above that of every trivial predictor
+        by more than chance: by `CHANCE` of its standard errors."""
+        known = list(self._task.baselines.values())
+        if not self._measure.is_share or not known:
+            return False
+        limits = (p + CHANCE * math.sqrt(p * (1 - p) / len(judged)) for p in known)
+        return share > max(limits)
 
     def verdict(self, seen: Seen) -> str | None:
         """Why the cut on trial fails; None if it holds, which is then stored."""
@@ -192,6 +212,6 @@ JUDGED = 4
 """Sequences that decide, for each one that states are weighed on; and those that confirm the last
 cut, for each of the former."""
 CHANCE = 3.0
-"""Standard errors."""
+"""Standard errors that no trivial predictor has above its share by chance."""
 JUDGED_STREAM = 7
 """Keeps their choice apart from other uses of the run's seed."""
