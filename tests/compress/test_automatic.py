@@ -33,8 +33,8 @@ STEPS = 1000
 TRIVIAL = 2.3
 
 
-def seen(step, loss, sizes=(64, 64), beats=True, clearly=False):
-    return Seen(step, STEPS, sizes, loss, TRIVIAL, 1.0, beats, clearly)
+def seen(step, loss, sizes=(64, 64), beats=True, clearly=False, pays=True):
+    return Seen(step, STEPS, sizes, loss, TRIVIAL, 1.0, beats, clearly, pays)
 
 
 def remembered(*losses, **more):
@@ -64,6 +64,8 @@ EARLY, LATE = Question(0.005, 2.0, 0.8 / 2), Question(0.0025, 1.0, 0.95)
         ("taken back", remembered(1.0, taken_back=1), seen(150, 0.9), "taken back"),
         ("slowed at one look", remembered(2.3, 1.0), seen(150, 0.99), SLOWED),
         ("slowed", remembered(2.3, 1.0, slowed=True), seen(150, 0.99), EARLY),
+        ("too late", remembered(2.3, 1.0, slowed=True), seen(150, 0.99, pays=False), "too little"),
+        ("late enough", remembered(2.0), seen(850, 1.0, pays=False), LATE),
         (
             "little, but more than trivial",
             remembered(2.15, slowed=True),
@@ -94,6 +96,12 @@ def test_what_is_asked(case, memory, look, said):
         assert said in asked
     else:
         assert asked == said, case
+
+
+def test_the_smallest_model_is_cut_early_although_it_saves_no_time():
+    memory, look = remembered(2.3, 1.0, slowed=True), seen(150, 0.99, pays=False)
+    assert isinstance(question(Dial(smallest=True), memory, look), Question)
+    assert isinstance(question(Dial(speed=2.0), memory, look), str)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ from training.settings.presets import preset
 from training.settings.schedule import shrink_steps, takeover_after
 from training.shrinking.automatic import Automatic
 from training.shrinking.trivial import trivial_loss
-from training.shrinking.worth import steps_to_pay
-from zoo import GatedDeltaNetConfig
+from training.shrinking.worth import OF_A_PROGRAM, steps_to_pay, weights_of_states
+from zoo import LRU, GatedDeltaNetConfig
 
 from .test_run import arrays, numbers, run, small
 
@@ -59,6 +60,12 @@ def learns_at_once(monkeypatch):
     monkeypatch.setattr(automatic, "_still_learns", lambda memory, seen: None)
 
 
+@pytest.fixture
+def programs_are_cheap(monkeypatch):
+    """Else so few steps are too few for an early cut."""
+    monkeypatch.setitem(OF_A_PROGRAM, "cpu", 1.0)
+
+
 def test_a_run_that_learns_nothing_is_left_whole_and_says_why(tmp_path):
     still = replace(small().optimizer, learning_rate=1e-9, floor=0.0)
     folder = run(config(optimizer=still), tmp_path / "run")
@@ -72,10 +79,11 @@ def test_a_run_that_learns_nothing_is_left_whole_and_says_why(tmp_path):
     assert "nothing is learned" in looks_section(history)
 
 
-def test_a_run_is_cut_judged_told_and_resumes_exactly(tmp_path, monkeypatch, learns_at_once):
+@pytest.mark.usefixtures("learns_at_once", "programs_are_cheap")
+def test_a_run_is_cut_judged_told_and_resumes_exactly(tmp_path, monkeypatch):
     whole = run(config(), tmp_path / "whole")
     cuts = named(whole, "shrink")
-    assert cuts
+    assert cuts[0]["step"] < 85
     assert sizes(whole)[0] < 16
     for cut in cuts:
         (look,) = [e for e in named(whole, "look") if e["step"] == cut["step"]][-1:]
@@ -260,6 +268,16 @@ def test_programs_for_few_steps_are_not_compiled():
     assert steps_to_pay(base, load_task("digits"), 0) == np.inf
     few, many = (steps_to_pay(base, load_task("digits"), weights) for weights in (100, 1000))
     assert few == pytest.approx(10 * many)
+
+
+def test_an_early_cut_is_made_only_if_its_program_could_pay(tmp_path, learns_at_once):
+    """A state of an LRU has three weights, and complex rows of B and C."""
+    layers = [LRU.init(d_model=5, d_state=8, key=jax.random.key(k)) for k in (0, 1)]
+    assert weights_of_states(layers) == 2 * 7 * (3 + 2 * 2 * 5)
+    folder = run(config(), tmp_path / "run")
+    early = [e["why"] for e in named(folder, "look") if e["step"] < 85]
+    assert all(why.startswith("too little is left for a program") for why in early)
+    assert named(folder, "shrink")[0]["step"] >= 85
 
 
 @pytest.mark.parametrize(
