@@ -1,13 +1,13 @@
 """Whole runs with and without compression: the time that shrinking saves, with all costs.
 
-    python benchmarks/end_to_end.py [--data-dir FOLDER] [--model s5] [--task smnist] [--repeats 3]
+    python benchmarks/end_to_end.py [--data-dir FOLDER] [--models s5 lru] [--repeats 3]
     python benchmarks/end_to_end.py --mode tolerance
     python benchmarks/end_to_end.py --quick     # the digits, 300 steps, once; writes no results
 
 Runs `scripts/train.py` with the small preset, once with compression in mode `auto` (or another) and
 once with `--compression.mode none`, in turns: same steps, same seed, each run a process of its own.
-Both kinds share a compilation cache that is empty at the beginning; the first run of each kind
-stands by itself in the table, and the medians are over the later ones. Wall time is the whole
+Each kind has a compilation cache of its own, which is empty at the beginning; the first run of each
+kind stands by itself in the table, and the medians are over the later ones. Wall time is the whole
 process's, from start to report. Writes `results/end_to_end.json` (with versions and hardware) and
 `results/end_to_end.md`.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import write
+from harness import table, write
 
 from training.settings.presets import preset
 
@@ -64,52 +64,66 @@ def measure(given: list[str], modes: tuple[str, str], repeats: int) -> list[dict
         for repeat in range(repeats + 1):
             for mode in modes if repeat % 2 == 0 else reversed(modes):
                 folder = Path(place) / f"{mode}-{repeat}"
-                row = train(given, mode, folder, Path(place) / "compiled")
+                row = train(given, mode, folder, Path(place) / f"compiled-{mode}")
                 rows.append({"first": repeat == 0, **row})
-                note = f"{mode}, {repeat} of {repeats}: {row['wall']:.1f} s"
+                note = f"{' '.join(given[:2])}, {mode}, {repeat} of {repeats}: {row['wall']:.1f} s"
                 print(note, file=sys.stderr, flush=True)
     return rows
 
 
+def table_row(model: str, mode: str, runs: list[dict[str, Any]], whole: float) -> list[Any]:
+    """The runs of one kind; `whole` is the median wall time of later runs without cuts."""
+    first = next(r for r in runs if r["first"])
+    later = [r for r in runs if not r["first"]]
+    walls = [r["wall"] for r in later]
+    before, after = (sum(sizes) for sizes in zip(*first["d_state"], strict=True))
+    return [
+        model,
+        mode,
+        f"{before} → {after}",
+        f"{first['wall']:.1f}",
+        f"{np.median(walls):.1f} ({min(walls):.1f} to {max(walls):.1f})",
+        f"{whole / np.median(walls):.2f}",
+        f"{np.median([r['seconds']['train'] for r in later]):.1f}",
+        f"{np.median([r['host_share'] for r in later]):.0%}",
+        f"{np.median([r['steps_per_second'][-1] for r in later]):.1f}",
+        f"{np.median([r['accuracy'] for r in later]):.4f}",
+    ]
+
+
+COLUMNS = [
+    "model",
+    "compression",
+    "states",
+    "first run",
+    "later runs, median (least to most)",
+    "times faster",
+    "steps alone",
+    "neither training nor evaluation",
+    "steps/s at the end",
+    "test accuracy",
+]
+
+
 def report(content: dict[str, Any]) -> list[str]:
     """The table, in Markdown."""
-    runs, modes = content["runs"], tuple(content["modes"])
-    lines = [
-        f"{content['model']} on {content['task']}, small preset, {content['steps']} steps, seed "
-        f"{content['seed']}: wall seconds from the start of the process to its report. 1 first and "
-        f"{content['repeats']} later runs of each kind, in turns.",
+    rows = []
+    for model, runs in content["runs"].items():
+        kinds = {mode: [r for r in runs if r["mode"] == mode] for mode in content["modes"]}
+        whole = np.median([r["wall"] for r in kinds["none"] if not r["first"]])
+        rows += [table_row(model, mode, of_kind, whole) for mode, of_kind in kinds.items()]
+    return [
+        f"{content['task']}, small presets, {content['steps']} steps, seed {content['seed']}: wall "
+        "seconds from the start of the process to its report. One first run, with an empty "
+        f"compilation cache, and {content['repeats']} later ones of each kind, in turns.",
         "",
-        "| compression | first run | later runs, median | least to most | steps alone "
-        "| neither training nor evaluation | states | steps/s at the end | test accuracy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *table(COLUMNS, rows),
     ]
-    medians = {}
-    for mode in modes:
-        first = next(r for r in runs if r["mode"] == mode and r["first"])
-        later = [r for r in runs if r["mode"] == mode and not r["first"]]
-        walls = [r["wall"] for r in later]
-        medians[mode] = np.median(walls)
-        before, after = (sum(sizes) for sizes in zip(*first["d_state"], strict=True))
-        lines.append(
-            f"| {mode} | {first['wall']:.1f} | {medians[mode]:.1f} "
-            f"| {min(walls):.1f} to {max(walls):.1f} "
-            f"| {np.median([r['seconds']['train'] for r in later]):.1f} "
-            f"| {np.median([r['host_share'] for r in later]):.0%} "
-            f"| {before} → {after} "
-            f"| {np.median([r['steps_per_second'][-1] for r in later]):.1f} "
-            f"| {np.median([r['accuracy'] for r in later]):.4f} |"
-        )
-    lines += [
-        "",
-        f"Without compression a later run takes {medians['none'] / medians[modes[0]]:.2f} times "
-        "as long.",
-    ]
-    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="s5")
+    parser.add_argument("--models", nargs="+", default=["s5", "lru"])
     parser.add_argument("--task", default="smnist")
     parser.add_argument("--mode", default="auto", help="how the runs are compressed")
     parser.add_argument("--data-dir", type=Path, help="folder with the task's official files")
@@ -120,19 +134,18 @@ def main() -> None:
     options = parser.parse_args()
     task = "digits" if options.quick else options.task
     repeats = 1 if options.quick else options.repeats
-    steps = options.steps or (300 if options.quick else preset(options.model, task, "small").steps)
-    given = ["--model", options.model, "--task", task, "--steps", str(steps)]
-    given += ["--seed", str(options.seed)]
+    models = options.models[:1] if options.quick else options.models
+    steps = options.steps or (300 if options.quick else preset(models[0], task, "small").steps)
+    given = ["--task", task, "--steps", str(steps), "--seed", str(options.seed)]
     given += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
     modes = options.mode, "none"
     content = {
-        "model": options.model,
         "task": task,
         "steps": steps,
         "seed": options.seed,
         "repeats": repeats,
         "modes": modes,
-        "runs": measure(given, modes, repeats),
+        "runs": {name: measure(["--model", name, *given], modes, repeats) for name in models},
     }
     if options.quick:
         print("\n".join(report(content)))
