@@ -108,7 +108,7 @@ class Memory:
     """The step of the last cut that has been taken back."""
     waits: bool = False
     """Whether the last look tried no cut."""
-    clearly_better: bool = False
+    was_clearly_better: bool = False
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -182,7 +182,7 @@ def noted(memory: Memory, seen: Seen) -> Memory:
         memory,
         looks=(*memory.looks, (seen.step, seen.loss)),
         waits=False,
-        clearly_better=memory.clearly_better or seen.clearly_better,
+        was_clearly_better=memory.was_clearly_better or seen.clearly_better,
     )
 
 
@@ -191,7 +191,7 @@ def has_learned(memory: Memory, seen: Seen) -> bool:
     best = min([seen.loss, *(loss for _, loss in memory.looks)])
     by_loss = best <= CLEARLY_LEARNED * seen.trivial
     by_both = best <= LEARNED * seen.trivial and seen.beats_baselines
-    return by_loss or by_both or seen.clearly_better or memory.clearly_better
+    return by_loss or by_both or seen.clearly_better or memory.was_clearly_better
 
 
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:

@@ -55,6 +55,9 @@ class Refit:
         lengths: Int[Array | np.ndarray, " b"] | None = None,
     ):
         self._layer = layer
+        if gradients is not None:  # of any size, while single precision is not
+            gradients = np.asarray(gradients, np.float64)
+            gradients = gradients / max(np.max(np.abs(gradients)), np.finfo(float).tiny)
         self._parts = partial(parts, inputs, gradients, layer.eigenvalues.size, lengths)
         self._is_small = math.prod(np.shape(inputs)[:2]) * len(layer.eigenvalues) <= KEPT
         self._known: list[Targets] | None = None

@@ -86,7 +86,7 @@ EARLY, LATE = Question(0.005, 2.0, 0.8 / 2), Question(0.0025, 1.0, 0.95)
         ("a last cut has failed", failed(850), seen(900, 0.99), replace(LATE, rise=0.00125)),
         ("late, nothing learned", remembered(2.3), seen(850, 2.3), "nothing is learned"),
         ("late, overconfident", remembered(2.4), seen(850, 2.4, clearly=True), LATE),
-        ("late, was better", remembered(2.4, clearly_better=True), seen(850, 2.4), LATE),
+        ("late, was better", remembered(2.4, was_clearly_better=True), seen(850, 2.4), LATE),
     ],
 )
 def test_what_is_asked(case, memory, look, said):

@@ -136,6 +136,17 @@ def test_a_fit_of_all_states_changes_nothing(n):
     np.testing.assert_allclose(Refit(made, inputs()).fitted(made, V), V, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e20])
+def test_a_fit_does_not_depend_on_the_size_of_gradients(scale):
+    made, u = Mamba.init(D_MODEL, 4, key=jax.random.key(3), dt_rank=2), inputs()
+    small = made.first_states(3)
+    V = np.eye(4)[None, :, :3]
+    g = np.random.default_rng(0).standard_normal(u.shape)
+    expected = Refit(made, u, g).fitted(small, V)
+    assert np.abs(expected - V).max() > 1e-3
+    np.testing.assert_allclose(Refit(made, u, scale * g).fitted(small, V), expected, rtol=1e-6)
+
+
 def test_the_result_is_a_layer_like_any_other():
     small, _ = compress(layer(), policy=Ranks(4), batch=inputs())
     like = Mamba.init(D_MODEL, 4, key=jax.random.key(0), dt_rank=2)

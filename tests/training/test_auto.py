@@ -213,7 +213,7 @@ def test_many_right_answers_show_learning_whatever_the_loss(baselines, right, cl
     seen = auto.seen(500, (4,), lambda _: totals(80, right))
     assert seen.clearly_better is clearly
     kept = auto.decision(seen, "no cut").memory
-    assert automatic.Memory.of(kept.plain()).clearly_better is clearly
+    assert automatic.Memory.of(kept.plain()).was_clearly_better is clearly
 
 
 @pytest.mark.parametrize("step", [500, 1750])
