@@ -30,7 +30,7 @@ class Spread:
     def text(self, digits: int) -> str:
         """The mean ± the deviation, if they exist."""
         numbers = [x for x in (self.mean, self.deviation) if not math.isnan(x)]
-        return " ± ".join(f"{x:.{digits}f}" for x in numbers) or "–"
+        return " ± ".join(f"{x:z.{digits}f}" for x in numbers) or "–"
 
 
 @dataclass(frozen=True)
