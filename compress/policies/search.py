@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ NEGLIGIBLE = 1e-2
 MORE = 1.25
 """By how much the states change from trial to trial near the guess, and where more data do not
 confirm a cut."""
+
+TRAINED = 4.0
+"""How many times further the loss on training data may rise than that on held-back data."""
 
 SLIGHT = 1e-2
 """A rise below this share of the limit says no more than that a trial fits."""
@@ -120,6 +124,25 @@ class Decided(AbstractJointPolicy):
             else:
                 high = middle
         return best
+
+
+def on_training_too(
+    held_back: Callable[..., Any], training: Callable[..., Any], model: Any, now: float
+) -> Callable[..., float]:
+    """The loss `held_back`, which is `now` for `model`, or what a rise of the loss `training`
+    amounts to, if that is more.
+
+    A cut can improve an overfitted model by held-back data, and still change what it has learned;
+    data of a later time may notice. So the loss on training data may rise, but only `TRAINED` times
+    as far.
+    """
+    before = float(training(model))
+
+    def loss(smaller: Any) -> float:
+        rise = float(training(smaller)) - before
+        return max(float(held_back(smaller)), now + rise / TRAINED)
+
+    return loss
 
 
 class _Line:

@@ -17,7 +17,7 @@ from ..model.stacks import unstacked
 from ..plans import Plan
 from ..policies import automatic
 from ..policies.automatic import Dial, Memory, Seen
-from ..policies.search import Decided
+from ..policies.search import Decided, on_training_too
 from . import compress, plan
 
 
@@ -57,6 +57,7 @@ def auto(
     memory: Any = None,
     dial: Dial | None = None,
     unit: float | int | None = None,
+    training_loss: Callable[..., Any] | None = None,
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
@@ -72,7 +73,9 @@ def auto(
     - `memory`: the result of the previous call, None at first;
     - `dial`: the loss that may be given up (`Dial()`: 0.5 %);
     - `unit`: the loss that 100 % of the dial stands for: 1 for a cross-entropy where accuracy
-      counts; the loss itself by default.
+      counts; the loss itself by default;
+    - `training_loss(model)`: on sequences that are trained on. It may rise four times as far as
+      `loss`, so that an overfitted model is not cut to what held-back sequences alone need.
 
     ValueError for a step outside 0 to `steps`, for both or none of `batch` and `method`, and as for
     `compress`.
@@ -101,14 +104,15 @@ def auto(
         known = _Memory(automatic.held(known.numbers))
         if not is_due:
             return Look(model, opt_state, known, "the cut holds")
-    return _look(model, opt_state, method or Data(batch=batch), loss, dial, known, seen)
+    losses = loss, training_loss
+    return _look(model, opt_state, method or Data(batch=batch), losses, dial, known, seen)
 
 
 def _look(
     model: PyTree,
     opt_state: PyTree,
     method: AbstractMethod,
-    loss: Callable[..., Any],
+    losses: tuple[Callable[..., Any], Callable[..., Any] | None],
     dial: Dial,
     known: _Memory,
     seen: Seen,
@@ -124,8 +128,9 @@ def _look(
         made_by.append(automatic.decision(dial, memory, seen, asked, demanded))
         return made_by[-1].ranks
 
+    held_back, training = losses
     policy = Decided(
-        lambda model: float(loss(model)),
+        held_back if training is None else on_training_too(held_back, training, model, seen.loss),
         asked.rise,
         decide,
         enough=None if dial.speed is None else enough_for(model, dial.speed),

@@ -26,7 +26,7 @@ from compress.policies.automatic import (
     verdict,
 )
 from compress.policies.search import Decided
-from compress.shrink.auto import enough_for
+from compress.shrink.auto import _Memory, enough_for
 from zoo import LRU
 
 STEPS = 1000
@@ -345,6 +345,18 @@ def test_the_search_finds_the_fewest_states_within_the_rise(getkey):
     assert loss(cut.cut.after) <= 1.5e-4
     # and no further than is enough
     assert sizes[-1] < states(1e-2, lambda ranks: ranks[0] <= 20) <= 20
+
+
+@pytest.mark.parametrize(("each", "fewest"), [(None, 1), (0.0, 1), (0.1, 20)])
+def test_a_loop_may_give_training_data_too(each, fewest, getkey):
+    """A rise of 0.1 is allowed, so 0.4 on training data, where each state less costs `each`."""
+    layer = LRU.init(d_model=3, d_state=24, key=getkey())
+    how: dict = {"steps": 100, "trivial": 2.0, "method": WhiteNoise(), "unit": 40.0}
+    if each is not None:
+        how["training_loss"] = lambda layer: each * (24 - layer.d_state)
+    known = _Memory(Memory(looks=((65, 0.5),)))
+    made = auto(layer, step=85, loss=lambda layer: 0.5, memory=known, **how)
+    assert made.model.d_state == fewest
 
 
 def test_enough_counts_weights(getkey):

@@ -191,11 +191,15 @@ def test_where_accuracy_counts_it_may_not_fall():
     split = Split(np.zeros((8, 4, 1), np.float32), labels)
     task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
     auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
-    sums, seen = iter([totals(4, 8), totals(4, 6)]), auto.seen(850, (4,), lambda _: totals(8, 8))
-    asked = automatic.Question(0.02, 1.0)
-    policy = auto.search(None, seen, asked, lambda *_: next(sums), lambda x: x)
+    asked, seen = automatic.Question(0.02, 1.0), auto.seen(850, (4,), lambda _: totals(8, 8))
+    held_back = iter([totals(4, 8), totals(4, 6)])
+
+    def sums(model, of):
+        return next(held_back) if of is auto.judged else totals(8, 8)
+
+    policy = auto.search(None, seen, asked, sums, lambda x: x)
     assert policy.now == 1.0
-    assert policy.loss(None) == 0.5
+    assert policy.loss(None) == 1.0  # not 0.5, since that on training data stays
     assert policy.loss(None) == pytest.approx(1.0 + 2 * 0.02)  # it falls twice as far as it may
 
 
@@ -253,7 +257,23 @@ def test_the_last_cut_is_confirmed_on_more_sequences():
         policy = auto.search(None, seen, asked, sums, lambda ranks: ranks)
         found[step] = policy.choose([np.geomspace(1, 1e-3, 16)], lambda ranks: ranks)
     assert found == {500: [1], 850: [8]}  # 1, 2, 3, 4, 5, 6, 8
-    assert set(used) == {8, 32}
+    assert set(used) == {2, 8, 32}
+
+
+def test_a_cut_that_training_data_notice_is_none():
+    """The loss on them may rise four times as far, by 0.08 from 1 to 1.08."""
+    split = Split(np.zeros((8, 4, 1), np.float32), np.zeros(8, np.int32))
+    task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
+    asked, seen = automatic.Question(0.02, 1.0), auto.seen(850, (16,), lambda _: totals(8, 8))
+
+    def sums(ranks, of):  # the fewer states, the better by held-back data
+        trained = 8 + (16 - ranks[0]) / 16 if isinstance(ranks, list) else 8
+        return totals(4 if of is auto.judged else trained if of is auto.weighed else 8, 8)
+
+    policy = auto.search(None, seen, asked, sums, lambda ranks: ranks)
+    kept = policy.choose([np.geomspace(1, 1e-3, 16)], lambda ranks: list(ranks))
+    assert kept == [6]  # 8 + 10/16 is 1.078 for each of 8
 
 
 def test_programs_for_few_steps_are_not_compiled():

@@ -25,12 +25,13 @@ from compress.policies.automatic import (
     trial_steps,
     verdict,
 )
-from compress.policies.search import Decided
+from compress.policies.search import Decided, on_training_too
 from compress.shrink.auto import enough_for
 from data.task import Split, Task
 
 from ..model.objective import OBJECTIVES, Totals
 from ..settings.config import CompressionConfig, RunConfig
+from .reduction import calibration_split
 from .trivial import trivial_loss
 
 
@@ -39,7 +40,8 @@ class Automatic:
 
     `judged` are the sequences of the validation split whose loss decides: four times as many as
     states are weighed on. The last cut cannot be made good by training. It is confirmed on
-    `decisive`, four times as many again.
+    `decisive`, four times as many again. On the sequences `weighed` for the states, which are
+    trained on, a cut must not change much either.
     """
 
     def __init__(self, config: RunConfig[Any, Any], task: Task):
@@ -48,6 +50,7 @@ class Automatic:
         validation, size = task.splits["validation"], JUDGED * config.compression.calibration
         self.judged = _chosen(config, validation, size)
         self.decisive = _chosen(config, validation, JUDGED * size)
+        self.weighed = calibration_split(config, task.splits["train"])
         self.memory = Memory()
         self.stops = tuple(sorted({*look_steps(config.steps), *trial_steps(config.steps)}))
         self._task, self._total = task, config.steps
@@ -156,19 +159,24 @@ class Automatic:
 
         `sums(model, split)` are those over `split`, `seen` is the latest result of that method.
         Where accuracy counts, it may not fall further than the loss may rise, give or take one
-        sequence.
+        sequence. What is trained on may not notice the cut much either (`on_training_too`).
         """
         assert self._value is not None
-        speed = self.dial.speed
+        speed, now = self.dial.speed, float(seen.loss)
+        held_back = self._loss(asked, sums, self.judged, (now, self._value))
+
+        def training(smaller: Any) -> float:
+            return self._objective.report(sums(smaller, self.weighed))["loss"]
+
         return Decided(
-            self._loss(asked, sums, self.judged, (seen.loss, self._value)),
+            on_training_too(held_back, training, model, now),
             asked.rise,
             decide,
             self._across,
             None if speed is None else enough_for(model, speed),
             close=asked.close,
             most=asked.most,
-            now=float(seen.loss),
+            now=now,
             guess=self.memory.guess,
             confirm=self._loss(asked, sums, self.decisive) if seen.is_late else None,
         ).gated(1.0)
