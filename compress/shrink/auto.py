@@ -61,11 +61,10 @@ def auto(
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
-    Call it after every step or every few steps. It inspects the model nine or ten times in a run,
-    and does nothing in between. A look checks whether the model has learned anything, whether
-    learning has slowed down, and how few states keep the loss (`compress.policies.automatic`). If
-    the loss has not recovered a twentieth of the run later, a later call takes the cut back: it
-    returns the model and the state from before the cut.
+    Call it after every few steps. It inspects the model nine or ten times in a run: has anything
+    been learned, has learning slowed, how few states keep the loss (`compress.policies.automatic`)?
+    If the loss has not recovered a twentieth of the run later, a later call takes the cut back, and
+    returns the model and the state from before it.
 
     - `loss(model)`: on sequences that are neither trained on nor in `batch`, always the same ones;
     - `trivial`: the loss of the best constant answer on them, such as log(classes);
@@ -74,8 +73,8 @@ def auto(
     - `dial`: the loss that may be given up (`Dial()`: 0.5 %);
     - `unit`: the loss that 100 % of the dial stands for: 1 for a cross-entropy where accuracy
       counts; the loss itself by default;
-    - `training_loss(model)`: on sequences that are trained on. It may rise four times as far as
-      `loss`, so that an overfitted model is not cut to what held-back sequences alone need.
+    - `training_loss(model)`: on sequences that are trained on; it may rise four times as far. Else
+      an overfitted model is cut to what held-back sequences alone need.
 
     ValueError for a step outside 0 to `steps`, for both or none of `batch` and `method`, and as for
     `compress`.
@@ -88,8 +87,7 @@ def auto(
     known = _Memory(Memory()) if memory is None else memory
     dial = dial or Dial()
     is_due = automatic.is_due(known.numbers, step, steps)
-    trial = known.numbers.on_trial
-    is_judged = trial is not None and step >= trial.step + max(1, round(automatic.TRIAL * steps))
+    is_judged = _is_judged(known.numbers, step, steps)
     if not is_due and not is_judged:
         return Look(model, opt_state, known, None)
     now = float(loss(model))
@@ -104,8 +102,14 @@ def auto(
         known = _Memory(automatic.held(known.numbers))
         if not is_due:
             return Look(model, opt_state, known, "the cut holds")
-    losses = loss, training_loss
-    return _look(model, opt_state, method or Data(batch=batch), losses, dial, known, seen)
+    weigh = method or Data(batch=batch)
+    return _look(model, opt_state, weigh, (loss, training_loss), dial, known, seen)
+
+
+def _is_judged(memory: Memory, step: int, steps: int) -> bool:
+    """Whether the trial of a cut ends now."""
+    trial = memory.on_trial
+    return trial is not None and step >= trial.step + max(1, round(automatic.TRIAL * steps))
 
 
 def _look(
