@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from zoo import AbstractMambaSSM
 
+from ..linear.data_gramians import counted
 from ..numerics.precision import of_numpy, widen
 from .moments import Part, channel_gradients, forward, parts
 
@@ -56,7 +57,8 @@ class Refit:
     ):
         self._layer = layer
         if gradients is not None:  # of any size, while single precision is not
-            gradients = np.asarray(gradients, np.float64)
+            inside = counted(inputs, lengths)[..., None]
+            gradients = np.where(inside, np.asarray(gradients, np.float64), 0)
             gradients = gradients / max(np.max(np.abs(gradients)), np.finfo(float).tiny)
         self._parts = partial(parts, inputs, gradients, layer.eigenvalues.size, lengths)
         self._is_small = math.prod(np.shape(inputs)[:2]) * len(layer.eigenvalues) <= KEPT
