@@ -170,28 +170,28 @@ def is_due(memory: Memory, step: int, steps: int) -> bool:
     return not is_over and any(last < at <= step for at in look_steps(steps))
 
 
+def trial_end(step: int, steps: int) -> int:
+    """The step after which a cut at `step` is judged."""
+    return min(step + max(1, round(TRIAL * steps)), steps)
+
+
 def trial_steps(steps: int) -> tuple[int, ...]:
     """The steps after which a cut may have to be judged."""
-    length = max(1, round(TRIAL * steps))
-    return tuple(sorted({min(step + length, steps) for step in look_steps(steps)}))
+    return tuple(sorted({trial_end(step, steps) for step in look_steps(steps)}))
 
 
 def noted(memory: Memory, seen: Seen) -> Memory:
     """`memory` with this look, at which a cut is tried."""
-    return replace(
-        memory,
-        looks=(*memory.looks, (seen.step, seen.loss)),
-        waits=False,
-        was_clearly_better=memory.was_clearly_better or seen.clearly_better,
-    )
+    looks = (*memory.looks, (seen.step, seen.loss))
+    better = memory.was_clearly_better or seen.clearly_better
+    return replace(memory, looks=looks, waits=False, was_clearly_better=better)
 
 
 def has_learned(memory: Memory, seen: Seen) -> bool:
     """Whether the model knows now, or knew at a look, what no trivial answer does."""
     best = min([seen.loss, *(loss for _, loss in memory.looks)])
-    by_loss = best <= CLEARLY_LEARNED * seen.trivial
-    by_both = best <= LEARNED * seen.trivial and seen.beats_baselines
-    return by_loss or by_both or seen.clearly_better or memory.was_clearly_better
+    share = LEARNED if seen.beats_baselines else CLEARLY_LEARNED
+    return best <= share * seen.trivial or seen.clearly_better or memory.was_clearly_better
 
 
 def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:

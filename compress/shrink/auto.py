@@ -76,8 +76,7 @@ def auto(
     - `training_loss(model)`: on sequences that are trained on; it may rise four times as far. Else
       an overfitted model is cut to what held-back sequences alone need.
 
-    ValueError for a step outside 0 to `steps`, for both or none of `batch` and `method`, and as for
-    `compress`.
+    ValueError for a step outside 0 to `steps`, both or none of `batch` and `method`; as `compress`.
     """
     if not 0 <= step <= steps:
         raise ValueError(f"`step` must be in 0 to steps={steps}, got {step}")
@@ -87,7 +86,8 @@ def auto(
     known = _Memory(Memory()) if memory is None else memory
     dial = dial or Dial()
     is_due = automatic.is_due(known.numbers, step, steps)
-    is_judged = _is_judged(known.numbers, step, steps)
+    trial = known.numbers.on_trial
+    is_judged = trial is not None and step >= automatic.trial_end(trial.step, steps)
     if not is_due and not is_judged:
         return Look(model, opt_state, known, None)
     now = float(loss(model))
@@ -104,12 +104,6 @@ def auto(
             return Look(model, opt_state, known, "the cut holds")
     weigh = method or Data(batch=batch)
     return _look(model, opt_state, weigh, (loss, training_loss), dial, known, seen)
-
-
-def _is_judged(memory: Memory, step: int, steps: int) -> bool:
-    """Whether the trial of a cut ends now."""
-    trial = memory.on_trial
-    return trial is not None and step >= trial.step + max(1, round(automatic.TRIAL * steps))
 
 
 def _look(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from compress.policies.automatic import (
-    TRIAL,
     Decision,
     Dial,
     Memory,
@@ -22,6 +21,7 @@ from compress.policies.automatic import (
     noted,
     question,
     taken_back,
+    trial_end,
     trial_steps,
     verdict,
 )
@@ -72,9 +72,7 @@ class Automatic:
     def is_judged(self, step: int) -> bool:
         """Whether the trial of a cut ends after `step`."""
         trial = self.memory.on_trial
-        return trial is not None and step >= min(
-            trial.step + max(1, round(TRIAL * self._total)), self._total
-        )
+        return trial is not None and step >= trial_end(trial.step, self._total)
 
     def seen(
         self,
