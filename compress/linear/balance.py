@@ -22,6 +22,7 @@ from ..numerics.threads import one_blas_thread
 from .hankel import (
     Form,
     balanced_factor,
+    balanced_generators,
     check_system,
     error_bound,
     hankel_matrix,
@@ -211,23 +212,24 @@ def gramian_factors(
     log_lam, B, C = double_arrays(lti)
     # States without input and output are never a pivot: rows and columns in use are the system's.
     (log_lam, B), (_, C) = padded(log_lam, B), padded(log_lam, C.T)
-    arrays = log_lam, B, C.T
+    with jax.enable_x64(True):
+        of_P, of_Q, scale = _generators_jit(form, log_lam, B, C.T)
+    scale = np.asarray(scale)[:n, None]
 
-    def factor(gramian):
+    def factor(generator):
         with jax.enable_x64(True):
-            L, rank, scale = map(np.asarray, _factor_jit(form, gramian, tolerance, *arrays))
+            L, rank = map(np.asarray, _factor_jit(form, tolerance, *generator))
         # one column at least, so that a system whose output is zero needs no other way
-        return L[:n, : max(rank, 1)], scale[:n, None]
+        return L[:n, : max(rank, 1)]
 
     # The recursions are sequences of small steps that leave other cores idle.
     with ThreadPoolExecutor(1) as other:
-        observability = other.submit(factor, "Q")
-        Lp, scale = factor("P")
-        Lq, _ = observability.result()
-    return Lp * scale, Lq / scale
+        observability = other.submit(factor, of_Q)
+        return factor(of_P) * scale, observability.result() / scale
 
 
-_factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1, 2))
+_generators_jit = jax.jit(balanced_generators, static_argnums=0)
+_factor_jit = jax.jit(balanced_factor, static_argnums=(0, 1))
 
 
 class _Basis:

@@ -129,34 +129,35 @@ def balanced_factors(form: Form, log_lam, B, C):
 
     The factors of P and Q themselves are scale[:, None] * Lp and Lq / scale[:, None].
     """
-    Lp, _, scale = balanced_factor(form, "P", 0.0, log_lam, B, C)
-    Lq, _, _ = balanced_factor(form, "Q", 0.0, log_lam, B, C)
-    return Lp, Lq, scale
+    of_P, of_Q, scale = balanced_generators(form, log_lam, B, C)
+    return balanced_factor(form, 0.0, *of_P)[0], balanced_factor(form, 0.0, *of_Q)[0], scale
 
 
-def balanced_factor(form: Form, gramian: Literal["P", "Q"], tolerance: float, log_lam, B, C):
-    """One of these factors, the number of its columns in use, and the scale.
+def balanced_generators(form: Form, log_lam, B, C):
+    """The eigenvalues and the generator of each of these factors, for `balanced_factor`, and the
+    scale.
 
-    For form="real" it is a factor of the doubled system, without the conjugates' rows. Scaling by
-    powers of two is exact. It makes the order of pivots and the effect of `tolerance` independent
-    of the scaling of the states. Computed in double precision.
-
-    Only inside `jax.enable_x64(True)`.
+    Scaling by powers of two is exact. It makes the order of pivots and the effect of `tolerance`
+    independent of the scaling of the states. Only inside `jax.enable_x64(True)`.
     """
     log_lam, B, C = in_double(log_lam, B, C)
     weight_B, weight_C = modal_weights(log_lam, B), modal_weights(log_lam, jnp.conj(C.T))
     both = (weight_B > 0) & (weight_C > 0)
     ratio = jnp.where(both, weight_B, 1) / jnp.where(both, weight_C, 1)
     scale = _power_of_two(jnp.rint(jnp.log2(ratio) / 4))
-    if gramian == "P":
-        generator = B / scale[:, None]
-    else:
-        log_lam, generator = jnp.conj(log_lam), jnp.conj(C.T) * scale[:, None]
-        if form == "real":
-            generator = generator / 2  # y = Re(C x) is (C x + C* x*) / 2
+    of_Q = jnp.conj(C.T) * scale[:, None]
+    if form == "real":
+        of_Q = of_Q / 2  # y = Re(C x) is (C x + C* x*) / 2
+    return (log_lam, B / scale[:, None]), (jnp.conj(log_lam), of_Q), scale
+
+
+def balanced_factor(form: Form, tolerance: float, log_lam, generator):
+    """One of these factors, and the number of its columns in use: the same program for both.
+
+    For form="real" it is a factor of the doubled system, without the conjugates' rows.
+    """
     factor = gramian_factor if form == "complex" else real_gramian_factor
-    L, rank = factor(log_lam, generator, tolerance=tolerance)
-    return L, rank, scale
+    return factor(log_lam, generator, tolerance=tolerance)
 
 
 def _power_of_two(k):

@@ -1,5 +1,5 @@
 """The decisions of the automatic mode, as functions of numbers alone. A run is inspected a few
-times (`LOOKS`). A look checks whether anything has been learned and whether learning has slowed
+times (`.looks`). A look checks whether anything has been learned and whether learning has slowed
 down. If it has so at two looks, the caller searches for the fewest states within the dial. A cut is
 on trial for a twentieth of the run, and is taken back if the loss on held-back data has risen.
 
@@ -8,20 +8,12 @@ loss that stays, and makes the model small.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 from .dial import Dial
-
-LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.85, 0.9)
-"""The looks, as shares of the run. The last one is only for a late cut that has been taken back, or
-that was not tried."""
-LATE = 0.85
-"""The look from which on a cut leaves no spare states for further learning."""
-TRIAL = 0.05
-"""Share of the run for which a cut is on trial."""
+from .looks import LATE, PACE, TRIAL, Memory, OnTrial, Seen, look_steps, noted
 
 LEARNED, CLEARLY_LEARNED = 0.95, 0.9
 """Something has been learned when the loss is below the first share of a constant answer's and
@@ -43,88 +35,6 @@ BOLD = 4.0
 """The loss that further training can recover, in units of the dial, with `smallest`."""
 
 SLOWED = "learning has slowed down; one more look before a cut is tried"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The numbers of a run at a look."""
-
-    step: int
-    """Steps done."""
-    steps: int
-    """Steps of the whole run."""
-    sizes: tuple[int, ...]
-    """States of each layer."""
-    loss: float | int
-    """On held-back sequences, the same at every look."""
-    trivial: float | int
-    """The loss of the best constant answer on them."""
-    unit: float | int
-    """The loss that 100 % of the dial mean."""
-    beats_baselines: bool = True
-    """Whether the model is better than every trivial predictor that is known."""
-    clearly_better: bool = False
-    """Whether it is so by more than chance, whatever the loss of an overconfident model."""
-    pays: bool = True
-    """Whether a program for fewer states could earn its compilation in the rest of the run."""
-
-    @property
-    def progress(self) -> float:
-        """The share of the run that is done."""
-        return self.step / self.steps
-
-    @property
-    def is_late(self) -> bool:
-        """Whether little training is left."""
-        return self.progress >= LATE - 1e-9
-
-
-@dataclass(frozen=True)
-class OnTrial:
-    """A cut that may still be taken back."""
-
-    step: int
-    loss: float | int
-    """Before the cut."""
-    sizes: tuple[int, ...]
-    """Before the cut."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The memory of earlier looks. `plain` and `of` convert it to JSON and back."""
-
-    looks: tuple[tuple[int, float], ...] = ()
-    """Step and loss of every look."""
-    slowed: bool = False
-    """Whether learning had slowed down at a look since the last cut."""
-    guess: int | None = None
-    """About how many states will be needed, where that is known."""
-    on_trial: OnTrial | None = None
-    cut_at: int | None = None
-    """The step of the last cut that has not been taken back."""
-    taken_back: int = 0
-    failed_at: int | None = None
-    """The step of the last cut that has been taken back."""
-    waits: bool = False
-    """Whether the last look tried no cut."""
-    was_clearly_better: bool = False
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> "Memory":
-        """From what `plain` gave, through JSON or not; a new one from None."""
-        if plain is None:
-            return cls()
-        known = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
-        trial = known.get("on_trial")
-        if trial is not None:
-            known["on_trial"] = OnTrial(trial["step"], trial["loss"], tuple(trial["sizes"]))
-        known["looks"] = tuple((step, loss) for step, loss in plain["looks"])
-        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -155,36 +65,16 @@ class Decision:
     memory: Memory
 
 
-def look_steps(steps: int) -> tuple[int, ...]:
-    """The steps after which a run of so many steps is looked at."""
-    return tuple(sorted({round(share * steps) for share in LOOKS} - {0, steps}))
-
-
-def is_due(memory: Memory, step: int, steps: int) -> bool:
-    """Whether a look is due when `step` of `steps` steps are done. After the late look there is
-    another one only if it tried no cut, or if its cut has been taken back.
+def is_due(dial: Dial, memory: Memory, step: int, steps: int) -> bool:
+    """Whether a look is due when `step` of `steps` steps are done. Where no cut can be made before
+    the end, looks before `PACE` are left out. After the late look there is another one only if it
+    tried no cut, or if its cut has been taken back.
     """
     last, late = (memory.looks[-1][0] if memory.looks else 0), LATE * steps - 1e-9
     has_failed = memory.failed_at is not None and memory.failed_at >= late
     is_over = last >= late and not (memory.waits or has_failed)
-    return not is_over and any(last < at <= step for at in look_steps(steps))
-
-
-def trial_end(step: int, steps: int) -> int:
-    """The step after which a cut at `step` is judged."""
-    return min(step + max(1, round(TRIAL * steps)), steps)
-
-
-def trial_steps(steps: int) -> tuple[int, ...]:
-    """The steps after which a cut may have to be judged."""
-    return tuple(sorted({trial_end(step, steps) for step in look_steps(steps)}))
-
-
-def noted(memory: Memory, seen: Seen) -> Memory:
-    """`memory` with this look, at which a cut is tried."""
-    looks = (*memory.looks, (seen.step, seen.loss))
-    better = memory.was_clearly_better or seen.clearly_better
-    return replace(memory, looks=looks, waits=False, was_clearly_better=better)
+    first = 0 if _only_late(dial, memory) is None else round(PACE * steps)
+    return not is_over and any(last < at <= step and at >= first for at in look_steps(steps))
 
 
 def has_learned(memory: Memory, seen: Seen) -> bool:
@@ -210,16 +100,9 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
             return fast  # the states that are learned last would go first
         rise = (1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit
         return Question(rise, 1.0, HARDLY)
-    if memory.taken_back and not dial.smallest:
-        return "a cut has been taken back: no further cut before the end"
-    if memory.cut_at is not None and dial.speed is None and not dial.smallest:
-        return "an early cut has been made: no further cut before the end"
-    if memory.taken_back > 1:
-        return "two cuts have been taken back: no further cut before the end"
-    if not seen.pays and not dial.smallest:
-        return "too little is left for a program of fewer states: no cut before the end"
-    if fast is not None:
-        return fast
+    never = _only_late(dial, replace(memory, pays=seen.pays))
+    if never is not None or fast is not None:
+        return never or fast
     if not memory.slowed:
         return SLOWED
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE
@@ -288,16 +171,18 @@ def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
     )
 
 
-def held(memory: Memory) -> Memory:
-    """`memory` after the cut on trial has been found to hold."""
-    return replace(memory, on_trial=None)
-
-
-def taken_back(memory: Memory) -> Memory:
-    """`memory` after a cut has been taken back; `memory` may be from before that cut."""
-    failed = memory.looks[-1][0] if memory.on_trial is None else memory.on_trial.step
-    again = memory.taken_back + 1
-    return replace(memory, on_trial=None, slowed=False, taken_back=again, failed_at=failed)
+def _only_late(dial: Dial, memory: Memory) -> str | None:
+    """Why no cut can be made before the end any more, None if one can."""
+    if memory.taken_back > dial.smallest:
+        cuts = "two cuts have" if dial.smallest else "a cut has"
+        return f"{cuts} been taken back: no further cut before the end"
+    if dial.smallest:
+        return None
+    if memory.cut_at is not None and dial.speed is None:
+        return "an early cut has been made: no further cut before the end"
+    if not memory.pays:
+        return "too little is left for a program of fewer states: no cut before the end"
+    return None
 
 
 def _still_learns(memory: Memory, seen: Seen) -> str | None:

@@ -33,9 +33,10 @@ RIDGE = 1e-2
 """Share of each entry's own moment that is added to it, so that directions with little data stay
 unchanged."""
 
-FEWEST = 8
-"""Sizes up to this, and up to the same power of two above it, share a program: the others' states
-stay zero."""
+FEWEST, SHARED = 8, 64
+"""Layers of up to the first, or up to the same power of two above it, share a program: the others'
+states stay zero. Cuts of a layer of up to the second have one program too, which takes less time
+than to compile or to load another one."""
 
 KEPT = 2**22
 """Most numbers of a layer's outputs, over sequences, samples and channels, that are kept."""
@@ -69,7 +70,8 @@ class Refit:
     ) -> Float[np.ndarray, "G N r"]:
         """The V that fits the outputs of `reduced`, which is the layer with h near `V` g."""
         G, N, r = V.shape
-        most, states = _shared_size(N), _shared_size(r)
+        most = _shared_size(N)
+        states = most if most <= SHARED else _shared_size(r)
         with jax.enable_x64(True):
             wide = widen(_with_idle_states(self._layer, most - N))
             small = widen(_with_idle_states(reduced, states - r))

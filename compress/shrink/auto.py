@@ -15,8 +15,9 @@ from ..methods import AbstractMethod, Data
 from ..model.layers import layers_of
 from ..model.stacks import unstacked
 from ..plans import Plan
-from ..policies import automatic
-from ..policies.automatic import Dial, Memory, Seen
+from ..policies import automatic, looks
+from ..policies.dial import Dial
+from ..policies.looks import Memory, Seen
 from ..policies.search import Decided, on_training_too
 from . import compress, plan
 
@@ -61,7 +62,7 @@ def auto(
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
-    Call it after every few steps. It inspects the model nine or ten times in a run: has anything
+    Call it after every few steps. It inspects the model up to ten times in a run: has anything
     been learned, has learning slowed, how few states keep the loss (`compress.policies.automatic`)?
     If the loss has not recovered a twentieth of the run later, a later call takes the cut back, and
     returns the model and the state from before it.
@@ -85,9 +86,9 @@ def auto(
         raise ValueError(f"one of `batch` and `method` must be given, got {given}")
     known = _Memory(Memory()) if memory is None else memory
     dial = dial or Dial()
-    is_due = automatic.is_due(known.numbers, step, steps)
+    is_due = automatic.is_due(dial, known.numbers, step, steps)
     trial = known.numbers.on_trial
-    is_judged = trial is not None and step >= automatic.trial_end(trial.step, steps)
+    is_judged = trial is not None and step >= looks.trial_end(trial.step, steps)
     if not is_due and not is_judged:
         return Look(model, opt_state, known, None)
     now = float(loss(model))
@@ -96,10 +97,10 @@ def auto(
         fails = automatic.verdict(dial, known.numbers, seen)
         if fails is not None:
             assert known.before is not None
-            numbers = automatic.taken_back(known.numbers)
+            numbers = looks.taken_back(known.numbers)
             before, state = known.before
             return Look(before, state, _Memory(numbers), f"cut taken back: {fails}")
-        known = _Memory(automatic.held(known.numbers))
+        known = _Memory(looks.held(known.numbers))
         if not is_due:
             return Look(model, opt_state, known, "the cut holds")
     weigh = method or Data(batch=batch)
@@ -141,7 +142,7 @@ def _look(
     (made,) = made_by
     if all(row.cut is None for row in planned.layers):
         # where something was to be cut, ties have kept it all
-        numbers = made.memory if made.ranks is None else automatic.noted(memory, seen)
+        numbers = made.memory if made.ranks is None else looks.noted(memory, seen)
         return Look(model, opt_state, replace(known, numbers=numbers), made.why)
     smaller, smaller_state = compress(model, opt_state, plan=planned)
     after = _Memory(made.memory, (model, opt_state))

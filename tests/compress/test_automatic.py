@@ -11,19 +11,21 @@ import pytest
 from compress import Dial, Rank, WhiteNoise, auto, plan
 from compress.policies.automatic import (
     SLOWED,
+    Question,
+    decision,
+    is_due,
+    question,
+    verdict,
+)
+from compress.policies.looks import (
     Memory,
     OnTrial,
-    Question,
     Seen,
-    decision,
     held,
-    is_due,
     look_steps,
     noted,
-    question,
     taken_back,
     trial_steps,
-    verdict,
 )
 from compress.policies.search import Decided
 from compress.shrink.auto import _Memory, enough_for
@@ -196,9 +198,9 @@ def test_swings_of_a_large_loss_excuse_no_doubling_of_a_small_one():
 
 
 def test_the_last_look_is_only_for_a_late_cut_that_has_failed_or_was_not_tried():
-    assert is_due(remembered(1.0), 100, STEPS)
-    assert not is_due(remembered(1.0), 99, STEPS)
-    assert is_due(remembered(1.0), 210, STEPS)  # late, in a loop of one's own
+    assert is_due(Dial(), remembered(1.0), 100, STEPS)
+    assert not is_due(Dial(), remembered(1.0), 99, STEPS)
+    assert is_due(Dial(), remembered(1.0), 210, STEPS)  # late, in a loop of one's own
     fast = decision(Dial(), remembered(*[2.0] * 8), seen(850, 1.0), "learning is fast").memory
     for memory, due in (
         (remembered(*[1.0] * 9), False),
@@ -206,7 +208,27 @@ def test_the_last_look_is_only_for_a_late_cut_that_has_failed_or_was_not_tried()
         (failed(850), True),
         (fast, True),
     ):
-        assert is_due(memory, 900, STEPS) == due
+        assert is_due(Dial(), memory, 900, STEPS) == due
+
+
+@pytest.mark.parametrize(
+    ("dial", "more", "due"),
+    [
+        (Dial(), {}, True),
+        (Dial(), {"pays": False}, False),
+        (Dial(), {"cut_at": 50}, False),
+        (Dial(), {"taken_back": 1}, False),
+        (Dial(speed=2), {"cut_at": 50}, True),
+        (Dial(speed=2), {"pays": False}, False),
+        (Dial(smallest=True), {"pays": False, "cut_at": 50, "taken_back": 1}, True),
+        (Dial(smallest=True), {"taken_back": 2}, False),
+    ],
+)
+def test_looks_at_which_no_cut_can_be_made_are_left_out(dial, more, due):
+    memory = remembered(2.0, 1.0, **more)
+    assert is_due(dial, memory, 150, STEPS) == due
+    assert is_due(dial, memory, 640, STEPS) == due
+    assert is_due(dial, memory, 650, STEPS)  # the pace before the late look
 
 
 def test_memory_goes_through_json():

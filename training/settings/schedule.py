@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from compress.policies.automatic import look_steps
+from compress.policies.looks import look_steps
 
 from .config import CompressionConfig, OptimizerConfig, RunConfig
 

@@ -9,21 +9,23 @@ import numpy as np
 
 from compress.policies.automatic import (
     Decision,
-    Dial,
-    Memory,
     Question,
-    Seen,
     decision,
     has_learned,
-    held,
     is_due,
+    question,
+    verdict,
+)
+from compress.policies.dial import Dial
+from compress.policies.looks import (
+    Memory,
+    Seen,
+    held,
     look_steps,
     noted,
-    question,
     taken_back,
     trial_end,
     trial_steps,
-    verdict,
 )
 from compress.policies.search import Decided, on_training_too
 from compress.shrink.auto import enough_for
@@ -67,7 +69,7 @@ class Automatic:
 
     def is_due(self, step: int) -> bool:
         """Whether a look is due after `step`."""
-        return is_due(self.memory, step, self._total)
+        return is_due(self.dial, self.memory, step, self._total)
 
     def is_judged(self, step: int) -> bool:
         """Whether the trial of a cut ends after `step`."""

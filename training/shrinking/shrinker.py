@@ -19,7 +19,7 @@ from compress import (
     Rank,
     Ranks,
 )
-from compress.policies.automatic import Memory
+from compress.policies.looks import Memory
 from data.task import Split
 
 from ..model.network import layer_sizes
