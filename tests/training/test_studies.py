@@ -26,7 +26,7 @@ from training.studies import STUDIES, Study, Variant, plan_runs
 from training.studies.app import StudyCommand, execute_study
 from training.studies.cost import estimate
 from training.studies.options import UNCOMPRESSED
-from training.studies.record import RECORDS, finished_runs, keep_record
+from training.studies.record import RECORDS, finished_runs, keep_record, make_record
 from training.studies.rows import rows_of, wall_seconds
 from training.studies.runner import QUICKLY_COMPILED, StudyRunner, hardware_slots
 from training.studies.study import final_state
@@ -131,6 +131,25 @@ def test_what_a_run_builds_on_is_part_of_what_it_cost(finished):
         assert wall_seconds(records[name]) > teacher
     taught = finished.runs / "taught-seed0" / "config.yaml"
     assert f"teacher: {finished.runs / 'uncompressed-seed0'}" in taught.read_text()
+
+
+def test_records_of_a_study_over_several_tasks_keep_ends_alone(finished):
+    (planned,) = [run for run in plan_runs(TINY, "cpu", [0]) if run.name == "compressed-seed0"]
+    of_one, of_many = (
+        make_record(
+            replace(planned, variant=replace(planned.variant, task=task)),
+            finished.runs / planned.name,
+            {},
+            {},
+        )
+        for task in (None, "digits")
+    )
+    assert of_one["evaluations"]
+    assert of_one["spectra"]
+    assert not of_many["evaluations"]
+    assert not of_many["spectra"]
+    ends = of_one["summary"]["phases"][-1:]
+    assert of_many["summary"] == of_one["summary"] | {"phases": ends}
 
 
 def test_results_hold_a_table_for_people_and_one_for_programs_and_the_plots(finished):

@@ -13,8 +13,8 @@ RECORDS = "records.jsonl"
 """The file in a study's folder that holds the records of its runs, one line each."""
 
 SPECTRA = 12
-"""Spectra kept of a run, spread over its steps: of the first seed, and none in a study over several
-tasks. Figures show no others."""
+"""Spectra kept of a run, spread over its steps: of the first seed. Figures show no others. Of a
+study over several tasks, which has many runs, only ends are kept: no spectra, no evaluations."""
 
 
 def make_record(
@@ -35,8 +35,12 @@ def make_record(
     def named(name: str) -> list[dict[str, Any]]:
         return [event for event in events if event["event"] == name]
 
+    has_course = planned.variant.task is None
     spectra = named("spectrum")
-    curves = SPECTRA if planned.seed == 0 and planned.variant.task is None else 0
+    curves = SPECTRA if planned.seed == 0 and has_course else 0
+    summary = json.loads((folder / "summary.json").read_text())
+    if not has_course:
+        summary["phases"] = summary["phases"][-1:]
     kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(curves)}
     return {
         "variant": planned.variant.name,
@@ -49,10 +53,11 @@ def make_record(
         "config": config,
         "environment": json.loads((folder / "environment.json").read_text())
         | ({"shared": True} if shared else {}),
-        "summary": json.loads((folder / "summary.json").read_text()),
+        "summary": summary,
         "evaluations": [
             {k: v for k, v in event.items() if k not in ("event", "duration")}
             for event in named("eval")
+            if has_course
         ],
         "shrinks": [
             {
