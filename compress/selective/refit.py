@@ -33,10 +33,10 @@ RIDGE = 1e-2
 """Share of each entry's own moment that is added to it, so that directions with little data stay
 unchanged."""
 
-FEWEST, SHARED = 8, 64
-"""Layers of up to the first, or up to the same power of two above it, share a program: the others'
-states stay zero. Cuts of a layer of up to the second have one program too, which takes less time
-than to compile or to load another one."""
+FEWEST, SHARED = 8, 32
+"""Sizes up to the first, and up to the same power of two above it, share a program: the others'
+states stay zero. So do cuts to half of a layer's states or fewer, and up to the second: an idle
+state then takes less time than another program takes to be loaded."""
 
 KEPT = 2**22
 """Most numbers of a layer's outputs, over sequences, samples and channels, that are kept."""
@@ -71,7 +71,7 @@ class Refit:
         """The V that fits the outputs of `reduced`, which is the layer with h near `V` g."""
         G, N, r = V.shape
         most = _shared_size(N)
-        states = most if most <= SHARED else _shared_size(r)
+        states = max(_shared_size(r), min(most // 2, SHARED))
         with jax.enable_x64(True):
             wide = widen(_with_idle_states(self._layer, most - N))
             small = widen(_with_idle_states(reduced, states - r))

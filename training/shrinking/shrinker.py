@@ -32,6 +32,10 @@ from .reduction import Reduction
 TINY = 1e-300
 """Replaces the sum of HSVs that are all zero."""
 
+WATCHED = 64
+"""Sequences by which spectra are computed between cuts. Those for a cut are by all sequences for
+calibration."""
+
 
 class Shrinker:
     """Plans the shrinks of a run. `memory` is its whole state."""
@@ -54,6 +58,9 @@ class Shrinker:
         self.config = config.compression
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
         self.reduction = Reduction(config, calibration, shapes, method)
+        count = min(WATCHED, len(calibration))
+        rows = np.arange(count) * len(calibration) // count
+        self._watching = Reduction(config, calibration.select(rows), shapes, method)
         self.steps = shrink_steps(config.compression, config.steps)
         self._initial = layer_sizes(initial)
         self._own_policy = policy
@@ -90,8 +97,8 @@ class Shrinker:
         return adaptive and step == self.steps[-1]
 
     def spectra(self, model: Any, norm_state: eqx.nn.State) -> Plan:
-        """The HSVs of every layer, in a plan that cuts nothing."""
-        return self.reduction.plan(model, norm_state, Ranks(layer_sizes(model)))
+        """The HSVs of every layer, in a plan that cuts nothing: for those who watch."""
+        return self._watching.plan(model, norm_state, Ranks(layer_sizes(model)))
 
     def plan(
         self,
