@@ -93,16 +93,16 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
             f"nothing is learned yet that a trivial answer does not know: loss {seen.loss:.4g}, "
             f"{seen.trivial:.4g} with the best constant answer; idle states may still be needed"
         )
-    share = 0.5**memory.taken_back
+    share = 0.5**memory.taken_back * seen.certainty
     fast = _still_learns(memory, seen)
     if seen.is_late:
         if fast is not None and not dial.smallest:
             return fast  # the states that are learned last would go first
         rise = (1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit
         return Question(rise, 1.0, HARDLY)
-    never = _only_late(dial, replace(memory, pays=seen.pays))
-    if never is not None or fast is not None:
-        return never or fast
+    why_not = _only_late(dial, replace(memory, pays=seen.pays)) or fast
+    if why_not is not None:
+        return why_not
     if not memory.slowed:
         return SLOWED
     bold = dial.smallest and seen.progress + 2 * TRIAL < LATE

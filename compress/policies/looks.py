@@ -37,6 +37,8 @@ class Seen:
     """Whether it is so by more than chance, whatever the loss of an overconfident model."""
     pays: bool = True
     """Whether a program for fewer states could earn its compilation in the rest of the run."""
+    certainty: float | int = 1.0
+    """The share of the dial that a cut may use, at most 1: less where few sequences judge it."""
 
     @property
     def progress(self) -> float:

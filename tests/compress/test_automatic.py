@@ -211,6 +211,17 @@ def test_the_last_look_is_only_for_a_late_cut_that_has_failed_or_was_not_tried()
         assert is_due(Dial(), memory, 900, STEPS) == due
 
 
+def test_fewer_sequences_allow_less():
+    for step in (200, 850):
+        memory = remembered(*[1.0] * 8, slowed=True)
+        few, enough = (
+            question(Dial(), memory, replace(seen(step, 0.999), certainty=share))
+            for share in (0.5, 1.0)
+        )
+        assert few.rise == 0.5 * enough.rise
+        assert few.room == enough.room
+
+
 @pytest.mark.parametrize(
     ("dial", "more", "due"),
     [

@@ -221,6 +221,15 @@ def test_many_right_answers_show_learning_whatever_the_loss(baselines, right, cl
     assert Memory.of(kept.plain()).was_clearly_better is clearly
 
 
+@pytest.mark.parametrize(("number", "certainty"), [(32, 0.5), (128, 1.0), (10_000, 1.0)])
+def test_few_sequences_make_a_look_uncertain(number, certainty):
+    split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))
+    task = Task("made", 4, "real", 1, dict.fromkeys(SPLITS, split), 2)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=AUTO), task)
+    of_each = totals(8, 7)._replace(number=np.float32(number))
+    assert auto.seen(500, (4,), lambda _: of_each).certainty == pytest.approx(certainty)
+
+
 @pytest.mark.parametrize("step", [500, 1750])
 def test_late_looks_judge_learning_on_more_sequences(step):
     split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))

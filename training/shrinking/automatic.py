@@ -90,7 +90,8 @@ class Automatic:
         """
         if self._trivial is None:
             self._trivial = trivial_loss(self._task, self.judged)
-        measured = self._objective.report(measure(self.judged))
+        totals = measure(self.judged)
+        measured = self._objective.report(totals)
         loss, self._value = measured["loss"], measured[self._measure.key]
         seen = Seen(
             step,
@@ -102,6 +103,7 @@ class Automatic:
             beats_baselines=self._beats(self._value),
             clearly_better=self._clearly_beats(self._value, self.judged),
             pays=pays,
+            certainty=min(1.0, math.sqrt(float(totals.number) / ENOUGH)),
         )
         if not seen.is_late or not self._measure.is_share or has_learned(self.memory, seen):
             return seen
@@ -219,6 +221,9 @@ def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
 JUDGED = 4
 """Sequences that decide, for each one that states are weighed on; and those that confirm the last
 cut, for each of the former."""
+ENOUGH = 128
+"""Sequences, or their steps, that can judge a rise of the loss by the dial. Where there are fewer,
+their mean is less certain, and a cut may cost less, by the root of their share."""
 CHANCE = 3.0
 """Standard errors that no trivial predictor has above its share by chance."""
 JUDGED_STREAM = 7

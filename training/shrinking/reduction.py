@@ -1,5 +1,6 @@
 """Weighing, cuts and certificates of a run's layers, as configured."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -16,9 +17,10 @@ from compress import (
     plan,
     verify,
 )
+from compress.linear.data_gramians import sample_count
 from compress.linear.hankel import Form
 from compress.methods import Recorded
-from compress.model.record import record
+from compress.model.record import SLICE, record
 from compress.numerics.threads import in_threads
 from data.task import Batch, Split
 from zoo.masks import within
@@ -38,6 +40,19 @@ def calibration_split(config: RunConfig[Any, Any], train: Split) -> Split:
     size = min(config.compression.calibration, len(train))
     rows = np.sort(rng.choice(len(train), size, replace=False))
     return train.select(rows)
+
+
+def watched_split(calibration: Split, states: int) -> Split:
+    """The sequences of `calibration` by which layers of so many states are watched between cuts.
+
+    They have as many samples as moments are taken over. More of them would only spread these, and
+    cost more than the steps between two spectra where batches are small.
+    """
+    lengths = calibration.lengths
+    each = calibration.inputs.shape[1] if lengths is None else float(np.mean(lengths))
+    count = SLICE * math.ceil(sample_count(states) / each / SLICE)
+    count = min(count, len(calibration))
+    return calibration.select(np.arange(count) * len(calibration) // count)
 
 
 class Reduction:

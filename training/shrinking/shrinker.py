@@ -27,14 +27,10 @@ from ..settings.config import RunConfig
 from ..settings.methods import POLICIES, budget_policy
 from ..settings.schedule import rank_at, shrink_steps
 from .automatic import Automatic
-from .reduction import Reduction
+from .reduction import Reduction, watched_split
 
 TINY = 1e-300
 """Replaces the sum of HSVs that are all zero."""
-
-WATCHED = 64
-"""Sequences by which spectra are computed between cuts. Those for a cut are by all sequences for
-calibration."""
 
 
 class Shrinker:
@@ -58,9 +54,8 @@ class Shrinker:
         self.config = config.compression
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
         self.reduction = Reduction(config, calibration, shapes, method)
-        count = min(WATCHED, len(calibration))
-        rows = np.arange(count) * len(calibration) // count
-        self._watching = Reduction(config, calibration.select(rows), shapes, method)
+        some = watched_split(calibration, max(layer_sizes(initial)))
+        self._watching = Reduction(config, some, shapes, method)
         self.steps = shrink_steps(config.compression, config.steps)
         self._initial = layer_sizes(initial)
         self._own_policy = policy
@@ -97,7 +92,7 @@ class Shrinker:
         return adaptive and step == self.steps[-1]
 
     def spectra(self, model: Any, norm_state: eqx.nn.State) -> Plan:
-        """The HSVs of every layer, in a plan that cuts nothing: for those who watch."""
+        """The HSVs of every layer by `watched_split`, in a plan that cuts nothing."""
         return self._watching.plan(model, norm_state, Ranks(layer_sizes(model)))
 
     def plan(

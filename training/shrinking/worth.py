@@ -7,12 +7,12 @@ repetition.
 import math
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from data.task import Task
+from zoo.layers.base import shapes_at
 
-from ..model.network import parameter_count, ssm_layers
+from ..model.network import ssm_layers
 from ..settings.config import RunConfig
 
 OF_A_PROGRAM = {"cpu": 1e12}
@@ -35,7 +35,7 @@ def steps_to_pay(config: RunConfig[Any, Any], task: Task, weights: int) -> float
 def weights_of_states(model: Any) -> int:
     """How many weights `model` would have less if each of its layers had one state."""
     return sum(
-        parameter_count(layer)
-        - parameter_count(eqx.filter_eval_shape(lambda x: x.resized(1), layer))
+        math.prod(x.shape) - math.prod(of_one)
         for layer in ssm_layers(model)
+        for x, of_one in zip(jax.tree.leaves(layer), shapes_at(layer, 1), strict=True)
     )
