@@ -1,7 +1,7 @@
 """The record of a study's run: its configuration, its summary, and its course in a few numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,9 @@ def make_record(
         return [event for event in events if event["event"] == name]
 
     has_course = planned.variant.task is None
-    spectra = named("spectrum")
-    curves = SPECTRA if planned.seed == 0 and has_course else 0
     summary = json.loads((folder / "summary.json").read_text())
     if not has_course:
         summary["phases"] = summary["phases"][-1:]
-    kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(curves)}
     return {
         "variant": planned.variant.name,
         "seed": planned.seed,
@@ -70,15 +67,21 @@ def make_record(
             }
             for event in named("shrink")
         ],
-        "spectra": [
-            {
-                "step": spectra[k]["step"],
-                "sigma": [[_short(s) for s in layer["sigma"]] for layer in spectra[k]["layers"]],
-            }
-            for k in sorted(kept)
-            if 0 <= k < len(spectra)
-        ],
+        "spectra": _some(named("spectrum")) if planned.seed == 0 and has_course else [],
     }
+
+
+def _some(spectra: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`SPECTRA` of these events, spread over the run."""
+    kept = {round(k * (len(spectra) - 1) / (SPECTRA - 1)) for k in range(SPECTRA)}
+    return [
+        {
+            "step": spectra[k]["step"],
+            "sigma": [[_short(s) for s in layer["sigma"]] for layer in spectra[k]["layers"]],
+        }
+        for k in sorted(kept)
+        if 0 <= k < len(spectra)
+    ]
 
 
 def finished_runs(file: Path) -> dict[str, dict[str, Any]]:
