@@ -38,15 +38,33 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert test_command in (ROOT / ".ci" / "run").read_text()
 
 
+PAIRS = {
+    "sequential MNIST": "smnist",
+    "ListOps": "listops",
+    "IMDB": "imdb",
+    "Pathfinder": "pathfinder",
+    "sequential CIFAR": "scifar",
+}
+"""The tasks of the table that have another name in its file."""
+
+
+def cells(line):
+    return [cell.strip() for cell in line[1:-1].split("|")]
+
+
 def test_the_table_holds_the_figures_of_its_file():
-    table = (ROOT / "results" / "smnist-short" / "table.md").read_text()
-    rows = [line for line in README.splitlines() if line.startswith("|") and "±" in line]
-    assert len(rows) == 3
-    for row, variant in zip(
-        rows, ("uncompressed", "tolerance 0.02", "from the start as"), strict=True
-    ):
-        (said,) = [line for line in table.splitlines() if line.startswith(f"| lru {variant}")]
-        for figure in re.findall(r"[\d.]+ ± [\d.]+", row):
-            assert figure in said
-        states = re.findall(r"[\d.]+", row.split("|")[2])[-1]
-        assert f"| {states}" in said
+    file = (ROOT / "results" / "auto" / "pairs.md").read_text()
+    known = [cells(line) for line in file.splitlines() if line.startswith("|")]
+    columns = [known[0].index(name) for name in ("states", "auto: states", "auto: change")]
+    of_pair = {row[0]: [row[k].split(" ± ")[0] for k in columns] for row in known[2:]}
+    head, _, *rows = [cells(line) for line in README.splitlines() if line.startswith("|")][:5]
+    told = {
+        f"{row[0].lower()} {PAIRS.get(task, task)}": re.split("→|, ", cell)
+        for row in rows
+        for task, cell in zip(head[1:], row[1:], strict=True)
+        if cell
+    }
+    assert told == of_pair
+    (share,) = re.findall(r"auto ([\d.]+)\.$", file, flags=re.MULTILINE)
+    assert f"and {share} of the states stay" in README
+    assert "for every pair" in file
