@@ -1,5 +1,6 @@
 """The looks of the automatic mode: when they are, what they see, and what is remembered of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -13,6 +14,9 @@ LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, PACE, LATE, 0.9)
 that was not tried. Those between the last early cut that there can be and `PACE` are left out."""
 TRIAL = 0.05
 """Share of the run for which a cut is on trial."""
+ENOUGH = 128
+"""Sequences, or their steps, that can judge a rise of the loss by the dial. Where there are fewer,
+their mean is less certain, and a cut may cost less, by the root of their share."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,20 @@ class Memory:
         return cls(**known)
 
 
+def certainty_of(number: float | int) -> float:
+    """`Seen.certainty` where the loss is a mean over so many sequences or steps."""
+    return min(1.0, math.sqrt(max(number, 1) / ENOUGH))
+
+
 def look_steps(steps: int) -> tuple[int, ...]:
     """The steps after which a run of so many steps is looked at."""
     return tuple(sorted({round(share * steps) for share in LOOKS} - {0, steps}))
+
+
+def is_judged(memory: Memory, step: int, steps: int) -> bool:
+    """Whether the trial of a cut ends after `step`."""
+    trial = memory.on_trial
+    return trial is not None and step >= trial_end(trial.step, steps)
 
 
 def trial_end(step: int, steps: int) -> int:

@@ -17,7 +17,7 @@ from ..model.stacks import unstacked
 from ..plans import Plan
 from ..policies import automatic, looks
 from ..policies.dial import Dial
-from ..policies.looks import Memory, Seen
+from ..policies.looks import Memory, Seen, certainty_of
 from ..policies.search import Decided, on_training_too
 from . import compress, plan
 
@@ -59,6 +59,7 @@ def auto(
     dial: Dial | None = None,
     unit: float | int | None = None,
     training_loss: Callable[..., Any] | None = None,
+    judged: int | None = None,
 ) -> Look:
     """Cut `model` if a run of `steps` steps, of which `step` are done, can afford it now.
 
@@ -75,24 +76,22 @@ def auto(
     - `unit`: the loss that 100 % of the dial stands for: 1 for a cross-entropy where accuracy
       counts; the loss itself by default;
     - `training_loss(model)`: on sequences that are trained on; it may rise four times as far. Else
-      an overfitted model is cut to what held-back sequences alone need.
+      an overfitted model is cut to what held-back sequences alone need;
+    - `judged`: how many sequences or steps `loss` is a mean over; a cut may cost less with few.
 
-    ValueError for a step outside 0 to `steps`, both or none of `batch` and `method`; as `compress`.
+    ValueError for a step outside 0 to `steps`, both or none of `batch` and `method`, `judged` below
+    1; as `compress`.
     """
-    if not 0 <= step <= steps:
-        raise ValueError(f"`step` must be in 0 to steps={steps}, got {step}")
-    if (batch is None) == (method is None):
-        given = "neither" if batch is None else "both"
-        raise ValueError(f"one of `batch` and `method` must be given, got {given}")
+    _check(step, steps, batch, method, judged)
     known = _Memory(Memory()) if memory is None else memory
     dial = dial or Dial()
     is_due = automatic.is_due(dial, known.numbers, step, steps)
-    trial = known.numbers.on_trial
-    is_judged = trial is not None and step >= looks.trial_end(trial.step, steps)
+    is_judged = looks.is_judged(known.numbers, step, steps)
     if not is_due and not is_judged:
         return Look(model, opt_state, known, None)
     now = float(loss(model))
-    seen = Seen(step, steps, _sizes(model), now, trivial, now if unit is None else unit)
+    unit, certainty = now if unit is None else unit, 1.0 if judged is None else certainty_of(judged)
+    seen = Seen(step, steps, _sizes(model), now, trivial, unit, certainty=certainty)
     if is_judged:
         fails = automatic.verdict(dial, known.numbers, seen)
         if fails is not None:
@@ -105,6 +104,16 @@ def auto(
             return Look(model, opt_state, known, "the cut holds")
     weigh = method or Data(batch=batch)
     return _look(model, opt_state, weigh, (loss, training_loss), dial, known, seen)
+
+
+def _check(step: int, steps: int, batch: Any, method: Any, judged: int | None) -> None:
+    if not 0 <= step <= steps:
+        raise ValueError(f"`step` must be in 0 to steps={steps}, got {step}")
+    if (batch is None) == (method is None):
+        given = "neither" if batch is None else "both"
+        raise ValueError(f"one of `batch` and `method` must be given, got {given}")
+    if judged is not None and judged < 1:
+        raise ValueError(f"`judged` must be 1 or more, or None, got {judged}")
 
 
 def _look(

@@ -1,6 +1,7 @@
 """The automatic mode: its decisions on made-up histories, its search, and a loop of one's own."""
 
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -390,6 +391,35 @@ def test_a_loop_may_give_training_data_too(each, fewest, getkey):
     known = _Memory(Memory(looks=((65, 0.5),)))
     made = auto(layer, step=85, loss=lambda layer: 0.5, memory=known, **how)
     assert made.model.d_state == fewest
+
+
+@pytest.mark.parametrize(("judged", "fewest"), [(None, 20), (128, 20), (32, 22)])
+def test_a_loop_may_say_how_many_sequences_judge(judged, fewest, getkey):
+    """A rise of 0.1 is allowed, where each state less costs 0.024; half of it by 32 sequences."""
+    layer = LRU.init(d_model=3, d_state=24, key=getkey())
+    how: dict = {"steps": 100, "trivial": 2.0, "method": WhiteNoise(), "unit": 40.0}
+    known = _Memory(Memory(looks=((65, 0.5),)))
+    made = auto(
+        layer,
+        step=85,
+        loss=lambda layer: 0.5 + 0.024 * (24 - layer.d_state),
+        memory=known,
+        judged=judged,
+        **how,
+    )
+    assert made.model.d_state == fewest
+
+
+def test_a_loop_of_ones_own_is_checked(getkey):
+    layer = LRU.init(d_model=3, d_state=24, key=getkey())
+    how: dict = {"steps": 100, "trivial": 2.0, "loss": lambda layer: 0.5}
+    for wrong, said in (
+        ({"step": 101, "method": WhiteNoise()}, "`step` must be in 0 to steps=100, got 101"),
+        ({"step": 5}, "one of `batch` and `method` must be given, got neither"),
+        ({"step": 5, "method": WhiteNoise(), "judged": 0}, "`judged` must be 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            auto(layer, **how, **wrong)
 
 
 def test_enough_counts_weights(getkey):

@@ -20,11 +20,12 @@ from compress.policies.dial import Dial
 from compress.policies.looks import (
     Memory,
     Seen,
+    certainty_of,
     held,
+    is_judged,
     look_steps,
     noted,
     taken_back,
-    trial_end,
     trial_steps,
 )
 from compress.policies.search import Decided, on_training_too
@@ -73,8 +74,7 @@ class Automatic:
 
     def is_judged(self, step: int) -> bool:
         """Whether the trial of a cut ends after `step`."""
-        trial = self.memory.on_trial
-        return trial is not None and step >= trial_end(trial.step, self._total)
+        return is_judged(self.memory, step, self._total)
 
     def seen(
         self,
@@ -103,7 +103,7 @@ class Automatic:
             beats_baselines=self._beats(self._value),
             clearly_better=self._clearly_beats(self._value, self.judged),
             pays=pays,
-            certainty=min(1.0, math.sqrt(float(totals.number) / ENOUGH)),
+            certainty=certainty_of(float(totals.number)),
         )
         if not seen.is_late or not self._measure.is_share or has_learned(self.memory, seen):
             return seen
@@ -221,9 +221,6 @@ def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
 JUDGED = 4
 """Sequences that decide, for each one that states are weighed on; and those that confirm the last
 cut, for each of the former."""
-ENOUGH = 128
-"""Sequences, or their steps, that can judge a rise of the loss by the dial. Where there are fewer,
-their mean is less certain, and a cut may cost less, by the root of their share."""
 CHANCE = 3.0
 """Standard errors that no trivial predictor has above its share by chance."""
 JUDGED_STREAM = 7
