@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress.analysis.verify import hinf_error
-from compress.linear.balance import balanced_truncation, project
+from compress.linear.balance import _factor_jit, balanced_truncation, gramian_factors, project
 from compress.linear.hankel import hankel_singular_values
 from compress.linear.modal import MIN_LOG_MODULUS
 from zoo import DiagonalLTI
@@ -322,6 +322,18 @@ def test_another_rank_compiles_nothing(system):
     finally:
         jax.monitoring.clear_event_listeners()
     assert not [name for name in events if "compile" in name]
+
+
+@pytest.mark.parametrize("form", ["complex", "real"])
+def test_both_gramians_share_a_program(form):
+    rng = np.random.default_rng(0)
+    n, m = 3, 7  # of no other test
+    log_lam = -rng.uniform(0.1, 1, n)
+    known = _factor_jit._cache_size()
+    gramian_factors(
+        diagonal(log_lam, rng.standard_normal((n, m)), rng.standard_normal((m, n))), form
+    )
+    assert _factor_jit._cache_size() == known + 1
 
 
 def test_low_rank_system_is_reduced_quickly():

@@ -21,7 +21,7 @@ from training.run.checkpoint import resized
 from training.settings.command import parse_command
 from training.settings.config import CompressionConfig
 from training.settings.presets import preset
-from training.shrinking.reduction import Reduction, calibration_split
+from training.shrinking.reduction import Reduction, calibration_split, watched_split
 from training.shrinking.systems import read_systems, save_systems
 from training.studies.stability import moves_of
 from zoo import Mamba, Mamba2, classifier
@@ -91,6 +91,24 @@ def test_other_methods_say_that_selective_layers_need_data(model, split):
     reduction = Reduction(configured(method="real"), split)
     with pytest.raises(ValueError, match=r"`method` must be Data.* for blocks\[0\].ssm"):
         reduction.plan(*model, Tolerance(0.1))
+
+
+@pytest.mark.parametrize(
+    ("length", "lengths", "states", "count"),
+    [
+        (1344, None, 64, 16),  # 4096 samples
+        (784, None, 256, 32),  # 16 384
+        (64, None, 64, 50),  # all there are
+        (1344, 128, 64, 32),
+    ],
+)
+def test_layers_are_watched_by_as_many_samples_as_moments_take(length, lengths, states, count):
+    inputs = np.arange(50, dtype=np.float32)[:, None, None] * np.ones((1, length, 1), np.float32)
+    own = None if lengths is None else np.full(50, lengths, np.int32)
+    some = watched_split(Split(inputs, np.zeros(50, np.int32), lengths=own), states)
+    rows = some.inputs[:, 0, 0]
+    assert len(rows) == len(set(rows)) == count
+    assert rows[-1] >= 50 - -(-50 // count)  # spread over all of them
 
 
 def test_a_cut_after_training_fits_selective_layers_as_one_in_training_does(tmp_path, no_reports):
