@@ -115,7 +115,7 @@ def report(content: dict[str, Any]) -> list[str]:
     return [
         f"{content['task']}, small presets, {content['steps']} steps, seed {content['seed']}: wall "
         "seconds from the start of the process to its report. One first run, with an empty "
-        f"compilation cache, and {content['repeats']} later ones of each kind, in turns.",
+        f"compilation cache, and {content['repeats']} more of each kind, in turns.",
         "",
         *table(COLUMNS, rows),
     ]
