@@ -73,7 +73,7 @@ def is_due(dial: Dial, memory: Memory, step: int, steps: int) -> bool:
     last, late = (memory.looks[-1][0] if memory.looks else 0), LATE * steps - 1e-9
     has_failed = memory.failed_at is not None and memory.failed_at >= late
     is_over = last >= late and not (memory.waits or has_failed)
-    first = 0 if _only_late(dial, memory) is None else round(PACE * steps)
+    first = 0 if _only_late(dial, memory, memory.pays) is None else round(PACE * steps)
     return not is_over and any(last < at <= step and at >= first for at in look_steps(steps))
 
 
@@ -100,7 +100,7 @@ def question(dial: Dial, memory: Memory, seen: Seen) -> Question | str:
             return fast  # the states that are learned last would go first
         rise = (1.0 if dial.smallest else 0.5) * share * dial.loss * seen.unit
         return Question(rise, 1.0, HARDLY)
-    why_not = _only_late(dial, replace(memory, pays=seen.pays)) or fast
+    why_not = _only_late(dial, memory, seen.pays) or fast
     if why_not is not None:
         return why_not
     if not memory.slowed:
@@ -171,16 +171,16 @@ def verdict(dial: Dial, memory: Memory, seen: Seen) -> str | None:
     )
 
 
-def _only_late(dial: Dial, memory: Memory) -> str | None:
-    """Why no cut can be made before the end any more, None if one can."""
-    if memory.taken_back > dial.smallest:
+def _only_late(dial: Dial, memory: Memory, pays: bool) -> str | None:
+    """Why no cut can be made before the end any more, None if one can; `pays` as in `Seen`."""
+    if memory.taken_back > (1 if dial.smallest else 0):
         cuts = "two cuts have" if dial.smallest else "a cut has"
         return f"{cuts} been taken back: no further cut before the end"
     if dial.smallest:
         return None
     if memory.cut_at is not None and dial.speed is None:
         return "an early cut has been made: no further cut before the end"
-    if not memory.pays:
+    if not pays:
         return "too little is left for a program of fewer states: no cut before the end"
     return None
 
