@@ -221,6 +221,16 @@ def test_many_right_answers_show_learning_whatever_the_loss(baselines, right, cl
     assert Memory.of(kept.plain()).was_clearly_better is clearly
 
 
+@pytest.mark.parametrize(("make", "each"), [(lambda: load_task("digits"), 4), (language, 2)])
+def test_half_as_many_sequences_of_a_text_judge_a_cut(make, each):
+    """Each of its characters is judged."""
+    few = replace(AUTO, calibration=3)
+    auto = Automatic(replace(preset("lru", "digits", "small"), compression=few), make())
+    assert len(auto.weighed) == 3
+    assert len(auto.judged) == 3 * each
+    assert len(auto.decisive) == 4 * 3 * each
+
+
 @pytest.mark.parametrize(("number", "certainty"), [(32, 0.5), (128, 1.0), (10_000, 1.0)])
 def test_few_sequences_make_a_look_uncertain(number, certainty):
     split = Split(np.zeros((40, 4, 1), np.float32), np.zeros(40, np.int32))

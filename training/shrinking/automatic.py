@@ -42,17 +42,19 @@ class Automatic:
     """Inspects a run, and decides on cuts. `memory` is its whole state.
 
     `judged` are the sequences of the validation split whose loss decides: four times as many as
-    states are weighed on. The last cut cannot be made good by training. It is confirmed on
-    `decisive`, four times as many again. On the sequences `weighed` for the states, which are
-    trained on, a cut must not change much either.
+    states are weighed on, or twice as many of a text, where each character is judged. The last cut
+    cannot be made good by training. It is confirmed on `decisive`, four times as many again. On the
+    sequences `weighed` for the states, which are trained on, a cut must not change much either.
     """
 
     def __init__(self, config: RunConfig[Any, Any], task: Task):
         compression = config.compression
         self.dial = dial_of(compression)
-        validation, size = task.splits["validation"], JUDGED * config.compression.calibration
+        validation = task.splits["validation"]
+        each = JUDGED_OF_TEXT if task.kind == "language" else JUDGED
+        size = each * compression.calibration
         self.judged = _chosen(config, validation, size)
-        self.decisive = _chosen(config, validation, JUDGED * size)
+        self.decisive = _chosen(config, validation, DECISIVE * size)
         self.weighed = calibration_split(config, task.splits["train"])
         self.memory = Memory()
         self.stops = tuple(sorted({*look_steps(config.steps), *trial_steps(config.steps)}))
@@ -218,9 +220,10 @@ def _chosen(config: RunConfig[Any, Any], validation: Split, size: int) -> Split:
     return validation.select(np.sort(rows))
 
 
-JUDGED = 4
-"""Sequences that decide, for each one that states are weighed on; and those that confirm the last
-cut, for each of the former."""
+JUDGED, JUDGED_OF_TEXT = 4, 2
+"""Sequences that decide, for each one that states are weighed on."""
+DECISIVE = 4
+"""Sequences that confirm the last cut, for each one that decides."""
 CHANCE = 3.0
 """Standard errors that no trivial predictor has above its share by chance."""
 JUDGED_STREAM = 7
