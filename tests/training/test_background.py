@@ -224,7 +224,8 @@ def test_an_interrupt_meanwhile(compression, ahead, tmp_path, monkeypatch, at):
     monkeypatch.setattr(Engine, "train", interrupted)
     with pytest.raises(Interrupted) as stopped:
         run(folder, compression)
-    assert stopped.value.step == at
+    # the first step is not done if it still waited for its program
+    assert stopped.value.step in ({0, 1} if at == 1 else {at})
     assert not [t for t in threading.enumerate() if t.name.startswith("background")]
     monkeypatch.undo()
     run(folder, compression, resume=True)

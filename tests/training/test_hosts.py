@@ -20,8 +20,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 OPTIONS = (
     *("--model", "lru", "--task", "digits", "--layer.d-state", "16", "--network.d-model", "8"),
     *("--network.blocks", "1", "--batch-size", "20"),
-    *("--compression.tolerance", "0.1", "--compression.shrinks", "1"),
-    *("--compression.window", "0.5", "--compression.multiple", "1"),
+    *("--compression.mode", "tolerance", "--compression.tolerance", "0.1"),
+    *("--compression.shrinks", "1", "--compression.window", "0.5", "--compression.multiple", "1"),
     *("--loop.log-every", "10", "--loop.evaluate-every", "20"),
     *("--loop.steps-per-dispatch", "5", "--loop.evaluation-batch", "64"),
 )

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,20 @@ from compress.model.layers import layers_of, replace_layers
 
 # orbax logs every save at INFO and WARNING, and a failed one, which `SaveError` names, at ERROR
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def _but_for_late_arrays(report: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """`report` without the arrays that are on their way when another one has failed: the event loop
+    that they would tell of is closed then."""
+
+    def reported(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":
+            report(what)
+
+    return reported
+
+
+sys.unraisablehook = _but_for_late_arrays(sys.unraisablehook)
 
 
 class SaveError(OSError):

@@ -50,6 +50,11 @@ class Placement:
         self._split = [NamedSharding(mesh, PartitionSpec(*[None] * k, _AXIS)) for k in range(2)]
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no other process trains with this one."""
+        return self.shard.count == 1
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the process that writes files and reports."""
         return self.shard.index == 0

@@ -49,6 +49,7 @@ class Rollback:
         """Go back, for good, to before the cut that has failed."""
         session, trial = self._session, self._trial
         self._ahead.cancel()
+        session.reporter.finish()  # a cut that is still to be reported is saved then
         self._saves.restore_from(trial.checkpoints, trial.saved_step)
         trial.stop()
         self._shrinker.take_back()

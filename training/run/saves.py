@@ -28,9 +28,10 @@ class Saves:
             return
         self.step = session.step
         shrink = session.reporter.late
-        if shrink is not None:
+        if shrink is not None and shrink.step == session.step:
             shrink.saved = session.state, self.metadata()
             return
+        session.reporter.finish()
         session.check_finite()
         session.reporter.save(session.step, session.state, self.metadata())
 

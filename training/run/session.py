@@ -62,7 +62,7 @@ class Session:
         self.results: dict[str, dict[str, float]] = {}
         self.tables: dict[str, list[list[int]]] = {}
         self.checkpoints = Checkpoints(folder / "checkpoints", config.loop.keep_checkpoints)
-        self.reporter = Reporter(self.checkpoints, clock)
+        self.reporter = Reporter(self.checkpoints, clock, self.placement.is_alone)
         self.engine = Engine(
             self.static,
             self.optimizer,

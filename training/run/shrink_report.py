@@ -26,6 +26,11 @@ class ShrinkReport:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="certificates")
         self._layers = self._executor.submit(layers)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `deliver` does not have to wait."""
+        return self._layers.done()
+
     def deliver(self, write: Write, clock: Clock) -> tuple[Any, dict[str, Any]] | None:
         """Write the event after waiting for the certificates. Returns what is to be saved, or
         None."""

@@ -66,6 +66,7 @@ class Shrinks:
         """
         session = self._session
         started = time.perf_counter()
+        session.reporter.finish()
         self.end_rehearsal()
         with session.clock.phase("shrink"):
             done = self._carry_out(planned)
