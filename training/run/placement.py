@@ -98,7 +98,7 @@ class Placement:
 
     def agree(self, tree: Any) -> Any:
         """The arrays of the first process, in all of them. AssertionError if shapes differ."""
-        if self.shard.count == 1:
+        if self.is_alone:
             return tree
         leaves, structure = jax.tree.flatten(tree)
         arrays = [np.asarray(x) for x in leaves]
@@ -115,11 +115,11 @@ class Placement:
 
     def wait(self, what: str) -> None:
         """Wait until all processes have reached this point, called `what`."""
-        if self.shard.count > 1:
+        if not self.is_alone:
             multihost_utils.sync_global_devices(what)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process. The answer is the same in all processes."""
-        if self.shard.count == 1:
+        if self.is_alone:
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())
